@@ -1,0 +1,96 @@
+"""Plain data that travels between the layers: an utterance goes in, hypotheses and a transcript come out."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a manifest: a stretch of audio and, where known, what was said.
+
+    Attributes:
+        audio_filepath: Resolved path of the audio file.
+        duration: Seconds of audio that belong to this row.
+        text: Reference transcript in the source's own form, or None.
+        offset: Seconds from the start of the file at which the row begins.
+        utt_id: Name used in logs and reports; the manifest's `id` or its `audio_filepath` as written there.
+        language: Language code such as `en`, or None.
+        split: Name of the split (`train`, `dev`, `test`), or None.
+        speaker: Speaker name, or None.
+        prompt: Text given to the LLM beside the speech, or None.
+        extra: Manifest keys that kikitori does not interpret.
+    """
+
+    audio_filepath: Path
+    duration: float
+    text: str | None = None
+    offset: float = 0.0
+    utt_id: str = ""
+    language: str | None = None
+    split: str | None = None
+    speaker: str | None = None
+    prompt: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A candidate output of a search.
+
+    Attributes:
+        labels: Label unit ids without blanks, BOS or EOS.
+        text: The labels as text.
+        score: Log score of the whole hypothesis (natural log).
+        llm_passes: Forward passes of the LLM after prefill that this search needed (0 without an LLM).
+        complete: False when the search stopped at its length limit before the end-of-sentence label.
+    """
+
+    labels: tuple[int, ...]
+    text: str
+    score: float
+    llm_passes: int = 0
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its time in seconds and, where known, a confidence between 0 and 1."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording with its text; times in seconds."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was recognised in one recording.
+
+    Attributes:
+        text: The whole text.
+        segments: The text in pieces with times.
+        words: Words with times; empty until an aligner filled them.
+        nbest: Alternatives, best first, where the search keeps them.
+        flags: Reasons for doubt, such as `length_limit`.
+        duration: Seconds of audio.
+        llm_passes: Forward passes of the LLM after prefill.
+    """
+
+    text: str
+    segments: tuple[Segment, ...] = ()
+    words: tuple[Word, ...] = ()
+    nbest: tuple[Hypothesis, ...] = ()
+    flags: tuple[str, ...] = ()
+    duration: float = 0.0
+    llm_passes: int = 0
