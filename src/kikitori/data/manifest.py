@@ -1,0 +1,114 @@
+"""Manifests: JSON lines, one utterance each (design: `audio_filepath`, `duration`, `text`, and optional keys).
+
+A broken line is named with its number; whether it stops the reading is the caller's choice.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from kikitori.errors import DataError
+from kikitori.types import Utterance
+
+OnError = Literal["stop", "skip"]
+KNOWN_KEYS = frozenset(
+    {"audio_filepath", "duration", "text", "offset", "id", "language", "lang", "split", "speaker", "prompt"}
+)
+MAX_LINE_CHARS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Utterances of one manifest and the lines that could not be used (with the reason)."""
+
+    utterances: tuple[Utterance, ...]
+    problems: tuple[str, ...] = ()
+
+
+def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnError = "stop") -> Manifest:
+    """Reads a JSONL manifest; audio paths are relative to the manifest's folder.
+
+    Args:
+        path: The manifest file.
+        split: Keep only rows whose `split` equals this; None keeps all.
+        on_error: `stop` raises at the first broken line, `skip` collects it in `problems`.
+
+    Raises:
+        DataError: The file is missing, holds no usable row, or (with `stop`) has a broken line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError("no such manifest", where=path, remedy="check the path or data_root")
+    utterances, problems = [], []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                utterance = _parse(line, path.parent)
+            except ValueError as error:
+                problem = f"{path}:{number}: {error}"
+                if on_error == "stop":
+                    raise DataError(str(error), where=f"{path}:{number}", remedy="mend or delete the line") from None
+                problems.append(problem)
+                continue
+            if split is None or utterance.split == split:
+                utterances.append(utterance)
+    if not utterances:
+        what = "no usable row" if split is None else f"no usable row of split '{split}'"
+        raise DataError(what, where=path, remedy="check the manifest" if split is None else "check --split")
+    return Manifest(tuple(utterances), tuple(problems))
+
+
+def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows as JSON lines."""
+    with path.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _parse(line: bytes, folder: Path) -> Utterance:
+    if len(line) > MAX_LINE_CHARS:
+        raise ValueError("line longer than 1 MB")
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    audio = _typed(row, "audio_filepath", str)
+    if not audio:
+        raise ValueError("'audio_filepath' is missing")
+    duration, offset = _seconds(row, "duration"), _seconds(row, "offset")
+    if duration is None:
+        raise ValueError("'duration' is missing")
+    return Utterance(
+        audio_filepath=folder / audio,
+        duration=duration,
+        text=_typed(row, "text", str),
+        offset=offset or 0.0,
+        utt_id=str(row.get("id") or audio),
+        language=_typed(row, "language", str) or _typed(row, "lang", str),
+        split=_typed(row, "split", str),
+        speaker=_typed(row, "speaker", str),
+        prompt=_typed(row, "prompt", str),
+        extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
+    )
+
+
+def _typed(row: dict[str, Any], key: str, kind: type[str]) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"'{key}' must be a string, not {value!r}"[:200])
+    return value
+
+
+def _seconds(row: dict[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise ValueError(f"'{key}' must be a number of seconds, not {value!r}"[:200])
+    return float(value)

@@ -1,0 +1,171 @@
+"""Transcribed speech for training: filtered utterances in, augmented waveforms with labels out, in batches."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kikitori.audio import SAMPLE_RATE, read_audio
+from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
+from kikitori.errors import AudioError, DataError
+from kikitori.types import Utterance
+
+
+@dataclass(frozen=True)
+class WaveformAugment:
+    """What may happen to a training waveform; the defaults leave it as it is."""
+
+    speeds: Sequence[float] = ()
+    gain_db: float = 0.0
+    noise_probability: float = 0.0
+    noise_snr_db: tuple[float, float] = (10.0, 40.0)
+
+
+@dataclass(frozen=True)
+class SpeechBatch:
+    """Utterances of one batch.
+
+    Attributes:
+        utt_ids: Names.
+        waveforms: (batch, samples), float32, right-padded with zeros.
+        lengths: Samples per utterance, (batch,).
+        texts: Reference texts as the manifest has them.
+        indices: Positions in the dataset.
+    """
+
+    utt_ids: tuple[str, ...]
+    waveforms: Tensor
+    lengths: Tensor
+    texts: tuple[str, ...]
+    indices: tuple[int, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio without padding."""
+        return float(self.lengths.sum()) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """Which utterances are left out of training, and why."""
+
+    kept: int
+    seconds: float
+    dropped: dict[str, list[str]]
+
+    def lines(self) -> list[str]:
+        """The report, one line per reason, with up to three names each."""
+        lines = [f"{self.kept} utterances, {self.seconds / 3600:.2f} h"]
+        for reason, names in self.dropped.items():
+            more = ", ..." if len(names) > 3 else ""
+            lines.append(f"left out {len(names)}: {reason} ({', '.join(names[:3])}{more})")
+        return lines
+
+
+def filter_utterances(
+    utterances: Sequence[Utterance], *, min_seconds: float, max_seconds: float, has_labels: Callable[[str], bool]
+) -> tuple[list[Utterance], FilterReport]:
+    """Keeps what can be trained on: a text that gives labels, a usable duration, an existing file."""
+    kept: list[Utterance] = []
+    dropped: dict[str, list[str]] = {}
+    for utterance in utterances:
+        reason = None
+        if utterance.text is None or not has_labels(utterance.text):
+            reason = "no text"
+        elif utterance.duration < min_seconds:
+            reason = f"shorter than {min_seconds:g} s"
+        elif utterance.duration > max_seconds:
+            reason = f"longer than {max_seconds:g} s"
+        elif not utterance.audio_filepath.is_file():
+            reason = "audio file missing"
+        if reason is None:
+            kept.append(utterance)
+        else:
+            dropped.setdefault(reason, []).append(utterance.utt_id)
+    return kept, FilterReport(len(kept), sum(u.duration for u in kept), dropped)
+
+
+@dataclass
+class SpeechLoader:
+    """Reads utterances into batches, with an optional cache of decoded audio.
+
+    Attributes:
+        utterances: What can be read, by index.
+        augment: Applied when an epoch is given.
+        seed: Seed of the augmentation.
+        cache: Keep decoded audio in memory, as 16-bit samples.
+        on_error: `skip` leaves unreadable files out of the batch and counts them in `unreadable`.
+    """
+
+    utterances: Sequence[Utterance]
+    augment: WaveformAugment = field(default_factory=WaveformAugment)
+    seed: int = 0
+    cache: bool = False
+    on_error: str = "stop"
+    unreadable: Counter[str] = field(default_factory=Counter)
+    _cached: dict[int, np.ndarray[tuple[int], np.dtype[np.int16]]] = field(default_factory=dict, repr=False)
+
+    def batch(self, indices: Sequence[int], *, epoch: int | None = None) -> SpeechBatch | None:
+        """The utterances of a batch, augmented if an epoch is given; None if none could be read.
+
+        Raises:
+            DataError: A file cannot be read and `on_error` is `stop`.
+        """
+        rows: list[tuple[int, Waveform]] = []
+        for index in indices:
+            try:
+                waveform = self._read(index)
+            except AudioError as error:
+                if self.on_error == "stop":
+                    raise DataError(str(error), remedy="or set data.on_error=skip") from None
+                self.unreadable[str(error)] += 1
+                continue
+            if epoch is not None:
+                waveform = self._augment(waveform, np.random.default_rng([self.seed, epoch, index]))
+            rows.append((index, waveform))
+        return collate([(self.utterances[i], waveform) for i, waveform in rows], [i for i, _ in rows]) if rows else None
+
+    def _read(self, index: int) -> Waveform:
+        if index in self._cached:
+            return self._cached[index].astype(np.float32) / 32768.0
+        utterance = self.utterances[index]
+        # The whole file is one utterance unless the manifest says where it begins.
+        duration = utterance.duration if utterance.offset > 0 else None
+        waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
+        if self.cache:
+            self._cached[index] = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
+            return self._cached[index].astype(np.float32) / 32768.0
+        return waveform
+
+    def _augment(self, waveform: Waveform, generator: np.random.Generator) -> Waveform:
+        settings = self.augment
+        waveform = change_speed(waveform, draw_speed(settings.speeds, generator))
+        if generator.random() < settings.noise_probability:
+            waveform = add_noise(waveform, generator.uniform(*settings.noise_snr_db), generator)
+        if settings.gain_db:
+            waveform = change_gain(waveform, generator.uniform(-settings.gain_db, settings.gain_db))
+        return waveform
+
+
+def collate(rows: Sequence[tuple[Utterance, Waveform]], indices: Sequence[int] = ()) -> SpeechBatch:
+    """Pads waveforms into one batch."""
+    waveforms, lengths = pad_waveforms([waveform for _, waveform in rows])
+    return SpeechBatch(
+        utt_ids=tuple(utterance.utt_id for utterance, _ in rows),
+        waveforms=waveforms,
+        lengths=lengths,
+        texts=tuple(utterance.text or "" for utterance, _ in rows),
+        indices=tuple(indices),
+    )
+
+
+def pad_waveforms(waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
+    """Right-pads waveforms with zeros: (batch, samples) and lengths (batch,); at least one sample wide."""
+    lengths = [len(waveform) for waveform in waveforms]
+    padded = torch.zeros(len(waveforms), max(1, *lengths) if len(lengths) > 1 else max(1, lengths[0]))
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    return padded, torch.tensor(lengths)

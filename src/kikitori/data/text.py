@@ -1,0 +1,59 @@
+"""Text corpora: one sentence a line, plain or compressed, read lazily."""
+
+import gzip
+import lzma
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from kikitori.errors import DataError
+
+SPOKEN_TITLES = {"Mr.": "mister", "Mrs.": "missus", "Dr.": "doctor", "Messrs.": "messieurs"}
+_TITLE = re.compile(r"\b(?:Mrs?|Dr|Messrs)\.")
+
+
+def read_lines(path: Path, *, max_lines: int = 0) -> Iterator[str]:
+    """Non-empty lines of a UTF-8 text file (`.xz` and `.gz` are decompressed).
+
+    Args:
+        path: The file.
+        max_lines: Take so many lines, evenly spread over the file; 0 takes all.
+
+    Raises:
+        DataError: The file is missing or not UTF-8 text.
+    """
+    step = 1.0
+    if max_lines:
+        total = sum(1 for _ in _lines(path))
+        step = max(1.0, total / max_lines)
+    wanted = 0.0
+    for number, line in enumerate(_lines(path)):
+        if number >= wanted:
+            wanted += step
+            yield line
+
+
+def speak_titles(text: str) -> str:
+    """Writes English titles as they are spoken: `Mr. Crow` becomes `mister Crow`."""
+    return _TITLE.sub(lambda match: SPOKEN_TITLES[match.group()], text)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        raise DataError("no such text file", where=path, remedy="check the path or data_root")
+    try:
+        with _open(path) as lines:
+            yield from (line.strip() for line in lines if line.strip())
+    except (UnicodeDecodeError, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"cannot be read as UTF-8 text ({error})", where=path) from None
+
+
+def _open(path: Path) -> IO[str]:
+    match path.suffix:
+        case ".xz":
+            return lzma.open(path, "rt", encoding="utf-8")
+        case ".gz":
+            return gzip.open(path, "rt", encoding="utf-8")
+        case _:
+            return path.open(encoding="utf-8")

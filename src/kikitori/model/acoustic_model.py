@@ -1,0 +1,85 @@
+"""The CTC acoustic model: a speech encoder with CTC heads, alone or as the first half of a speech LLM."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from kikitori.model.ctc import CTCHead
+from kikitori.model.encoder import EncoderOutput, SpeechEncoder
+
+
+class AcousticModelConfig(PreTrainedConfig):
+    """Configuration of an `AcousticModel`.
+
+    Args:
+        encoder_config: Configuration of the speech encoder (any family of `kikitori.model.encoder`).
+        ctc_layers: 1-based encoder layers that carry a CTC head; the last one named is the one that decodes.
+        num_units: Number of label units; every head has one more output, the blank.
+    """
+
+    model_type = "kikitori_acoustic_model"
+    sub_configs: ClassVar[dict[str, Any]] = {"encoder_config": AutoConfig}
+
+    def __init__(
+        self,
+        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
+        ctc_layers: tuple[int, ...] | list[int] = (),
+        num_units: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.encoder_config: Any = as_config(encoder_config)
+        self.ctc_layers = list(ctc_layers)
+        self.num_units = num_units
+        super().__init__(**kwargs)
+
+
+class AcousticModel(PreTrainedModel):
+    """Speech encoder + CTC heads: waveforms in, log-probabilities of label units per frame out."""
+
+    config: AcousticModelConfig
+    config_class = AcousticModelConfig
+    main_input_name = "waveforms"
+    _supports_sdpa = True
+
+    def __init__(self, config: AcousticModelConfig, *, encoder: SpeechEncoder | None = None) -> None:
+        super().__init__(config)
+        self.encoder = SpeechEncoder(config.encoder_config) if encoder is None else encoder
+        self.ctc_heads = nn.ModuleDict(
+            {str(layer): CTCHead(self.encoder.dim, config.num_units) for layer in config.ctc_layers}
+        )
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, CTCHead):
+            nn.init.normal_(module.linear.weight, std=0.02)
+            nn.init.zeros_(module.linear.bias)
+
+    def encode(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
+        """Frames from `encoder.features`, with the states that the CTC heads read as `intermediate`."""
+        return self.encoder.encode(inputs, input_lengths, layers=self.config.ctc_layers)
+
+    def log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """CTC log-probabilities (batch, frames, labels + 1) and lengths of one head, by default the last."""
+        index = -1 if layer is None else self.config.ctc_layers.index(layer)
+        layer = self.config.ctc_layers[index]
+        # The last layer's head reads the finished frames, which a family may normalise once more.
+        frames = encoded.frames if layer == self.encoder.num_layers else encoded.intermediate[index]
+        head: CTCHead = self.ctc_heads[str(layer)]  # type: ignore[assignment]
+        result: tuple[Tensor, Tensor] = head(frames, encoded.lengths)
+        return result
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Right-padded 16 kHz waveforms (batch, samples) to the last head's log-probabilities and lengths."""
+        return self.log_probs(self.encode(*self.encoder.features(waveforms, lengths)))
+
+
+def as_config(config: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig | None:
+    """A nested configuration from what config.json holds."""
+    if isinstance(config, dict):
+        return AutoConfig.for_model(**config)
+    return config
+
+
+AutoConfig.register(AcousticModelConfig.model_type, AcousticModelConfig)
+AutoModel.register(AcousticModelConfig, AcousticModel)

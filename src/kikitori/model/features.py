@@ -1,0 +1,148 @@
+"""Log-mel features in plain torch, batched, for the encoders that do not read the waveform.
+
+In: right-padded waveforms (batch, samples) with their lengths. Out: features (batch, frames, bins) with their lengths.
+Every utterance is computed from its own samples alone: neither its neighbours in the batch nor the padding changes it.
+`log_mel` follows NeMo and Parakeet (FastConformer), `whisper_log_mel` follows Whisper.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+from transformers.audio_utils import mel_filter_bank
+
+STD_FLOOR = 1e-5  # added to the standard deviation, as NeMo does
+WHISPER_WINDOW_SIZE = 400
+WHISPER_HOP_SIZE = 160
+WHISPER_DYNAMIC_RANGE = 8.0  # in log10 units below the loudest cell of the utterance
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """What a log-mel feature is; sizes are in samples.
+
+    Args:
+        num_mel_bins: Number of mel filters (slaney scale and normalisation, 0 Hz to half the sample rate).
+        sample_rate: Samples per second.
+        window_size: Length of the symmetric Hann window.
+        hop_size: Distance of neighbouring frames.
+        fft_size: Length of the Fourier transform, at least `window_size`.
+        preemphasis: Factor of the previous sample that is subtracted; 0 for none.
+        log_zero_guard: Added to the mel energy before the logarithm.
+    """
+
+    num_mel_bins: int = 80
+    sample_rate: int = 16000
+    window_size: int = 400
+    hop_size: int = 160
+    fft_size: int = 512
+    preemphasis: float = 0.97
+    log_zero_guard: float = 2**-24
+
+    def num_frames(self, num_samples: Tensor) -> Tensor:
+        """Frames per utterance: one per full hop and at least one."""
+        return (num_samples // self.hop_size).clamp(min=1)
+
+
+def log_mel(waveforms: Tensor, lengths: Tensor, config: LogMelConfig) -> tuple[Tensor, Tensor]:
+    """Log-mel features with zero mean and unit variance per utterance and bin.
+
+    Args:
+        waveforms: (batch, samples), right-padded with anything.
+        lengths: (batch,), valid samples of each row.
+        config: The definition of the features.
+
+    Returns:
+        Features (batch, frames, bins), zero behind each utterance, and the number of frames (batch,). An utterance
+        shorter than one hop has one frame, and a single frame is all zeros, since its own mean is taken off.
+    """
+    waveforms = _fit_samples(waveforms.float(), max(config.hop_size, int(lengths.max())))
+    emphasised = waveforms[:, 1:] - config.preemphasis * waveforms[:, :-1]
+    waveforms = mask_tail(torch.cat([waveforms[:, :1], emphasised], dim=1), lengths)
+    window = torch.hann_window(config.window_size, periodic=False, device=waveforms.device)
+    spectrum = torch.stft(
+        waveforms,
+        config.fft_size,
+        hop_length=config.hop_size,
+        win_length=config.window_size,
+        window=window,
+        pad_mode="constant",
+        return_complex=True,
+    )  # (batch, frequencies, frames)
+    energies = _mel_energies(spectrum, config.num_mel_bins, config.sample_rate)  # (batch, frames, bins)
+    features = torch.log(energies + config.log_zero_guard)
+    frame_lengths = config.num_frames(lengths)
+    features = features[:, : int(frame_lengths.max())]
+    return _normalise(features, frame_lengths), frame_lengths
+
+
+def whisper_log_mel(
+    waveforms: Tensor, lengths: Tensor, *, num_mel_bins: int, num_frames: int, sample_rate: int = 16000
+) -> tuple[Tensor, Tensor]:
+    """Whisper's log-mel features: silence up to `num_frames`, log10 cut at 8 below the maximum, about -1 to 1.
+
+    Args:
+        waveforms: (batch, samples), right-padded with anything.
+        lengths: (batch,), valid samples of each row; no more than `num_frames` hops.
+        num_mel_bins: Number of mel filters, 80 or 128 in the public models.
+        num_frames: Frames of every output row, 3000 (30 s) in the public models.
+        sample_rate: Samples per second.
+
+    Returns:
+        Features (batch, num_frames, bins), whose tail holds the features of silence, and the number of frames that
+        start inside the utterance (batch,), at least one.
+    """
+    waveforms = _fit_samples(mask_tail(waveforms.float(), lengths), num_frames * WHISPER_HOP_SIZE)
+    window = torch.hann_window(WHISPER_WINDOW_SIZE, device=waveforms.device)
+    spectrum = torch.stft(waveforms, WHISPER_WINDOW_SIZE, WHISPER_HOP_SIZE, window=window, return_complex=True)
+    energies = _mel_energies(spectrum[..., :-1], num_mel_bins, sample_rate)
+    features = energies.clamp(min=1e-10).log10()
+    features = torch.maximum(features, features.amax(dim=(1, 2), keepdim=True) - WHISPER_DYNAMIC_RANGE)
+    frame_lengths = ((lengths + WHISPER_HOP_SIZE - 1) // WHISPER_HOP_SIZE).clamp(min=1)
+    return (features + 4.0) / 4.0, frame_lengths
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """True at the valid positions: (batch, size)."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def mask_tail(values: Tensor, lengths: Tensor) -> Tensor:
+    """The values (batch, time, ...) with zeros behind each row's length, whatever was there, NaN included."""
+    padding = ~valid_mask(lengths.to(values.device), values.shape[1])
+    return values.masked_fill(padding.view(*padding.shape, *[1] * (values.dim() - 2)), 0.0)
+
+
+def _fit_samples(waveforms: Tensor, num_samples: int) -> Tensor:
+    return torch.nn.functional.pad(waveforms, (0, num_samples - waveforms.shape[1]))  # a negative pad cuts
+
+
+def _mel_energies(spectrum: Tensor, num_mel_bins: int, sample_rate: int) -> Tensor:
+    """Mel energies (batch, frames, bins) of a complex spectrum (batch, frequencies, frames)."""
+    filters = _mel_filters(spectrum.shape[1], num_mel_bins, sample_rate).to(spectrum.device)
+    parts = torch.view_as_real(spectrum.transpose(1, 2))
+    return parts.square().sum(dim=-1) @ filters
+
+
+def _normalise(features: Tensor, lengths: Tensor) -> Tensor:
+    counts = lengths[:, None, None]
+    features = mask_tail(features, lengths)
+    centred = mask_tail(features - features.sum(dim=1, keepdim=True) / counts, lengths)
+    variance = centred.square().sum(dim=1, keepdim=True) / (counts - 1).clamp(min=1)
+    return centred / (variance.sqrt() + STD_FLOOR)
+
+
+@cache
+def _mel_filters(num_frequencies: int, num_mel_bins: int, sample_rate: int) -> Tensor:
+    """Slaney-style triangular filters (frequencies, bins)."""
+    filters = mel_filter_bank(
+        num_frequency_bins=num_frequencies,
+        num_mel_filters=num_mel_bins,
+        min_frequency=0.0,
+        max_frequency=sample_rate / 2,
+        sampling_rate=sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return torch.from_numpy(filters).float().contiguous()

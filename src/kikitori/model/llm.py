@@ -1,0 +1,268 @@
+"""The decoder-only LLM as a stepwise scorer: embeddings in, logits of the next label out.
+
+The only file that touches the key-value caches of transformers, whose interface moves between releases. A training pass
+is `embed`, `forward`, `project`; decoding is `prefill` once, then `step`, and `LLMState` may be forked, reordered and
+cropped in between. Rows are padded on the right and padding is masked, so that a row's logits depend on that row alone.
+Nothing here switches gradients off: searches run under `torch.inference_mode()`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from kikitori.errors import ModelError
+
+# Factors that some families apply to the logits behind the output matrix (Cohere, Granite, Falcon-H1, Gemma). Families
+# disagree on whether one name multiplies or divides, so `project` refuses them rather than guess.
+_LOGIT_FACTORS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (batch, heads, slots, head_dim) of every LLM layer
+
+
+@dataclass(frozen=True, eq=False)
+class LLMState:
+    """What the LLM remembers of each row.
+
+    Never modified: every operation returns a new state and the old one stays usable. Keeping an old state costs its
+    memory and no time.
+
+    Attributes:
+        layers: Keys and values per LLM layer.
+        valid: Which slots of the cache hold a real position, (batch, slots) bool.
+        lengths: Real positions per row, (batch,) int64; also the position id of the next label.
+    """
+
+    layers: Layers
+    valid: Tensor
+    lengths: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows."""
+        return self.valid.shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """Width of the cache, at least the length of the longest row."""
+        return self.valid.shape[1]
+
+    def fork(self, n: int) -> "LLMState":
+        """Repeat each row `n` times in place, for example as the start of a beam: rows a, b become a, a, b, b."""
+        if n < 1:
+            raise ModelError(f"cannot fork an LLM state {n} times", remedy="use 1 or more")
+        rows = torch.arange(self.batch_size, device=self.valid.device)
+        return self.reorder(rows.repeat_interleave(n))
+
+    def reorder(self, rows: Tensor) -> "LLMState":
+        """Make row i of the new state a copy of `rows[i]`: keeps, permutes, repeats or drops rows.
+
+        Dropping rows also frees the slots that only they used (waits for the device once).
+        """
+        rows = rows.to(self.valid.device)
+        layers = tuple((keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.layers)
+        state = LLMState(layers, self.valid.index_select(0, rows), self.lengths.index_select(0, rows))
+        return _tightened(state) if 0 < len(rows) < self.batch_size else state
+
+    def crop(self, lengths: Tensor) -> "LLMState":
+        """Keep the first `lengths[i]` real positions of row i, 1 to all of them, and drop slots that no row needs."""
+        lengths = lengths.to(self.lengths)
+        if lengths.shape != self.lengths.shape:
+            raise ModelError(f"got {tuple(lengths.shape)} lengths to crop {self.batch_size} rows to")
+        bad = ((lengths < 1) | (lengths > self.lengths)).nonzero().flatten().tolist()
+        if bad:
+            row = bad[0]
+            raise ModelError(
+                f"cannot keep {int(lengths[row])} positions of row {row}, which has {int(self.lengths[row])}",
+                remedy="keep at least one position and at most what is there",
+            )
+        valid = self.valid & (self.valid.cumsum(1) <= lengths[:, None])
+        return _tightened(LLMState(self.layers, valid, lengths))
+
+
+def check_llm(llm: PreTrainedModel) -> None:
+    """Refuse an LLM with a cache that cannot be cropped (sliding windows, recurrent layers) or with scaled logits.
+
+    Raises:
+        ModelError: With the layer kind or the setting at fault; call this when a model is loaded to fail early.
+    """
+    _check_head(llm)
+    kinds = {type(layer) for layer in DynamicCache(config=llm.config).layers}
+    if strange := sorted(kind.__name__ for kind in kinds - {DynamicLayer}):
+        raise ModelError(
+            f"its cache has {', '.join(strange)}, which cannot be forked and cropped",
+            where=type(llm).__name__,
+            remedy="use an LLM with full attention in every layer, or switch the sliding window off in its config",
+        )
+
+
+def embed(llm: PreTrainedModel, labels: Tensor) -> Tensor:
+    """Look up the input embeddings of `labels`: (batch, n) int64 to (batch, n, dim)."""
+    embeds: Tensor = llm.get_input_embeddings()(labels)
+    return embeds
+
+
+def forward(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, *, positions: Tensor | None = None) -> Tensor:
+    """Run a whole batch without a cache, as in training.
+
+    Args:
+        llm: Any decoder-only model of transformers.
+        embeds: Input embeddings padded on the right, (batch, n, dim); what stands in the padding does not matter.
+        lengths: Real positions per row, (batch,) int64, each 1 to n.
+        positions: Position ids (batch, n) in place of 0, 1, 2, ...
+
+    Returns:
+        Hidden states of the last layer, (batch, n, dim), undefined in the padding. Select some, then `project`.
+    """
+    lengths = _checked_lengths(lengths, embeds, least=1)
+    valid = _valid(lengths, embeds.shape[1])
+    if positions is None:
+        positions = _positions(torch.zeros_like(lengths), lengths, embeds.shape[1])
+    return _body(llm, _cleared(embeds, valid), valid, positions, None)
+
+
+def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Turn hidden states (..., dim) into logits over the vocabulary (..., vocab)."""
+    _check_head(llm)
+    # In 2-D: the product of a strided 3-D view with a frozen matrix is 14 to 250 times slower in bf16 on CPU.
+    model: Any = llm  # transformers types this method in some releases only
+    logits: Tensor = model.get_output_embeddings()(hidden.reshape(-1, hidden.shape[-1]))
+    return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+
+def prefill(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor) -> tuple[Tensor, LLMState]:
+    """Read the prefix, that is everything before the first label to predict.
+
+    Args:
+        llm: A model that passes `check_llm`.
+        embeds: Input embeddings padded on the right, (batch, n, dim).
+        lengths: Real positions per row, (batch,) int64, each 1 to n.
+
+    Returns:
+        Logits (batch, vocab) of the label after each row's last real position, and the state.
+    """
+    check_llm(llm)
+    lengths = _checked_lengths(lengths, embeds, least=1)
+    state = LLMState((), torch.zeros(len(lengths), 0, dtype=torch.bool, device=embeds.device), lengths * 0)
+    hidden, state = _append(llm, embeds, lengths, state)
+    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+    return project(llm, last), _tightened(state)
+
+
+def step(
+    llm: PreTrainedModel, labels: Tensor, state: LLMState, lengths: Tensor | None = None
+) -> tuple[Tensor, LLMState]:
+    """Append labels to every row and score what may follow each of them.
+
+    Args:
+        llm: The model that made the state.
+        labels: (batch, n) int64, n >= 1; several at once to verify a draft or to catch up in delayed fusion.
+        state: Left as it was.
+        lengths: Real labels per row, (batch,) int64, each 0 to n; all of them if None.
+
+    Returns:
+        Logits (batch, n, vocab), where column j scores the label after labels[:, j] and is undefined from lengths[i]
+        on, and the state that includes the labels.
+    """
+    if labels.ndim != 2 or labels.shape[0] != state.batch_size or labels.shape[1] < 1:
+        raise ModelError(f"labels of shape {tuple(labels.shape)} do not fit a state of {state.batch_size} rows")
+    if lengths is None:
+        lengths = torch.full_like(state.lengths, labels.shape[1])
+    else:
+        lengths = _checked_lengths(lengths, labels, least=0)
+        labels = labels.masked_fill(~_valid(lengths, labels.shape[1]), 0)
+    hidden, state = _append(llm, embed(llm, labels), lengths, state)
+    return project(llm, hidden), state
+
+
+def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: LLMState) -> tuple[Tensor, LLMState]:
+    """Run the LLM over `embeds` behind the state; all n columns take a slot, the first `lengths[i]` count."""
+    new = _valid(lengths, embeds.shape[1])
+    valid = torch.cat([state.valid, new], dim=1)
+    cache = _to_cache(state.layers)
+    positions = _positions(state.lengths, lengths, embeds.shape[1])
+    hidden = _body(llm, _cleared(embeds, new), valid, positions, cache)
+    grown: Any = cache.layers
+    layers = tuple((layer.keys, layer.values) for layer in grown)
+    return hidden, LLMState(layers, valid, state.lengths + lengths)
+
+
+def _body(llm: PreTrainedModel, embeds: Tensor, valid: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
+    model: Any = llm
+    hidden: Tensor = model.get_decoder()(
+        inputs_embeds=embeds,
+        attention_mask=valid.long(),  # over all slots, old and new; causal order is the order of the slots
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return hidden
+
+
+def _to_cache(layers: Layers) -> DynamicCache:
+    """Wrap the tensors without copying. The cache grows by concatenation and so never writes into them."""
+    cache, new_layer = DynamicCache(), cast(type[Any], DynamicLayer)
+    for keys, values in layers:
+        layer = new_layer()
+        layer.lazy_initialization(keys, values)  # notes type and device
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
+
+
+def _tightened(state: LLMState) -> LLMState:
+    """Drop the slots beyond the longest row, after closing gaps where that row has some."""
+    num_slots = int(state.lengths.max())
+    if num_slots == state.num_slots:
+        return state
+    if bool(state.valid[:, num_slots:].any()):
+        order = (~state.valid).long().argsort(dim=1, stable=True)[:, :num_slots]  # (batch, num_slots), real slots first
+        valid, layers = state.valid.gather(1, order), []
+        for keys, values in state.layers:
+            k_index = order[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+            v_index = order[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+            layers.append((keys.gather(2, k_index), values.gather(2, v_index)))
+    else:
+        valid = state.valid[:, :num_slots]
+        layers = [(keys[:, :, :num_slots], values[:, :, :num_slots]) for keys, values in state.layers]
+    return LLMState(tuple(layers), valid, state.lengths)
+
+
+def _valid(lengths: Tensor, num_columns: int) -> Tensor:
+    return torch.arange(num_columns, device=lengths.device) < lengths[:, None]
+
+
+def _positions(start: Tensor, lengths: Tensor, num_columns: int) -> Tensor:
+    """Count on from `start`; padding repeats the last real position, lest it overrun a learned position table."""
+    columns = torch.arange(num_columns, device=start.device)
+    return start[:, None] + torch.minimum(columns, (lengths[:, None] - 1).clamp(min=0))
+
+
+def _cleared(embeds: Tensor, valid: Tensor) -> Tensor:
+    """Zero the padding: a masked position still reaches others if it is infinite or not a number."""
+    return embeds.masked_fill(~valid[:, :, None], 0.0)
+
+
+def _checked_lengths(lengths: Tensor, rows: Tensor, *, least: int) -> Tensor:
+    lengths = lengths.to(device=rows.device, dtype=torch.int64)
+    if lengths.shape != rows.shape[:1]:
+        raise ModelError(f"got lengths of shape {tuple(lengths.shape)} for {rows.shape[0]} rows")
+    if len(lengths) == 0 or int(lengths.min()) < least or int(lengths.max()) > rows.shape[1]:
+        raise ModelError(
+            f"lengths {lengths.tolist()} do not fit rows of {rows.shape[1]} columns",
+            remedy=f"give one or more rows of {least} to {rows.shape[1]} positions",
+        )
+    return lengths
+
+
+def _check_head(llm: PreTrainedModel) -> None:
+    for name in _LOGIT_FACTORS:
+        if (factor := getattr(llm.config, name, None)) not in (None, 1, False):
+            raise ModelError(
+                f"its logits are scaled by {name}={factor}, which is not supported",
+                where=type(llm).__name__,
+                remedy="use an LLM whose logits are one matrix product",
+            )

@@ -1,0 +1,124 @@
+"""The speech LLM with the prefix interface: acoustic model, bridge and LLM joined into one network.
+
+waveforms → encoder → frames → bridge → speech prompt → LLM → next labels (Nue-ASR; the "speech LLM" of "Integration
+vs. Combination"). The acoustic part carries the optional CTC heads.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, as_config
+from kikitori.model.assemble import AssembledInput, assemble
+from kikitori.model.bridge import build_bridge
+from kikitori.model.encoder import EncoderOutput
+from kikitori.model.llm import check_llm, embed, forward, project
+from kikitori.text.prompt import Prompt
+
+
+class SpeechLLMConfig(PreTrainedConfig):
+    """Configuration of a `SpeechLLM`.
+
+    Args:
+        acoustic_config: Configuration of the acoustic model (encoder and CTC heads).
+        llm_config: Configuration of the LLM, any decoder-only model of transformers.
+        bridge: `conv`, `stack` or `identity`.
+        bridge_stride: Frames per speech position.
+        prompt_before: Labels before the speech.
+        prompt_after: Labels between the speech and the transcript, BOS included.
+        eos_id: Label that ends the transcript.
+    """
+
+    model_type = "kikitori_speech_llm"
+    sub_configs: ClassVar[dict[str, Any]] = {"acoustic_config": AcousticModelConfig, "llm_config": AutoConfig}
+
+    def __init__(
+        self,
+        acoustic_config: PreTrainedConfig | dict[str, Any] | None = None,
+        llm_config: PreTrainedConfig | dict[str, Any] | None = None,
+        bridge: str = "stack",
+        bridge_stride: int = 1,
+        prompt_before: Sequence[int] = (),
+        prompt_after: Sequence[int] = (),
+        eos_id: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        self.acoustic_config: Any = as_config(acoustic_config)
+        self.llm_config: Any = as_config(llm_config)
+        self.bridge, self.bridge_stride = bridge, bridge_stride
+        self.prompt_before, self.prompt_after = list(prompt_before), list(prompt_after)
+        self.eos_id = eos_id
+        super().__init__(**kwargs)
+
+    @property
+    def prompt(self) -> Prompt:
+        """What stands around the speech in the LLM's input."""
+        return Prompt(tuple(self.prompt_before), tuple(self.prompt_after), None, self.eos_id)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:  # noqa: ARG002
+        """The LLM's configuration, where transformers looks for vocabulary and cache settings."""
+        return self if self.llm_config is None else self.llm_config
+
+
+class SpeechLLM(PreTrainedModel):
+    """A decoder-only LLM that reads a speech prompt and writes the transcript."""
+
+    config: SpeechLLMConfig
+    config_class = SpeechLLMConfig
+    main_input_name = "waveforms"
+    _supports_sdpa = True
+
+    def __init__(
+        self,
+        config: SpeechLLMConfig,
+        *,
+        acoustic: AcousticModel | None = None,
+        llm: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.acoustic = AcousticModel(config.acoustic_config) if acoustic is None else acoustic
+        self.llm: Any = AutoModelForCausalLM.from_config(config.llm_config) if llm is None else llm
+        check_llm(self.llm)
+        self.bridge = build_bridge(
+            config.bridge,
+            self.acoustic.encoder.dim,
+            self.llm.get_input_embeddings().embedding_dim,
+            config.bridge_stride,
+        )
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
+        # Encoder, heads and LLM initialise themselves; the bridge keeps torch's own initialisation.
+        return
+
+    def speech_prompt(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
+        """Frames to speech embeddings (batch, positions, llm_dim) and lengths."""
+        embeds, lengths = self.bridge(encoded.frames, encoded.lengths)
+        return embeds, lengths
+
+    def prefix(self, encoded: EncoderOutput) -> AssembledInput:
+        """The LLM input before the first label of the transcript."""
+        return assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), None)
+
+    def label_logits(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: logits (positions, vocab) that predict `labels` and EOS, and those next labels (positions,).
+
+        Loss positions of all rows are flat, row by row (papers.md A2: the loss is on text positions only).
+        """
+        rows = assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), labels)
+        hidden = forward(self.llm, rows.embeds, rows.lengths)
+        return project(self.llm, hidden[rows.target_positions]), rows.next_labels
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Right-padded 16 kHz waveforms (batch, samples) and transcripts to `label_logits`."""
+        encoded = self.acoustic.encode(*self.acoustic.encoder.features(waveforms, lengths))
+        return self.label_logits(encoded, labels)
+
+    def _embed(self, labels: Tensor) -> Tensor:
+        return embed(self.llm, labels)
+
+
+AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig)
+AutoModel.register(SpeechLLMConfig, SpeechLLM)

@@ -1,0 +1,250 @@
+"""Evaluation report: predictions per named set go in, `report.json`, `report.html` and `predictions.jsonl` come out.
+
+Rows without a reference text are written but not scored; a row that failed is an empty prediction, scored as such.
+The total sums the counts of all sets, so each word weighs the same.
+"""
+
+import contextlib
+import json
+import math
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kikitori.errors import DataError
+from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
+from kikitori.scoring.page import Example, render_page
+from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.types import Utterance
+
+REPLACED_FLAG = "replaced"  # set by a guard that put another text in place of the recogniser's
+WORST_UTTERANCES = 50
+FREQUENT_SUBSTITUTIONS = 30
+_MAX_ALIGNED_PAIRS = 10_000_000  # alignment takes about four bytes per pair of words
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the recogniser made of one utterance.
+
+    Attributes:
+        utterance: The row of the manifest.
+        pred_text: Raw predicted text; empty where the row failed.
+        time: Compute seconds spent on this row; of a batch, its share.
+        error: Why the row failed, or None.
+        llm_passes: Forward passes of the LLM after prefill.
+        flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
+    """
+
+    utterance: Utterance
+    pred_text: str
+    time: float
+    error: str | None = None
+    llm_passes: int = 0
+    flags: tuple[str, ...] = ()
+
+
+def build_report(
+    sets: Mapping[str, Sequence[Prediction]],
+    *,
+    normalizer: str | None,
+    decoding: str,
+    model: str,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Scores all sets and returns the content of `report.json`.
+
+    `wer`, `cer` and `wer_ci` (95 %, bootstrap over utterances) are fractions, and None where nothing was scored; `rtfx`
+    is None where no time was measured. The total's `normalizer` joins the names where sets differ.
+
+    Args:
+        sets: Predictions per manifest.
+        normalizer: Name for all sets, or None to choose for each set by the languages of its rows.
+        decoding: Name of the decoding.
+        model: Name or directory of the model.
+        versions: Version per package.
+    """
+    shared = {"decoding": decoding, "model": model, "versions": dict(versions)}
+    names = {
+        name: normalizer or default_normalizer(prediction.utterance.language for prediction in predictions)
+        for name, predictions in sets.items()
+    }
+    counts = {name: _count(predictions, names[name]) for name, predictions in sets.items()}
+    per_set = {name: _summary(predictions, counts[name], names[name]) | shared for name, predictions in sets.items()}
+    total = _summary(
+        [prediction for predictions in sets.values() for prediction in predictions],
+        [pair for pairs in counts.values() for pair in pairs],
+        normalizer or ", ".join(sorted(set(names.values()))),
+    )
+    return total | shared | {"sets": per_set}
+
+
+def write_report(
+    directory: Path, report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]
+) -> list[Path]:
+    """Writes `report.json`, `report.html` and `predictions.jsonl`, each whole or not at all, and returns their paths.
+
+    Args:
+        directory: Where the files go; made if missing.
+        report: What `build_report` returned.
+        predictions: The same sets that the report was built from.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    rows = (_row(name, prediction) for name, members in predictions.items() for prediction in members)
+    contents = {
+        "predictions.jsonl": "".join(_json(row) + "\n" for row in rows),
+        "report.html": _page(report, predictions),
+        "report.json": _json(report, indent=2) + "\n",
+    }
+    for name, content in contents.items():
+        _write(directory / name, content)
+    return [directory / name for name in contents]
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """Returns the sets and their total as an aligned plain text table; rates are fractions."""
+    rows = _table(report)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    cells = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, cells, strict=True))
+
+
+def _count(predictions: Iterable[Prediction], normalizer: str) -> list[tuple[ErrorCounts, ErrorCounts]]:
+    """Returns word and character counts of each utterance that has a reference."""
+    texts = (_normalized(prediction, normalizer) for prediction in predictions if prediction.utterance.text is not None)
+    return [(word_errors(*pair), char_errors(*pair)) for pair in texts]
+
+
+def _normalized(prediction: Prediction, normalizer: str) -> tuple[str, str]:
+    return normalize(normalizer, prediction.utterance.text or ""), normalize(normalizer, prediction.pred_text)
+
+
+def _summary(
+    predictions: Sequence[Prediction], counts: Sequence[tuple[ErrorCounts, ErrorCounts]], normalizer: str
+) -> dict[str, Any]:
+    words = sum((pair[0] for pair in counts), ErrorCounts())
+    chars = sum((pair[1] for pair in counts), ErrorCounts())
+    audio = math.fsum(prediction.utterance.duration for prediction in predictions)
+    compute = math.fsum(prediction.time for prediction in predictions)
+    failed = [prediction for prediction in predictions if prediction.error is not None]
+    return {
+        "wer": words.rate if counts else None,
+        "cer": chars.rate if counts else None,
+        "wer_ci": list(confidence_interval([pair[0] for pair in counts])) if counts else None,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "reference_words": words.reference_length,
+        "reference_characters": chars.reference_length,
+        "utterances": len(predictions),
+        "scored": len(counts),
+        "failed": len(failed),
+        "failures": [{"id": _name(prediction), "error": prediction.error} for prediction in failed],
+        "replaced": sum(REPLACED_FLAG in prediction.flags for prediction in predictions),
+        "llm_passes": sum(prediction.llm_passes for prediction in predictions),
+        "audio_seconds": audio,
+        "compute_seconds": compute,
+        "rtfx": audio / compute if compute > 0 else None,
+        "normalizer": normalizer,
+    }
+
+
+def _name(prediction: Prediction) -> str:
+    return prediction.utterance.utt_id or str(prediction.utterance.audio_filepath)
+
+
+def _row(set_name: str, prediction: Prediction) -> dict[str, Any]:
+    utterance = prediction.utterance
+    row = {
+        "audio_filepath": str(utterance.audio_filepath),
+        "duration": utterance.duration,
+        "text": utterance.text,
+        "pred_text": prediction.pred_text,
+        "time": prediction.time,
+        "id": _name(prediction),
+        "set": set_name,
+        "offset": utterance.offset,
+        "speaker": utterance.speaker,
+        "language": utterance.language,
+        "error": prediction.error,
+        "flags": list(prediction.flags),
+        "llm_passes": prediction.llm_passes,
+    }
+    return row | {key: value for key, value in utterance.extra.items() if key not in row}
+
+
+def _table(report: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["set", "utterances", "WER", "CER", "sub", "del", "ins", "RTFx"]]
+    for name, part in [*report["sets"].items(), ("total", report)]:
+        rates = ["-" if part[key] is None else f"{part[key]:.4f}" for key in ("wer", "cer")]
+        counts = [str(part[key]) for key in ("substitutions", "deletions", "insertions")]
+        speed = "-" if part["rtfx"] is None else f"{part['rtfx']:.1f}"
+        rows.append([name, str(part["utterances"]), *rates, *counts, speed])
+    return rows
+
+
+def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]) -> str:
+    facts = [f"{key}: {report[key]}" for key in ("model", "decoding", "normalizer", "failed", "replaced", "llm_passes")]
+    facts += [f"{package} {version}" for package, version in report["versions"].items()]
+    confused: Counter[tuple[str, str]] = Counter()
+    examples, too_long = list[Example](), 0
+    scored = [(name, row) for name, rows in predictions.items() for row in rows if row.utterance.text is not None]
+    for name, prediction in scored:
+        example = _example(name, prediction, report["sets"][name]["normalizer"])
+        if example is None:
+            too_long += 1
+        elif example.errors > 0:
+            examples.append(example)
+            confused.update((left, right) for left, right in example.pairs if left and right and left != right)
+    if too_long:
+        facts.append(f"{too_long} utterances too long to be aligned below")
+    substitutions = sorted(confused.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_SUBSTITUTIONS]
+    worst = sorted(examples, key=lambda example: (-example.errors, len(example.pairs), example.title))
+    return render_page(facts, _table(report), substitutions, worst[:WORST_UTTERANCES])
+
+
+def _example(set_name: str, prediction: Prediction, normalizer: str) -> Example | None:
+    """Aligns an utterance for display, in characters where the normalizer leaves no words; None if it is too long."""
+    reference, predicted = _normalized(prediction, normalizer)
+    separator = " "
+    if normalizer == "nfkc_ja":
+        reference, predicted, separator = " ".join(reference), " ".join(predicted), ""
+    if len(reference.split()) * len(predicted.split()) > _MAX_ALIGNED_PAIRS:
+        return None
+    notes = tuple(note for note in (prediction.error, *prediction.flags) if note)
+    return Example(f"{set_name}: {_name(prediction)}", notes, tuple(align_words(reference, predicted)), separator)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent, default=str)
+
+
+def _finite(value: object) -> object:
+    """Replaces NaN and infinity, which JSON does not have, by None; manifests can bring them along."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {str(key): _finite(member) for key, member in value.items()}
+        case list() | tuple():
+            return [_finite(member) for member in value]
+    return value
+
+
+def _write(path: Path, content: str) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
+        temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=path, remedy="choose another folder") from error
+    finally:
+        with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
+            temporary.unlink()

@@ -1,0 +1,109 @@
+"""Named text normalizers, applied to references and predictions alike before anything is counted.
+
+Raw text goes in, the form that is scored comes out. A rate means nothing without the name of its normalizer, so every
+report carries it. Normalizing never fails on odd text: recognisers do write odd text.
+"""
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from kikitori.errors import ConfigError
+
+NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc_ja", "none")
+
+_BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
+# Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again.
+_VOICING_MARKS = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
+_MAX_PASSES = 10
+
+
+def normalize(name: str, text: str) -> str:
+    """Returns `text` in the form that the normalizer called `name` scores.
+
+    * `whisper_en`: Whisper's English normalizer (contractions, numbers, spelling, fillers), applied once so that rates
+      compare with published ones. It is **not idempotent** on some numbers (`minus nine` gives `-9`, then `9`), so pass
+      raw text only. Text whose numbers it cannot parse (thousands of digits in a row) keeps them as they are.
+    * `basic`: Whisper's normalizer for other languages (lower case, no brackets, punctuation or symbols), except that
+      combining marks stay: they are vowels in many scripts, and the dakuten in Japanese.
+    * `nfkc_ja`: NFKC, lower case, no punctuation, symbols or white space. Fillers, numbers and the long vowel mark
+      stay.
+    * `none`: the text itself.
+
+    Raises:
+        ConfigError: No normalizer has that name.
+    """
+    match name:
+        case "whisper_en":
+            return _whisper_en(text)
+        case "basic":
+            return _until_stable(_basic(), text)
+        case "nfkc_ja":
+            return _until_stable(_nfkc_ja, text)
+        case "none":
+            return text
+    raise ConfigError(f"unknown normalizer {name!r}", where="normalizer", remedy=f"use one of {', '.join(NORMALIZERS)}")
+
+
+def default_normalizer(languages: Iterable[str | None]) -> str:
+    """Returns the normalizer for rows in these languages: `basic` unless all rows name one that has its own.
+
+    Only the primary part of a code counts, so `en-US` is `en`.
+    """
+    codes = {re.split("[-_]", language.strip().lower())[0] if language else None for language in languages}
+    if len(codes) != 1:
+        return "basic"
+    return _BY_LANGUAGE.get(codes.pop() or "", "basic")
+
+
+def _whisper_en(text: str) -> str:
+    full, numbers_kept = _english()
+    try:
+        return full(text).strip()
+    except (ArithmeticError, AssertionError, IndexError, TypeError, ValueError):  # its number parser has limits
+        return numbers_kept(text).strip()
+
+
+@cache
+def _english() -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """Returns Whisper's English normalizer, and the same without number parsing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whisper_normalizer has an invalid escape sequence, reported on first compile
+        from whisper_normalizer.english import EnglishTextNormalizer
+    full, numbers_kept = EnglishTextNormalizer(), EnglishTextNormalizer()
+    numbers_kept.standardize_numbers = str
+    return full, numbers_kept
+
+
+@cache
+def _basic() -> Callable[[str], str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        from whisper_normalizer.basic import BasicTextNormalizer
+    normalizer = BasicTextNormalizer(remove_diacritics=False)
+    # Its own step drops combining marks; `preserve_marks` exists only in later versions than the one we ask for.
+    normalizer.clean = _without_symbols
+    return lambda text: normalizer(text.translate(_VOICING_MARKS)).strip()
+
+
+def _without_symbols(text: str) -> str:
+    composed = unicodedata.normalize("NFKC", text)
+    return "".join(" " if unicodedata.category(char)[0] in "SP" else char for char in composed)
+
+
+def _nfkc_ja(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text.translate(_VOICING_MARKS)).lower()
+    # C: control and format characters, among them tabs, line ends and zero-width spaces.
+    return "".join(char for char in folded if unicodedata.category(char)[0] not in "PSZC")
+
+
+def _until_stable(step: Callable[[str], str], text: str) -> str:
+    """Repeats `step`, because removing a character can bring two others together that compose."""
+    for _ in range(_MAX_PASSES):
+        result = step(text)
+        if result == text:
+            break
+        text = result
+    return text

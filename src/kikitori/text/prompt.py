@@ -1,0 +1,132 @@
+"""The LLM input as a list of typed segments: text, speech, target.
+
+A `PromptTemplate` says in words what surrounds the speech; `compile_prompt` turns it into labels of one vocabulary.
+Concatenation, masks and the labels that count for the loss all follow from `Prompt.segments` (see model/assemble.py).
+"""
+
+import re
+from dataclasses import dataclass
+
+from kikitori.errors import ConfigError
+from kikitori.text.units import LabelUnits
+
+OWN = "own"
+"""As `bos` or `eos` of a template: the vocabulary's own label; its EOS also serves as BOS where it has none."""
+
+_SPECIAL = re.compile(r"(<[^<>\s]+>|\[[A-Z]+\])")  # <s>, <|im_start|>, [SEP]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Labels that are given, not predicted."""
+
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The place of the speech prompt."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The place of the transcript; it and the EOS after it count for the loss."""
+
+
+Segment = Text | Speech | Target
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """What surrounds the speech, in words.
+
+    Attributes:
+        before: Text before the speech.
+        after: Text after the speech.
+        bos: Token between the text and the target: `OWN`, a token, or None for none.
+        eos: Token that ends the target: `OWN` (also None) or a token.
+        special_tokens: Whether tokens such as `<s>` and `[SEP]` in the texts are single items of the vocabulary; if
+            not, they go to the tokenizer like any other text.
+    """
+
+    before: str = ""
+    after: str = ""
+    bos: str | None = OWN
+    eos: str | None = OWN
+    special_tokens: bool = True
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template in the labels of one vocabulary."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    bos: int | None
+    eos: int
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The LLM input in order: text, speech, text with BOS, target."""
+        after = self.after if self.bos is None else (*self.after, self.bos)
+        return (Text(self.before), Speech(), Text(after), Target())
+
+
+NUE_ASR = PromptTemplate(before="<s>", after="[SEP]", bos=None, eos="</s>")
+"""Nue-ASR: marks in place of an instruction, and no BOS after the speech."""
+
+RWTH = PromptTemplate(before="USER: ", after="Transcribe speech to text. ASSISTANT: ", special_tokens=False)
+"""The prefix LLM of "Integration vs. Combination": an instruction in plain words, then BOS."""
+
+PLAIN = PromptTemplate()
+"""No text at all: speech, BOS, target."""
+
+PRESETS = {"nue_asr": NUE_ASR, "rwth": RWTH, "plain": PLAIN}
+"""The templates by the names that recipes use."""
+
+
+def compile_prompt(template: PromptTemplate, units: LabelUnits) -> Prompt:
+    """Look up the labels of a template.
+
+    Raises:
+        ConfigError: A special token, BOS or EOS of the template is not one item of the vocabulary.
+    """
+    own_bos = units.eos_id if units.bos_id is None else units.bos_id
+    bos = None if template.bos is None else _label(template.bos, own_bos, units, "prompt.bos")
+    eos = _label(OWN if template.eos is None else template.eos, units.eos_id, units, "prompt.eos")
+    before = _encode(template.before, units, template.special_tokens, "prompt.before")
+    after = _encode(template.after, units, template.special_tokens, "prompt.after")
+    return Prompt(before, after, bos, eos)
+
+
+def _encode(text: str, units: LabelUnits, special_tokens: bool, where: str) -> tuple[int, ...]:
+    """Encode a text, special tokens as single labels and the stretches between them on their own."""
+    if not special_tokens:
+        return tuple(units.encode(text)) if text else ()
+    labels: list[int] = []
+    for piece in _SPECIAL.split(text):
+        if not _SPECIAL.fullmatch(piece):
+            labels.extend(units.encode(piece) if piece else [])
+        elif (label := units.special_id(piece)) is not None:
+            labels.append(label)
+        else:
+            raise ConfigError(
+                f"{piece!r} is not an item of the vocabulary",
+                where=where,
+                remedy="choose another prompt, or set prompt.special_tokens to false to spell it as text",
+            )
+    return tuple(labels)
+
+
+def _label(token: str, own: int, units: LabelUnits, where: str) -> int:
+    """Find one label: the vocabulary's own, a special token, or a text of one label such as a newline."""
+    if token == OWN:
+        return own
+    if (label := units.special_id(token)) is not None:
+        return label
+    labels = units.encode(token)
+    if len(labels) != 1:
+        raise ConfigError(
+            f"{token!r} takes {len(labels)} labels of the vocabulary", where=where, remedy=f"name one item, or {OWN!r}"
+        )
+    return labels[0]

@@ -1,0 +1,202 @@
+"""Label units: the alphabet that CTC heads and LLMs write in.
+
+Characters, SentencePiece pieces and an LLM's own vocabulary are all kept as one Hugging Face fast tokenizer, whose
+normalizer carries the text form (such as lower case without punctuation). A folder with `tokenizer.json` is therefore
+all that a recogniser, an LLM or another toolkit needs to agree on the units.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from kikitori.errors import ConfigError, DataError, ModelError
+
+if TYPE_CHECKING:
+    from tokenizers.normalizers import Normalizer
+    from transformers import PreTrainedTokenizerBase
+
+TextForm = Literal["as_is", "lower", "en_plain"]
+
+UNK, BOS, EOS = "<unk>", "<s>", "</s>"
+SPECIALS = (UNK, BOS, EOS)
+WORD_MARK = "▁"
+
+
+class LabelUnits(Protocol):
+    """What searches, prompts and training need to know of an output alphabet."""
+
+    @property
+    def size(self) -> int:
+        """Number of labels; a CTC head has one more output, the blank, with id `size`."""
+        ...
+
+    @property
+    def bos_id(self) -> int | None:
+        """Begin-of-sentence label, if the alphabet has one."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """End-of-sentence label."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Text to labels, in the alphabet's text form and without special labels."""
+        ...
+
+    def decode(self, labels: Sequence[int]) -> str:
+        """Labels to text; special labels are left out."""
+        ...
+
+    def special_id(self, token: str) -> int | None:
+        """Id of a token that is a single vocabulary entry, or None."""
+        ...
+
+
+class TokenizerUnits:
+    """Label units over a Hugging Face tokenizer."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer names no end-of-sentence token", remedy="set eos_token in its config")
+        self.tokenizer = tokenizer
+        self.size = len(tokenizer)
+        self.bos_id: int | None = tokenizer.bos_token_id
+        self.eos_id: int = int(tokenizer.eos_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Text to labels without special labels."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, labels: Sequence[int]) -> str:
+        """Labels to text without special labels."""
+        return str(self.tokenizer.decode(list(labels), skip_special_tokens=True)).strip()
+
+    def special_id(self, token: str) -> int | None:
+        """Id of a token that is a single vocabulary entry, or None."""
+        index = self.tokenizer.get_vocab().get(token)
+        return None if index is None else int(index)
+
+    def normalize(self, text: str) -> str:
+        """The text in the form that the units write, such as lower case without punctuation."""
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def save(self, directory: Path) -> None:
+        """Writes the tokenizer files into a model folder."""
+        self.tokenizer.save_pretrained(directory)
+
+
+def load_units(path_or_id: str | Path) -> TokenizerUnits:
+    """Loads the units of a model folder or hub id.
+
+    Raises:
+        ModelError: There is no tokenizer, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(path_or_id).is_dir() and not any(Path(path_or_id).glob("tokenizer*")):
+        raise ModelError("the folder holds no tokenizer.json", where=path_or_id, remedy="copy the tokenizer files too")
+    try:
+        return TokenizerUnits(AutoTokenizer.from_pretrained(str(path_or_id)))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load the tokenizer ({str(error).splitlines()[0]})", where=path_or_id) from None
+
+
+def character_units(texts: Iterable[str], text_form: TextForm) -> TokenizerUnits:
+    """One label per character that occurs in `texts`, with the word mark for spaces.
+
+    Raises:
+        DataError: The texts hold no character.
+    """
+    normalizer = _normalizer(text_form)
+    characters = sorted({c for text in texts for c in normalizer.normalize_str(text)} - {" ", WORD_MARK})
+    if not characters:
+        raise DataError("no text to take characters from", remedy="check the recipe's data and units.text_form")
+    # Equal scores and single-character pieces leave exactly one segmentation.
+    pieces = [(token, 0.0) for token in (*SPECIALS, WORD_MARK, *characters)]
+    return _unigram_units(pieces, normalizer)
+
+
+def sentencepiece_units(texts: Iterable[str], size: int, text_form: TextForm) -> TokenizerUnits:
+    """A SentencePiece unigram model (Kudo 2018) of `size` pieces trained on `texts`.
+
+    Raises:
+        DataError: There is too little text for so many pieces.
+    """
+    import sentencepiece
+
+    normalizer = _normalizer(text_form)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_nonempty(normalizer.normalize_str(text) for text in texts),
+            model_writer=model,
+            vocab_size=size,
+            model_type="unigram",
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            input_sentence_size=1_000_000,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            minloglevel=2,
+            num_threads=1,  # the result is then the same on every machine
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(
+            f"SentencePiece could not train {size} pieces ({reason})", remedy="ask for fewer units"
+        ) from None
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
+    return _unigram_units(pieces, normalizer)
+
+
+def _nonempty(texts: Iterable[str]) -> Iterator[str]:
+    return (text for text in texts if text)
+
+
+def _unigram_units(pieces: list[tuple[str, float]], normalizer: "Normalizer") -> TokenizerUnits:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer: Tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_MARK, prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement=WORD_MARK, prepend_scheme="always")
+    return TokenizerUnits(
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            unk_token=UNK,
+            bos_token=BOS,
+            eos_token=EOS,
+            clean_up_tokenization_spaces=False,
+        )
+    )
+
+
+def _normalizer(text_form: TextForm) -> "Normalizer":
+    from tokenizers import Regex, normalizers
+
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    match text_form:
+        case "as_is":
+            return normalizers.Sequence([normalizers.NFKC(), *spaces])
+        case "lower":
+            return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), *spaces])
+        case "en_plain":
+            return normalizers.Sequence(
+                [
+                    normalizers.NFKD(),
+                    normalizers.StripAccents(),
+                    normalizers.Lowercase(),
+                    normalizers.Replace(Regex("[’‘`]"), "'"),
+                    # An apostrophe stays inside a word (don't) and goes elsewhere (a closing quotation mark).
+                    normalizers.Replace(Regex(r"(?<![a-z])'|'(?![a-z])"), " "),
+                    normalizers.Replace(Regex("[^a-z']+"), " "),
+                    *spaces,
+                ]
+            )
+    raise ConfigError(f"unknown text form '{text_form}'", remedy="use as_is, lower or en_plain")

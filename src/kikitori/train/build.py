@@ -1,0 +1,262 @@
+"""From a recipe to the thing that is trained: units, data, models, task."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from kikitori.data.manifest import read_manifest
+from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterances
+from kikitori.data.text import read_lines, speak_titles
+from kikitori.errors import ConfigError, DataError
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.adapters import attach_lora
+from kikitori.model.encoder import SpeechEncoder, freeze
+from kikitori.model.folder import is_recogniser, load_llm, load_model
+from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
+from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units
+from kikitori.train.recipe import Encoder, Lora, ManifestRef, Recipe, TextData
+from kikitori.train.speech_llm_task import SpeechLLMTask
+from kikitori.train.speech_task import AcousticTask
+from kikitori.train.text_task import TextTask
+from kikitori.train.trainer import Task
+from kikitori.types import Utterance
+
+Log = Callable[[str], None]
+
+
+def build_task(recipe: Recipe, log: Log) -> Task:
+    """The task of a recipe, ready to train; what was filtered is logged.
+
+    Raises:
+        KikitoriError: Something the recipe names is missing or does not fit.
+    """
+    units = build_units(recipe)
+    log(f"label units: {units.size} ({recipe.units.kind})")
+    if recipe.task == "language_model":
+        train_text, dev_text = _sentences(recipe, units, log)
+        return TextTask(recipe, build_llm(recipe, units), units, train_text, dev_text)
+    train, dev = _speech(recipe, units, log)
+    characters = None
+    if recipe.ctc.character_layer:
+        texts = (utterance.text or "" for utterance in train.utterances)
+        characters = character_units(map(units.normalize, texts), "as_is")
+    if recipe.task == "acoustic_model":
+        return AcousticTask(recipe, build_acoustic_model(recipe, units), units, characters, train, dev)
+    return SpeechLLMTask(recipe, build_speech_llm(recipe, units), units, characters, train, dev)
+
+
+def build_units(recipe: Recipe) -> TokenizerUnits:
+    """The recipe's label units, trained on its text where they have to be."""
+    settings = recipe.units
+    match settings.kind:
+        case "run":
+            return load_units(model_folder(str(settings.path)))
+        case "llm":
+            assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
+            return load_units(model_folder(str(recipe.llm.init)))
+        case "characters":
+            return character_units(corpus(recipe), settings.text_form)
+        case "sentencepiece":
+            return sentencepiece_units(corpus(recipe), settings.size, settings.text_form)
+
+
+def corpus(recipe: Recipe) -> Iterator[str]:
+    """The recipe's text: its files and transcripts, or else the transcripts of its training speech."""
+    root = Path(recipe.data_root)
+    if recipe.text is None:
+        assert recipe.data is not None  # noqa: S101  (validated by Recipe)
+        return _transcripts(root, recipe.data.train)
+    return text_lines(root, recipe.text)
+
+
+def text_lines(root: Path, text: TextData) -> Iterator[str]:
+    """Sentences of the text section: files, then transcripts."""
+    lines = chain.from_iterable(read_lines(root / file, max_lines=text.max_lines) for file in text.files)
+    spoken = map(speak_titles, lines) if text.spoken_titles else lines
+    return chain(spoken, _transcripts(root, text.transcripts))
+
+
+def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel:
+    """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same units go on."""
+    assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
+    start = _start(recipe.encoder)
+    encoder = start.encoder if isinstance(start, AcousticModel) else start
+    layers = sorted(recipe.ctc.weights)
+    deepest = max([*layers, recipe.ctc.character_layer])
+    if deepest > encoder.num_layers or (layers and layers[0] < 1):
+        raise ConfigError(f"the encoder has layers 1 to {encoder.num_layers}", where="ctc", remedy="mend the layers")
+    config = AcousticModelConfig(encoder_config=encoder.config, ctc_layers=layers, num_units=units.size)
+    model = AcousticModel(config, encoder=encoder)
+    if isinstance(start, AcousticModel) and start.config.num_units == units.size:
+        for layer in set(layers) & set(start.config.ctc_layers):
+            model.ctc_heads[str(layer)] = start.ctc_heads[str(layer)]
+    freeze(encoder, _freeze_plan(recipe.encoder))
+    return model
+
+
+def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
+    """The LLM, from scratch or from where the recipe says, with its policy applied."""
+    settings = recipe.llm
+    assert settings is not None  # noqa: S101  (validated by Recipe)
+    if settings.config is not None:
+        special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
+        values = {"vocab_size": units.size, **special, **settings.config}
+        llm: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config(values, "llm.config"))
+    else:
+        llm = load_llm(model_folder(str(settings.init)))
+    vocabulary = llm.get_input_embeddings().num_embeddings
+    if vocabulary < units.size:
+        raise ConfigError(
+            f"the LLM knows {vocabulary} labels, the units are {units.size}",
+            where="units",
+            remedy="take the LLM's own units (units.kind=llm) or those it was trained with (units.kind=run)",
+        )
+    if settings.policy == "frozen":
+        llm.requires_grad_(False)
+    if settings.policy == "lora":
+        lora = settings.lora or Lora()
+        llm = attach_lora(llm, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+    return llm
+
+
+def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
+    """Acoustic model, bridge and LLM joined, each with its start and policy."""
+    bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units)
+    assert bridge is not None  # noqa: S101  (validated by Recipe)
+    acoustic, llm = build_acoustic_model(recipe, units), build_llm(recipe, units)
+    config = SpeechLLMConfig(
+        acoustic_config=acoustic.config,
+        llm_config=llm.config,
+        bridge=bridge.kind,
+        bridge_stride=bridge.stride,
+        prompt_before=prompt.before,
+        prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
+        eos_id=prompt.eos,
+    )
+    model = SpeechLLM(config, acoustic=acoustic, llm=llm)
+    if bridge.init is not None:
+        trained = load_model(model_folder(bridge.init)).model
+        if not isinstance(trained, SpeechLLM):
+            raise ConfigError("it is no speech LLM", where="bridge.init", remedy="name a speech_llm run")
+        try:
+            model.bridge.load_state_dict(trained.bridge.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                "its bridge has another shape", where="bridge.init", remedy="same kind and sizes"
+            ) from None
+    if bridge.policy == "frozen":
+        model.bridge.requires_grad_(False)
+    return model
+
+
+def model_folder(path_or_id: str) -> str:
+    """A run folder stands for the model it exported."""
+    exported = Path(path_or_id) / "model"
+    return str(exported) if exported.is_dir() else path_or_id
+
+
+def transformers_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
+    """A transformers configuration from a recipe's mapping.
+
+    Raises:
+        ConfigError: There is no such model type, or a value does not fit it.
+    """
+    try:
+        return AutoConfig.for_model(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"transformers refuses it ({str(error).splitlines()[0]})", where=where) from None
+
+
+def _start(settings: Encoder) -> SpeechEncoder | AcousticModel:
+    if settings.config is not None:
+        return SpeechEncoder(transformers_config(settings.config, "encoder.config"))
+    folder = model_folder(str(settings.init))
+    if not is_recogniser(folder):
+        return SpeechEncoder.from_pretrained(folder)
+    model = load_model(folder).model
+    return model.acoustic if isinstance(model, SpeechLLM) else model
+
+
+def _template(recipe: Recipe) -> PromptTemplate:
+    settings = recipe.prompt
+    given: dict[str, Any] = {
+        "before": settings.before,
+        "after": settings.after,
+        "bos": settings.bos,
+        "eos": settings.eos,
+    }
+    return replace(PRESETS[settings.preset], **{key: value for key, value in given.items() if value is not None})
+
+
+def _sentences(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[list[list[int]], list[list[int]]]:
+    """Training and held-out sentences as labels."""
+    text = recipe.text
+    assert text is not None  # noqa: S101  (validated by Recipe)
+    lines = list(text_lines(Path(recipe.data_root), text))
+    held_out = {int(i * len(lines) / text.dev_lines) for i in range(min(text.dev_lines, len(lines) // 2))}
+    sentences = [units.encode(line)[: text.max_labels] for line in lines]
+    train = [labels for i, labels in enumerate(sentences) if labels and i not in held_out]
+    dev = [labels for i, labels in enumerate(sentences) if labels and i in held_out]
+    log(f"train: {len(train)} sentences, {sum(map(len, train)) / 1e6:.2f} M labels; dev: {len(dev)} sentences")
+    return train, dev
+
+
+def _freeze_plan(settings: Encoder) -> Any:
+    if settings.policy == "frozen":
+        return "all"
+    return "conv_front_end" if settings.freeze_conv_front_end else "none"
+
+
+def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoader, SpeechLoader | None]:
+    data = recipe.data
+    assert data is not None  # noqa: S101  (validated by Recipe)
+    utterances = _rows(recipe, data.train, log)
+    kept, report = filter_utterances(
+        utterances,
+        min_seconds=data.min_seconds,
+        max_seconds=data.max_seconds,
+        has_labels=lambda text: bool(units.encode(text)),
+    )
+    for line in report.lines():
+        log(f"train: {line}")
+    if not kept:
+        raise DataError("no utterance is left to train on", remedy="see the lines above")
+    augment = WaveformAugment(
+        speeds=recipe.augment.speeds,
+        gain_db=recipe.augment.gain_db,
+        noise_probability=recipe.augment.noise_probability,
+        noise_snr_db=recipe.augment.noise_snr_db,
+    )
+    train = SpeechLoader(kept, augment, seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error)
+    if not data.dev:
+        return train, None
+    held_out = [u for u in _rows(recipe, data.dev, log) if u.text is not None]
+    if data.max_dev_utterances and len(held_out) > data.max_dev_utterances:
+        step = len(held_out) / data.max_dev_utterances
+        held_out = [held_out[int(i * step)] for i in range(data.max_dev_utterances)]
+    log(f"dev: {len(held_out)} utterances, {sum(u.duration for u in held_out) / 3600:.2f} h")
+    return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
+
+
+def _rows(recipe: Recipe, refs: Sequence[ManifestRef], log: Log) -> list[Utterance]:
+    assert recipe.data is not None  # noqa: S101  (validated by Recipe)
+    rows: list[Utterance] = []
+    for ref in refs:
+        path = Path(recipe.data_root) / ref.path
+        manifest = read_manifest(path, split=ref.split, on_error=recipe.data.on_error)
+        for problem in manifest.problems:
+            log(f"warning: {problem}; line left out")
+        rows += manifest.utterances * ref.repeat
+    return rows
+
+
+def _transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
+    for ref in refs:
+        for utterance in read_manifest(root / ref.path, split=ref.split, on_error="skip").utterances:
+            if utterance.text:
+                yield from [utterance.text] * ref.repeat

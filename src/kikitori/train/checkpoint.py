@@ -1,0 +1,159 @@
+"""Checkpoints that survive a kill: staged, synced to disk, hashed, then renamed into place.
+
+A checkpoint is a folder of safetensors and JSON (never pickle) with `manifest.json`, which names the SHA-256 of every
+other file. Resuming takes the newest checkpoint whose manifest is true.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from kikitori.errors import TrainingError
+
+PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a checkpoint folder: tensors by file name, and a JSON state."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: int) -> Path:
+    """Writes `directory/checkpoint-STEP` and deletes all but the newest `keep` checkpoints.
+
+    Raises:
+        TrainingError: The disk refuses; earlier checkpoints stay as they were.
+    """
+    final = directory / f"{PREFIX}{step:08d}"
+    staging = directory / f".staging-{step:08d}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        for name, tensors in content.tensors.items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, staging / f"{name}.safetensors")
+        (staging / "state.json").write_text(json.dumps(content.state, indent=1), encoding="utf-8")
+        digests = {path.name: _sha256(path) for path in sorted(staging.iterdir())}
+        (staging / "manifest.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
+        for path in [*staging.iterdir(), staging]:
+            _sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        staging.rename(final)
+        _sync(directory)
+        for old in list_checkpoints(directory)[:-keep]:
+            shutil.rmtree(old)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(staging, ignore_errors=True)
+        raise TrainingError(
+            f"the checkpoint could not be written ({error.strerror or error})",
+            where=final,
+            remedy="free the disk and go on with --resume",
+        ) from None
+    return final
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(path for path in directory.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def load_newest(directory: Path) -> tuple[Path, Checkpoint, list[str]]:
+    """The newest undamaged checkpoint, and a line for each damaged one that was passed over.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    damaged: list[str] = []
+    for path in reversed(list_checkpoints(directory)):
+        problem = find_damage(path)
+        if problem is None:
+            tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
+            return path, Checkpoint(tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))), damaged
+        damaged.append(f"{path}: {problem}; passed over, not deleted")
+    what = "no checkpoint" if not damaged else f"no undamaged checkpoint ({damaged[0]})"
+    raise TrainingError(what, where=directory, remedy="start without --resume in a new folder")
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None."""
+    try:
+        digests: Mapping[str, str] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        present = {file.name for file in path.iterdir()} - {"manifest.json"}
+        if present != set(digests) or not {"state.json", "model.safetensors", "optimizer.safetensors"} <= present:
+            return "files are missing or foreign"
+        for name, digest in digests.items():
+            if _sha256(path / name) != digest:
+                return f"{name} is damaged"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return f"manifest.json cannot be read ({error})"
+    return None
+
+
+def optimizer_tensors(optimizer: AdamW, module: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors: `parameter|exp_avg` and so on."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[id(parameter)]}|{key}": value
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: AdamW, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave.
+
+    Raises:
+        TrainingError: A parameter has no state.
+    """
+    parameters = dict(module.named_parameters())
+    for key, value in tensors.items():
+        name, _, slot = key.partition("|")
+        if name not in parameters:
+            raise TrainingError(f"the optimizer state names an unknown parameter {name}", remedy="use the same recipe")
+        parameter = parameters[name]
+        # AdamW keeps its step counter where it was created; the averages follow the parameter.
+        optimizer.state[parameter][slot] = value.clone() if slot == "step" else value.to(parameter.device)
+
+
+def random_state() -> dict[str, Tensor]:
+    """State of torch's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Tensor]) -> None:
+    """Puts back what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

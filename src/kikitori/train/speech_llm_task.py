@@ -1,0 +1,91 @@
+"""Training the speech LLM: cross-entropy on the text positions, with CTC losses on the encoder beside it.
+
+Both losses are per label (papers.md A2 and B2.1); EOS counts as a label of the cross-entropy.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kikitori.audio import SAMPLE_RATE
+from kikitori.data.speech import SpeechBatch, SpeechLoader
+from kikitori.decoding.greedy import greedy
+from kikitori.decoding.limits import max_labels
+from kikitori.model.adapters import is_adapted, merged_copy
+from kikitori.model.folder import save_model
+from kikitori.model.speech_llm import SpeechLLM
+from kikitori.text.units import TokenizerUnits
+from kikitori.train.recipe import Recipe
+from kikitori.train.speech_task import AcousticTask
+from kikitori.train.trainer import Moment
+
+
+class SpeechLLMTask(AcousticTask):
+    """Trains a speech LLM; see `kikitori.train.trainer.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        model: The speech LLM.
+        units: Label units of the LLM and the CTC heads.
+        characters: Label units of the auxiliary character head, if the recipe asks for one.
+        train: Training speech.
+        dev: Dev speech, or None.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: SpeechLLM,
+        units: TokenizerUnits,
+        characters: TokenizerUnits | None,
+        train: SpeechLoader,
+        dev: SpeechLoader | None,
+    ) -> None:
+        super().__init__(recipe, model.acoustic, units, characters, train, dev)
+        self.speech_llm = model
+        self.module["model"] = model
+
+    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy on the transcript and EOS, plus the weighted CTC losses."""
+        encoded = self.encode(batch, moment)
+        total, parts = self.ctc_losses(encoded, batch)
+        logits, labels = self.speech_llm.label_logits(encoded, [self.units.encode(text) for text in batch.texts])
+        smoothing = self.recipe.optim.label_smoothing
+        cross_entropy = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return total + cross_entropy, {"text": cross_entropy.item(), **parts}
+
+    def evaluate(self) -> dict[str, float]:
+        """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
+        if self.dev is None:
+            return {}
+        decoders = {"greedy": self.decode_llm}
+        return self._score(decoders | ({"ctc_greedy": self.decode_ctc} if self.acoustic.config.ctc_layers else {}))
+
+    @torch.inference_mode()
+    def decode_llm(self, batch: SpeechBatch) -> list[str]:
+        """Greedy texts of a batch."""
+        model, device = self.speech_llm, next(self.acoustic.parameters()).device
+        inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+        prefix = model.prefix(self.acoustic.encode(*inputs))
+        limits = [
+            max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
+        ]
+        results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
+        return [self.units.decode(result.labels) for result in results]
+
+    def lr_factor(self, parameter: str) -> float:
+        """The factor of the component that the parameter belongs to."""
+        for component, part in ((".llm.", self.recipe.llm), (".bridge.", self.recipe.bridge)):
+            if component in parameter and part is not None:
+                return part.lr_factor
+        return super().lr_factor(parameter)
+
+    def export(self, directory: Path) -> None:
+        """Writes the recogniser, adapters merged; the adapters also go into `adapter/` in PEFT's form."""
+        model = self.speech_llm
+        if is_adapted(model.llm):
+            model.llm.save_pretrained(directory / "adapter")
+            model = SpeechLLM(self.speech_llm.config, acoustic=self.acoustic, llm=merged_copy(model.llm))
+            model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
+        save_model(directory, model, self.units, self.trained_on)

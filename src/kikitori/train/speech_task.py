@@ -1,0 +1,176 @@
+"""Training on transcribed speech: the acoustic model and the speech LLM.
+
+loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the text positions (speech LLM alone).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kikitori.data.augment import spec_augment
+from kikitori.data.batching import epoch_batches
+from kikitori.data.speech import SpeechBatch, SpeechLoader
+from kikitori.decoding.ctc_greedy import ctc_greedy
+from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.ctc import CTCHead, ctc_loss
+from kikitori.model.encoder import EncoderOutput
+from kikitori.model.folder import TrainedOn, save_model
+from kikitori.scoring.metrics import ErrorCounts, word_errors
+from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.units import TokenizerUnits
+from kikitori.train.recipe import Recipe
+from kikitori.train.trainer import Moment
+
+T = TypeVar("T")
+Decoder = Callable[[SpeechBatch], list[str]]
+
+
+class AcousticTask:
+    """Trains an acoustic model with CTC; see `kikitori.train.trainer.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        model: The acoustic model.
+        units: Label units of the model.
+        characters: Label units of the auxiliary character head, if the recipe asks for one.
+        train: Training speech.
+        dev: Dev speech, or None.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: AcousticModel,
+        units: TokenizerUnits,
+        characters: TokenizerUnits | None,
+        train: SpeechLoader,
+        dev: SpeechLoader | None,
+    ) -> None:
+        self.recipe, self.acoustic, self.units, self.characters = recipe, model, units, characters
+        self.train, self.dev = train, dev
+        self.data = _required(recipe.data)
+        self.module = nn.ModuleDict({"model": model})
+        if characters is not None:
+            self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
+        self.infeasible: set[str] = set()
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Duration buckets; the first epochs may be limited to short utterances."""
+        longest = self.data.start_seconds if epoch < self.data.start_epochs else self.data.max_seconds
+        chosen = [i for i, utterance in enumerate(self.train.utterances) if utterance.duration <= longest]
+        batches = epoch_batches(
+            [self.train.utterances[i].duration for i in chosen],
+            batch_seconds=self.data.batch_seconds,
+            max_batch_size=self.data.max_batch_size,
+            num_buckets=self.data.num_buckets,
+            seed=self.recipe.seed,
+            epoch=epoch,
+        )
+        return [[chosen[i] for i in batch] for batch in batches]
+
+    def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
+        """Reads and augments a batch."""
+        return self.train.batch(indices, epoch=epoch)
+
+    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Weighted CTC losses."""
+        return self.ctc_losses(self.encode(batch, moment), batch)
+
+    def encode(self, batch: SpeechBatch, moment: Moment) -> EncoderOutput:
+        """Frames of a training batch, with SpecAugment on log-mel features."""
+        encoder, settings = self.acoustic.encoder, self.recipe.augment.spec_augment
+        device = next(encoder.parameters()).device
+        inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+        if settings is not None and not encoder.takes_waveform:
+            inputs = spec_augment(
+                inputs,
+                lengths,
+                np.random.default_rng([self.recipe.seed, moment.epoch, moment.batch]),
+                time_masks_per_second=settings.time_masks_per_second,
+                max_time_mask=settings.max_time_mask,
+                frequency_masks=settings.frequency_masks,
+                max_frequency_mask=settings.max_frequency_mask,
+                strength=min(1.0, moment.progress / settings.ramp) if settings.ramp else 1.0,
+            )
+        extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
+        return encoder.encode(inputs, lengths, layers=(*self.acoustic.config.ctc_layers, *extra))
+
+    def ctc_losses(self, encoded: EncoderOutput, batch: SpeechBatch) -> tuple[Tensor, dict[str, float]]:
+        """The sum of the recipe's weighted CTC losses, each per label, and its parts."""
+        settings = self.recipe.ctc
+        total = encoded.frames.sum() * 0.0
+        parts: dict[str, float] = {}
+        labels = [self.units.encode(text) for text in batch.texts]
+        for layer, weight in settings.weights.items():
+            loss = self._ctc_loss(self.acoustic.log_probs(encoded, layer), labels, batch.utt_ids)
+            total, parts[f"ctc{layer}"] = total + weight * loss, loss.item()
+        if self.characters is not None:
+            spelled = [self.characters.encode(self.units.normalize(text)) for text in batch.texts]
+            posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
+            loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
+            total, parts["characters"] = total + settings.character_weight * loss, loss.item()
+        return total, parts
+
+    def evaluate(self) -> dict[str, float]:
+        """Word error rate of CTC greedy decoding on dev."""
+        return self._score({"ctc_greedy": self.decode_ctc}) if self.dev is not None else {}
+
+    @torch.inference_mode()
+    def decode_ctc(self, batch: SpeechBatch) -> list[str]:
+        """CTC greedy texts of a batch."""
+        device = next(self.acoustic.parameters()).device
+        log_probs, lengths = self.acoustic(batch.waveforms.to(device), batch.lengths.to(device))
+        return [self.units.decode(labels) for labels, _ in ctc_greedy(log_probs, lengths)]
+
+    def lr_factor(self, parameter: str) -> float:
+        """The encoder's factor; heads learn at the full rate."""
+        encoder = self.recipe.encoder
+        return encoder.lr_factor if encoder is not None and ".encoder." in parameter else 1.0
+
+    def export(self, directory: Path) -> None:
+        """Writes the acoustic model with its units."""
+        save_model(directory, self.acoustic, self.units, self.trained_on)
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """What decoding must know of the training speech."""
+        rates = (
+            len(self.units.encode(utterance.text or "")) / utterance.duration for utterance in self.train.utterances
+        )
+        return TrainedOn(
+            labels_per_second=max(rates),
+            max_seconds=max(utterance.duration for utterance in self.train.utterances),
+            language=self.recipe.language,
+        )
+
+    def _ctc_loss(
+        self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]
+    ) -> Tensor:
+        result = ctc_loss(*posteriors, labels)
+        self.infeasible.update(utt_ids[row] for row in result.infeasible)
+        return result.total / max(result.num_labels, 1)
+
+    def _score(self, decoders: Mapping[str, Decoder]) -> dict[str, float]:
+        """Dev word error rate of each decoder."""
+        dev = _required(self.dev)
+        name = default_normalizer([self.recipe.language])
+        counts = dict.fromkeys(decoders, ErrorCounts(0, 0, 0, 0))
+        order = sorted(range(len(dev.utterances)), key=lambda i: dev.utterances[i].duration)
+        for start in range(0, len(order), 16):
+            batch = dev.batch(order[start : start + 16])
+            if batch is None:
+                continue
+            for decoder, decode in decoders.items():
+                for text, prediction in zip(batch.texts, decode(batch), strict=True):
+                    counts[decoder] += word_errors(normalize(name, text), normalize(name, prediction))
+        return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
+
+
+def _required(value: T | None) -> T:
+    assert value is not None  # noqa: S101  (recipes are validated)
+    return value

@@ -1,0 +1,161 @@
+"""Training a causal language model on text, with optional reading practice (denoising of CTC-shaped prompts)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kikitori.data.batching import epoch_batches
+from kikitori.model.assemble import assemble
+from kikitori.model.llm import embed, forward, project
+from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
+from kikitori.text.units import TokenizerUnits
+from kikitori.train.recipe import Denoising, Recipe
+from kikitori.train.trainer import Moment
+
+BLANK = -1  # a prompt position without a label
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Sentences as labels, and for each the prompt shown before it (empty: none)."""
+
+    labels: tuple[Sequence[int], ...]
+    prompts: tuple[Sequence[int], ...]
+
+
+class TextTask:
+    """Trains an LLM on text; see `kikitori.train.trainer.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        llm: The language model.
+        units: Its label units.
+        train: Training sentences as labels.
+        dev: Held-out sentences as labels.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        llm: PreTrainedModel,
+        units: TokenizerUnits,
+        train: Sequence[Sequence[int]],
+        dev: Sequence[Sequence[int]],
+    ) -> None:
+        assert recipe.text is not None  # noqa: S101  (validated by Recipe)
+        self.recipe, self.text, self.llm, self.units, self.sentences, self.dev = (
+            recipe, recipe.text, llm, units, train, dev,
+        )  # fmt: skip
+        self.module = nn.ModuleDict({"llm": llm})
+        template = PRESETS[recipe.prompt.preset]
+        self.prompt: Prompt = compile_prompt(template, units)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Sentences of similar length share a batch."""
+        return epoch_batches(
+            [float(len(sentence)) for sentence in self.sentences],
+            batch_seconds=float(self.text.batch_labels),
+            max_batch_size=self.text.batch_labels,
+            num_buckets=12,
+            seed=self.recipe.seed,
+            epoch=epoch,
+        )
+
+    def load(self, indices: list[int], epoch: int) -> TextBatch:
+        """Sentences and their prompts."""
+        labels = tuple(self.sentences[i] for i in indices)
+        settings = self.recipe.denoising
+        prompts: list[Sequence[int]] = []
+        for index, sentence in zip(indices, labels, strict=True):
+            generator = np.random.default_rng([self.recipe.seed, epoch, index])
+            shown = settings is not None and generator.random() < settings.share
+            prompts.append(pseudo_prompt(sentence, self.units.size, settings, generator) if shown and settings else [])
+        return TextBatch(labels, tuple(prompts))
+
+    def loss(self, batch: TextBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
+        """Cross-entropy per label, EOS included; those after a prompt are logged apart."""
+        losses, has_prompt = self._label_losses(batch, self.recipe.optim.label_smoothing)
+        parts = {}
+        if bool((~has_prompt).any()):
+            parts["text"] = losses[~has_prompt].mean().item()
+        if bool(has_prompt.any()):
+            parts["denoising"] = losses[has_prompt].mean().item()
+        return losses.mean(), parts
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """Perplexity per label (EOS included) of the held-out sentences, without prompts."""
+        if not self.dev:
+            return {}
+        total, count = 0.0, 0
+        order = sorted(self.dev, key=len)
+        for start in range(0, len(order), 32):
+            chunk = tuple(order[start : start + 32])
+            losses, _ = self._label_losses(TextBatch(chunk, tuple([] for _ in chunk)), 0.0)
+            total, count = total + float(losses.sum()), count + losses.numel()
+        return {"perplexity": exp(total / count)}
+
+    def lr_factor(self, parameter: str) -> float:  # noqa: ARG002
+        """One learning rate for all."""
+        return 1.0
+
+    def export(self, directory: Path) -> None:
+        """Writes the language model with its units."""
+        self.llm.save_pretrained(directory)
+        self.units.save(directory)
+
+    def _label_losses(self, batch: TextBatch, smoothing: float) -> tuple[Tensor, Tensor]:
+        device = self.llm.device
+        size = max([1, *(len(prompt) for prompt in batch.prompts)])
+        shown = torch.full((len(batch.prompts), size), BLANK)
+        for row, prompt in enumerate(batch.prompts):
+            shown[row, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
+        shown = shown.to(device)
+        # A blank position is the zero vector: speech says nothing there.
+        embeds = embed(self.llm, shown.clamp(min=0)) * (shown != BLANK)[..., None]
+        lengths = torch.tensor([len(prompt) for prompt in batch.prompts], device=device)
+        rows = assemble(lambda labels: embed(self.llm, labels), self.prompt, embeds, lengths, batch.labels)
+        logits = project(self.llm, forward(self.llm, rows.embeds, rows.lengths)[rows.target_positions])
+        losses = nn.functional.cross_entropy(
+            logits.float(), rows.next_labels, reduction="none", label_smoothing=smoothing
+        )
+        return losses, (lengths > 0)[rows.target_positions[0]]
+
+
+def pseudo_prompt(labels: Sequence[int], size: int, settings: Denoising, generator: np.random.Generator) -> list[int]:
+    """What a CTC head might show of a sentence: its labels among blanks, with errors.
+
+    Args:
+        labels: The sentence.
+        size: Number of label units, from which wrong labels are drawn.
+        settings: How many errors and positions.
+        generator: Source of all randomness.
+
+    Returns:
+        Label ids, or `BLANK`, position by position.
+    """
+    error_rate = generator.uniform(0.0, settings.error_rate)
+    shown: list[int] = []
+    for label in labels:
+        draw = generator.random()
+        if draw < error_rate / 4:
+            heard: list[int] = []  # missed
+        elif draw < error_rate / 2:
+            heard = [label, int(generator.integers(3, size))]  # something added
+        elif draw < error_rate:
+            heard = [int(generator.integers(3, size))]  # mistaken
+        else:
+            heard = [label]
+        for item in heard:
+            positions = 1 + int(generator.poisson(max(settings.frames_per_label - 1.0, 0.0)))
+            repeats = 1 + int(positions > 1 and generator.random() < 0.25)
+            before = int(generator.integers(0, positions - repeats + 1))
+            after = positions - repeats - before
+            shown += [BLANK] * before + [item] * repeats + [BLANK] * after
+    return shown

@@ -1,0 +1,382 @@
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    BertConfig,
+    HubertConfig,
+    HubertForCTC,
+    ParakeetCTCConfig,
+    ParakeetEncoderConfig,
+    ParakeetForCTC,
+    PreTrainedConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+    WavLMConfig,
+    WavLMForCTC,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
+from transformers.utils import logging as transformers_logging
+
+from kikitori.errors import ModelError
+from kikitori.model.encoder import SpeechEncoder, freeze
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+WAVE = {**SIZES, "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+LARGE = {**WAVE, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+WHISPER_SECONDS = 2
+
+
+def whisper_config() -> WhisperConfig:
+    sizes = {f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in
+             (("layers", 2), ("attention_heads", 4), ("ffn_dim", 64))}  # fmt: skip
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    return WhisperConfig(d_model=32, vocab_size=40, max_source_positions=50 * WHISPER_SECONDS, **sizes, **special)
+
+
+CONFIGS = {
+    "hubert": lambda: HubertConfig(**WAVE),
+    "hubert-batch-norm": lambda: HubertConfig(**WAVE, conv_pos_batch_norm=True),
+    "hubert-large": lambda: HubertConfig(**LARGE),
+    "wav2vec2": lambda: Wav2Vec2Config(**WAVE),
+    "wav2vec2-large": lambda: Wav2Vec2Config(**LARGE),
+    "wavlm": lambda: WavLMConfig(**WAVE),
+    "wavlm-large": lambda: WavLMConfig(**LARGE),
+    "whisper": whisper_config,
+    "parakeet": lambda: ParakeetEncoderConfig(**SIZES, subsampling_conv_channels=8),
+}
+FAMILIES = ["hubert", "wav2vec2", "wavlm", "whisper", "parakeet"]
+RECOGNISERS: dict[str, Any] = {
+    "hubert": HubertForCTC,
+    "wav2vec2": Wav2Vec2ForCTC,
+    "wavlm": WavLMForCTC,
+    "whisper": WhisperForConditionalGeneration,
+    "parakeet": ParakeetForCTC,
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    yield
+    transformers_logging.set_verbosity(verbosity)
+    transformers_logging.enable_progress_bar()
+
+
+def shake(model: nn.Module) -> None:
+    """Weights and statistics that hide nothing: no zero bias, no unit norm."""
+    generator = torch.Generator().manual_seed(3)
+    for name, values in [*model.named_parameters(), *model.named_buffers()]:
+        if values.is_floating_point() and "inv_freq" not in name:
+            change = 0.1 * torch.randn(values.shape, generator=generator)
+            values.data += change.abs() if "running_var" in name else change
+
+
+def make(family: str, **changes: Any) -> SpeechEncoder:
+    torch.manual_seed(0)
+    config = CONFIGS[family]()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    encoder = SpeechEncoder(config)
+    shake(encoder)
+    return encoder.eval()
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2)) * 0.1
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_an_utterance_has_the_same_frames_in_any_batch(family: str, attention: str) -> None:
+    encoder = make(family)
+    if not family.startswith("wavlm"):
+        encoder.model.set_attn_implementation(attention)
+    lengths = torch.tensor([9000, 1, 399, 8000, 25000])
+    waveforms = torch.full((5, 32000), float("nan"))
+    for row, length in enumerate(lengths.tolist()):
+        waveforms[row, :length] = noise(length) + 0.05
+    with torch.no_grad():
+        batch = encoder(waveforms, lengths, layers=[1, 2])
+        assert batch.frames.isfinite().all()
+        assert batch.lengths.tolist() == encoder.output_lengths(lengths).tolist()
+        for row, length in enumerate(lengths.tolist()):
+            alone = encoder(waveforms[row : row + 1, :length], lengths[row : row + 1], layers=[1, 2])
+            size = int(batch.lengths[row])
+            assert alone.frames.shape == (1, size, encoder.dim)
+            pairs = zip((batch.frames, *batch.intermediate), (alone.frames, *alone.intermediate), strict=True)
+            for together, single in pairs:
+                torch.testing.assert_close(together[row, :size], single[0], atol=1e-5, rtol=0)
+                assert together[row, size:].abs().sum() == 0
+    assert batch.frames[0].std() > 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lengths_are_exact(family: str) -> None:
+    encoder = make(family, num_hidden_layers=1, encoder_layers=1)
+    num_samples = torch.arange(2001)
+    lengths = encoder.output_lengths(num_samples)
+    assert lengths.dtype == torch.int64
+    assert lengths.min() == 1
+    assert (lengths.diff() >= 0).all()
+    waveforms = noise(1, 32000)
+    changes = (lengths.diff().nonzero().flatten() + 1).tolist()
+    probes = [0, 1, 2, 399, 400, 2000, 16000, 31999, 32000, *changes, *(change - 1 for change in changes)]
+    with torch.no_grad():
+        for probe in probes:
+            size = torch.tensor([probe])
+            output = encoder(waveforms[:, :probe], size)
+            assert output.frames.shape[1] == int(output.lengths) == int(encoder.output_lengths(size)), probe
+    if not encoder.takes_waveform:
+        return
+    with torch.no_grad():  # transformers' own front end agrees
+        for probe in [400, 719, 720, 1999, 2000, 31999]:
+            frames = encoder.model.feature_extractor(waveforms[:, :probe]).shape[-1]
+            assert frames == int(encoder.output_lengths(torch.tensor(probe)))
+
+
+def test_lengths_of_long_recordings() -> None:
+    hours = torch.tensor([16000 * 3600, 16000 * 7200 + 1])
+    assert make("hubert").output_lengths(hours).tolist() == [179999, 359999]
+    assert make("parakeet").output_lengths(hours).tolist() == [45000, 90000]
+
+
+@pytest.mark.parametrize(("family", "seconds"), [("hubert", 0.02), ("whisper", 0.02), ("parakeet", 0.08)])
+def test_properties(family: str, seconds: float) -> None:
+    encoder = make(family)
+    assert (encoder.dim, encoder.num_layers) == (32, 2)
+    assert encoder.seconds_per_frame == pytest.approx(seconds)
+    assert encoder.takes_waveform == (family == "hubert")
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_single_full_length_utterance_equals_transformers(family: str) -> None:
+    encoder = make(family)
+    waveforms, lengths = noise(1, 32000), torch.tensor([32000])
+    with torch.no_grad():
+        inputs, _ = encoder.features(waveforms, lengths)
+        output = encoder(waveforms, lengths, layers=[1])
+        expected = encoder.model(inputs.mT if family == "whisper" else inputs, output_hidden_states=True)
+    torch.testing.assert_close(output.frames, expected.last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.intermediate[0], expected.hidden_states[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_gradients_reach_every_weight(family: str) -> None:
+    encoder = make(family).train()
+    if encoder.takes_waveform:
+        encoder.config.layerdrop = 0.0
+    encoder.model.layerdrop = 0.0
+    output = encoder(noise(2, 16000), torch.tensor([16000, 9000]), layers=[1])
+    (output.frames.square().sum() + output.intermediate[0].square().sum()).backward()
+    without = {name for name, parameter in encoder.model.named_parameters() if parameter.grad is None}
+    assert without <= {"embed_positions.weight", "masked_spec_embed"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_intermediate_gradient_reaches_only_the_layers_below(family: str) -> None:
+    encoder = make(family)
+    encoder(noise(1, 8000), torch.tensor([8000]), layers=[1]).intermediate[0].sum().backward()
+    first, second = encoder._layers
+    assert any(parameter.grad is not None for parameter in first.parameters())
+    assert all(parameter.grad is None for parameter in second.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_skipped_layers_pass_the_running_state_on(family: str) -> None:
+    encoder = make(family, layerdrop=1.0, encoder_layerdrop=1.0).train()
+    if encoder.takes_waveform:
+        encoder.config.mask_time_prob = 0.0
+    output = encoder(noise(1, 8000), torch.tensor([8000]), layers=[1, 2])
+    assert output.intermediate[0].shape == output.frames.shape
+    torch.testing.assert_close(output.intermediate[0], output.intermediate[1])
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM, computed again going backward
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_keeps_intermediate_gradients(family: str) -> None:
+    encoder = make(family).train()
+    model = encoder.model  # the method was renamed within the versions we support
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    freeze(encoder, "conv_front_end")
+    output = encoder(noise(1, 8000), torch.tensor([8000]), layers=[1])
+    (output.intermediate[0].square().sum() + output.frames.square().sum()).backward()
+    assert any(parameter.grad is not None for parameter in encoder._layers[0].parameters())
+
+
+@pytest.mark.parametrize("layers", [[0], [3], [1, -1]])
+def test_unknown_layers_are_refused(layers: list[int]) -> None:
+    with pytest.raises(ModelError, match="has layers 1 to 2"):
+        make("parakeet")(noise(1, 8000), torch.tensor([8000]), layers=layers)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_on_very_short_utterances_works(family: str) -> None:
+    encoder = make(family).train()
+    output = encoder(noise(2, 700), torch.tensor([700, 1]))
+    output.frames.sum().backward()
+    assert output.frames.isfinite().all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_freeze_plans(family: str) -> None:
+    front_end = {"whisper": ("conv1.", "conv2."), "parakeet": ("subsampling.",)}.get(family, ("feature_extractor.",))
+    encoder = make(family).train()
+    waveforms, lengths = noise(1, 8000), torch.tensor([8000])
+    freeze(encoder, "conv_front_end")
+    frozen = {name for name, parameter in encoder.model.named_parameters() if not parameter.requires_grad}
+    assert frozen - {"embed_positions.weight"} == {
+        name for name, _ in encoder.model.named_parameters() if name.startswith(front_end)
+    }
+    module = encoder.model.get_submodule(front_end[0].rstrip("."))
+    seen: list[bool] = []
+    module.register_forward_hook(lambda _module, _args, output: seen.append(output.requires_grad))
+    assert encoder(waveforms, lengths).frames.requires_grad
+    assert seen == [False]
+
+    freeze(encoder, "all")
+    assert not encoder(waveforms, lengths).frames.requires_grad
+    assert not encoder.train().model.training
+
+    freeze(encoder, "none")
+    assert encoder.train().model.training
+    assert all(p.requires_grad for name, p in encoder.model.named_parameters() if name != "embed_positions.weight")
+    assert encoder(waveforms, lengths).frames.requires_grad
+
+
+def test_waveforms_are_normalised_where_the_checkpoint_says_so() -> None:
+    waveforms, lengths = noise(2, 4000) + 0.3, torch.tensor([4000, 1000])
+    inputs, _ = make("hubert-large").features(waveforms, lengths)
+    for row, length in zip(inputs, lengths.tolist(), strict=True):
+        assert abs(float(row[:length].mean())) < 1e-5
+        assert float(row[:length].std(correction=0)) == pytest.approx(1.0, abs=1e-3)
+        assert row[length:].abs().sum() == 0
+    plain, _ = make("hubert").features(waveforms, lengths)
+    assert torch.equal(plain[0], waveforms[0])
+    forced, _ = make("hubert", do_normalize=True).features(waveforms, lengths)
+    torch.testing.assert_close(forced, inputs)
+
+
+def test_whisper_refuses_more_than_its_window() -> None:
+    samples = 16000 * WHISPER_SECONDS + 1
+    with pytest.raises(ModelError, match=f"longer than Whisper's {WHISPER_SECONDS} s"):
+        make("whisper")(noise(1, samples), torch.tensor([samples]))
+
+
+def test_augmented_features_can_be_encoded() -> None:
+    encoder = make("parakeet")
+    inputs, lengths = encoder.features(noise(2, 16000), torch.tensor([16000, 8000]))
+    assert inputs.shape == (2, 100, 80)
+    inputs[:, :, 10:20] = 0
+    output = encoder.encode(inputs, lengths)
+    assert output.lengths.tolist() == [13, 7]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_from_pretrained_reads_what_save_pretrained_wrote(family: str, tmp_path: Path) -> None:
+    encoder = make(family)
+    encoder.model.save_pretrained(tmp_path)
+    loaded = SpeechEncoder.from_pretrained(tmp_path)
+    waveforms, lengths = noise(2, 9000), torch.tensor([9000, 5000])
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(waveforms, lengths).frames, encoder(waveforms, lengths).frames)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_from_pretrained_takes_the_encoder_of_a_recogniser(family: str, tmp_path: Path) -> None:
+    config: PreTrainedConfig = CONFIGS[family]()
+    config.vocab_size = 40
+    if family == "parakeet":
+        config = ParakeetCTCConfig(vocab_size=40, encoder_config=config.to_dict())
+    model = RECOGNISERS[family](config)
+    shake(model)
+    model.save_pretrained(tmp_path)
+    loaded = SpeechEncoder.from_pretrained(str(tmp_path))
+    own = {"whisper": "model.encoder.", "parakeet": "encoder."}.get(family, f"{family}.")
+    expected = {name.removeprefix(own): value for name, value in model.state_dict().items() if name.startswith(own)}
+    found = loaded.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert SpeechEncoder(config).dim == 32
+
+
+def test_do_normalize_comes_from_the_feature_extractor_and_stays(tmp_path: Path) -> None:
+    make("hubert").model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True, "sampling_rate": 16000}))
+    loaded = SpeechEncoder.from_pretrained(tmp_path)
+    assert loaded.config.do_normalize is True
+    loaded.model.save_pretrained(tmp_path / "again")
+    assert SpeechEncoder.from_pretrained(tmp_path / "again").config.do_normalize is True
+
+
+def test_other_features_are_refused(tmp_path: Path) -> None:
+    make("parakeet").model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"hop_length": 200}))
+    with pytest.raises(ModelError, match="hop_length = 200"):
+        SpeechEncoder.from_pretrained(tmp_path)
+
+
+def test_unsupported_families_are_refused(tmp_path: Path) -> None:
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=10)
+    with pytest.raises(ModelError, match=r"'bert' is no supported.*hubert, wav2vec2, wavlm, whisper, parakeet_encoder"):
+        SpeechEncoder(config)
+    config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelError, match="'bert'"):
+        SpeechEncoder.from_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="adapter"):
+        SpeechEncoder(Wav2Vec2Config(**WAVE, add_adapter=True))
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    CONFIGS["hubert"]().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
+        SpeechEncoder.from_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is pickled, which can run code"):
+        SpeechEncoder.from_pretrained(tmp_path)
+
+
+def broken(path: Path, *, config: str | None = None, weights: bytes | None = None) -> Path:
+    make("hubert").model.save_pretrained(path)
+    if config is not None:
+        (path / "config.json").write_text(config)
+    if weights is not None:
+        (path / "model.safetensors").write_bytes(weights)
+    return path
+
+
+def test_broken_directories_give_one_line(tmp_path: Path) -> None:
+    remote = json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "code.MyConfig"}})
+    larger = CONFIGS["hubert"]()
+    larger.hidden_size = 64
+    more_layers = CONFIGS["hubert"]()
+    more_layers.num_hidden_layers = 3
+    (tmp_path / "no-config").mkdir()
+    cases = [
+        (tmp_path / "absent", "no such model directory"),
+        ("./absent", "no such model directory"),
+        (tmp_path / "no-config", "config.json is missing"),
+        (broken(tmp_path / "json", config="{"), "cannot be loaded"),
+        (broken(tmp_path / "remote", config=remote), "cannot be loaded"),
+        (broken(tmp_path / "cut", weights=b"\x10"), "cannot be loaded"),
+        (broken(tmp_path / "empty", weights=b""), "cannot be loaded"),
+        (broken(tmp_path / "larger", config=larger.to_json_string()), "cannot be loaded"),
+        (broken(tmp_path / "layers", config=more_layers.to_json_string()), "weights are missing"),
+    ]
+    for path, what in cases:
+        with pytest.raises(ModelError, match=what) as caught:
+            SpeechEncoder.from_pretrained(path)
+        message = str(caught.value)
+        assert message.startswith(str(path))
+        assert "\n" not in message
+        assert len(message) < 500

@@ -1,0 +1,113 @@
+"""Normalizers: what is scored, that it is stable, and that odd text never breaks it."""
+
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kikitori.errors import ConfigError
+from kikitori.text.normalize import NORMALIZERS, default_normalizer, normalize
+
+VOICING = "\u3099\u309a"
+PLAIN = ("mr", "didn't", "the", "colour", "cat", "uh", "it's", "he'd", "been", "(noise)", "well,")
+NUMERIC = ("one", "oh", "ten", "million", "minus", "$", "1.5", "half", "and", "3rd", ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "whisper_en",
+            "Mr. Smith didn't pay $20 million, uh, in the harbour!",
+            "mister smith did not pay $20000000 in the harbor",
+        ),
+        ("whisper_en", "  twenty one  ", "21"),
+        ("whisper_en", "", ""),
+        ("basic", "Hé, [noise] wie geht's?", "hé wie geht s"),
+        ("basic", "が ぱ ガ", "が ぱ ガ"),
+        ("basic", "हिन्दी।", "हिन्दी"),
+        ("nfkc_ja", "えーと、ＡＢＣ １２３。「東京」です！", "えーとabc123東京です"),
+        ("nfkc_ja", "ｶﾞｰﾄﾞ", "ガード"),
+        ("nfkc_ja", "人々・〜\u3000ラーメン\n\u200b", "人々ラーメン"),
+        ("nfkc_ja", "か゛", "が"),
+        ("none", " As it IS. ", " As it IS. "),
+    ],
+)
+def test_examples(name: str, text: str, expected: str) -> None:
+    assert normalize(name, text) == expected
+
+
+@pytest.mark.parametrize("name", ["basic", "nfkc_ja"])
+@pytest.mark.parametrize("text", ["がぎぐげご", "か\u3099", "ﾊﾞﾋﾟ", "か゛", "は゜", "あ\u3099"])
+def test_dakuten_stay(name: str, text: str) -> None:
+    marks = [mark for mark in unicodedata.normalize("NFKD", text) if mark in VOICING]
+    assert marks
+    assert [mark for mark in unicodedata.normalize("NFKD", normalize(name, text)) if mark in VOICING] == marks
+
+
+@pytest.mark.parametrize("name", [name for name in NORMALIZERS if name != "whisper_en"])
+@settings(deadline=None)
+@given(text=st.text(max_size=40) | st.text(alphabet="か゛ﾞ\u3099ー、( )[]<Aİß'.１", max_size=20))
+def test_idempotent(name: str, text: str) -> None:
+    once = normalize(name, text)
+    assert normalize(name, once) == once
+
+
+@settings(deadline=None)
+@given(words=st.lists(st.sampled_from(PLAIN), max_size=8))
+def test_whisper_en_is_idempotent_without_numbers(words: list[str]) -> None:
+    once = normalize("whisper_en", " ".join(words))
+    assert normalize("whisper_en", once) == once
+
+
+def test_whisper_en_is_not_idempotent_on_some_numbers() -> None:
+    once = normalize("whisper_en", "minus nine")
+    assert (once, normalize("whisper_en", once)) == ("-9", "9")
+
+
+@settings(deadline=None)
+@given(text=st.text(max_size=60) | st.lists(st.sampled_from(NUMERIC), max_size=12).map(" ".join))
+def test_whisper_en_never_fails(text: str) -> None:
+    result = normalize("whisper_en", text)
+    assert result == result.strip()
+
+
+def test_whisper_en_keeps_numbers_it_cannot_parse() -> None:
+    assert normalize("whisper_en", "It's " + "1" * 5000) == "it is " + "1" * 5000
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc_ja, none"):
+        normalize("whisper-en", "a")
+
+
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [
+        (["en", "en"], "whisper_en"),
+        (["en", "en-US", "EN_gb"], "whisper_en"),
+        (["ja"], "nfkc_ja"),
+        (["de"], "basic"),
+        (["en", "ja"], "basic"),
+        (["en", None], "basic"),
+        ([None], "basic"),
+        ([""], "basic"),
+        ([], "basic"),
+    ],
+)
+def test_default(languages: list[str | None], expected: str) -> None:
+    assert default_normalizer(languages) == expected
+
+
+def test_first_compile_gives_no_warning() -> None:
+    code = (
+        "import sys; sys.dont_write_bytecode = True; sys.pycache_prefix = '/nonexistent'\n"
+        "import kikitori.text.normalize as n; assert 'whisper_normalizer' not in sys.modules\n"
+        "import warnings; warnings.simplefilter('error')\n"
+        "print(n.normalize('whisper_en', 'ten'), n.normalize('basic', 'Ja!'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("10 ja\n", "")
