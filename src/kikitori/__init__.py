@@ -1,3 +1,51 @@
-"""kikitori: speech recognition with pre-trained speech encoders and large language models."""
+"""kikitori (聞き取り): speech recognition with pre-trained speech encoders and large language models.
+
+    import kikitori
+    recognizer = kikitori.load()
+    print(recognizer.transcribe("talk.flac").text)
+
+Importing the package is cheap; torch and transformers are loaded by the first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kikitori.errors import AudioError, ConfigError, DataError, KikitoriError, ModelError, TrainingError
+from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
+
+if TYPE_CHECKING:
+    from kikitori.decoding.options import Decoding
+    from kikitori.recognizer import Recognizer, load
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AudioError",
+    "ConfigError",
+    "DataError",
+    "Decoding",
+    "Hypothesis",
+    "KikitoriError",
+    "ModelError",
+    "Recognizer",
+    "Segment",
+    "TrainingError",
+    "Transcript",
+    "Utterance",
+    "Word",
+    "__version__",
+    "load",
+]
+
+_HEAVY = {
+    "load": "kikitori.recognizer",
+    "Recognizer": "kikitori.recognizer",
+    "Decoding": "kikitori.decoding.options",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HEAVY:
+        import importlib
+
+        return getattr(importlib.import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module 'kikitori' has no attribute '{name}'")

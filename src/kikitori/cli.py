@@ -1,25 +1,239 @@
-"""Command line."""
+"""The command line: `kikitori transcribe | evaluate | train`.
 
+Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
+are done), 2 the call itself is wrong.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer()
+from kikitori import __version__
+from kikitori.errors import ConfigError, KikitoriError, TrainingError
+
+if TYPE_CHECKING:
+    from kikitori.decoding.options import Decoding
+    from kikitori.recognizer import Recognizer
+
+SOME_FAILED, WRONG_CALL = 1, 2
+_OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=.*", re.DOTALL)
+
+app = typer.Typer(
+    name="kikitori",
+    help="Speech recognition with pre-trained speech encoders and large language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
-@app.callback()
-def root() -> None: ...
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the networks."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Format(StrEnum):
+    """Transcript file formats."""
+
+    txt = "txt"
+    json = "json"
+    jsonl = "jsonl"
+    all = "all"
+
+
+Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
+Search = Annotated[str | None, typer.Option("--decoding", help="greedy, ctc_greedy, or a YAML file with options.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+DtypeOption = Annotated[
+    Precision, typer.Option("--dtype", help="float32 gives the same text for every batch size; bfloat16 may not.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"kikitori {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def transcribe(
+    audio: Annotated[list[str], typer.Argument(help="Audio files, and overrides such as decoding.max_labels=50.")],
+    model: Model = None,
+    decoding: Search = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for transcript files.")] = None,
+    formats: Annotated[list[Format] | None, typer.Option("-f", "--format", help="Formats, with -o.")] = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+) -> None:
+    """Transcribe audio files: one line per file (path, tab, text), or files in a folder with -o."""
+    with _one_line_errors():
+        files, overrides = _split_overrides(audio)
+        if not files:
+            raise ConfigError("no audio file given", remedy="name at least one file")
+        if formats and output is None:
+            raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
+        recognizer, options = _load(model, decoding, overrides, device, dtype)
+        from kikitori.writers import FORMATS, unique_stems, write_transcript
+
+        names = FORMATS if formats and Format.all in formats else [f.value for f in formats or [Format.txt]]
+        failed = 0
+        paths = [Path(file) for file in files]
+        results = recognizer.try_transcribe_many(paths, batch_size=batch_size, decoding=options)
+        for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
+            if isinstance(result, KikitoriError):
+                failed += 1
+                _complain(result)
+                continue
+            for flag in result.flags:
+                print(f"kikitori: {path}: {flag.replace('_', ' ')}; check this transcript", file=sys.stderr)
+            if output is None:
+                print(f"{path}\t{result.text}", flush=True)
+            else:
+                write_transcript(result, path, output, names, stem=stem, language=recognizer.loaded.trained_on.language)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def evaluate(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.max_labels=50.")] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the report.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Rows of this split only.")] = None,
+    model: Model = None,
+    decoding: Search = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+) -> None:
+    """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder."""
+    with _one_line_errors():
+        extra, settings = _split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
+        if not data:
+            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
+        from kikitori.data.manifest import read_manifest
+
+        sets = {str(path): read_manifest(path, split=split).utterances for path in data}
+        recognizer, options = _load(model, decoding, settings, device, dtype)
+        from kikitori import evaluate as evaluation
+        from kikitori.scoring.report import build_report, format_table, write_report
+
+        with _progress_bar(sum(map(len, sets.values()))) as progress:
+            predictions = evaluation.evaluate(
+                recognizer, sets, decoding=options, batch_size=batch_size, progress=progress
+            )
+        report = build_report(
+            predictions,
+            normalizer=None,
+            decoding=options.search,
+            model=recognizer.name,
+            versions=evaluation.versions(),
+        )
+        write_report(output, report, predictions)
+        print(format_table(report))
+        failures = [p for rows in predictions.values() for p in rows if p.error is not None]
+        for prediction in failures:
+            print(f"kikitori: {prediction.error}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
 @app.command()
 def train(
-    recipe: Path,
-    overrides: list[str] = typer.Argument(None),
-    output: Path = typer.Option(..., "-o"),
-    resume: bool = False,
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as run.epochs=10.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
 ) -> None:
-    from kikitori.train.run import train as run
+    """Train what a recipe describes."""
+    with _one_line_errors():
+        for override in overrides or []:
+            if "=" not in override:
+                raise ConfigError("not an override", where=override, remedy="write section.key=value")
+        from kikitori.train import run
 
-    run(recipe, output, overrides=overrides or [], resume=resume)
+        if dry_run:
+            for line in run.dry_run(recipe, overrides or []):
+                print(line)
+        elif output is None:
+            raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
+        else:
+            run.train(recipe, output, overrides=overrides or [], resume=resume)
 
 
 def main() -> None:
+    """Entry point of the `kikitori` command."""
     app()
+
+
+def _load(
+    model: str | None, decoding: str | None, overrides: Sequence[str], device: Device, dtype: Precision
+) -> "tuple[Recognizer, Decoding]":
+    from kikitori.decoding.options import load_decoding, with_overrides
+    from kikitori.recognizer import load
+
+    # A wrong option should not cost the loading of a model.
+    chosen = None if decoding is None else load_decoding(decoding, overrides)
+    recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen)
+    return recognizer, chosen or with_overrides(recognizer.decoding, overrides)
+
+
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files, and overrides: `name.name=value` that is no existing file."""
+    overrides = [a for a in arguments if _OVERRIDE.fullmatch(a) and not Path(a).exists()]
+    return [a for a in arguments if a not in overrides], overrides
+
+
+def _complain(error: KikitoriError) -> None:
+    print(f"kikitori: {error}", file=sys.stderr)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except KikitoriError as error:
+        _complain(error)
+        raise typer.Exit(SOME_FAILED if isinstance(error, TrainingError) else WRONG_CALL) from None
+    except KeyboardInterrupt:
+        print("kikitori: interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating", total=total)
+        yield lambda done: bar.advance(task, done)

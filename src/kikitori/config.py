@@ -4,17 +4,20 @@ Text goes in (a YAML file and `a.b=value` overrides, with OmegaConf interpolatio
 An unknown key, a wrong type or an impossible value is a `ConfigError` that names the key's path.
 """
 
+import dataclasses
 import difflib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from kikitori.errors import ConfigError
 
 T = TypeVar("T")
 
 MAX_YAML_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_INTERPOLATIONS = 16
 
 
 def load_config(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
@@ -34,21 +37,24 @@ def load_config(schema: type[T], path: Path | str | None, overrides: Sequence[st
 
 def merge_yaml(path: Path | str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Reads YAML, applies overrides and resolves interpolations, without validating."""
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    where: object = path
     try:
-        config: Any = OmegaConf.create({} if path is None else _read_text(Path(path)))
-        if not isinstance(config, DictConfig):
-            raise ConfigError("the top level must be a mapping of keys to values", where=path)
+        config = OmegaConf.create("" if path is None else _read_text(Path(path)))
         for override in overrides:
-            if "=" not in override:
+            where = override
+            key, equals, value = override.partition("=")
+            if not key or not equals:
                 raise ConfigError("an override needs the form section.key=value", where=override)
-        config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
-        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"cannot be read as YAML ({str(error).splitlines()[0]})", where=path) from None
+            _check_yaml(value, override)
+            config.merge_with(OmegaConf.from_dotlist([override]))
+        where = path
+        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except (YAMLError, OmegaConfBaseException, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be read as YAML ({_first_line(error)})", where=where) from None
     return resolved
 
 
@@ -66,11 +72,12 @@ def validate(schema: type[T], values: dict[str, Any], where: str) -> T:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
-        # The tag of a discriminated union is part of pydantic's location but not of the user's file.
-        key = ".".join(str(part) for part in first["loc"]) or "top level"
+        keys, siblings = _locate(schema, first["loc"])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(
-            _describe(first) + more, where=f"{where}: {key}", remedy=_suggestion(schema, first["loc"])
+            _describe(first) + more,
+            where=f"{where}: {'.'.join(keys) or 'top level'}",
+            remedy=_suggestion(keys[-1], siblings) if first["type"] in _UNEXPECTED else None,
         ) from None
 
 
@@ -78,6 +85,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that looks most like `word`, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1)
     return matches[0] if matches else None
+
+
+_UNEXPECTED = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def _read_text(path: Path) -> str:
@@ -89,53 +99,85 @@ def _read_text(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError("not a UTF-8 text file", where=path) from None
-    if _has_alias(text):
-        raise ConfigError("YAML anchors and aliases are not supported", where=path, remedy="write the value out")
+    if _check_yaml(text, path) not in (None, "{"):
+        raise ConfigError("the top level must be a mapping of keys to values", where=path)
     return text
 
 
-def _has_alias(text: str) -> bool:
-    # Nested aliases expand without bound ("billion laughs"); OmegaConf's own ${key} serves instead.
+def _check_yaml(text: str, where: object) -> str | None:
+    """Refuses YAML that is small but hard to digest; returns the bracket that opens the top level, if any.
+
+    Nested aliases and chained interpolations expand without bound, deep nesting overflows the parser's stack, and tags
+    make values that no schema knows.
+    """
     import yaml
 
-    return any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
+    opening: str | None = None
+    depth = 0
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        match token:
+            case yaml.AliasToken() | yaml.AnchorToken():
+                raise ConfigError(
+                    "YAML anchors and aliases are not supported", where=where, remedy="write the value out"
+                )
+            case yaml.TagToken():
+                raise ConfigError("YAML tags are not supported", where=where, remedy="write a plain value")
+            case yaml.BlockMappingStartToken() | yaml.FlowMappingStartToken():
+                opening, depth = opening or "{", depth + 1
+            case yaml.BlockSequenceStartToken() | yaml.FlowSequenceStartToken():
+                opening, depth = opening or "[", depth + 1
+            case yaml.BlockEndToken() | yaml.FlowMappingEndToken() | yaml.FlowSequenceEndToken():
+                depth -= 1
+            case yaml.ScalarToken():
+                opening = opening or token.value
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"nested more than {MAX_DEPTH} levels deep", where=where)
+    if text.count("${") > MAX_INTERPOLATIONS:
+        raise ConfigError(f"more than {MAX_INTERPOLATIONS} interpolations", where=where, remedy="write the values out")
+    return opening
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _describe(problem: Any) -> str:
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if problem["type"] in _UNEXPECTED:
         return "unexpected key"
     if problem["type"] in ("missing", "missing_argument"):
         return "required key is missing"
-    message: str = problem["msg"]
-    message = message.removeprefix("Value error, ")
-    return f"{message} (got {problem['input']!r})"[:300]
+    message: str = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    return message if isinstance(value, dict | list) else f"{message} (got {value!r})"[:300]
 
 
-def _suggestion(schema: type[Any], location: tuple[int | str, ...]) -> str | None:
-    import dataclasses
-
-    owner: Any = schema
-    for part in location[:-1]:
-        hints = (
-            {field.name: field.type for field in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else {}
-        )
-        owner = _inner_dataclass(hints.get(str(part)))
-    if not dataclasses.is_dataclass(owner) or not location:
-        return None
-    names = [field.name for field in dataclasses.fields(owner)]
-    if str(location[-1]) in names:
-        return None
-    guess = did_you_mean(str(location[-1]), names)
-    return f"did you mean '{guess}'?" if guess else f"known keys: {', '.join(names)}"
+def _locate(schema: type[Any], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Translates pydantic's location of a problem: the keys as in the user's file, and the last key's siblings."""
+    keys: list[str] = []
+    owners, inside = [schema], [schema]
+    for part in location:
+        if part == "[key]" or _has_tag(inside, part):
+            inside = [cls for cls in inside if _has_tag([cls, cls], part)]
+            continue
+        keys.append(str(part))
+        if isinstance(part, str):
+            owners = inside
+            types = [field.type for cls in owners for field in dataclasses.fields(cls) if field.name == part]
+            inside = [cls for annotation in types for cls in _dataclasses(annotation)]
+    return keys, [field.name for cls in owners for field in dataclasses.fields(cls)]
 
 
-def _inner_dataclass(annotation: Any) -> Any:
-    import dataclasses
-    from typing import get_args
+def _has_tag(union: list[Any], part: int | str) -> bool:
+    # The tag of a discriminated union is part of pydantic's location but not of the user's file.
+    return len(union) > 1 and any(part in get_args(field.type) for cls in union for field in dataclasses.fields(cls))
 
-    if dataclasses.is_dataclass(annotation):
-        return annotation
-    for argument in get_args(annotation):
-        if dataclasses.is_dataclass(argument):
-            return argument
-    return None
+
+def _dataclasses(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _dataclasses(argument)]
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    guess = did_you_mean(key, known)
+    return f"did you mean '{guess}'?" if guess else f"known keys: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""What goes in: manifests, text corpora, augmentation and batches."""

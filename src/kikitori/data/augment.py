@@ -30,14 +30,15 @@ def change_gain(waveform: Waveform, decibels: float) -> Waveform:
     factor = 10.0 ** (decibels / 20.0)
     if peak > 0:
         factor = min(factor, max(1.0, 1.0 / peak))
-    return (waveform * factor).astype(np.float32)
+    scaled: Waveform = (waveform * factor).astype(np.float32)
+    return scaled
 
 
 def add_noise(waveform: Waveform, snr_db: float, generator: np.random.Generator) -> Waveform:
     """Adds noise whose spectrum falls like 1/f^a with a random slope, at the given signal-to-noise ratio."""
-    power = float(np.mean(waveform**2))
-    if power == 0.0 or waveform.size < 2:
+    if waveform.size < 2 or not waveform.any():
         return waveform
+    power = float(np.mean(np.square(waveform, dtype=np.float64)))
     slope = generator.uniform(0.0, 2.0)
     spectrum = np.fft.rfft(generator.standard_normal(waveform.size))
     spectrum /= np.maximum(np.arange(spectrum.size), 1.0) ** (slope / 2)

@@ -1,11 +1,12 @@
 """Which utterances share a batch: duration buckets, shuffled anew each epoch, restorable to the batch.
 
 The batches of an epoch are a pure function of (durations, settings, seed, epoch), so that "batch 17 of epoch 3" is all
-that a resumed run has to know. Lhotse's bucketing sampler does the work.
+that a resumed run has to know.
 """
 
-import warnings
 from collections.abc import Sequence
+
+import numpy as np
 
 from kikitori.errors import DataError
 
@@ -23,9 +24,10 @@ def epoch_batches(
 
     Args:
         durations: Seconds (or any other cost, such as labels) per utterance.
-        batch_seconds: Upper bound of a batch's padded total: its longest utterance times its size.
+        batch_seconds: Upper bound of a batch's padded total: its longest utterance times its size. Only a single
+            utterance that is longer may exceed it.
         max_batch_size: Upper bound of utterances in a batch.
-        num_buckets: Number of buckets of similar length.
+        num_buckets: Most buckets of similar length; each holds about as many seconds as the others.
         seed: Seed of the run.
         epoch: Number of the epoch; another epoch gives another order.
 
@@ -34,26 +36,18 @@ def epoch_batches(
     """
     if not durations:
         raise DataError("no utterance is left to train on", remedy="see the filter report above")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lhotse's imports warn about optional packages
-        from lhotse import CutSet, MonoCut
-        from lhotse.dataset import DynamicBucketingSampler
-
-        cuts = CutSet.from_cuts(
-            MonoCut(id=str(index), start=0, duration=max(seconds, 0.01), channel=0)
-            for index, seconds in enumerate(durations)
-        )
-        sampler = DynamicBucketingSampler(
-            cuts,
-            max_duration=max(batch_seconds, *durations) if len(durations) > 1 else max(batch_seconds, durations[0]),
-            max_cuts=max_batch_size,
-            num_buckets=min(num_buckets, max(1, len(durations) // 2)),
-            shuffle=True,
-            drop_last=False,
-            seed=seed,
-            rank=0,
-            world_size=1,
-            buffer_size=max(len(durations), 2),
-        )
-        sampler.set_epoch(epoch)
-        return [[int(cut.id) for cut in batch] for batch in sampler]
+    generator = np.random.default_rng([seed, epoch])
+    seconds = np.maximum(np.asarray(durations, dtype=np.float64), 1e-3)
+    by_length = np.argsort(seconds, kind="stable")
+    total = np.cumsum(seconds[by_length])
+    # Little data gets fewer buckets, because a bucket's last batch is seldom full.
+    num_buckets = max(1, min(num_buckets, int(total[-1] / (2.0 * batch_seconds))))
+    starts = np.searchsorted(total, total[-1] * np.arange(1, num_buckets) / num_buckets)
+    batches: list[list[int]] = []
+    for bucket in np.split(by_length, starts):
+        if bucket.size:
+            # What fits beside the bucket's longest utterance fits beside all of them.
+            size = max(1, min(max_batch_size, int(batch_seconds / seconds[bucket[-1]])))
+            shuffled = generator.permutation(bucket).tolist()
+            batches += [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    return [batches[index] for index in generator.permutation(len(batches))]

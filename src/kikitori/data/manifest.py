@@ -6,7 +6,6 @@ A broken line is named with its number; whether it stops the reading is the call
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ KNOWN_KEYS = frozenset(
     {"audio_filepath", "duration", "text", "offset", "id", "language", "lang", "split", "speaker", "prompt"}
 )
 MAX_LINE_CHARS = 1_000_000
+MAX_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _parse(line: bytes, folder: Path) -> Utterance:
         duration=duration,
         text=_typed(row, "text", str),
         offset=offset or 0.0,
-        utt_id=str(row.get("id") or audio),
+        utt_id=audio if row.get("id") in (None, "") else str(row["id"]),
         language=_typed(row, "language", str) or _typed(row, "lang", str),
         split=_typed(row, "split", str),
         speaker=_typed(row, "speaker", str),
@@ -102,6 +102,8 @@ def _typed(row: dict[str, Any], key: str, kind: type[str]) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"'{key}' must be a string, not {value!r}"[:200])
+    if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"'{key}' holds half a character (a lone surrogate)")
     return value
 
 
@@ -109,6 +111,7 @@ def _seconds(row: dict[str, Any], key: str) -> float | None:
     value = row.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+    # The upper bound also keeps integers of hundreds of digits from float().
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
         raise ValueError(f"'{key}' must be a number of seconds, not {value!r}"[:200])
     return float(value)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kikitori.audio import SAMPLE_RATE, read_audio
 from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
+from kikitori.data.manifest import OnError
 from kikitori.errors import AudioError, DataError
 from kikitori.types import Utterance
 
@@ -104,7 +105,7 @@ class SpeechLoader:
     augment: WaveformAugment = field(default_factory=WaveformAugment)
     seed: int = 0
     cache: bool = False
-    on_error: str = "stop"
+    on_error: OnError = "stop"
     unreadable: Counter[str] = field(default_factory=Counter)
     _cached: dict[int, np.ndarray[tuple[int], np.dtype[np.int16]]] = field(default_factory=dict, repr=False)
 
@@ -135,6 +136,9 @@ class SpeechLoader:
         # The whole file is one utterance unless the manifest says where it begins.
         duration = utterance.duration if utterance.offset > 0 else None
         waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
+        # The first row of a longer recording; half a second is more than durations are rounded by.
+        if 0 < utterance.duration < len(waveform) / SAMPLE_RATE - 0.5:
+            waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
         if self.cache:
             self._cached[index] = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
             return self._cached[index].astype(np.float32) / 32768.0
@@ -165,7 +169,7 @@ def collate(rows: Sequence[tuple[Utterance, Waveform]], indices: Sequence[int] =
 def pad_waveforms(waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
     """Right-pads waveforms with zeros: (batch, samples) and lengths (batch,); at least one sample wide."""
     lengths = [len(waveform) for waveform in waveforms]
-    padded = torch.zeros(len(waveforms), max(1, *lengths) if len(lengths) > 1 else max(1, lengths[0]))
+    padded = torch.zeros(len(waveforms), max([1, *lengths]))
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = torch.from_numpy(waveform)
     return padded, torch.tensor(lengths)

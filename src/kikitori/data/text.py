@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -45,7 +46,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with _open(path) as lines:
             yield from (line.strip() for line in lines if line.strip())
-    except (UnicodeDecodeError, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"cannot be read as UTF-8 text ({error})", where=path) from None
 
 

@@ -1,0 +1,10 @@
+"""Decoding: from scores of models to labels.
+
+Two families, as in the papers: time-synchronous searches step over frames, label-synchronous searches over labels.
+
+- `ctc_greedy`: acoustic model alone, the best output of every frame.
+- `greedy`: speech LLM, the best label at every step, for a batch at once.
+- `limits`: how long a transcript may get, which ends runaway decoding.
+
+Searches take tensors with lengths and return labels with scores; turning labels into text is the units' work.
+"""

@@ -5,6 +5,7 @@ The head has one output per label unit and one more, the last, for blank.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -73,4 +74,4 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]
 
 def needed_frames(labels: Sequence[int]) -> int:
     """Fewest frames in which CTC can write `labels`: one each, and a blank between equal neighbours."""
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(a == b for a, b in pairwise(labels))

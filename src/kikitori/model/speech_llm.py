@@ -81,10 +81,11 @@ class SpeechLLM(PreTrainedModel):
         self.acoustic = AcousticModel(config.acoustic_config) if acoustic is None else acoustic
         self.llm: Any = AutoModelForCausalLM.from_config(config.llm_config) if llm is None else llm
         check_llm(self.llm)
+        embeddings: Any = self.llm.get_input_embeddings()
         self.bridge = build_bridge(
             config.bridge,
             self.acoustic.encoder.dim,
-            self.llm.get_input_embeddings().embedding_dim,
+            embeddings.embedding_dim,
             config.bridge_stride,
         )
         self.post_init()  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""What came out against what was said: error rates, reports and pages."""

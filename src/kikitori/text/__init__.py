@@ -1,0 +1,1 @@
+"""Text and its units: normalizers, label units and prompts."""

@@ -66,8 +66,9 @@ class TokenizerUnits:
         self.eos_id: int = int(tokenizer.eos_token_id)
 
     def encode(self, text: str) -> list[int]:
-        """Text to labels without special labels."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        """Text to labels without special labels: `</s>` in a transcript does not end it."""
+        labels = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return [label for label in labels if label not in (self.bos_id, self.eos_id)]
 
     def decode(self, labels: Sequence[int]) -> str:
         """Labels to text without special labels."""
@@ -99,9 +100,11 @@ def load_units(path_or_id: str | Path) -> TokenizerUnits:
     if Path(path_or_id).is_dir() and not any(Path(path_or_id).glob("tokenizer*")):
         raise ModelError("the folder holds no tokenizer.json", where=path_or_id, remedy="copy the tokenizer files too")
     try:
-        return TokenizerUnits(AutoTokenizer.from_pretrained(str(path_or_id)))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load the tokenizer ({str(error).splitlines()[0]})", where=path_or_id) from None
+        tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  (the tokenizers library raises plain Exception)
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"cannot load the tokenizer ({reason})", where=path_or_id) from None
+    return TokenizerUnits(tokenizer)
 
 
 def character_units(texts: Iterable[str], text_form: TextForm) -> TokenizerUnits:
@@ -162,7 +165,7 @@ def _unigram_units(pieces: list[tuple[str, float]], normalizer: "Normalizer") ->
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer: Tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_MARK, prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement=WORD_MARK, prepend_scheme="always")
@@ -180,7 +183,7 @@ def _unigram_units(pieces: list[tuple[str, float]], normalizer: "Normalizer") ->
 def _normalizer(text_form: TextForm) -> "Normalizer":
     from tokenizers import Regex, normalizers
 
-    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    spaces = [normalizers.Replace(Regex(rf"[\s\p{{Cc}}{WORD_MARK}]+"), " "), normalizers.Strip()]
     match text_form:
         case "as_is":
             return normalizers.Sequence([normalizers.NFKC(), *spaces])

@@ -1,0 +1,1 @@
+"""Training runs: recipe, optimiser, tasks, trainer and checkpoints."""

@@ -109,7 +109,8 @@ def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
         llm: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config(values, "llm.config"))
     else:
         llm = load_llm(model_folder(str(settings.init)))
-    vocabulary = llm.get_input_embeddings().num_embeddings
+    embeddings: Any = llm.get_input_embeddings()
+    vocabulary = int(embeddings.num_embeddings)
     if vocabulary < units.size:
         raise ConfigError(
             f"the LLM knows {vocabulary} labels, the units are {units.size}",

@@ -131,7 +131,7 @@ def restore_optimizer(optimizer: AdamW, module: nn.Module, tensors: Mapping[str,
         optimizer.state[parameter][slot] = value.clone() if slot == "step" else value.to(parameter.device)
 
 
-def random_state() -> dict[str, Tensor]:
+def torch_random_state() -> dict[str, Tensor]:
     """State of torch's generators."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -140,7 +140,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Puts back what `random_state` gave."""
+    """Puts back what `torch_random_state` gave."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

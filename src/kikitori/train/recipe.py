@@ -17,6 +17,8 @@ from kikitori.text.units import TextForm
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+AveragingFactor = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
@@ -57,7 +59,7 @@ class SpeechData:
 
     train: list[ManifestRef]
     dev: list[ManifestRef] = Field(default_factory=list)
-    min_seconds: float = 0.1
+    min_seconds: NotNegative = 0.1
     max_seconds: Positive = 30.0
     on_error: Literal["stop", "skip"] = "stop"
     cache_audio: bool = False
@@ -67,6 +69,11 @@ class SpeechData:
     start_seconds: Positive = 30.0
     start_epochs: Count = 0
     max_dev_utterances: Count = 0
+
+    def __post_init__(self) -> None:
+        """Checks that some duration is allowed."""
+        if self.min_seconds > self.max_seconds:
+            raise ValueError("min_seconds is more than max_seconds")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -127,7 +134,7 @@ class SpecAugment:
         ramp: Fraction of the training over which the number of masks grows from none to all.
     """
 
-    time_masks_per_second: float = 0.7
+    time_masks_per_second: NotNegative = 0.7
     max_time_mask: Count = 20
     frequency_masks: Count = 2
     max_frequency_mask: Count = 16
@@ -147,10 +154,15 @@ class Augment:
     """
 
     speeds: list[Positive] = Field(default_factory=list)
-    gain_db: float = 0.0
+    gain_db: NotNegative = 0.0
     noise_probability: Fraction = 0.0
     noise_snr_db: tuple[float, float] = (10.0, 40.0)
     spec_augment: SpecAugment | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the order of the signal-to-noise ratios."""
+        if self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError("noise_snr_db goes from the lowest to the highest")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -251,9 +263,9 @@ class CTC:
         character_upsample: Its outputs per frame; characters need about 25 a second.
     """
 
-    weights: dict[int, float] = Field(default_factory=dict)
+    weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
     character_layer: Count = 0
-    character_weight: float = 0.5
+    character_weight: NotNegative = 0.5
     character_upsample: AtLeastOne = 2
 
 
@@ -339,9 +351,9 @@ class Optim:
     schedule: Annotated[Cosine | Piecewise, Field(discriminator="kind")] = Field(
         default_factory=lambda: Cosine(kind="cosine")
     )
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[AveragingFactor, AveragingFactor] = (0.9, 0.98)
     eps: Positive = 1e-8
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     max_grad_norm: Positive = 5.0
     accumulate: AtLeastOne = 1
     label_smoothing: Fraction = 0.0
@@ -357,7 +369,7 @@ class Run:
         device: `auto`, `cpu` or `cuda`.
         evaluate_every: Epochs between evaluations on dev.
         log_every: Steps between lines of the log.
-        checkpoint_minutes: Minutes between checkpoints within an epoch; one is always written at its end.
+        checkpoint_every: Steps between checkpoints within an epoch; one is always written at its end.
         keep_checkpoints: Newest checkpoints kept.
         average_last: Average the weights after each of the last so many epochs.
     """
@@ -367,7 +379,7 @@ class Run:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     evaluate_every: AtLeastOne = 1
     log_every: AtLeastOne = 20
-    checkpoint_minutes: Positive = 10.0
+    checkpoint_every: AtLeastOne = 1000
     keep_checkpoints: AtLeastOne = 2
     average_last: AtLeastOne = 1
 
@@ -399,7 +411,7 @@ class Recipe:
     units: Units
     optim: Optim
     run: Run
-    seed: int = 1
+    seed: Count = 1
     data_root: str = "."
     language: str = "en"
     data: SpeechData | None = None

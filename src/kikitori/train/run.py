@@ -5,16 +5,18 @@ end, `model/`, which `kikitori.load` reads.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from kikitori.errors import TrainingError
-from kikitori.train.build import build_task
+from kikitori.train.build import Log, build_task
 from kikitori.train.recipe import Recipe, load_recipe
-from kikitori.train.trainer import Trainer
+from kikitori.train.trainer import Moment, Trainer
 
 
 def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] = (), resume: bool = False) -> None:
@@ -24,11 +26,13 @@ def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] 
         KikitoriError: The recipe, its data or its models do not fit, or the run broke off.
     """
     recipe = load_recipe(recipe_path, tuple(overrides))
-    if not resume and directory.exists() and any(directory.iterdir()):
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first and not resume and directory.exists() and any(directory.iterdir()):
         raise TrainingError("the run folder is not empty", where=directory, remedy="use --resume or another folder")
     directory.mkdir(parents=True, exist_ok=True)
-    log = RunLog(directory / "log.txt")
-    _save_recipe(recipe, directory / "recipe.yaml")
+    log: Log = RunLog(directory / "log.txt") if first else _silent
+    if first:
+        _save_recipe(recipe, directory / "recipe.yaml")
     task = build_task(recipe, log)
     trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log)
     for line in describe(task.module):
@@ -36,6 +40,29 @@ def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] 
     if resume:
         trainer.resume()
     trainer.fit()
+
+
+def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
+    """Checks everything a run needs, one loss included, and describes it.
+
+    Raises:
+        KikitoriError: The recipe, its data or its models do not fit.
+    """
+    recipe = load_recipe(recipe_path, tuple(overrides))
+    lines: list[str] = []
+    task = build_task(recipe, lines.append)
+    lines += describe(task.module)
+    batches = task.batches(0)
+    batch = task.load(batches[0], 0)
+    if batch is None:
+        raise TrainingError("no file of the first batch can be read", remedy="check the manifests")
+    task.module.eval()
+    with torch.inference_mode():
+        loss, parts = task.loss(batch, Moment(0, 0, 0.0))
+    lines += task.describe(batch)
+    lines.append(f"batches per epoch: {len(batches)}, epochs: {recipe.run.epochs}")
+    lines.append(f"loss before training: {loss.item():.3f} " + " ".join(f"{k} {v:.3f}" for k, v in parts.items()))
+    return lines
 
 
 def describe(module: nn.Module) -> list[str]:
@@ -47,6 +74,10 @@ def describe(module: nn.Module) -> list[str]:
             learning = sum(p.numel() for p in component.parameters() if p.requires_grad)
             lines.append(f"{name}.{inner}: {total / 1e6:.2f} M parameters, {learning / 1e6:.2f} M trainable")
     return lines
+
+
+def _silent(_: str) -> None:
+    """The log of every process but the first."""
 
 
 class RunLog:

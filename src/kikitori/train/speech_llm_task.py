@@ -81,6 +81,13 @@ class SpeechLLMTask(AcousticTask):
                 return part.lr_factor
         return super().lr_factor(parameter)
 
+    def describe(self, batch: SpeechBatch) -> list[str]:
+        """Size of a batch in seconds, frames and LLM positions."""
+        frames = self.acoustic.encoder.output_lengths(batch.lengths)
+        positions = int(self.speech_llm.bridge.output_lengths(frames).sum())
+        labels = sum(len(self.units.encode(text)) + 1 for text in batch.texts)
+        return [*super().describe(batch), f"LLM input: {positions} speech positions, {labels} loss labels"]
+
     def export(self, directory: Path) -> None:
         """Writes the recogniser, adapters merged; the adapters also go into `adapter/` in PEFT's form."""
         model = self.speech_llm

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import spec_augment
 from kikitori.data.batching import epoch_batches
 from kikitori.data.speech import SpeechBatch, SpeechLoader
@@ -58,6 +59,7 @@ class AcousticTask:
         if characters is not None:
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
         self.infeasible: set[str] = set()
+        self._told: set[str] = set()
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Duration buckets; the first epochs may be limited to short utterances."""
@@ -85,7 +87,8 @@ class AcousticTask:
         """Frames of a training batch, with SpecAugment on log-mel features."""
         encoder, settings = self.acoustic.encoder, self.recipe.augment.spec_augment
         device = next(encoder.parameters()).device
-        inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+        with torch.autocast(device.type, enabled=False):  # log-mel differences are finer than bfloat16
+            inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
         if settings is not None and not encoder.takes_waveform:
             inputs = spec_augment(
                 inputs,
@@ -147,6 +150,24 @@ class AcousticTask:
             max_seconds=max(utterance.duration for utterance in self.train.utterances),
             language=self.recipe.language,
         )
+
+    def describe(self, batch: SpeechBatch) -> list[str]:
+        """Size of a batch in seconds and frames."""
+        frames = self.acoustic.encoder.output_lengths(batch.lengths)
+        return [
+            f"first batch: {len(batch.texts)} utterances, {batch.seconds:.1f} s, {int(frames.sum())} frames"
+            f" ({batch.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)"
+        ]
+
+    def remarks(self) -> list[str]:
+        """Utterances that training could not use; each is told once."""
+        lines = []
+        for utt_id in sorted(self.infeasible - self._told):
+            lines.append(f"{utt_id}: the text has more labels than the audio has frames; it adds nothing to a CTC loss")
+        for problem in sorted(set(self.train.unreadable) - self._told):
+            lines.append(f"{problem}; left out")
+        self._told |= self.infeasible | set(self.train.unreadable)
+        return lines
 
     def _ctc_loss(
         self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]

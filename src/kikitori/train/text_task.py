@@ -110,6 +110,15 @@ class TextTask:
         self.llm.save_pretrained(directory)
         self.units.save(directory)
 
+    def describe(self, batch: TextBatch) -> list[str]:
+        """Size of a batch in labels."""
+        shown = sum(map(len, batch.prompts))
+        return [f"first batch: {len(batch.labels)} sentences, {sum(map(len, batch.labels))} labels, {shown} shown"]
+
+    def remarks(self) -> list[str]:
+        """Nothing to tell."""
+        return []
+
     def _label_losses(self, batch: TextBatch, smoothing: float) -> tuple[Tensor, Tensor]:
         device = self.llm.device
         size = max([1, *(len(prompt) for prompt in batch.prompts)])

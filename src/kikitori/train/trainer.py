@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from kikitori.errors import TrainingError
+from kikitori.train import distributed
 from kikitori.train.checkpoint import (
     Checkpoint,
     load_newest,
     optimizer_tensors,
-    random_state,
     restore_optimizer,
     restore_random_state,
     save_checkpoint,
+    torch_random_state,
 )
 from kikitori.train.optim import build_optimizer, lr_scale, set_lr
 from kikitori.train.recipe import Optim, Run
@@ -80,6 +81,14 @@ class Task(Protocol):
         """Writes the model folder for use."""
         ...
 
+    def describe(self, batch: Any) -> list[str]:
+        """What a loaded batch holds, for a dry run."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """What the user should know after an epoch, such as utterances that could not be used."""
+        ...
+
 
 @dataclass
 class Trainer:
@@ -112,11 +121,14 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.device = pick_device(self.run.device)
+        self.rank, self.processes = distributed.start(self.device)
         torch.manual_seed(self.seed)
         random.seed(self.seed)
         np.random.seed(self.seed % 2**32)  # transformers' masking draws from this generator
         self.task.module.to(self.device)
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
+        # Processes start from equal weights (the seed above) and go on with random numbers of their own.
+        torch.manual_seed(self.seed + self.rank)
 
     def fit(self) -> None:
         """Trains to the last epoch, then exports `directory/model`.
@@ -127,7 +139,9 @@ class Trainer:
         self._started, self._started_at = time.monotonic(), self._progress(1)
         while self.epoch < self.run.epochs:
             self._run_epoch()
-        self._export()
+        if self.rank == 0:
+            self._export()
+        distributed.wait()
 
     def resume(self) -> None:
         """Continues from the newest undamaged checkpoint.
@@ -140,35 +154,35 @@ class Trainer:
             self.log(f"warning: {line}")
         load_weights(self.task.module, checkpoint.tensors["model"], where=path)
         restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
-        restore_random_state(checkpoint.tensors["random"])
+        _restore_random(checkpoint, self.rank)
         state = checkpoint.state
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.best, self.averaged = state["best"] if state["best"] is not None else math.inf, state["averaged"]
         self.average = checkpoint.tensors.get("average", {})
         self._sums = state["sums"]
-        _restore_numpy(state["numpy"])
         self.log(f"resumed from {path.name}: epoch {self.epoch + 1}, batch {self.batch}")
 
     def _run_epoch(self) -> None:
         batches = self.task.batches(self.epoch)
-        saved = time.monotonic()
         self.task.module.train()
-        accumulated = 0
+        accumulated = micro = 0
         for index, batch in self._prefetch(batches):
             moment = Moment(self.epoch, index, self._progress(len(batches), index))
             if batch is not None:
                 accumulated += self._backward(batch, moment)
-            last = index + 1 == len(batches)
-            if accumulated and (accumulated == self.optim.accumulate or last):
+            micro += 1
+            last = index + self.processes >= len(batches)
+            if micro == self.optim.accumulate or last:
                 self._update(moment, accumulated)
-                accumulated = 0
+                accumulated = micro = 0
                 if self.step % self.run.log_every == 0:
                     self._log_step(moment)
-                if time.monotonic() - saved > 60 * self.run.checkpoint_minutes and not last:
-                    self.batch = index + 1
+                if self.step % self.run.checkpoint_every == 0 and not last:
+                    self.batch = index + self.processes
                     self._save()
-                    saved = time.monotonic()
         self.epoch, self.batch = self.epoch + 1, 0
+        for remark in self.task.remarks():
+            self.log(f"warning: {remark}")
         self._end_epoch()
 
     def _backward(self, batch: Any, moment: Moment) -> int:
@@ -180,13 +194,15 @@ class Trainer:
                 where=f"epoch {moment.epoch + 1}, batch {moment.batch}",
                 remedy="lower optim.lr, or look at the utterances of this batch",
             )
-        (loss / self.optim.accumulate).backward()
+        loss.backward()
         for name, value in {"loss": loss.item(), **parts}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._sums["batches"] = self._sums.get("batches", 0.0) + 1
         return 1
 
     def _update(self, moment: Moment, accumulated: int) -> None:
+        if distributed.average_gradients(self.task.module.parameters(), accumulated) == 0:
+            return
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.max_grad_norm)
         self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * accumulated
         set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
@@ -195,11 +211,12 @@ class Trainer:
         self.step += 1
 
     def _end_epoch(self) -> None:
+        distributed.average_buffers(self.task.module)
         remaining = self.run.epochs - self.epoch
         if remaining < self.run.average_last:
             self._add_to_average()
-        scores = {}
-        if self.epoch % self.run.evaluate_every == 0 or remaining == 0:
+        scores: dict[str, float] = {}
+        if self.rank == 0 and (self.epoch % self.run.evaluate_every == 0 or remaining == 0):
             self.task.module.eval()
             scores = self.task.evaluate()
         if scores:
@@ -237,11 +254,16 @@ class Trainer:
         """Batches from where the epoch stands, each read while the one before is computed."""
         with ThreadPoolExecutor(1) as reader:
             coming: Future[Any] | None = None
-            for index in range(self.batch, len(batches)):
-                future = coming or reader.submit(self.task.load, batches[index], self.epoch)
-                if index + 1 < len(batches):
-                    coming = reader.submit(self.task.load, batches[index + 1], self.epoch)
+            for index in range(self.batch, len(batches), self.processes):
+                future = coming or reader.submit(self.task.load, self._share(batches, index), self.epoch)
+                if index + self.processes < len(batches):
+                    following = self._share(batches, index + self.processes)
+                    coming = reader.submit(self.task.load, following, self.epoch)
                 yield index, future.result()
+
+    def _share(self, batches: list[list[int]], index: int) -> list[int]:
+        # At the end of an epoch the first batches fill the gap, so that every process has one.
+        return batches[(index + self.rank) % len(batches)]
 
     def _progress(self, num_batches: int, index: int = 0) -> float:
         return (self.epoch + index / num_batches) / self.run.epochs
@@ -255,19 +277,29 @@ class Trainer:
         left = elapsed / done * (1.0 - moment.progress)
         lr = self.optimizer.param_groups[0]["lr"]
         shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        if self.rank:
+            return
         self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e} left {left / 60:.0f} min")
         self._write_metrics({"epoch": moment.epoch + moment.batch / 1e6, "step": self.step, **means, "lr": lr})
 
     def _write_metrics(self, row: dict[str, Any]) -> None:
+        if self.rank:
+            return
         row = {**row, "time": round(time.time(), 1)}
         with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
 
     def _save(self) -> None:
+        random_states = distributed.gather((torch_random_state(), _numpy_state()))
+        if self.rank == 0:
+            self._write_checkpoint(random_states)
+        distributed.wait()
+
+    def _write_checkpoint(self, random_states: list[tuple[dict[str, Tensor], list[Any]]]) -> None:
         tensors = {
             "model": weights(self.task.module),
             "optimizer": optimizer_tensors(self.optimizer, self.task.module),
-            "random": random_state(),
+            "random": {f"{key}{rank}": value for rank, (s, _) in enumerate(random_states) for key, value in s.items()},
         }
         if self.average:
             tensors["average"] = self.average
@@ -278,7 +310,7 @@ class Trainer:
             "best": self.best if math.isfinite(self.best) else None,
             "averaged": self.averaged,
             "sums": self._sums,
-            "numpy": _numpy_state(),
+            "numpy": [state for _, state in random_states],
         }
         checkpoint = Checkpoint(tensors, state)
         save_checkpoint(self.directory / "checkpoints", self.step, checkpoint, keep=self.run.keep_checkpoints)
@@ -317,6 +349,13 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, where: Path) 
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(tensors[name])
+
+
+def _restore_random(checkpoint: Checkpoint, rank: int) -> None:
+    tensors, numpy_states = checkpoint.tensors["random"], checkpoint.state["numpy"]
+    if rank < len(numpy_states):  # more processes than before start afresh
+        restore_random_state({key.removesuffix(str(rank)): t for key, t in tensors.items() if key.endswith(str(rank))})
+        _restore_numpy(numpy_states[rank])
 
 
 def _numpy_state() -> list[Any]:

@@ -1,0 +1,51 @@
+"""How to decode: the name of a search and its options, from a name, a YAML file or a model folder's `decoding.yaml`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from kikitori.config import load_config, merge_yaml, validate
+from kikitori.errors import ConfigError
+
+SearchName = Literal["greedy", "ctc_greedy"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Decoding:
+    """A search and its options.
+
+    Attributes:
+        search: `greedy` (the speech LLM's most probable labels) or `ctc_greedy` (the CTC head's).
+        max_labels: Most labels per utterance; None derives it from the duration (see `kikitori.decoding.limits`).
+    """
+
+    search: SearchName = "greedy"
+    max_labels: Annotated[int, Field(ge=1)] | None = None
+
+
+def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:
+    """Options from the name of a search or a YAML file, with overrides such as `decoding.max_labels=50`.
+
+    Raises:
+        ConfigError: No such search or file, or an option that does not fit.
+    """
+    if str(name_or_yaml).endswith((".yaml", ".yml")):
+        return with_overrides(load_config(Decoding, name_or_yaml), overrides)
+    return with_overrides(validate(Decoding, {"search": str(name_or_yaml)}, "--decoding"), overrides)
+
+
+def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
+    """The options with overrides such as `decoding.max_labels=50` applied.
+
+    Raises:
+        ConfigError: An override that names no option or does not fit.
+    """
+    for override in overrides:
+        if not override.startswith("decoding."):
+            raise ConfigError("no such option", where=override, remedy="options here begin with decoding.")
+    changes = merge_yaml(None, [override.removeprefix("decoding.") for override in overrides])
+    return validate(Decoding, asdict(decoding) | changes, "decoding")

@@ -1,0 +1,95 @@
+"""`kikitori evaluate`: a recogniser on transcribed speech, to error rates and reports.
+
+Nothing is filtered: an utterance that cannot be read is an empty prediction, and is named.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+import kikitori
+from kikitori.audio import SAMPLE_RATE, read_audio
+from kikitori.data.augment import Waveform
+from kikitori.decoding.options import Decoding
+from kikitori.errors import AudioError
+from kikitori.recognizer import LENGTH_LIMIT_FLAG, Recognizer
+from kikitori.scoring.report import Prediction
+from kikitori.types import Utterance
+
+Progress = Callable[[int], None]
+
+
+def evaluate(
+    recognizer: Recognizer,
+    sets: Mapping[str, Sequence[Utterance]],
+    *,
+    decoding: Decoding,
+    batch_size: int = 8,
+    progress: Progress = lambda _: None,
+) -> dict[str, list[Prediction]]:
+    """Recognises every utterance of every set.
+
+    Args:
+        recognizer: The recogniser.
+        sets: Utterances by name of their set.
+        decoding: The search.
+        batch_size: Utterances decoded together; utterances of similar length share a batch.
+        progress: Called with the number of utterances just done.
+
+    Returns:
+        Predictions in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
+        time shared evenly; one warm-up batch goes before.
+    """
+    recognizer.recognize([np.zeros(SAMPLE_RATE, dtype=np.float32)] * batch_size, decoding)
+    results = {}
+    for name, utterances in sets.items():
+        predictions: dict[int, Prediction] = {}
+        order = sorted(range(len(utterances)), key=lambda index: utterances[index].duration)
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = _evaluate_batch(recognizer, [utterances[index] for index in indices], decoding)
+            predictions.update(zip(indices, batch, strict=True))
+            progress(len(indices))
+        results[name] = [predictions[index] for index in range(len(utterances))]
+    return results
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide a result."""
+    found = {"kikitori": kikitori.__version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "soundfile", "whisper-normalizer", "kaldialign"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def _evaluate_batch(recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding) -> list[Prediction]:
+    started = time.perf_counter()
+    waveforms: list[Waveform] = []
+    errors: list[str | None] = []
+    for utterance in utterances:
+        try:
+            duration = utterance.duration if utterance.offset > 0 else None
+            waveforms.append(read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration))
+            errors.append(None)
+        except AudioError as error:
+            waveforms.append(np.zeros(0, dtype=np.float32))
+            errors.append(str(error))
+    hypotheses = recognizer.recognize(waveforms, decoding)
+    seconds = (time.perf_counter() - started) / len(utterances)
+    return [
+        Prediction(
+            utterance=utterance,
+            pred_text=hypothesis.text,
+            time=seconds,
+            error=error,
+            llm_passes=hypothesis.llm_passes,
+            flags=() if hypothesis.complete else (LENGTH_LIMIT_FLAG,),
+        )
+        for utterance, hypothesis, error in zip(utterances, hypotheses, errors, strict=True)
+    ]

@@ -1,0 +1,207 @@
+"""The recogniser in use: audio in, transcripts out.
+
+audio → batch → encoder → (CTC head | bridge → LLM) → labels → text. The same audio gives the same text whatever it is
+batched with.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kikitori.audio import SAMPLE_RATE, read_audio
+from kikitori.data.augment import Waveform
+from kikitori.data.speech import pad_waveforms
+from kikitori.decoding.ctc_greedy import ctc_greedy
+from kikitori.decoding.greedy import greedy
+from kikitori.decoding.limits import max_labels
+from kikitori.decoding.options import Decoding, load_decoding
+from kikitori.errors import KikitoriError, ModelError
+from kikitori.model.encoder import EncoderOutput
+from kikitori.model.folder import LoadedModel, load_model
+from kikitori.model.speech_llm import SpeechLLM
+from kikitori.types import Hypothesis, Segment, Transcript
+
+BUNDLED = Path(__file__).parent / "models" / "mini-en"
+MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
+LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
+
+Audio = str | Path | bytes
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: Device = "auto",
+    dtype: Precision = "float32",
+    decoding: Decoding | str | None = None,
+) -> "Recognizer":
+    """Loads a recogniser.
+
+    Args:
+        model: A model folder or hub id; None takes the bundled `mini-en`.
+        device: `auto` takes a GPU where there is one.
+        dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster and does not promise that.
+        decoding: Search to use by default; None takes the folder's `decoding.yaml`, or what the model can do.
+
+    Raises:
+        ModelError: The folder is missing, incomplete or unsafe.
+    """
+    folder = BUNDLED if model is None else model
+    loaded = load_model(folder)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("torch sees no GPU", where="--device cuda", remedy="use --device cpu")
+    loaded.model.to(device)  # type: ignore[arg-type]
+    chosen = load_decoding(decoding) if isinstance(decoding, str) else decoding
+    if chosen is None:
+        file = Path(folder) / "decoding.yaml"
+        if file.is_file():
+            chosen = load_decoding(file)
+        else:
+            chosen = Decoding("greedy" if isinstance(loaded.model, SpeechLLM) else "ctc_greedy")
+    return Recognizer(loaded, chosen, name=Path(folder).name if Path(folder).is_dir() else str(folder), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """A model with its default search.
+
+    Attributes:
+        loaded: Network, label units and what its training data were like.
+        decoding: Default search.
+        name: Name of the model, for reports.
+        dtype: Arithmetic of the networks.
+    """
+
+    loaded: LoadedModel
+    decoding: Decoding
+    name: str
+    dtype: Precision = "float32"
+
+    def transcribe(self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None) -> Transcript:
+        """Transcribes one recording.
+
+        Args:
+            audio: A file, the bytes of a file, or 16 kHz mono samples.
+            decoding: Search to use instead of the default.
+
+        Raises:
+            AudioError: The audio cannot be read.
+        """
+        return next(self.transcribe_many([audio], batch_size=1, decoding=decoding))
+
+    def transcribe_many(
+        self,
+        audio: Iterable[Audio | NDArray[Any]],
+        *,
+        batch_size: int = 8,
+        decoding: Decoding | str | None = None,
+    ) -> Iterator[Transcript]:
+        """Transcribes recordings in order, `batch_size` at a time.
+
+        Raises:
+            AudioError: A recording cannot be read; those before its batch have been given.
+        """
+        for result in self.try_transcribe_many(audio, batch_size=batch_size, decoding=decoding):
+            if isinstance(result, KikitoriError):
+                raise result
+            yield result
+
+    def try_transcribe_many(
+        self,
+        audio: Iterable[Audio | NDArray[Any]],
+        *,
+        batch_size: int = 8,
+        decoding: Decoding | str | None = None,
+    ) -> Iterator[Transcript | KikitoriError]:
+        """As `transcribe_many`, but gives the error of a recording in its place and goes on."""
+        remaining = iter(audio)
+        while chunk := list(islice(remaining, batch_size)):
+            yield from self._transcribe_chunk(chunk, decoding)
+
+    @torch.inference_mode()
+    def recognize(self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None) -> list[Hypothesis]:
+        """Decodes one batch of 16 kHz mono waveforms."""
+        options = self._options(decoding)
+        empty = Hypothesis(labels=(), text="", score=0.0)
+        heard = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
+        results = [empty] * len(waveforms)
+        if heard:
+            for row, hypothesis in zip(heard, self._decode([waveforms[row] for row in heard], options), strict=True):
+                results[row] = hypothesis
+        return results
+
+    def _transcribe_chunk(
+        self, chunk: Sequence[Audio | NDArray[Any]], decoding: Decoding | str | None
+    ) -> list[Transcript | KikitoriError]:
+        results: dict[int, Transcript | KikitoriError] = {}
+        waveforms: dict[int, Waveform] = {}
+        for place, audio in enumerate(chunk):
+            try:
+                waveforms[place] = _waveform(audio)
+            except KikitoriError as error:
+                results[place] = error
+        hypotheses = self.recognize(list(waveforms.values()), decoding)
+        for (place, waveform), hypothesis in zip(waveforms.items(), hypotheses, strict=True):
+            results[place] = self._transcript(hypothesis, len(waveform) / SAMPLE_RATE)
+        return [results[place] for place in range(len(chunk))]
+
+    def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[Hypothesis]:
+        model, units = self.loaded.model, self.loaded.units
+        acoustic = model.acoustic if isinstance(model, SpeechLLM) else model
+        inputs, lengths = pad_waveforms(waveforms)
+        device = acoustic.device
+        features = acoustic.encoder.features(inputs.to(device), lengths.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            encoded: EncoderOutput = acoustic.encode(*features)
+            if options.search == "ctc_greedy":
+                best = ctc_greedy(*acoustic.log_probs(encoded))
+                return [Hypothesis(tuple(labels), units.decode(labels), score) for labels, score in best]
+            assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
+            prefix = model.prefix(encoded)
+            limits = [options.max_labels or self._limit(len(waveform)) for waveform in waveforms]
+            results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
+        return [Hypothesis(tuple(r.labels), units.decode(r.labels), r.score, r.llm_passes, r.complete) for r in results]
+
+    def _limit(self, num_samples: int) -> int:
+        return max_labels(num_samples / SAMPLE_RATE, self.loaded.trained_on.labels_per_second)
+
+    def _options(self, decoding: Decoding | str | None) -> Decoding:
+        options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
+        model = self.loaded.model
+        if options.search == "greedy" and not isinstance(model, SpeechLLM):
+            raise ModelError("an acoustic model has no LLM for 'greedy'", where=self.name, remedy="use ctc_greedy")
+        acoustic = model.acoustic if isinstance(model, SpeechLLM) else model
+        if options.search == "ctc_greedy" and not acoustic.config.ctc_layers:
+            raise ModelError("the model has no CTC head", where=self.name, remedy="use greedy")
+        return options
+
+    def _transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
+        flags = [] if hypothesis.complete else [LENGTH_LIMIT_FLAG]
+        if seconds > 1.05 * self.loaded.trained_on.max_seconds:
+            flags.append(LONG_FLAG)
+        segments = (Segment(0.0, round(seconds, 3), hypothesis.text),) if hypothesis.text else ()
+        return Transcript(
+            text=hypothesis.text,
+            segments=segments,
+            flags=tuple(flags),
+            duration=seconds,
+            llm_passes=hypothesis.llm_passes,
+        )
+
+
+def _waveform(audio: Audio | NDArray[Any]) -> Waveform:
+    if isinstance(audio, np.ndarray):
+        from kikitori.audio import to_mono_16k
+
+        return to_mono_16k(audio, SAMPLE_RATE)
+    return read_audio(audio)

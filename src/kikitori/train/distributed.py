@@ -1,0 +1,80 @@
+"""Data-parallel training with several processes, started by `torchrun`; with one process nothing here does anything.
+
+    torchrun --nproc-per-node 2 -m kikitori train RECIPE.yaml -o RUN_DIR
+
+Each process computes its share of the batches of a step; gradients are averaged before the update.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device) -> tuple[int, int]:
+    """Joins the processes that torchrun started; gives this process's rank and their number."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return (dist.get_rank(), size) if size > 1 else (0, 1)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], used: int) -> int:
+    """Averages gradients over all batches of all processes; gives the number of those batches.
+
+    Args:
+        parameters: Those that learn, with gradients summed over this process's batches.
+        used: Batches that this process has summed over.
+    """
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    if not dist.is_initialized():
+        total = used
+    else:
+        # One flat message: many small ones would cost more than the sums.
+        for parameter in learning:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [gradients[0].new_tensor([float(used)])])
+        dist.all_reduce(flat)
+        total = int(flat[-1])
+        _scatter(flat, gradients)
+    if total > 1:
+        for parameter in learning:
+            if parameter.grad is not None:
+                parameter.grad /= total
+    return total
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Averages what layers gather beside gradients, such as batch-norm statistics."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= dist.get_world_size()
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wait() -> None:
+    """Waits until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _scatter(flat: Tensor, gradients: list[Tensor]) -> None:
+    start_at = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start_at : start_at + gradient.numel()].view_as(gradient))
+        start_at += gradient.numel()

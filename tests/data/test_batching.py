@@ -1,0 +1,100 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kikitori.data.batching import epoch_batches
+from kikitori.errors import DataError
+
+
+def batches(durations, *, batch_seconds=20.0, max_batch_size=8, num_buckets=4, seed=1, epoch=0):
+    return epoch_batches(
+        durations,
+        batch_seconds=batch_seconds,
+        max_batch_size=max_batch_size,
+        num_buckets=num_buckets,
+        seed=seed,
+        epoch=epoch,
+    )
+
+
+def many(count=400, seed=0):
+    return np.random.default_rng(seed).uniform(0.3, 16.0, count).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    durations=st.lists(st.one_of(st.floats(0, 40), st.just(3.0)), min_size=1, max_size=80),
+    batch_seconds=st.floats(0.5, 200),
+    max_batch_size=st.integers(1, 12),
+    num_buckets=st.integers(1, 20),
+    epoch=st.integers(0, 3),
+)
+def test_every_utterance_once_within_bounds(durations, batch_seconds, max_batch_size, num_buckets, epoch):
+    made = batches(
+        durations, batch_seconds=batch_seconds, max_batch_size=max_batch_size, num_buckets=num_buckets, epoch=epoch
+    )
+    assert sorted(index for batch in made for index in batch) == list(range(len(durations)))
+    for batch in made:
+        assert all(type(index) is int for index in batch)
+        assert 1 <= len(batch) <= max_batch_size
+        padded = max(durations[index] for index in batch) * len(batch)
+        assert padded <= batch_seconds * (1 + 1e-9) or len(batch) == 1
+
+
+def test_same_seed_and_epoch_same_batches():
+    durations = many()
+    assert batches(durations, epoch=3) == batches(list(durations), epoch=3)
+
+
+def test_other_epoch_or_seed_other_batches():
+    durations = many()
+    first, second, third = batches(durations), batches(durations, epoch=1), batches(durations, seed=2)
+    assert len({tuple(map(tuple, made)) for made in (first, second, third)}) == 3
+    members = [{frozenset(batch) for batch in made if len(batch) > 1} for made in (first, second, third)]
+    assert len(members[0] & members[1]) < len(members[0]) / 4
+    assert len(members[0] & members[2]) < len(members[0]) / 4
+
+
+def test_a_global_random_state_changes_nothing():
+    durations = many(50)
+    np.random.seed(1)
+    first = batches(durations)
+    np.random.seed(2)
+    assert batches(durations) == first
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("num_buckets", [1, 12])
+def test_tiny_data_sets(count, num_buckets):
+    assert sorted(chain.from_iterable(batches([3.0] * count, num_buckets=num_buckets))) == list(range(count))
+    assert len(batches([3.0] * count, num_buckets=num_buckets)) == 1
+    assert len(batches([3.0] * count, batch_seconds=1.0)) == count
+
+
+def test_equal_durations_fill_the_batches():
+    made = batches([2.5] * 64)
+    assert len(made) <= 8 + 3  # each of the four buckets may end in a batch that is not full
+    assert batches([2.5] * 64, epoch=1) != made
+
+
+def test_batches_hold_similar_lengths_and_are_full():
+    durations = many(2000)
+    made = batches(durations, batch_seconds=160.0, max_batch_size=48, num_buckets=12)
+    padded = sum(max(durations[i] for i in batch) * len(batch) for batch in made)
+    assert padded < 1.12 * sum(durations)
+    assert len(made) < 1.25 * sum(durations) / 160.0
+
+
+def test_short_batches_come_at_any_time():
+    durations = many(2000)
+    order = [max(durations[i] for i in batch) for batch in batches(durations)]
+    half = len(order) // 2
+    assert abs(sum(order[:half]) / half - sum(order[half:]) / (len(order) - half)) < 2.0
+
+
+def test_nothing_to_batch():
+    with pytest.raises(DataError, match="no utterance is left to train on; see the filter report"):
+        batches([])

@@ -1,0 +1,161 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from kikitori.audio import SAMPLE_RATE
+from kikitori.data.speech import SpeechLoader, WaveformAugment, collate, filter_utterances, pad_waveforms
+from kikitori.errors import DataError
+from kikitori.types import Utterance
+
+AUGMENT = WaveformAugment(speeds=[0.9, 1.0, 1.1], gain_db=6.0, noise_probability=0.5)
+SECONDS = (0.5, 0.8, 0.3, 1.0)
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    draws = np.random.default_rng(0)
+    made = []
+    for number, seconds in enumerate(SECONDS):
+        path = folder / f"{number}.wav"
+        sf.write(
+            path, 0.2 * draws.standard_normal(round(seconds * SAMPLE_RATE)).clip(-4, 4), SAMPLE_RATE, subtype="FLOAT"
+        )
+        made.append(Utterance(path, seconds, f"text {number}", utt_id=f"u{number}"))
+    return made
+
+
+@pytest.fixture
+def unreadable(tmp_path):
+    path = tmp_path / "broken.wav"
+    path.write_bytes(b"RIFF no audio")
+    return Utterance(path, 1.0, "x", utt_id="broken")
+
+
+def test_a_batch_is_padded(utterances):
+    batch = SpeechLoader(utterances).batch([1, 2])
+    assert batch.utt_ids == ("u1", "u2")
+    assert batch.texts == ("text 1", "text 2")
+    assert batch.indices == (1, 2)
+    assert batch.lengths.tolist() == [12800, 4800]
+    assert batch.waveforms.shape == (2, 12800)
+    assert batch.waveforms.dtype == torch.float32
+    assert not batch.waveforms[1, 4800:].any()
+    np.testing.assert_array_equal(batch.waveforms[1, :4800], sf.read(utterances[2].audio_filepath, dtype="float32")[0])
+    assert batch.seconds == pytest.approx(1.1)
+
+
+def test_cache_is_the_file_to_16_bits(utterances):
+    plain, cached = SpeechLoader(utterances), SpeechLoader(utterances, cache=True)
+    expected = plain.batch([0, 3]).waveforms
+    first, second = cached.batch([0, 3]).waveforms, cached.batch([0, 3]).waveforms
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, expected, rtol=0, atol=0.5 / 32768 + 1e-7)
+
+
+def test_cache_outlives_the_files_and_is_not_augmented_in_place(tmp_path, utterances):
+    copy = tmp_path / "a.wav"
+    copy.write_bytes(utterances[0].audio_filepath.read_bytes())
+    loader = SpeechLoader([replace(utterances[0], audio_filepath=copy)], AUGMENT, cache=True)
+    first = loader.batch([0]).waveforms
+    copy.unlink()
+    loader.batch([0], epoch=1)
+    assert torch.equal(loader.batch([0]).waveforms, first)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_augmentation_depends_on_seed_epoch_and_index_alone(utterances, cache):
+    loader = SpeechLoader(utterances, AUGMENT, seed=7, cache=cache)
+    whole = loader.batch([0, 1, 2, 3], epoch=2)
+    loader.batch([3, 1], epoch=5)
+    again = SpeechLoader(utterances, AUGMENT, seed=7, cache=cache).batch([2], epoch=2)
+    length = int(again.lengths[0])
+    assert length == int(whole.lengths[2])
+    assert torch.equal(again.waveforms[0], whole.waveforms[2, :length])
+    for other in (
+        SpeechLoader(utterances, AUGMENT, seed=7).batch([2], epoch=3),
+        SpeechLoader(utterances, AUGMENT, seed=8).batch([2], epoch=2),
+        SpeechLoader(utterances, AUGMENT, seed=7).batch([2]),
+    ):
+        assert other.waveforms.shape != again.waveforms.shape or not torch.equal(other.waveforms, again.waveforms)
+
+
+def test_default_augmentation_changes_nothing(utterances):
+    loader = SpeechLoader(utterances)
+    assert torch.equal(loader.batch([0, 1], epoch=4).waveforms, loader.batch([0, 1]).waveforms)
+
+
+def test_unreadable_file_stops(utterances, unreadable):
+    with pytest.raises(DataError, match=r"broken\.wav: .*or set data\.on_error=skip"):
+        SpeechLoader([*utterances, unreadable]).batch([0, 4])
+
+
+def test_unreadable_file_is_skipped_and_counted(utterances, unreadable, tmp_path):
+    missing = replace(unreadable, audio_filepath=tmp_path / "missing.wav")
+    loader = SpeechLoader([unreadable, *utterances, missing], on_error="skip")
+    batch = loader.batch([0, 1, 5, 2])
+    assert batch.utt_ids == ("u0", "u1")
+    assert batch.indices == (1, 2)
+    loader.batch([0, 1])
+    assert sorted(loader.unreadable.values()) == [1, 2]
+    assert all("broken.wav" in reason or "missing.wav" in reason for reason in loader.unreadable)
+    assert loader.batch([0, 5]) is None
+
+
+def test_empty_batch(utterances):
+    assert SpeechLoader(utterances).batch([]) is None
+
+
+def test_offset_and_duration_cut_rows_out(tmp_path):
+    path = tmp_path / "long.wav"
+    ramp = np.linspace(0, 0.9, 4 * SAMPLE_RATE, dtype=np.float32)
+    sf.write(path, ramp, SAMPLE_RATE, subtype="FLOAT")
+    rows = [Utterance(path, 1.5, "a"), Utterance(path, 1.0, "b", offset=1.5), Utterance(path, 3.9, "c")]
+    batch = SpeechLoader(rows).batch([0, 1, 2])
+    assert batch.lengths.tolist() == [24000, 16000, 64000]  # the last is a whole file, its duration merely rounded
+    np.testing.assert_array_equal(batch.waveforms[0, :24000], ramp[:24000])
+    np.testing.assert_allclose(batch.waveforms[1, :16000], ramp[24000:40000], atol=1e-6)
+
+
+def test_pad_waveforms_of_none_one_and_empty():
+    assert [tensor.shape for tensor in pad_waveforms([])] == [(0, 1), (0,)]
+    for waveforms in ([np.zeros(0, np.float32)], [np.ones(3, np.float32)]):
+        padded, lengths = pad_waveforms(waveforms)
+        assert padded.shape == (1, max(1, len(waveforms[0])))
+        assert lengths.tolist() == [len(waveforms[0])]
+
+
+def test_collate_without_text():
+    assert collate([(Utterance("a", 1.0), np.ones(2, np.float32))]).texts == ("",)
+
+
+def test_filter_names_every_reason(utterances):
+    base = utterances[0]
+    rows = [
+        *utterances,
+        replace(base, text=None, utt_id="n1"),
+        replace(base, text="...", utt_id="n2"),
+        replace(base, duration=0.05, utt_id="short"),
+        replace(base, duration=31.0, utt_id="long"),
+        *(replace(base, audio_filepath=base.audio_filepath.parent / "none", utt_id=f"m{i}") for i in range(5)),
+    ]
+    kept, report = filter_utterances(rows, min_seconds=0.1, max_seconds=30.0, has_labels=lambda text: text != "...")
+    assert kept == utterances
+    assert report.kept == 4
+    assert report.seconds == pytest.approx(sum(SECONDS))
+    assert report.lines() == [
+        "4 utterances, 0.00 h",
+        "left out 2: no text (n1, n2)",
+        "left out 1: shorter than 0.1 s (short)",
+        "left out 1: longer than 30 s (long)",
+        "left out 5: audio file missing (m0, m1, m2, ...)",
+    ]
+
+
+def test_filter_bounds_are_inclusive(utterances):
+    kept, report = filter_utterances(utterances, min_seconds=0.3, max_seconds=1.0, has_labels=bool)
+    assert len(kept) == 4
+    assert not report.dropped
