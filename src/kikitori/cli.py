@@ -1,11 +1,14 @@
 """The command line: `kikitori transcribe | evaluate | train`.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
-are done), 2 the call itself is wrong.
+are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
 """
 
+import io
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -15,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kikitori import __version__
-from kikitori.errors import ConfigError, KikitoriError, TrainingError
+from kikitori.errors import ConfigError, DataError, KikitoriError, TrainingError
 
 if TYPE_CHECKING:
     from kikitori.decoding.options import Decoding
     from kikitori.recognizer import Recognizer
 
-SOME_FAILED, WRONG_CALL = 1, 2
+SOME_FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=.*", re.DOTALL)
 
 app = typer.Typer(
@@ -30,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # usage errors are one line, without a box
 )
 
 
@@ -96,21 +101,28 @@ def transcribe(
         recognizer, options = _load(model, decoding, overrides, device, dtype)
         from kikitori.writers import FORMATS, unique_stems, write_transcript
 
+        if output is not None:
+            _make_folder(output)
         names = FORMATS if formats and Format.all in formats else [f.value for f in formats or [Format.txt]]
+        language = recognizer.loaded.trained_on.language
         failed = 0
         paths = [Path(file) for file in files]
         results = recognizer.try_transcribe_many(paths, batch_size=batch_size, decoding=options)
-        for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
-            if isinstance(result, KikitoriError):
-                failed += 1
-                _complain(result)
-                continue
-            for flag in result.flags:
-                print(f"kikitori: {path}: {flag.replace('_', ' ')}; check this transcript", file=sys.stderr)
-            if output is None:
-                print(f"{path}\t{result.text}", flush=True)
-            else:
-                write_transcript(result, path, output, names, stem=stem, language=recognizer.loaded.trained_on.language)
+        with _progress_bar("transcribing", 0 if output is None else len(paths)) as progress:
+            for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
+                try:
+                    if isinstance(result, KikitoriError):
+                        raise result
+                    for flag in result.flags:
+                        print(f"kikitori: {path}: {flag.replace('_', ' ')}; check this transcript", file=sys.stderr)
+                    if output is None:
+                        print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
+                    else:
+                        write_transcript(result, path, output, names, stem=stem, language=language)
+                except KikitoriError as error:
+                    failed += 1
+                    _complain(error)
+                progress(1)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -140,10 +152,11 @@ def evaluate(
 
         sets = {str(path): read_manifest(path, split=split).utterances for path in data}
         recognizer, options = _load(model, decoding, settings, device, dtype)
+        _make_folder(output)
         from kikitori import evaluate as evaluation
         from kikitori.scoring.report import build_report, format_table, write_report
 
-        with _progress_bar(sum(map(len, sets.values()))) as progress:
+        with _progress_bar("evaluating", sum(map(len, sets.values()))) as progress:
             predictions = evaluation.evaluate(
                 recognizer, sets, decoding=options, batch_size=batch_size, progress=progress
             )
@@ -155,7 +168,7 @@ def evaluate(
             versions=evaluation.versions(),
         )
         write_report(output, report, predictions)
-        print(format_table(report))
+        print(format_table(report), flush=True)
         failures = [p for rows in predictions.values() for p in rows if p.error is not None]
         for prediction in failures:
             print(f"kikitori: {prediction.error}", file=sys.stderr)
@@ -189,7 +202,18 @@ def train(
 
 def main() -> None:
     """Entry point of the `kikitori` command."""
-    app()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Scripts get one encoding everywhere, and file names that are not text come out as they came in.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        app()
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+        _complain(KikitoriError(f"unexpected {where}: {error}", remedy="set PYTHONDEVMODE=1 to see the traceback"))
+        sys.exit(SOME_FAILED)
 
 
 def _load(
@@ -210,6 +234,17 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return [a for a in arguments if a not in overrides], overrides
 
 
+def _make_folder(folder: Path) -> None:
+    """Makes the folder for the results, so that a wrong one fails before the work and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise DataError(f"cannot be made ({error.strerror})", where=folder, remedy="choose another folder") from None
+    if not writable:
+        raise DataError("is not writable", where=folder, remedy="choose another folder")
+
+
 def _complain(error: KikitoriError) -> None:
     print(f"kikitori: {error}", file=sys.stderr)
 
@@ -221,19 +256,24 @@ def _one_line_errors() -> Iterator[None]:
     except KikitoriError as error:
         _complain(error)
         raise typer.Exit(SOME_FAILED if isinstance(error, TrainingError) else WRONG_CALL) from None
+    except BrokenPipeError:
+        raise  # the reader of our output, such as `head`, has seen enough: typer ends quietly
+    except OSError as error:
+        _complain(KikitoriError(error.strerror or str(error), where=error.filename))
+        raise typer.Exit(WRONG_CALL) from None
     except KeyboardInterrupt:
         print("kikitori: interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    if not sys.stderr.isatty():
+def _progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    if not total or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kikitori.train.optim import build_optimizer, lr_scale, set_lr
-from kikitori.train.recipe import Cosine, Optim, Piecewise
+from kikitori.train.settings import Cosine, Optim, Piecewise
 
 SETTINGS = Optim(lr=0.1, weight_decay=0.02, betas=(0.8, 0.9), eps=1e-7)
 

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from kikitori.errors import ConfigError
-from kikitori.train.recipe import Cosine, ManifestRef, Piecewise, load_recipe
+from kikitori.train.recipe import load_recipe
+from kikitori.train.settings import Cosine, ManifestRef, Piecewise
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

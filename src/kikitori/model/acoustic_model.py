@@ -28,10 +28,12 @@ class AcousticModelConfig(PreTrainedConfig):
         num_units: int = 0,
         **kwargs: Any,
     ) -> None:
+        # Before the nested configuration is in place: transformers resets the attention of every nested one here, and
+        # a live encoder that shares it would go on without its padding mask.
+        super().__init__(**kwargs)
         self.encoder_config: Any = as_config(encoder_config)
         self.ctc_layers = list(ctc_layers)
         self.num_units = num_units
-        super().__init__(**kwargs)
 
 
 class AcousticModel(PreTrainedModel):

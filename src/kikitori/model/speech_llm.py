@@ -45,12 +45,14 @@ class SpeechLLMConfig(PreTrainedConfig):
         eos_id: int = 2,
         **kwargs: Any,
     ) -> None:
+        # Before the nested configurations are in place: transformers resets the attention of every nested one here,
+        # and a live LLM that shares it would go on without its causal mask.
+        super().__init__(**kwargs)
         self.acoustic_config: Any = as_config(acoustic_config)
         self.llm_config: Any = as_config(llm_config)
         self.bridge, self.bridge_stride = bridge, bridge_stride
         self.prompt_before, self.prompt_after = list(prompt_before), list(prompt_after)
         self.eos_id = eos_id
-        super().__init__(**kwargs)
 
     @property
     def prompt(self) -> Prompt:
@@ -59,7 +61,8 @@ class SpeechLLMConfig(PreTrainedConfig):
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:  # noqa: ARG002
         """The LLM's configuration, where transformers looks for vocabulary and cache settings."""
-        return self if self.llm_config is None else self.llm_config
+        llm_config = getattr(self, "llm_config", None)  # not there yet while __init__ runs
+        return self if llm_config is None else llm_config
 
 
 class SpeechLLM(PreTrainedModel):

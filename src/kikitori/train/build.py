@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.data.manifest import read_manifest
-from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterances
+from kikitori.data.speech import SpeechBatch, SpeechLoader, WaveformAugment, filter_utterances
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import ConfigError, DataError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
@@ -19,7 +19,9 @@ from kikitori.model.folder import is_recogniser, load_llm, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
 from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units
-from kikitori.train.recipe import Encoder, Lora, ManifestRef, Recipe, TextData
+from kikitori.train.bridge_start import fit_bridge_to_ctc
+from kikitori.train.recipe import Recipe
+from kikitori.train.settings import Encoder, Lora, ManifestRef, TextData
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask
 from kikitori.train.text_task import TextTask
@@ -47,7 +49,11 @@ def build_task(recipe: Recipe, log: Log) -> Task:
         characters = character_units(map(units.normalize, texts), "as_is")
     if recipe.task == "acoustic_model":
         return AcousticTask(recipe, build_acoustic_model(recipe, units), units, characters, train, dev)
-    return SpeechLLMTask(recipe, build_speech_llm(recipe, units), units, characters, train, dev)
+    model = build_speech_llm(recipe, units)
+    if recipe.bridge is not None and recipe.bridge.init is None and recipe.bridge.start == "ctc":
+        explained = fit_bridge_to_ctc(model, _spread_batches(train))
+        log(f"bridge started from the CTC head; it explains {explained:.0%} of what the head hears")
+    return SpeechLLMTask(recipe, model, units, characters, train, dev)
 
 
 def build_units(recipe: Recipe) -> TokenizerUnits:
@@ -84,7 +90,7 @@ def text_lines(root: Path, text: TextData) -> Iterator[str]:
 def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel:
     """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same units go on."""
     assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
-    start = _start(recipe.encoder)
+    start, start_units = _start(recipe.encoder)
     encoder = start.encoder if isinstance(start, AcousticModel) else start
     layers = sorted(recipe.ctc.weights)
     deepest = max([*layers, recipe.ctc.character_layer])
@@ -92,7 +98,7 @@ def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel
         raise ConfigError(f"the encoder has layers 1 to {encoder.num_layers}", where="ctc", remedy="mend the layers")
     config = AcousticModelConfig(encoder_config=encoder.config, ctc_layers=layers, num_units=units.size)
     model = AcousticModel(config, encoder=encoder)
-    if isinstance(start, AcousticModel) and start.config.num_units == units.size:
+    if isinstance(start, AcousticModel) and start_units is not None and _equal(start_units, units):
         for layer in set(layers) & set(start.config.ctc_layers):
             model.ctc_heads[str(layer)] = start.ctc_heads[str(layer)]
     freeze(encoder, _freeze_plan(recipe.encoder))
@@ -173,14 +179,30 @@ def transformers_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
         raise ConfigError(f"transformers refuses it ({str(error).splitlines()[0]})", where=where) from None
 
 
-def _start(settings: Encoder) -> SpeechEncoder | AcousticModel:
+def _spread_batches(loader: SpeechLoader, count: int = 24, size: int = 8) -> Iterator[SpeechBatch]:
+    """A few batches from all over the data, as they are (not augmented)."""
+    step = max(1, len(loader.utterances) // (count * size))
+    indices = list(range(0, len(loader.utterances), step))
+    for start in range(0, len(indices), size):
+        batch = loader.batch(indices[start : start + size])
+        if batch is not None:
+            yield batch
+
+
+def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerUnits | None]:
+    """The encoder, or the acoustic model around it with the units that its heads write."""
     if settings.config is not None:
-        return SpeechEncoder(transformers_config(settings.config, "encoder.config"))
+        return SpeechEncoder(transformers_config(settings.config, "encoder.config")), None
     folder = model_folder(str(settings.init))
     if not is_recogniser(folder):
-        return SpeechEncoder.from_pretrained(folder)
-    model = load_model(folder).model
-    return model.acoustic if isinstance(model, SpeechLLM) else model
+        return SpeechEncoder.from_pretrained(folder), None
+    loaded = load_model(folder)
+    model = loaded.model
+    return (model.acoustic if isinstance(model, SpeechLLM) else model), loaded.units
+
+
+def _equal(some: TokenizerUnits, others: TokenizerUnits) -> bool:
+    return bool(some.tokenizer.get_vocab() == others.tokenizer.get_vocab())
 
 
 def _template(recipe: Recipe) -> PromptTemplate:
@@ -199,7 +221,8 @@ def _sentences(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[list[li
     text = recipe.text
     assert text is not None  # noqa: S101  (validated by Recipe)
     lines = list(text_lines(Path(recipe.data_root), text))
-    held_out = {int(i * len(lines) / text.dev_lines) for i in range(min(text.dev_lines, len(lines) // 2))}
+    count = min(text.dev_lines, len(lines) // 2)
+    held_out = {int(i * len(lines) / count) for i in range(count)}
     sentences = [units.encode(line)[: text.max_labels] for line in lines]
     train = [labels for i, labels in enumerate(sentences) if labels and i not in held_out]
     dev = [labels for i, labels in enumerate(sentences) if labels and i in held_out]
@@ -225,6 +248,8 @@ def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoad
     )
     for line in report.lines():
         log(f"train: {line}")
+    if data.on_error == "stop":
+        _refuse_missing(utterances)
     if not kept:
         raise DataError("no utterance is left to train on", remedy="see the lines above")
     augment = WaveformAugment(
@@ -236,12 +261,34 @@ def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoad
     train = SpeechLoader(kept, augment, seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error)
     if not data.dev:
         return train, None
-    held_out = [u for u in _rows(recipe, data.dev, log) if u.text is not None]
+    held_out = _dev_rows(recipe, log)
     if data.max_dev_utterances and len(held_out) > data.max_dev_utterances:
         step = len(held_out) / data.max_dev_utterances
         held_out = [held_out[int(i * step)] for i in range(data.max_dev_utterances)]
     log(f"dev: {len(held_out)} utterances, {sum(u.duration for u in held_out) / 3600:.2f} h")
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
+
+
+def _dev_rows(recipe: Recipe, log: Log) -> list[Utterance]:
+    data = recipe.data
+    assert data is not None  # noqa: S101  (validated by Recipe)
+    rows = [utterance for utterance in _rows(recipe, data.dev, log) if utterance.text is not None]
+    if data.on_error == "stop":
+        _refuse_missing(rows)
+    for utterance in rows:
+        if not utterance.audio_filepath.is_file():
+            log(f"warning: {utterance.audio_filepath}: no such file; left out of dev")
+    rows = [utterance for utterance in rows if utterance.audio_filepath.is_file()]
+    if not rows:
+        raise DataError("no utterance has both audio and text", where="data.dev", remedy="check the manifests")
+    return rows
+
+
+def _refuse_missing(utterances: Sequence[Utterance]) -> None:
+    missing = [utterance.audio_filepath for utterance in utterances if not utterance.audio_filepath.is_file()]
+    if missing:
+        more = f" (and {len(missing) - 1} more are missing)" if len(missing) > 1 else ""
+        raise DataError(f"no such file{more}", where=missing[0], remedy="check the manifest or set data.on_error=skip")
 
 
 def _rows(recipe: Recipe, refs: Sequence[ManifestRef], log: Log) -> list[Utterance]:

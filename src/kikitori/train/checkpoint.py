@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from kikitori.errors import TrainingError
 
-PREFIX = "checkpoint-"
+PREFIX, STAGING, REPLACED = "checkpoint-", ".staging-", ".replaced"
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,20 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: int) -> Path:
-    """Writes `directory/checkpoint-STEP` and deletes all but the newest `keep` checkpoints.
+    """Writes `directory/checkpoint-STEP` and deletes all but the newest `keep` checkpoints up to this step.
+
+    Checkpoints of later steps are damaged ones that resuming passed over; they stay until training is there again.
 
     Raises:
         TrainingError: The disk refuses; earlier checkpoints stay as they were.
     """
     final = directory / f"{PREFIX}{step:08d}"
-    staging = directory / f".staging-{step:08d}"
+    staging = directory / f"{STAGING}{step:08d}"
+    replaced = final.with_name(f"{final.name}{REPLACED}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
+        for left_over in directory.glob(f"{STAGING}*"):
+            shutil.rmtree(left_over)
         staging.mkdir()
         for name, tensors in content.tensors.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, staging / f"{name}.safetensors")
@@ -52,16 +57,20 @@ def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: in
         for path in [*staging.iterdir(), staging]:
             _sync(path)
         if final.exists():
-            shutil.rmtree(final)
+            shutil.rmtree(replaced, ignore_errors=True)
+            final.rename(replaced)
         staging.rename(final)
         _sync(directory)
-        for old in list_checkpoints(directory)[:-keep]:
+        shutil.rmtree(replaced, ignore_errors=True)
+        for old in [path for path in list_checkpoints(directory) if _step(path) <= step][:-keep]:
             shutil.rmtree(old)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if replaced.exists() and not final.exists():
+            with contextlib.suppress(OSError):
+                replaced.rename(final)
         raise TrainingError(
-            f"the checkpoint could not be written ({error.strerror or error})",
+            f"the checkpoint could not be written ({getattr(error, 'strerror', None) or error})",
             where=final,
             remedy="free the disk and go on with --resume",
         ) from None
@@ -69,8 +78,9 @@ def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: in
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    return sorted(path for path in directory.glob(f"{PREFIX}*") if path.is_dir())
+    """Checkpoint folders, oldest first; one that was being replaced when the run was killed comes before its like."""
+    found = [path for path in directory.glob(f"{PREFIX}*") if path.is_dir() and _step(path) >= 0]
+    return sorted(found, key=lambda path: (_step(path), path.suffix != REPLACED))
 
 
 def load_newest(directory: Path) -> tuple[Path, Checkpoint, list[str]]:
@@ -85,7 +95,7 @@ def load_newest(directory: Path) -> tuple[Path, Checkpoint, list[str]]:
         if problem is None:
             tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
             return path, Checkpoint(tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))), damaged
-        damaged.append(f"{path}: {problem}; passed over, not deleted")
+        damaged.append(f"{path}: {problem}; passed over, and kept until training gets there again")
     what = "no checkpoint" if not damaged else f"no undamaged checkpoint ({damaged[0]})"
     raise TrainingError(what, where=directory, remedy="start without --resume in a new folder")
 
@@ -101,7 +111,7 @@ def find_damage(path: Path) -> str | None:
             if _sha256(path / name) != digest:
                 return f"{name} is damaged"
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        return f"manifest.json cannot be read ({error})"
+        return f"it cannot be read ({error})"
     return None
 
 
@@ -119,7 +129,7 @@ def restore_optimizer(optimizer: AdamW, module: nn.Module, tensors: Mapping[str,
     """Puts back what `optimizer_tensors` gave.
 
     Raises:
-        TrainingError: A parameter has no state.
+        TrainingError: The state names a parameter that the module does not have.
     """
     parameters = dict(module.named_parameters())
     for key, value in tensors.items():
@@ -144,6 +154,12 @@ def restore_random_state(state: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def _step(path: Path) -> int:
+    """The step in a checkpoint folder's name, or -1."""
+    number = path.name.removeprefix(PREFIX).removesuffix(REPLACED)
+    return int(number) if number.isdecimal() else -1
 
 
 def _sha256(path: Path) -> str:

@@ -7,18 +7,23 @@ Each process computes its share of the batches of a step; gradients are averaged
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+PATIENCE = timedelta(hours=12)  # the others wait while the first process decodes dev
+
 
 def start(device: torch.device) -> tuple[int, int]:
     """Joins the processes that torchrun started; gives this process's rank and their number."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return (dist.get_rank(), size) if size > 1 else (0, 1)
 
 

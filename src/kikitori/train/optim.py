@@ -7,11 +7,11 @@ from collections.abc import Callable
 from torch import nn
 from torch.optim import AdamW
 
-from kikitori.train.recipe import Cosine, Optim, Piecewise
+from kikitori.train.settings import Cosine, Optim, Piecewise
 
 
 def build_optimizer(module: nn.Module, settings: Optim, lr_factor: Callable[[str], float]) -> AdamW:
-    """AdamW over the trainable parameters; biases, norms and embeddings do not decay.
+    """AdamW over the trainable parameters; biases (2-D ones too), norms and embeddings do not decay.
 
     Args:
         module: What learns.
@@ -27,7 +27,8 @@ def build_optimizer(module: nn.Module, settings: Optim, lr_factor: Callable[[str
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim >= 2 and id(parameter) not in embeddings
+            is_bias = "bias" in name.rpartition(".")[2]  # Parakeet's bias_u and bias_v have two dimensions
+            decays = parameter.ndim >= 2 and not is_bias and id(parameter) not in embeddings
             key = (lr_factor(name), settings.weight_decay if decays else 0.0)
             groups.setdefault(key, []).append(parameter)
     return AdamW(

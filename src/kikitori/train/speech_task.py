@@ -17,6 +17,7 @@ from kikitori.data.augment import spec_augment
 from kikitori.data.batching import epoch_batches
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
+from kikitori.errors import DataError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.ctc import CTCHead, ctc_loss
 from kikitori.model.encoder import EncoderOutput
@@ -143,7 +144,8 @@ class AcousticTask:
     def trained_on(self) -> TrainedOn:
         """What decoding must know of the training speech."""
         rates = (
-            len(self.units.encode(utterance.text or "")) / utterance.duration for utterance in self.train.utterances
+            len(self.units.encode(utterance.text or "")) / max(utterance.duration, 0.01)
+            for utterance in self.train.utterances
         )
         return TrainedOn(
             labels_per_second=max(rates),
@@ -161,12 +163,13 @@ class AcousticTask:
 
     def remarks(self) -> list[str]:
         """Utterances that training could not use; each is told once."""
-        lines = []
-        for utt_id in sorted(self.infeasible - self._told):
-            lines.append(f"{utt_id}: the text has more labels than the audio has frames; it adds nothing to a CTC loss")
-        for problem in sorted(set(self.train.unreadable) - self._told):
-            lines.append(f"{problem}; left out")
-        self._told |= self.infeasible | set(self.train.unreadable)
+        lines = [
+            f"{utt_id}: the text has more labels than the audio has frames; it adds nothing to a CTC loss"
+            for utt_id in sorted(self.infeasible - self._told)
+        ]
+        unreadable = set(self.train.unreadable) | set(self.dev.unreadable if self.dev is not None else ())
+        lines += [f"{problem}; left out" for problem in sorted(unreadable - self._told)]
+        self._told |= self.infeasible | unreadable
         return lines
 
     def _ctc_loss(
@@ -189,6 +192,8 @@ class AcousticTask:
             for decoder, decode in decoders.items():
                 for text, prediction in zip(batch.texts, decode(batch), strict=True):
                     counts[decoder] += word_errors(normalize(name, text), normalize(name, prediction))
+        if not any(count.reference_length for count in counts.values()):
+            raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
 
 

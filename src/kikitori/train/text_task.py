@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.data.batching import epoch_batches
+from kikitori.model.adapters import merged_copy
 from kikitori.model.assemble import assemble
 from kikitori.model.llm import embed, forward, project
+from kikitori.model.quiet import quiet_transformers
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
-from kikitori.train.recipe import Denoising, Recipe
+from kikitori.train.recipe import Recipe
+from kikitori.train.settings import Denoising
 from kikitori.train.trainer import Moment
 
 BLANK = -1  # a prompt position without a label
@@ -106,8 +109,9 @@ class TextTask:
         return 1.0
 
     def export(self, directory: Path) -> None:
-        """Writes the language model with its units."""
-        self.llm.save_pretrained(directory)
+        """Writes the language model with its units, adapters merged."""
+        with quiet_transformers():
+            merged_copy(self.llm).save_pretrained(directory)
         self.units.save(directory)
 
     def describe(self, batch: TextBatch) -> list[str]:

@@ -31,7 +31,7 @@ from kikitori.train.checkpoint import (
     torch_random_state,
 )
 from kikitori.train.optim import build_optimizer, lr_scale, set_lr
-from kikitori.train.recipe import Optim, Run
+from kikitori.train.settings import Optim, Run
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,13 @@ class Trainer:
         self.rank, self.processes = distributed.start(self.device)
         torch.manual_seed(self.seed)
         random.seed(self.seed)
-        np.random.seed(self.seed % 2**32)  # transformers' masking draws from this generator
         self.task.module.to(self.device)
+        if not any(parameter.requires_grad for parameter in self.task.module.parameters()):
+            raise TrainingError("nothing learns, everything is frozen", remedy="set a policy to full or lora")
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
-        # Processes start from equal weights (the seed above) and go on with random numbers of their own.
+        # Processes start from equal weights and go on with random numbers of their own.
         torch.manual_seed(self.seed + self.rank)
+        np.random.seed((self.seed + self.rank) % 2**32)  # transformers' masking draws from this generator
 
     def fit(self) -> None:
         """Trains to the last epoch, then exports `directory/model`.
@@ -158,7 +160,7 @@ class Trainer:
         state = checkpoint.state
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.best, self.averaged = state["best"] if state["best"] is not None else math.inf, state["averaged"]
-        self.average = checkpoint.tensors.get("average", {})
+        self.average = {name: t.to(self.device) for name, t in checkpoint.tensors.get("average", {}).items()}
         self._sums = state["sums"]
         self.log(f"resumed from {path.name}: epoch {self.epoch + 1}, batch {self.batch}")
 
@@ -173,11 +175,11 @@ class Trainer:
             micro += 1
             last = index + self.processes >= len(batches)
             if micro == self.optim.accumulate or last:
-                self._update(moment, accumulated)
+                updated = self._update(moment, accumulated, batch)
                 accumulated = micro = 0
-                if self.step % self.run.log_every == 0:
+                if updated and self.step % self.run.log_every == 0:
                     self._log_step(moment)
-                if self.step % self.run.checkpoint_every == 0 and not last:
+                if updated and self.step % self.run.checkpoint_every == 0 and not last:
                     self.batch = index + self.processes
                     self._save()
         self.epoch, self.batch = self.epoch + 1, 0
@@ -189,31 +191,31 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
             loss, parts = self.task.loss(batch, moment)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()}",
-                where=f"epoch {moment.epoch + 1}, batch {moment.batch}",
-                remedy="lower optim.lr, or look at the utterances of this batch",
-            )
+            raise _not_finite(f"the loss is {loss.item()}", moment, batch)
         loss.backward()
         for name, value in {"loss": loss.item(), **parts}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._sums["batches"] = self._sums.get("batches", 0.0) + 1
         return 1
 
-    def _update(self, moment: Moment, accumulated: int) -> None:
+    def _update(self, moment: Moment, accumulated: int, batch: Any) -> bool:
+        """Moves the weights; False if there was nothing to learn from."""
         if distributed.average_gradients(self.task.module.parameters(), accumulated) == 0:
-            return
+            return False
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise _not_finite(f"the gradient is {norm.item()}", moment, batch)
         self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * accumulated
         set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        return True
 
     def _end_epoch(self) -> None:
         distributed.average_buffers(self.task.module)
         remaining = self.run.epochs - self.epoch
-        if remaining < self.run.average_last:
+        if remaining < self.run.average_last > 1:
             self._add_to_average()
         scores: dict[str, float] = {}
         if self.rank == 0 and (self.epoch % self.run.evaluate_every == 0 or remaining == 0):
@@ -280,7 +282,8 @@ class Trainer:
         if self.rank:
             return
         self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e} left {left / 60:.0f} min")
-        self._write_metrics({"epoch": moment.epoch + moment.batch / 1e6, "step": self.step, **means, "lr": lr})
+        epoch = round(moment.progress * self.run.epochs, 4)
+        self._write_metrics({"epoch": epoch, "step": self.step, **means, "lr": lr})
 
     def _write_metrics(self, row: dict[str, Any]) -> None:
         if self.rank:
@@ -349,6 +352,17 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, where: Path) 
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(tensors[name])
+
+
+def _not_finite(what: str, moment: Moment, batch: Any) -> TrainingError:
+    """The error for a loss or gradient that would spoil the weights; names the batch and its utterances."""
+    names = list(getattr(batch, "utt_ids", ()))
+    shown = f" ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})" if names else ""
+    return TrainingError(
+        what,
+        where=f"epoch {moment.epoch + 1}, batch {moment.batch}{shown}",
+        remedy="lower optim.lr or look at the utterances of this batch; the last checkpoint is sound, see --resume",
+    )
 
 
 def _restore_random(checkpoint: Checkpoint, rank: int) -> None:

@@ -1,0 +1,379 @@
+"""The sections of a recipe: what each part of a training run can be told."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from kikitori.text.units import TextForm
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+AveragingFactor = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ManifestRef:
+    """One manifest that takes part.
+
+    Attributes:
+        path: Manifest file, relative to `data_root`.
+        split: Rows of this split only.
+        repeat: How often an epoch goes through it.
+    """
+
+    path: str
+    split: str | None = None
+    repeat: AtLeastOne = 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class SpeechData:
+    """Transcribed speech.
+
+    Attributes:
+        train: Manifests to train on.
+        dev: Manifests that choose between checkpoints.
+        min_seconds: Shorter utterances are left out of training.
+        max_seconds: Longer utterances are left out of training.
+        on_error: `skip` goes on without broken manifest lines and unreadable files, `stop` ends the run.
+        cache_audio: Keep decoded audio in memory (115 MB an hour).
+        batch_seconds: Padded seconds of audio in a batch.
+        max_batch_size: Utterances in a batch.
+        num_buckets: Buckets of similar duration.
+        start_seconds: Longest utterance of the first `start_epochs` epochs.
+        start_epochs: Number of epochs on short utterances at the start.
+        max_dev_utterances: Dev utterances decoded at each evaluation, evenly spread; 0 takes all.
+    """
+
+    train: list[ManifestRef]
+    dev: list[ManifestRef] = Field(default_factory=list)
+    min_seconds: NotNegative = 0.1
+    max_seconds: Positive = 30.0
+    on_error: Literal["stop", "skip"] = "stop"
+    cache_audio: bool = False
+    batch_seconds: Positive = 160.0
+    max_batch_size: AtLeastOne = 64
+    num_buckets: AtLeastOne = 12
+    start_seconds: Positive = 30.0
+    start_epochs: Count = 0
+    max_dev_utterances: Count = 0
+
+    def __post_init__(self) -> None:
+        """Checks that some duration is allowed."""
+        if self.min_seconds > self.max_seconds:
+            raise ValueError("min_seconds is more than max_seconds")
+
+
+@dataclass(frozen=True, config=STRICT)
+class TextData:
+    """Text for units and language models: UTF-8 files, one sentence a line, `.xz` and `.gz` included.
+
+    Attributes:
+        files: Text files, relative to `data_root`.
+        transcripts: Manifests whose transcripts are text too, relative to `data_root`.
+        max_lines: Lines taken of each file, evenly spread; 0 takes all.
+        dev_lines: Lines held out, evenly spread, for the dev perplexity.
+        spoken_titles: Write Mr., Mrs. and Dr. as they are spoken (English).
+        batch_labels: Labels in a batch, padding included.
+        max_labels: Longer sentences are cut.
+    """
+
+    files: list[str] = Field(default_factory=list)
+    transcripts: list[ManifestRef] = Field(default_factory=list)
+    max_lines: Count = 0
+    dev_lines: Count = 500
+    spoken_titles: bool = False
+    batch_labels: AtLeastOne = 4096
+    max_labels: AtLeastOne = 256
+
+
+@dataclass(frozen=True, config=STRICT)
+class Units:
+    """Label units.
+
+    Attributes:
+        kind: `characters`, `sentencepiece` (trained on the recipe's text), `llm` (the LLM's own) or `run` (those of an
+            earlier run or model folder).
+        size: Number of SentencePiece units.
+        text_form: `as_is`, `lower`, or `en_plain` (lower case, a to z and apostrophe).
+        path: Folder that holds the units, for `run`.
+    """
+
+    kind: Literal["characters", "sentencepiece", "llm", "run"]
+    size: AtLeastOne = 512
+    text_form: TextForm = "as_is"
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that `path` is there exactly when it is used."""
+        if (self.kind == "run") != (self.path is not None):
+            raise ValueError("units.path goes with units.kind 'run', and only with it")
+
+
+@dataclass(frozen=True, config=STRICT)
+class SpecAugment:
+    """SpecAugment on log-mel features.
+
+    Attributes:
+        time_masks_per_second: Time masks per second of speech.
+        max_time_mask: Longest time mask in frames of 10 ms.
+        frequency_masks: Number of frequency masks.
+        max_frequency_mask: Widest frequency mask in bins.
+        ramp: Fraction of the training over which the number of masks grows from none to all.
+    """
+
+    time_masks_per_second: NotNegative = 0.7
+    max_time_mask: Count = 20
+    frequency_masks: Count = 2
+    max_frequency_mask: Count = 16
+    ramp: Fraction = 0.1
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augment:
+    """Augmentation of the training speech.
+
+    Attributes:
+        speeds: Speed factors, one drawn per utterance and epoch.
+        gain_db: Gain is drawn from plus or minus this many decibels.
+        noise_probability: Share of utterances that get noise.
+        noise_snr_db: Lowest and highest signal-to-noise ratio of the noise.
+        spec_augment: Masks on log-mel features; None switches them off.
+    """
+
+    speeds: list[Positive] = Field(default_factory=list)
+    gain_db: NotNegative = 0.0
+    noise_probability: Fraction = 0.0
+    noise_snr_db: tuple[float, float] = (10.0, 40.0)
+    spec_augment: SpecAugment | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the order of the signal-to-noise ratios."""
+        if self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError("noise_snr_db goes from the lowest to the highest")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Encoder:
+    """The speech encoder.
+
+    Attributes:
+        init: Hub id, encoder folder or earlier run to start from; or
+        config: a transformers configuration (with `model_type`) to start at random.
+        policy: `full` trains it, `frozen` does not.
+        freeze_conv_front_end: Keep the convolutional front end as it is (paper A's choice).
+        lr_factor: Factor on the learning rate.
+    """
+
+    init: str | None = None
+    config: dict[str, Any] | None = None
+    policy: Literal["full", "frozen"] = "full"
+    freeze_conv_front_end: bool = False
+    lr_factor: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks that there is one start."""
+        if (self.init is None) == (self.config is None):
+            raise ValueError("give either init or config")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bridge:
+    """The network between encoder and LLM.
+
+    Attributes:
+        kind: `conv` (paper A), `stack` or `identity`.
+        stride: Frames per speech position, for `stack`.
+        init: Earlier speech LLM run to start from.
+        start: Without `init`: `random`, or `ctc`, which shows the LLM the labels that the CTC head hears (stack only).
+        policy: `full` trains it, `frozen` does not.
+        lr_factor: Factor on the learning rate.
+    """
+
+    kind: Literal["conv", "stack", "identity"]
+    stride: AtLeastOne = 1
+    init: str | None = None
+    start: Literal["random", "ctc"] = "random"
+    policy: Literal["full", "frozen"] = "full"
+    lr_factor: Positive = 1.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Lora:
+    """Low-rank adaptation (Hu et al. 2021).
+
+    Attributes:
+        rank: Rank of the update.
+        alpha: Its scale is alpha / rank.
+        dropout: Dropout before the update.
+        targets: Names of the linear layers; None takes PEFT's choice for the architecture (the attention).
+    """
+
+    rank: AtLeastOne = 16
+    alpha: Positive = 32.0
+    dropout: Fraction = 0.0
+    targets: list[str] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class LLM:
+    """The decoder-only language model.
+
+    Attributes:
+        init: Hub id, folder or earlier run to start from; or
+        config: a transformers configuration (with `model_type`) to start at random; the vocabulary follows the units.
+        policy: `full`, `frozen` or `lora`.
+        lora: Settings of `lora`.
+        lr_factor: Factor on the learning rate.
+    """
+
+    init: str | None = None
+    config: dict[str, Any] | None = None
+    policy: Literal["full", "frozen", "lora"] = "full"
+    lora: Lora | None = None
+    lr_factor: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks that there is one start and that LoRA settings are used."""
+        if (self.init is None) == (self.config is None):
+            raise ValueError("give either init or config")
+        if self.lora is not None and self.policy != "lora":
+            raise ValueError("lora settings need policy 'lora'")
+
+
+@dataclass(frozen=True, config=STRICT)
+class CTC:
+    """CTC losses.
+
+    Attributes:
+        weights: Encoder layer (1-based) to loss weight; each layer named gets a head over the label units.
+        character_layer: Layer of an auxiliary head over characters, which training drops at the end. On little data it
+            leads subword CTC off the plateau where only blanks are written. 0 means none.
+        character_weight: Its loss weight.
+        character_upsample: Its outputs per frame; characters need about 25 a second.
+    """
+
+    weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
+    character_layer: Count = 0
+    character_weight: NotNegative = 0.5
+    character_upsample: AtLeastOne = 2
+
+
+@dataclass(frozen=True, config=STRICT)
+class Prompt:
+    """The text around the speech in the LLM's input.
+
+    Attributes:
+        preset: `nue_asr`, `rwth` or `plain`; the other fields override it.
+        before: Text before the speech.
+        after: Text after the speech.
+        bos: Token between the prompt and the transcript.
+        eos: Token that ends the transcript.
+    """
+
+    preset: Literal["nue_asr", "rwth", "plain"] = "plain"
+    before: str | None = None
+    after: str | None = None
+    bos: str | None = None
+    eos: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Denoising:
+    """Reading practice for the LLM without any audio.
+
+    A share of the sentences is shown twice: first as a prompt of label embeddings shaped like CTC output (each label
+    somewhere among blanks, some wrong, missing or doubled), then as the text to write. An LLM that starts a speech LLM
+    from here has learnt to copy what it is shown and to mend it.
+
+    Attributes:
+        share: Share of the sentences with a prompt.
+        error_rate: Highest share of wrong, missing and inserted labels; drawn per sentence from 0 up to this.
+        frames_per_label: Average positions per label in the prompt.
+    """
+
+    share: Fraction = 0.5
+    error_rate: Fraction = 0.4
+    frames_per_label: Positive = 2.5
+
+
+@dataclass(frozen=True, config=STRICT)
+class Cosine:
+    """Linear warm-up, then cosine decay; both as fractions of the training."""
+
+    kind: Literal["cosine"]
+    warmup: Fraction = 0.05
+    final: Fraction = 0.01
+
+
+@dataclass(frozen=True, config=STRICT)
+class Piecewise:
+    """Linear pieces between (fraction of training, factor on the learning rate) points (papers.md B2.2)."""
+
+    kind: Literal["piecewise"]
+    points: list[tuple[Fraction, Fraction]] = Field(
+        default_factory=lambda: [(0.0, 0.01), (0.45, 1.0), (0.9, 0.01), (1.0, 0.001)]
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the order of the points."""
+        fractions = [fraction for fraction, _ in self.points]
+        if fractions != sorted(fractions) or not fractions or fractions[0] != 0.0 or fractions[-1] != 1.0:
+            raise ValueError("points must rise from fraction 0.0 to 1.0")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optim:
+    """Optimiser and schedule.
+
+    Attributes:
+        lr: Peak learning rate of AdamW.
+        schedule: `cosine` or `piecewise`.
+        betas: AdamW's averaging.
+        eps: AdamW's epsilon.
+        weight_decay: Not applied to biases, norms and embeddings.
+        max_grad_norm: Global gradient clipping.
+        accumulate: Batches per step.
+        label_smoothing: Of the cross-entropy on text.
+    """
+
+    lr: Positive
+    schedule: Annotated[Cosine | Piecewise, Field(discriminator="kind")] = Field(
+        default_factory=lambda: Cosine(kind="cosine")
+    )
+    betas: tuple[AveragingFactor, AveragingFactor] = (0.9, 0.98)
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 5.0
+    accumulate: AtLeastOne = 1
+    label_smoothing: Fraction = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Run:
+    """How long and how carefully.
+
+    Attributes:
+        epochs: Passes over the training data.
+        precision: `float32` or `bfloat16` (autocast; weights stay in float32).
+        device: `auto`, `cpu` or `cuda`.
+        evaluate_every: Epochs between evaluations on dev.
+        log_every: Steps between lines of the log.
+        checkpoint_every: Steps between checkpoints within an epoch; one is always written at its end.
+        keep_checkpoints: Newest checkpoints kept.
+        average_last: Average the weights after each of the last so many epochs.
+    """
+
+    epochs: AtLeastOne
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    evaluate_every: AtLeastOne = 1
+    log_every: AtLeastOne = 20
+    checkpoint_every: AtLeastOne = 1000
+    keep_checkpoints: AtLeastOne = 2
+    average_last: AtLeastOne = 1

@@ -1,0 +1,356 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from typer.testing import CliRunner
+
+from kikitori import cli, recognizer
+from kikitori.audio import SAMPLE_RATE
+from kikitori.cli import app
+from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform
+
+PACKAGE = Path(cli.__file__).parent
+ROOT = Path(__file__).parents[1]
+NOT_BUILT = ("adapt", "tune", "perplexity", "study", "bench", "serve", "data", "convert", "merge", "doctor")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    save_tiny(directory)
+    return directory
+
+
+@pytest.fixture
+def audio(tmp_path):
+    def write(name: str, seconds: float = 0.6, seed: int = 0) -> Path:
+        sf.write(tmp_path / name, tiny_waveform(seconds, seed), SAMPLE_RATE)
+        return tmp_path / name
+
+    return write
+
+
+Audio = Callable[..., Path]
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def one_line(result, status: int = cli.WRONG_CALL) -> str:
+    """The only line on standard error of a call that did nothing."""
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("kikitori: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_prints_path_tab_text(model, audio):
+    files = [audio("a.wav", 0.6), audio("b.flac", 1.0, seed=1), audio("a.wav", 0.6)]
+    result = call("transcribe", *files, "--model", model)
+    assert result.exit_code == 0
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [Path(row[0]) for row in rows] == files  # a file given twice is done twice
+    loaded = recognizer.load(model)
+    assert [row[1] for row in rows] == [loaded.transcribe(file).text for file in files]
+    assert rows[0][1] != rows[1][1]
+
+
+def test_bad_files_are_named_and_the_others_done(model, audio, tmp_path):
+    good = audio("good.wav")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is not audio\n")
+    (tmp_path / "cut.wav").write_bytes(good.read_bytes()[:8000])
+    (tmp_path / "folder.wav").mkdir()
+    sf.write(tmp_path / "nan.wav", np.full(8000, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    names = ["missing", "empty", "text", "cut", "folder", "nan"]
+    bad = [tmp_path / f"{name}.wav" for name in names]
+    result = call("transcribe", *bad[:3], good, *bad[3:], good, "--model", model, "--batch-size", "2")
+    assert result.exit_code == cli.SOME_FAILED
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [str(good)] * 2
+    lines = result.stderr.splitlines()
+    for path, line in zip(bad, lines, strict=True):
+        assert line.startswith(f"kikitori: {path}: ")
+
+
+def test_all_files_bad(model, tmp_path):
+    result = call("transcribe", tmp_path / "missing.wav", "--model", model)
+    assert "no such file" in one_line(result, cli.SOME_FAILED)
+
+
+def test_doubtful_transcripts_are_flagged(model, audio):
+    long = audio("long.wav", 2.5)
+    result = call("transcribe", long, "--model", model, "decoding.max_labels=1")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{long}\t")
+    assert f"{long}: length limit" in result.stderr
+    assert f"{long}: longer than training" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("formats", "suffixes"),
+    [
+        ([], {".txt"}),
+        (["-f", "json"], {".json"}),
+        (["-f", "txt", "-f", "jsonl"], {".txt", ".jsonl"}),
+        (["-f", "all"], {".txt", ".json", ".jsonl"}),
+    ],
+)
+def test_writes_files(model, audio, tmp_path, formats, suffixes):
+    out = tmp_path / "new" / "out"
+    result = call("transcribe", audio("talk.wav"), "--model", model, "-o", out, *formats)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert {path.suffix for path in out.iterdir()} == suffixes
+    assert {path.stem for path in out.iterdir()} == {"talk"}
+
+
+def test_json_file_names_audio_and_language(model, audio, tmp_path):
+    talk = audio("talk.wav")
+    assert call("transcribe", talk, talk, "--model", model, "-o", tmp_path, "-f", "json").exit_code == 0
+    first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("talk", "talk-2"))
+    assert first == second
+    assert (first["audio_filepath"], first["language"], first["duration"]) == (str(talk), "en", 0.6)
+
+
+@pytest.mark.parametrize("command", ["transcribe", "evaluate"])
+def test_folder_that_cannot_be_written(model, audio, command):
+    talk = audio("talk.wav")
+    folder = talk / "below"  # a file is no folder, not even for root
+    if command == "transcribe":
+        result = call(command, talk, "--model", model, "-o", folder)
+    else:
+        manifest = talk.with_name("manifest.jsonl")
+        manifest.write_text(json.dumps({"audio_filepath": talk.name, "duration": 0.6, "text": "a"}))
+        result = call(command, "--data", manifest, "--model", model, "-o", folder)
+    assert f"{folder}: cannot be made" in one_line(result)
+
+
+def test_a_transcript_that_cannot_be_written_costs_only_itself(model, audio, tmp_path):
+    (tmp_path / "out" / "first.txt" / "in the way").mkdir(parents=True)
+    files = audio("first.wav"), audio("second.wav")
+    result = call("transcribe", *files, "--model", model, "-o", tmp_path / "out")
+    assert "first.txt: cannot be written" in one_line(result, cli.SOME_FAILED)
+    assert (tmp_path / "out" / "second.txt").is_file()
+
+
+def test_overrides_and_files_that_look_like_them(model, audio, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    audio("talk.wav")
+    audio("decoding.max_labels=1.wav")
+    full, short = (
+        call("transcribe", "talk.wav", "--model", model, *extra) for extra in ([], ["decoding.max_labels=1"])
+    )
+    assert len(short.stdout) < len(full.stdout)
+    both = call("transcribe", "decoding.max_labels=1.wav", "--model", model)
+    assert both.exit_code == 0
+    assert both.stdout.split("\t")[1] == full.stdout.split("\t")[1]
+    assert "known keys" in one_line(call("transcribe", "talk.wav", "--model", model, "decoding.beams=2"))
+    assert "no such option" in one_line(call("transcribe", "talk.wav", "--model", model, "other.key=2"))
+    assert "max_labels" in one_line(call("transcribe", "talk.wav", "--model", model, "decoding.max_labels=0"))
+    assert "no audio file" in one_line(call("transcribe", "decoding.max_labels=1", "--model", model))
+
+
+def test_decoding_by_name_and_by_file(model, audio, tmp_path):
+    talk = audio("talk.wav")
+    (tmp_path / "search.yaml").write_text("search: ctc_greedy\n")
+    by_name = call("transcribe", talk, "--model", model, "--decoding", "ctc_greedy")
+    by_file = call("transcribe", talk, "--model", model, "--decoding", tmp_path / "search.yaml")
+    assert by_name.exit_code == by_file.exit_code == 0
+    assert by_name.stdout == by_file.stdout != call("transcribe", talk, "--model", model).stdout
+
+
+def test_model_folder_says_how_to_decode(audio, tmp_path):
+    save_tiny(tmp_path / "model")
+    (tmp_path / "model" / "decoding.yaml").write_text("search: ctc_greedy\n")
+    talk = audio("talk.wav")
+    by_folder = call("transcribe", talk, "--model", tmp_path / "model")
+    by_name = call("transcribe", talk, "--model", tmp_path / "model", "--decoding", "ctc_greedy")
+    assert by_folder.stdout == by_name.stdout
+    assert by_folder.exit_code == 0
+
+
+def test_acoustic_model(audio, tmp_path):
+    save_tiny(tmp_path / "model", tiny_acoustic_model())
+    talk = audio("talk.wav")
+    assert call("transcribe", talk, "--model", tmp_path / "model").exit_code == 0
+    assert "no LLM" in one_line(call("transcribe", talk, "--model", tmp_path / "model", "--decoding", "greedy"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bogus"],
+        ["transcribe"],
+        ["transcribe", "a.wav", "--bogus"],
+        ["transcribe", "a.wav", "--batch-size", "0"],
+        ["transcribe", "a.wav", "--device", "tpu"],
+        ["transcribe", "a.wav", "--dtype", "int8"],
+        ["transcribe", "a.wav", "-o", "out", "-f", "docx"],
+        ["train"],
+        *([command] for command in NOT_BUILT),
+    ],
+)
+def test_usage_errors_are_a_line_and_the_usage(arguments):
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (cli.WRONG_CALL, "")
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert lines[0].startswith("Usage: ")
+    assert lines[-1].startswith("Error: ")
+    assert len(lines) == 3  # the usage, where there is help, the error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "a.wav", "-f", "txt"], "-o"),
+        (["transcribe", "a.wav", "--decoding", "viterbi"], "viterbi"),
+        (["transcribe", "a.wav", "--decoding", "missing.yaml"], "missing.yaml: no such file"),
+        (["transcribe", "a.wav", "--model", "./missing"], "./missing: no such model folder"),
+        (["transcribe", "a.wav", "--model", "some/hub-id"], "some/hub-id: config.json cannot be fetched"),
+        (["train", "missing.yaml", "-o", "run"], "missing.yaml"),
+        (["train", "recipe.yaml", "word"], "word: not an override"),
+        (["train", "recipe.yaml"], "-o: no run folder"),
+    ],
+)
+def test_wrong_calls(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in one_line(call(*arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _drop(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def _other_type(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+def _no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("damage", [_drop, _cut, _no_json, _other_type, _no_tokenizer])
+def test_damaged_model_folders(damage, audio, tmp_path):
+    save_tiny(tmp_path / "model")
+    damage(tmp_path / "model")
+    assert str(tmp_path / "model") in one_line(call("transcribe", audio("a.wav"), "--model", tmp_path / "model"))
+
+
+def test_bundled_model_missing(audio, tmp_path, monkeypatch):
+    monkeypatch.setattr(recognizer, "BUNDLED", tmp_path / "mini-en")
+    assert "mini-en" in one_line(call("transcribe", audio("a.wav")))
+
+
+def test_unexpected_os_error_is_one_line(model, audio, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr(cli, "_load", fail)
+    assert one_line(call("transcribe", audio("a.wav"))) == "kikitori: /somewhere: No space left on device\n"
+
+
+def test_interrupt_is_one_line(audio, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load", interrupt)
+    assert one_line(call("transcribe", audio("a.wav")), cli.INTERRUPTED) == "kikitori: interrupted\n"
+
+
+def test_bugs_are_one_line(audio, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", str(audio("a.wav"))])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == cli.SOME_FAILED
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "unexpected ZeroDivisionError at test_cli.py:" in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_version_and_help():
+    assert call("--version").stdout.startswith("kikitori ")
+    help_text = call("--help").stdout
+    assert all(command in help_text for command in ("transcribe", "evaluate", "train"))
+    for command in ("transcribe", "evaluate", "train"):
+        assert call(command, "--help").exit_code == 0
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from kikitori.cli import app; app(['--help'], standalone_mode=False);"
+        "print({'torch', 'transformers', 'pydantic', 'numpy', 'omegaconf'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file names are text there")
+def test_streams_of_the_real_command(model, audio, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.wav"  # latin-1, which is not UTF-8
+    Path(os.fsdecode(name)).write_bytes(audio("talk.wav").read_bytes())
+    missing = tmp_path / "missing.wav"
+    command = [sys.executable, "-m", "kikitori", "transcribe", name, missing, "--model", model]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == cli.SOME_FAILED
+    assert done.stdout.startswith(name + b"\t")
+    assert done.stdout.count(b"\n") == 1
+    assert done.stderr == f"kikitori: {missing}: no such file; check the path\n".encode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_reader_that_has_seen_enough(model, audio):
+    talk = audio("talk.wav")
+    command = [sys.executable, "-m", "kikitori", "transcribe", *[talk] * 4, "--model", model, "--batch-size", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == cli.SOME_FAILED
+
+
+def test_package_carries_samples():
+    rows = [json.loads(line) for line in (PACKAGE / "samples" / "manifest.jsonl").read_text().splitlines()]
+    assert 6 <= len(rows) <= 10
+    for row in rows:
+        assert row["split"] == "test"
+        info = sf.info(PACKAGE / "samples" / row["audio_filepath"])
+        assert info.frames / info.samplerate == pytest.approx(row["duration"], abs=0.02)
+    attribution = (PACKAGE / "samples" / "ATTRIBUTION.md").read_text()
+    assert "CC BY" in attribution or "Creative Commons Attribution" in attribution
+
+
+@pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs a checkout")
+def test_wheel_leaves_nothing_out():
+    import tomllib
+
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert build["targets"] == {"wheel": {"packages": ["src/kikitori"]}}  # no exclude
+    # hatchling also leaves out what git ignores
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert not {pattern for pattern in ignored if pattern.strip("/*.") in ("models", "samples", "safetensors", "opus")}
