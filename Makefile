@@ -4,9 +4,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# constraints.txt pins torch. Where it comes from is pip's own configuration: on Linux, PyPI has the CUDA build, and
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the much smaller CPU build.
-PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -q -c constraints.txt
+# constraints.txt pins torch; whether pip takes its CPU or its CUDA build is a matter of pip's own configuration.
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: setup demo test test-slow check format clean

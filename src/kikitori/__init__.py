@@ -49,3 +49,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_HEAVY[name]), name)
     raise AttributeError(f"module 'kikitori' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -219,10 +219,11 @@ def main() -> None:
 def _load(
     model: str | None, decoding: str | None, overrides: Sequence[str], device: Device, dtype: Precision
 ) -> "tuple[Recognizer, Decoding]":
-    from kikitori.decoding.options import load_decoding, with_overrides
+    from kikitori.decoding.options import Decoding, load_decoding, with_overrides
     from kikitori.recognizer import load
 
     # A wrong option should not cost the loading of a model.
+    with_overrides(Decoding(), overrides)
     chosen = None if decoding is None else load_decoding(decoding, overrides)
     recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen)
     return recognizer, chosen or with_overrides(recognizer.decoding, overrides)

@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import kikitori
-from kikitori.audio import SAMPLE_RATE, read_audio
+from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import Waveform
+from kikitori.data.speech import read_utterance
 from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError
 from kikitori.recognizer import LENGTH_LIMIT_FLAG, Recognizer
@@ -74,8 +75,7 @@ def _evaluate_batch(recognizer: Recognizer, utterances: Sequence[Utterance], dec
     errors: list[str | None] = []
     for utterance in utterances:
         try:
-            duration = utterance.duration if utterance.offset > 0 else None
-            waveforms.append(read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration))
+            waveforms.append(read_utterance(utterance))
             errors.append(None)
         except AudioError as error:
             waveforms.append(np.zeros(0, dtype=np.float32))

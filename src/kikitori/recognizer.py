@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kikitori.audio import SAMPLE_RATE, read_audio
+from kikitori.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.limits import max_labels
 from kikitori.decoding.options import Decoding, load_decoding
-from kikitori.errors import KikitoriError, ModelError
+from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
+from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.model.speech_llm import SpeechLLM
@@ -124,6 +125,8 @@ class Recognizer:
         decoding: Decoding | str | None = None,
     ) -> Iterator[Transcript | KikitoriError]:
         """As `transcribe_many`, but gives the error of a recording in its place and goes on."""
+        if batch_size < 1:
+            raise ConfigError(f"{batch_size} is no batch size", where="batch_size", remedy="use 1 or more")
         remaining = iter(audio)
         while chunk := list(islice(remaining, batch_size)):
             yield from self._transcribe_chunk(chunk, decoding)
@@ -147,7 +150,7 @@ class Recognizer:
         waveforms: dict[int, Waveform] = {}
         for place, audio in enumerate(chunk):
             try:
-                waveforms[place] = _waveform(audio)
+                waveforms[place] = self._waveform(audio)
             except KikitoriError as error:
                 results[place] = error
         hypotheses = self.recognize(list(waveforms.values()), decoding)
@@ -155,9 +158,24 @@ class Recognizer:
             results[place] = self._transcript(hypothesis, len(waveform) / SAMPLE_RATE)
         return [results[place] for place in range(len(chunk))]
 
+    def _waveform(self, audio: Audio | NDArray[Any]) -> Waveform:
+        waveform = to_mono_16k(audio, SAMPLE_RATE) if isinstance(audio, np.ndarray) else read_audio(audio)
+        limit = self._acoustic.encoder.max_samples
+        if limit is not None and len(waveform) > limit:
+            raise AudioError(
+                f"{len(waveform) / SAMPLE_RATE:.1f} s are more than the model's {limit / SAMPLE_RATE:g} s",
+                where=audio if isinstance(audio, str | Path) else "audio",
+                remedy="split the recording",
+            )
+        return waveform
+
+    @property
+    def _acoustic(self) -> AcousticModel:
+        model = self.loaded.model
+        return model.acoustic if isinstance(model, SpeechLLM) else model
+
     def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[Hypothesis]:
-        model, units = self.loaded.model, self.loaded.units
-        acoustic = model.acoustic if isinstance(model, SpeechLLM) else model
+        model, acoustic, units = self.loaded.model, self._acoustic, self.loaded.units
         inputs, lengths = pad_waveforms(waveforms)
         device = acoustic.device
         features = acoustic.encoder.features(inputs.to(device), lengths.to(device))
@@ -180,8 +198,7 @@ class Recognizer:
         model = self.loaded.model
         if options.search == "greedy" and not isinstance(model, SpeechLLM):
             raise ModelError("an acoustic model has no LLM for 'greedy'", where=self.name, remedy="use ctc_greedy")
-        acoustic = model.acoustic if isinstance(model, SpeechLLM) else model
-        if options.search == "ctc_greedy" and not acoustic.config.ctc_layers:
+        if options.search == "ctc_greedy" and not self._acoustic.config.ctc_layers:
             raise ModelError("the model has no CTC head", where=self.name, remedy="use greedy")
         return options
 
@@ -197,11 +214,3 @@ class Recognizer:
             duration=seconds,
             llm_passes=hypothesis.llm_passes,
         )
-
-
-def _waveform(audio: Audio | NDArray[Any]) -> Waveform:
-    if isinstance(audio, np.ndarray):
-        from kikitori.audio import to_mono_16k
-
-        return to_mono_16k(audio, SAMPLE_RATE)
-    return read_audio(audio)

@@ -4,15 +4,14 @@
 line; since it begins with `audio_filepath, duration, text`, such lines put together are a manifest.
 """
 
-import contextlib
 import json
 import math
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kikitori.errors import ConfigError, DataError
+from kikitori.errors import ConfigError
+from kikitori.files import write_text
 from kikitori.types import Segment, Transcript, Word
 
 FORMATS: tuple[str, ...] = ("txt", "json", "jsonl")
@@ -73,7 +72,7 @@ def write_transcript(
     paths = []
     for fmt, content in contents.items():
         path = directory / f"{stem}.{fmt}"
-        _write(path, content)
+        write_text(path, content)
         paths.append(path)
     return paths
 
@@ -135,17 +134,3 @@ def _word(word: Word) -> dict[str, Any]:
 def _number(value: float) -> float | None:
     """Rounds to a thousandth for reading; JSON has no infinity and no NaN, so they become None."""
     return round(value, 3) if math.isfinite(value) else None
-
-
-def _write(path: Path, content: str) -> None:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
-        temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", where=path, remedy="choose another folder") from error
-    finally:
-        with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
-            temporary.unlink()

@@ -132,13 +132,7 @@ class SpeechLoader:
     def _read(self, index: int) -> Waveform:
         if index in self._cached:
             return self._cached[index].astype(np.float32) / 32768.0
-        utterance = self.utterances[index]
-        # The whole file is one utterance unless the manifest says where it begins.
-        duration = utterance.duration if utterance.offset > 0 else None
-        waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
-        # The first row of a longer recording; half a second is more than durations are rounded by.
-        if 0 < utterance.duration < len(waveform) / SAMPLE_RATE - 0.5:
-            waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
+        waveform = read_utterance(self.utterances[index])
         if self.cache:
             self._cached[index] = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
             return self._cached[index].astype(np.float32) / 32768.0
@@ -152,6 +146,21 @@ class SpeechLoader:
         if settings.gain_db:
             waveform = change_gain(waveform, generator.uniform(-settings.gain_db, settings.gain_db))
         return waveform
+
+
+def read_utterance(utterance: Utterance) -> Waveform:
+    """The audio of one manifest row.
+
+    Raises:
+        AudioError: The file cannot be read.
+    """
+    # The whole file is one utterance unless the manifest says where it begins.
+    duration = utterance.duration if utterance.offset > 0 else None
+    waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
+    # The first row of a longer recording; half a second is more than durations are rounded by.
+    if 0 < utterance.duration < len(waveform) / SAMPLE_RATE - 0.5:
+        waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
+    return waveform
 
 
 def collate(rows: Sequence[tuple[Utterance, Waveform]], indices: Sequence[int] = ()) -> SpeechBatch:

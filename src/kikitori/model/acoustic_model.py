@@ -1,12 +1,14 @@
 """The CTC acoustic model: a speech encoder with CTC heads, alone or as the first half of a speech LLM."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from kikitori.model.ctc import CTCHead
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class AcousticModelConfig(PreTrainedConfig):
@@ -46,16 +48,15 @@ class AcousticModel(PreTrainedModel):
 
     def __init__(self, config: AcousticModelConfig, *, encoder: SpeechEncoder | None = None) -> None:
         super().__init__(config)
-        self.encoder = SpeechEncoder(config.encoder_config) if encoder is None else encoder
+        self.encoder = SpeechEncoder(config.encoder_config) if encoder is None else adopted(encoder)
         self.ctc_heads = nn.ModuleDict(
             {str(layer): CTCHead(self.encoder.dim, config.num_units) for layer in config.ctc_layers}
         )
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, CTCHead):
-            nn.init.normal_(module.linear.weight, std=0.02)
-            nn.init.zeros_(module.linear.bias)
+    def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
+        # The encoder initialises itself; the heads keep torch's own initialisation.
+        return
 
     def encode(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Frames from `encoder.features`, with the states that the CTC heads read as `intermediate`."""
@@ -81,6 +82,13 @@ def as_config(config: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedCon
     if isinstance(config, dict):
         return AutoConfig.for_model(**config)
     return config
+
+
+def adopted(module: M) -> M:
+    """A part that keeps its weights in `post_init`, which would draw anew whatever transformers did not load itself."""
+    for part in module.modules():
+        part._is_hf_initialized = True  # type: ignore[assignment]
+    return module
 
 
 AutoConfig.register(AcousticModelConfig.model_type, AcousticModelConfig)

@@ -1,6 +1,7 @@
 """LoRA adapters on the LLM, through PEFT (Hu et al. 2021)."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -34,7 +35,8 @@ def attach_lora(
         task_type="CAUSAL_LM",
     )
     try:
-        adapted: Any = get_peft_model(llm, config)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PEFT reads old names of transformers
+            adapted: Any = get_peft_model(llm, config)
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"LoRA finds no layers ({reason})", where="llm.lora", remedy="set llm.lora.targets") from None

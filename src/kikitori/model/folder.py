@@ -5,6 +5,7 @@ A folder holds `config.json`, `model.safetensors` (one file or shards), tokenize
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from kikitori.errors import ModelError
+from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.processor import SpeechProcessor
 from kikitori.model.quiet import quiet_transformers
@@ -62,13 +63,17 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
         ModelError: The folder cannot be written.
     """
     try:
+        directory.mkdir(parents=True, exist_ok=True)  # transformers is silent where a file is in the way
         with quiet_transformers():
             model.save_pretrained(directory)
             SpeechProcessor(units.tokenizer).save_pretrained(directory)
             units.save(directory)
             GenerationConfig(eos_token_id=units.eos_id, **asdict(trained_on)).save_pretrained(directory)
-    except OSError as error:
-        raise ModelError(f"cannot be written ({error.strerror or error})", where=directory) from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"cannot be written ({reason})", where=directory, remedy="check the path and the free space"
+        ) from None
 
 
 def load_model(path_or_id: str | Path) -> LoadedModel:
@@ -81,25 +86,16 @@ def load_model(path_or_id: str | Path) -> LoadedModel:
         ModelError: A file is missing, damaged or unsafe, or the folder holds something else.
     """
     config = _read_json(path_or_id, "config.json")
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in MODEL_CLASSES:
         raise ModelError(
             f"model type '{model_type}' is no recogniser",
             where=path_or_id,
             remedy="give a folder that kikitori train wrote (RUN/model)",
         )
-    _check_weights(path_or_id)
-    with _one_line_errors(path_or_id), quiet_transformers():
-        model_class: Any = MODEL_CLASSES[model_type]
-        model, info = model_class.from_pretrained(
-            str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    wrong = sorted(info["missing_keys"]) or sorted(info["unexpected_keys"])
-    if wrong:
-        raise ModelError(
-            f"the weights do not fit config.json at {wrong[0]}", where=path_or_id, remedy="copy the folder again"
-        )
+    model = _load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
     units = load_units(path_or_id)
+    _check_units(path_or_id, model, units)
     return LoadedModel(model.eval(), units, _read_trained_on(path_or_id))
 
 
@@ -109,12 +105,9 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
     """
-    _read_json(path_or_id, "config.json")
-    _check_weights(path_or_id)
-    with _one_line_errors(path_or_id), quiet_transformers():
-        llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            str(path_or_id), use_safetensors=True, dtype=torch.float32
-        )
+    config = _read_json(path_or_id, "config.json")
+    # Public checkpoints often carry buffers of old releases beside their weights.
+    llm: PreTrainedModel = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
 
 
@@ -124,37 +117,98 @@ def is_recogniser(path_or_id: str | Path) -> bool:
     Raises:
         ModelError: There is no readable config.json.
     """
-    return _read_json(path_or_id, "config.json").get("model_type") in MODEL_CLASSES
+    return str(_read_json(path_or_id, "config.json").get("model_type")) in MODEL_CLASSES
+
+
+def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:
+    """Weights from safetensors in float32, all of them there and finite."""
+    _check_code(path_or_id, config)
+    _check_weights(path_or_id)
+    # The Auto classes would otherwise ask on standard input; ours know no remote code.
+    auto = {"trust_remote_code": False} if model_class is AutoModelForCausalLM else {}
+    with _one_line_errors(path_or_id), quiet_transformers():
+        model, info = model_class.from_pretrained(
+            str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **auto
+        )
+    wrong = sorted(info["missing_keys"]) or ([] if may_hold_more else sorted(info["unexpected_keys"]))
+    if wrong:
+        raise ModelError(
+            f"the weights do not fit config.json at {wrong[0]}", where=path_or_id, remedy="copy the folder again"
+        )
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise ModelError(
+                f"{name} holds values that are not finite",
+                where=path_or_id,
+                remedy="take a checkpoint from before training diverged",
+            )
+    return model
 
 
 @contextmanager
 def _one_line_errors(path_or_id: str | Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+    except KikitoriError as error:
+        remedy = error.remedy or "mend config.json"
+        raise ModelError(error.what, where=error.where or path_or_id, remedy=remedy) from None
+    except Exception as error:  # noqa: BLE001  (what a wrong config.json can raise in transformers has no end)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"cannot be loaded ({reason})", where=path_or_id, remedy="copy the folder again") from None
 
 
 def _read_trained_on(path_or_id: str | Path) -> TrainedOn:
     values = _read_json(path_or_id, "generation_config.json")
-    try:
-        return TrainedOn(
-            labels_per_second=float(values["labels_per_second"]),
-            max_seconds=float(values["max_seconds"]),
-            language=values.get("language"),
-        )
-    except (KeyError, TypeError, ValueError):
+    language = values.get("language")
+    for name in ("labels_per_second", "max_seconds"):
+        value = values.get(name)
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ModelError(
+                f"generation_config.json has no positive number as {name}",
+                where=path_or_id,
+                remedy="copy the folder again",
+            )
+    return TrainedOn(
+        float(values["labels_per_second"]), float(values["max_seconds"]), None if language is None else str(language)
+    )
+
+
+def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units: TokenizerUnits) -> None:
+    acoustic = model.acoustic if isinstance(model, SpeechLLM) else model
+    sizes = {acoustic.config.num_units} if acoustic.config.ctc_layers else set()
+    if isinstance(model, SpeechLLM):
+        # An output matrix may be padded to a round size.
+        sizes.add(min(units.size, int(model.llm.get_input_embeddings().num_embeddings)))
+    if sizes - {units.size}:
         raise ModelError(
-            "generation_config.json lacks labels_per_second or max_seconds",
+            f"the tokenizer has {units.size} labels, the model {min(sizes - {units.size})}",
             where=path_or_id,
-            remedy="copy the folder again",
-        ) from None
+            remedy="copy the tokenizer files that belong to the model",
+        )
+
+
+def _check_code(path_or_id: str | Path, values: object) -> None:
+    """Refuses attention and expert kernels of the hub, which transformers would fetch and run."""
+    if not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
+            raise ModelError(
+                f"config.json asks for code from the hub ({key}: {value})",
+                where=path_or_id,
+                remedy="remove the entry",
+            )
+        _check_code(path_or_id, value)
 
 
 def _check_weights(path_or_id: str | Path) -> None:
     folder = Path(path_or_id)
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+    if not folder.is_dir():
+        return
+    if (folder / "adapter_config.json").is_file():
+        # transformers would load the base model that it names, from wherever that is.
+        raise ModelError("the folder holds a LoRA adapter", where=path_or_id, remedy="give the folder of a whole model")
+    if any(folder.glob("*.safetensors")):
         return
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickled:
@@ -176,16 +230,20 @@ def _read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
         try:
             file = Path(str(cached_file(str(path_or_id), name)))
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{name} cannot be fetched ({reason})", where=path_or_id) from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"{name} cannot be fetched ({reason})", where=path_or_id, remedy="check the path or the hub id"
+            ) from None
     if not file.is_file():
         raise ModelError(f"{name} is missing", where=path_or_id, remedy="copy the folder again")
     if file.stat().st_size > MAX_JSON_BYTES:
-        raise ModelError(f"{name} is larger than {MAX_JSON_BYTES >> 20} MB", where=path_or_id)
+        raise ModelError(
+            f"{name} is larger than {MAX_JSON_BYTES >> 20} MB", where=path_or_id, remedy="copy the folder again"
+        )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{name} is not JSON ({error})", where=path_or_id, remedy="copy the folder again") from None
     if not isinstance(values, dict):
-        raise ModelError(f"{name} is not a JSON object", where=path_or_id)
+        raise ModelError(f"{name} is not a JSON object", where=path_or_id, remedy="copy the folder again")
     return values

@@ -12,6 +12,7 @@ from kikitori.audio import to_mono_16k
 from kikitori.data.speech import pad_waveforms
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.speech_llm import SpeechLLMConfig
+from kikitori.text.units import TokenizerUnits
 
 
 class SpeechProcessor(ProcessorMixin):
@@ -51,7 +52,8 @@ class SpeechProcessor(ProcessorMixin):
         data: dict[str, Any] = {"waveforms": waveforms, "lengths": lengths}
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
-            data["labels"] = [self.tokenizer.encode(item, add_special_tokens=False) for item in texts]
+            units = TokenizerUnits(self.tokenizer)
+            data["labels"] = [units.encode(item) for item in texts]
         return BatchFeature(data)
 
     def decode(self, labels: Sequence[int] | torch.Tensor, **kwargs: Any) -> str:  # noqa: ARG002

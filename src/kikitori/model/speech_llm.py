@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, as_config
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, adopted, as_config
 from kikitori.model.assemble import AssembledInput, assemble
 from kikitori.model.bridge import build_bridge
 from kikitori.model.encoder import EncoderOutput
@@ -81,8 +81,13 @@ class SpeechLLM(PreTrainedModel):
         llm: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(config)
-        self.acoustic = AcousticModel(config.acoustic_config) if acoustic is None else acoustic
-        self.llm: Any = AutoModelForCausalLM.from_config(config.llm_config) if llm is None else llm
+        self.acoustic = AcousticModel(config.acoustic_config) if acoustic is None else adopted(acoustic)
+        # Without remote code, lest transformers ask on standard input whether to run it.
+        self.llm: Any = (
+            AutoModelForCausalLM.from_config(config.llm_config, trust_remote_code=False)
+            if llm is None
+            else adopted(llm)
+        )
         check_llm(self.llm)
         embeddings: Any = self.llm.get_input_embeddings()
         self.bridge = build_bridge(

@@ -4,17 +4,15 @@ Rows without a reference text are written but not scored; a row that failed is a
 The total sums the counts of all sets, so each word weighs the same.
 """
 
-import contextlib
 import json
 import math
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kikitori.errors import DataError
+from kikitori.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
 from kikitori.text.normalize import default_normalizer, normalize
@@ -102,7 +100,7 @@ def write_report(
         "report.json": _json(report, indent=2) + "\n",
     }
     for name, content in contents.items():
-        _write(directory / name, content)
+        write_text(directory / name, content)
     return [directory / name for name in contents]
 
 
@@ -234,17 +232,3 @@ def _finite(value: object) -> object:
         case list() | tuple():
             return [_finite(member) for member in value]
     return value
-
-
-def _write(path: Path, content: str) -> None:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
-        temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", where=path, remedy="choose another folder") from error
-    finally:
-        with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
-            temporary.unlink()

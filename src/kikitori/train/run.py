@@ -1,13 +1,19 @@
 """`kikitori train`: one recipe, one run folder.
 
-The folder holds `recipe.yaml` (as it was run), `log.txt`, `metrics.jsonl`, `checkpoints/`, `curves.png` and, at the
-end, `model/`, which `kikitori.load` reads.
+The folder holds `recipe.yaml` (as it was run), `environment.json`, `log.txt`, `metrics.jsonl`, `checkpoints/` and, at
+the end, `curves.png` and `model/`, which `kikitori.load` reads.
 """
 
 import dataclasses
+import json
 import os
+import platform
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -15,8 +21,12 @@ from torch import nn
 
 from kikitori.errors import TrainingError
 from kikitori.train.build import Log, build_task
+from kikitori.train.checkpoint import list_checkpoints
+from kikitori.train.curves import draw_curves
 from kikitori.train.recipe import Recipe, load_recipe
 from kikitori.train.trainer import Moment, Trainer
+
+PACKAGES = ("kikitori", "torch", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy", "soxr")
 
 
 def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] = (), resume: bool = False) -> None:
@@ -29,10 +39,14 @@ def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not resume and directory.exists() and any(directory.iterdir()):
         raise TrainingError("the run folder is not empty", where=directory, remedy="use --resume or another folder")
+    if first and resume and not list_checkpoints(directory / "checkpoints"):
+        raise TrainingError("there is no checkpoint to resume from", where=directory, remedy="start in a new folder")
     directory.mkdir(parents=True, exist_ok=True)
     log: Log = RunLog(directory / "log.txt") if first else _silent
     if first:
         _save_recipe(recipe, directory / "recipe.yaml")
+        (directory / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
+    torch.manual_seed(recipe.seed)  # of the initial weights
     task = build_task(recipe, log)
     trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log)
     for line in describe(task.module):
@@ -40,6 +54,8 @@ def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] 
     if resume:
         trainer.resume()
     trainer.fit()
+    if first and draw_curves(directory / "metrics.jsonl", directory / "curves.png"):
+        log(f"curves drawn in {directory / 'curves.png'}")
 
 
 def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
@@ -50,6 +66,7 @@ def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]
     """
     recipe = load_recipe(recipe_path, tuple(overrides))
     lines: list[str] = []
+    torch.manual_seed(recipe.seed)
     task = build_task(recipe, lines.append)
     lines += describe(task.module)
     batches = task.batches(0)
@@ -76,6 +93,37 @@ def describe(module: nn.Module) -> list[str]:
     return lines
 
 
+def environment() -> dict[str, object]:
+    """Where a run takes place: versions, machine, the commit of the current folder, and how it was called."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "git": _git_commit(),
+        "argv": sys.argv,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the current folder, with `-dirty` behind it if tracked files differ; None outside of git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
 def _silent(_: str) -> None:
     """The log of every process but the first."""
 
@@ -88,8 +136,6 @@ class RunLog:
 
     def __call__(self, line: str) -> None:
         """Logs one line."""
-        import sys
-
         sys.stderr.write(line + "\n")
         with self.path.open("a", encoding="utf-8") as out:
             out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")

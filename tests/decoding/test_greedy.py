@@ -1,0 +1,126 @@
+import random
+
+import pytest
+import torch
+
+from kikitori.data.speech import pad_waveforms
+from kikitori.decoding.greedy import GreedyResult, greedy
+from tests.tiny import LLMS, tiny_llm, tiny_speech_llm, tiny_waveforms
+
+WAVEFORMS = tiny_waveforms(24)
+LIMITS = [20 + index % 7 for index in range(24)]
+PAIRS = [(encoder, llm) for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
+
+
+def naive(model, waveform, limit):
+    """One utterance alone, and the whole sequence through the model anew for every label."""
+    features = model.acoustic.encoder.features(*pad_waveforms([waveform]))
+    prefix = model.prefix(model.acoustic.encode(*features)).embeds
+    result = GreedyResult()
+    while True:
+        labels = torch.tensor([result.labels], dtype=torch.long)
+        embeds = torch.cat([prefix, model.llm.get_input_embeddings()(labels)], dim=1)
+        scores = model.llm(inputs_embeds=embeds, use_cache=False).logits[0, -1].log_softmax(-1)
+        label = int(scores.argmax())
+        if label == model.config.eos_id:
+            result.score += float(scores[label])
+            result.complete = True
+            return result
+        if len(result.labels) == limit:
+            return result
+        result.labels.append(label)
+        result.score += float(scores[label])
+        result.llm_passes += 1
+
+
+def decode(model, waveforms, limits):
+    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
+    prefix = model.prefix(encoded)
+    return greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
+
+
+def same(got, expected):
+    assert [(r.labels, r.complete, r.llm_passes) for r in got] == [
+        (r.labels, r.complete, r.llm_passes) for r in expected
+    ]
+    assert [r.score for r in got] == pytest.approx([r.score for r in expected], abs=1e-3, rel=1e-4)
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def decoded(request):
+    """A model and what the naive loop writes with it."""
+    model = tiny_speech_llm(*request.param)
+    with torch.inference_mode():
+        return model, [naive(model, *row) for row in zip(WAVEFORMS, LIMITS, strict=True)]
+
+
+def test_the_examples_are_worth_testing_with(decoded):
+    _, expected = decoded
+    assert len({tuple(result.labels) for result in expected}) > 12
+    assert len({len(result.labels) for result in expected}) > 5
+    assert 3 <= sum(result.complete for result in expected) < 24
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 16, 24])
+@torch.inference_mode()
+def test_any_batch_equals_the_naive_loop(decoded, batch_size):
+    model, expected = decoded
+    got = []
+    for start in range(0, 24, batch_size):
+        rows = slice(start, start + batch_size)
+        got += decode(model, WAVEFORMS[rows], LIMITS[rows])
+    same(got, expected)
+
+
+@torch.inference_mode()
+def test_any_order_equals_the_naive_loop(decoded):
+    model, expected = decoded
+    order = random.Random(5).sample(range(24), 24)  # noqa: S311
+    for start in range(0, 24, 8):
+        rows = order[start : start + 8]
+        got = decode(model, [WAVEFORMS[row] for row in rows], [LIMITS[row] for row in rows])
+        same(got, [expected[row] for row in rows])
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+@torch.inference_mode()
+def test_short_limits(decoded, limit):
+    model, expected = decoded
+    got = decode(model, WAVEFORMS, [limit] * 24)
+    for result, full in zip(got, expected, strict=True):
+        assert result.labels == full.labels[:limit]
+        assert result.complete == (full.complete and len(full.labels) <= limit)
+        assert result.llm_passes == len(result.labels)
+        if not result.labels and not result.complete:
+            assert result.score == 0.0
+
+
+@torch.inference_mode()
+def test_each_row_has_its_own_limit(decoded):
+    model, expected = decoded
+    limits = [row % 4 for row in range(24)]
+    got = decode(model, WAVEFORMS, limits)
+    assert [r.labels for r in got] == [r.labels[:limit] for r, limit in zip(expected, limits, strict=True)]
+
+
+@pytest.mark.parametrize("llm", LLMS)
+@torch.inference_mode()
+def test_score_is_the_log_probability_of_labels_and_eos(llm):
+    model = tiny_speech_llm("wav2vec2", llm)
+    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
+    prefix = model.prefix(encoded)
+    results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=2, max_labels=[12] * 24)
+    logits, next_labels = model.label_logits(encoded, [result.labels for result in results])
+    scores = logits.log_softmax(-1).gather(1, next_labels[:, None])[:, 0].split([len(r.labels) + 1 for r in results])
+    for result, row in zip(results, scores, strict=True):
+        expected = row.sum() if result.complete else row[:-1].sum()
+        assert result.score == pytest.approx(float(expected), abs=1e-3, rel=1e-4)
+    assert {result.complete for result in results} == {True, False}
+
+
+def test_no_gradients_are_kept():
+    llm = tiny_llm()
+    embeds = torch.randn(2, 3, 32, requires_grad=True)
+    results = greedy(llm, embeds, torch.tensor([3, 1]), eos_id=2, max_labels=[3, 3])
+    assert [len(result.labels) <= 3 for result in results] == [True, True]
+    assert embeds.grad is None

@@ -1,0 +1,173 @@
+import copy
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from kikitori.data.speech import pad_waveforms
+from kikitori.model import SpeechLLM, SpeechLLMConfig
+from kikitori.model.adapters import attach_lora
+from kikitori.model.quiet import quiet_transformers
+from kikitori.text.prompt import PRESETS, compile_prompt
+from tests.tiny import (
+    ENCODERS,
+    LLMS,
+    tiny_acoustic_model,
+    tiny_llm,
+    tiny_speech_llm,
+    tiny_units,
+    tiny_waveforms,
+)
+
+VARIANTS = [
+    *((encoder, "gpt_neox", "stack") for encoder in ENCODERS),
+    ("hubert", "qwen2", "stack"),
+    ("hubert", "llama", "stack"),
+    ("hubert", "gpt_neox", "conv"),
+    ("hubert", "gpt_neox", "identity"),
+]
+WAVEFORMS = tiny_waveforms(3, seconds=(0.4, 1.2))
+LABELS = [[5, 6, 7, 8], [], [9, 3, 9]]
+UNITS = tiny_units()
+
+
+def encode(model, waveforms):
+    return model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
+
+
+def by_hand(model, waveform, labels, before, after):
+    """Logits of the loss positions of one row, wired without any of our own layout code."""
+    encoded = encode(model, [waveform])
+    speech, _ = model.bridge(encoded.frames, encoded.lengths)
+    table = model.llm.get_input_embeddings().weight
+    rows = [table[before], speech[0], table[after], table[labels]]
+    logits = model.llm(inputs_embeds=torch.cat([row for row in rows if len(row)])[None], use_cache=False).logits[0]
+    return logits[-len(labels) - 1 :]
+
+
+@pytest.mark.parametrize(("encoder", "llm", "bridge"), VARIANTS)
+def test_saved_and_loaded_is_bit_identical(encoder, llm, bridge, tmp_path):
+    model = tiny_speech_llm(encoder, llm, bridge)
+    model.save_pretrained(tmp_path)
+    with quiet_transformers():
+        loaded = [SpeechLLM.from_pretrained(tmp_path).eval(), AutoModel.from_pretrained(tmp_path).eval()]
+    assert type(AutoConfig.from_pretrained(tmp_path)) is SpeechLLMConfig
+    expected, batch = model.state_dict(), pad_waveforms(WAVEFORMS)
+    for other in loaded:
+        assert type(other) is SpeechLLM
+        assert other.state_dict().keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+        table, output = other.llm.get_input_embeddings().weight, other.llm.get_output_embeddings().weight
+        assert (table is output) == (llm == "qwen2")
+        with torch.no_grad():
+            assert torch.equal(model(*batch, LABELS)[0], other(*batch, LABELS)[0])
+
+
+def test_float16_weights_load_as_float32(tmp_path):
+    model = tiny_speech_llm(llm="qwen2")
+    copy.deepcopy(model).half().save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"
+    with quiet_transformers():
+        loaded = SpeechLLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    expected = model.state_dict()
+    for name, value in loaded.state_dict().items():
+        if value.is_floating_point():
+            assert value.dtype == torch.float32, name
+            assert torch.equal(value, expected[name].half().float()), name
+
+
+@pytest.mark.parametrize(("encoder", "llm", "bridge"), VARIANTS)
+def test_label_logits_equal_the_wiring_by_hand(encoder, llm, bridge):
+    model = tiny_speech_llm(encoder, llm, bridge)
+    with torch.no_grad():
+        logits, next_labels = model(*pad_waveforms(WAVEFORMS), LABELS)
+        expected = [by_hand(model, w, row, [], [1]) for w, row in zip(WAVEFORMS, LABELS, strict=True)]
+    assert next_labels.tolist() == [label for row in LABELS for label in (*row, 2)]
+    torch.testing.assert_close(logits, torch.cat(expected), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("llm", LLMS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_of_both_papers(preset, llm):
+    sep = UNITS.special_id("[SEP]")
+    before, after = {
+        "nue_asr": ([1], [sep]),  # paper A: <s> speech [SEP]
+        "rwth": (UNITS.encode("USER: "), [*UNITS.encode("Transcribe speech to text. ASSISTANT: "), 1]),  # paper B
+        "plain": ([], [1]),
+    }[preset]
+    model = tiny_speech_llm(llm=llm, prompt=preset)
+    with torch.no_grad():
+        logits, _ = model(*pad_waveforms(WAVEFORMS), LABELS)
+        expected = [by_hand(model, w, row, before, after) for w, row in zip(WAVEFORMS, LABELS, strict=True)]
+    torch.testing.assert_close(logits, torch.cat(expected), atol=2e-4, rtol=1e-4)
+    prompt, compiled = model.config.prompt, compile_prompt(PRESETS[preset], UNITS)
+    assert (prompt.before, prompt.after) == (tuple(before), tuple(after))
+    assert prompt.eos == compiled.eos == 2
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_batch_equals_single(llm):
+    model = tiny_speech_llm(llm=llm)
+    waveforms = tiny_waveforms(8)
+    labels = [[3 + (i + j) % 20 for j in range(i % 5)] for i in range(8)]
+    with torch.no_grad():
+        together, _ = model(*pad_waveforms(waveforms), labels)
+        alone = [model(*pad_waveforms([w]), [row])[0] for w, row in zip(waveforms, labels, strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_no_label_sees_the_future(llm):
+    model, (waveforms, lengths) = tiny_speech_llm(llm=llm), pad_waveforms(WAVEFORMS[:1])
+    with torch.no_grad():
+        one, _ = model(waveforms, lengths, [[5, 6, 7, 8]])
+        other, _ = model(waveforms, lengths, [[5, 6, 20, 21]])
+    torch.testing.assert_close(one[:3], other[:3], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(one[3:], other[3:], atol=1e-2)
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_prefix_is_the_input_before_the_labels(llm):
+    model = tiny_speech_llm(llm=llm, prompt="nue_asr")
+    with torch.no_grad():
+        encoded = encode(model, WAVEFORMS)
+        prefix = model.prefix(encoded)
+        logits, _ = model.label_logits(encoded, [[]] * 3)
+        for row, length in enumerate(prefix.lengths.tolist()):
+            alone = model.llm(inputs_embeds=prefix.embeds[row : row + 1, :length], use_cache=False).logits[0, -1]
+            torch.testing.assert_close(logits[row], alone, atol=2e-4, rtol=1e-4)
+    _, speech_lengths = model.speech_prompt(encoded)
+    assert torch.equal(prefix.lengths, speech_lengths + 2)
+
+
+def test_gradients_reach_encoder_bridge_and_llm():
+    model = tiny_speech_llm(prompt="nue_asr").train()
+    logits, next_labels = model(*pad_waveforms(WAVEFORMS), LABELS)
+    torch.nn.functional.cross_entropy(logits, next_labels).backward()
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for part in ("acoustic.encoder.model.feature_extractor", "acoustic.encoder.model.encoder", "bridge", "llm"):
+        assert any(g.abs().sum() > 0 for name, g in grads.items() if name.startswith(part)), part
+    table = model.llm.get_input_embeddings().weight.grad
+    used = {1, UNITS.special_id("[SEP]"), *(label for row in LABELS for label in row)}
+    assert {row for row in range(len(table)) if table[row].abs().sum() > 0} == used
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_adopted_parts_keep_weights_and_attention(llm):
+    acoustic, body = tiny_acoustic_model(), tiny_llm(llm, UNITS.size)
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    heard = {name: value.clone() for name, value in acoustic.state_dict().items()}
+    config = SpeechLLMConfig(acoustic.config, body.config, bridge="stack", prompt_after=[1])
+    model = SpeechLLM(config, acoustic=acoustic, llm=body)
+    assert model.llm.config._attn_implementation == "sdpa"
+    assert model.acoustic.encoder.model.config._attn_implementation == "sdpa"
+    assert all(torch.equal(value, before[name]) for name, value in model.llm.state_dict().items())
+    assert all(torch.equal(value, heard[name]) for name, value in model.acoustic.state_dict().items())
+
+
+def test_adopted_adapters_start_at_zero():
+    body = attach_lora(tiny_llm("llama", UNITS.size), rank=2, alpha=4, dropout=0.0, targets=None)
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    model = SpeechLLM(tiny_speech_llm(llm="llama").config, acoustic=tiny_acoustic_model(), llm=body)
+    assert all(torch.equal(value, before[name]) for name, value in model.llm.state_dict().items())

@@ -1,0 +1,251 @@
+import io
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+import kikitori
+from kikitori.data.speech import pad_waveforms
+from kikitori.decoding.options import Decoding
+from kikitori.errors import AudioError, ConfigError, ModelError
+from kikitori.recognizer import LENGTH_LIMIT_FLAG, LONG_FLAG, load
+from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_speech_llm, tiny_waveform, tiny_waveforms
+
+WAVEFORMS = tiny_waveforms(24)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recogniser") / "tiny"
+    save_tiny(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder):
+    return load(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """WAVEFORMS as float files, which hold them bit for bit."""
+    path = tmp_path_factory.mktemp("audio")
+    for index, waveform in enumerate(WAVEFORMS):
+        sf.write(path / f"{index:02}.wav", waveform, 16000, subtype="FLOAT")
+    return sorted(path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def expected(recognizer):
+    return [recognizer.transcribe(waveform) for waveform in WAVEFORMS]
+
+
+def test_path_string_bytes_and_array_give_the_same(recognizer, files, expected):
+    transcript = expected[3]
+    assert transcript.text
+    assert recognizer.transcribe(files[3]) == transcript
+    assert recognizer.transcribe(str(files[3])) == transcript
+    assert recognizer.transcribe(files[3].read_bytes()) == transcript
+    assert recognizer.transcribe(WAVEFORMS[3][:, None]) == transcript
+
+
+def test_transcript_says_what_was_heard(recognizer, expected):
+    assert len({transcript.text for transcript in expected}) > 12
+    for waveform, transcript in zip(WAVEFORMS, expected, strict=True):
+        assert transcript.duration == len(waveform) / 16000
+        assert transcript.words == ()
+        if transcript.text:
+            (segment,) = transcript.segments
+            assert (segment.start, segment.end) == (0.0, round(transcript.duration, 3))
+            assert segment.text == transcript.text
+        else:
+            assert transcript.segments == ()
+    (hypothesis,) = recognizer.recognize([WAVEFORMS[3]])
+    assert hypothesis.text == recognizer.loaded.units.decode(hypothesis.labels) == expected[3].text
+    assert hypothesis.llm_passes == len(hypothesis.labels) == expected[3].llm_passes
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 8, 100])
+def test_many_keep_their_order_whatever_the_batch(recognizer, files, expected, batch_size):
+    assert list(recognizer.transcribe_many(files, batch_size=batch_size)) == expected
+
+
+@pytest.mark.parametrize("encoder", ["parakeet", "whisper"])
+def test_other_families_keep_their_text_in_any_batch(encoder, tmp_path):
+    save_tiny(tmp_path, tiny_speech_llm(encoder, "qwen2"))
+    recognizer = load(tmp_path, device="cpu")
+    alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
+    assert list(recognizer.transcribe_many(iter(WAVEFORMS), batch_size=9)) == alone
+    assert len({transcript.text for transcript in alone}) > 10
+
+
+def test_input_is_read_as_it_is_needed(recognizer):
+    endless = itertools.cycle(WAVEFORMS)
+    first = list(itertools.islice(recognizer.transcribe_many(endless, batch_size=2), 3))
+    assert len(first) == 3
+
+
+def test_an_unreadable_file_stops_many_but_not_try(recognizer, files, expected, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF nothing")
+    audio = [*files[:3], broken, tmp_path / "missing.wav", np.empty(0, np.float32), *files[3:6]]
+    with pytest.raises(AudioError, match="broken"):
+        list(recognizer.transcribe_many(audio, batch_size=2))
+    results = list(recognizer.try_transcribe_many(audio, batch_size=2))
+    assert results[:3] + results[6:] == expected[:6]
+    assert [type(result) for result in results[3:6]] == [AudioError] * 3
+    assert "missing.wav" in str(results[4])
+    with pytest.raises(AudioError, match="missing"):
+        recognizer.transcribe(tmp_path / "missing.wav")
+    assert list(recognizer.try_transcribe_many([broken, broken], batch_size=2))[1].where == str(broken)
+
+
+def test_those_before_an_unreadable_file_are_given(recognizer, files, expected, tmp_path):
+    given = []
+    with pytest.raises(AudioError):
+        given.extend(recognizer.transcribe_many([*files[:3], tmp_path / "missing.wav"], batch_size=2))
+    assert given == expected[:3]
+
+
+def test_too_long_for_the_encoder_is_an_error_of_that_recording(tmp_path):
+    save_tiny(tmp_path, tiny_speech_llm("whisper"))
+    recognizer = load(tmp_path, device="cpu")
+    long = tmp_path / "long.wav"
+    sf.write(long, tiny_waveform(2.5), 16000)
+    results = list(recognizer.try_transcribe_many([WAVEFORMS[0], long, WAVEFORMS[1]]))
+    assert isinstance(results[1], AudioError)
+    assert "long.wav: 2.5 s are more than the model's 2 s; split" in str(results[1])
+    assert [results[0], results[2]] == [recognizer.transcribe(waveform) for waveform in WAVEFORMS[:2]]
+
+
+@pytest.mark.parametrize("search", ["greedy", "ctc_greedy"])
+def test_next_to_nothing_is_empty_text(recognizer, search):
+    for num_samples in (1, 160, 399):
+        buffer = io.BytesIO()
+        sf.write(buffer, np.full(num_samples, 0.1, np.float32), 16000, format="WAV")
+        transcript = recognizer.transcribe(buffer.getvalue(), decoding=search)
+        assert (transcript.text, transcript.segments, transcript.flags) == ("", (), ())
+        assert transcript.duration == num_samples / 16000
+        assert transcript.llm_passes == 0
+    for num_samples in (400, 401, 720):
+        recognizer.transcribe(tiny_waveform(num_samples / 16000), decoding=search)
+
+
+def test_next_to_nothing_does_not_disturb_its_batch(recognizer, expected):
+    audio = [WAVEFORMS[0], np.zeros(1, np.float32), WAVEFORMS[1], np.zeros(160, np.float32)]
+    results = list(recognizer.transcribe_many(audio))
+    assert [results[0], results[2]] == expected[:2]
+    assert [results[1].text, results[3].text] == ["", ""]
+
+
+def test_silence_does_not_crash(recognizer):
+    assert isinstance(recognizer.transcribe(np.zeros(16000, np.float32)).text, str)
+
+
+def test_ctc_greedy_reads_the_ctc_head(recognizer, expected):
+    results = list(recognizer.transcribe_many(WAVEFORMS, decoding="ctc_greedy"))
+    assert [result.text for result in results] != [result.text for result in expected]
+    assert {result.llm_passes for result in results} == {0}
+    assert all(LENGTH_LIMIT_FLAG not in result.flags for result in results)
+    assert results == list(recognizer.transcribe_many(WAVEFORMS, decoding=Decoding("ctc_greedy"), batch_size=1))
+    with torch.no_grad():
+        log_probs, lengths = recognizer.loaded.model.acoustic(*pad_waveforms(WAVEFORMS[:1]))
+    path = [label for label, _ in itertools.groupby(log_probs[0, : lengths[0]].argmax(-1).tolist())]
+    blank = log_probs.shape[2] - 1
+    assert results[0].text == recognizer.loaded.units.decode([label for label in path if label != blank])
+
+
+def test_acoustic_model_alone(tmp_path):
+    save_tiny(tmp_path, tiny_acoustic_model())
+    recognizer = load(tmp_path, device="cpu")
+    assert recognizer.decoding == Decoding("ctc_greedy")
+    assert recognizer.transcribe(WAVEFORMS[0]).text
+    with pytest.raises(ModelError, match="has no LLM for 'greedy'; use ctc_greedy"):
+        recognizer.transcribe(WAVEFORMS[0], decoding="greedy")
+
+
+def test_without_ctc_head(tmp_path):
+    save_tiny(tmp_path, tiny_speech_llm(ctc_layers=()))
+    recognizer = load(tmp_path, device="cpu")
+    assert recognizer.transcribe(WAVEFORMS[0]).duration
+    with pytest.raises(ModelError, match="no CTC head; use greedy"):
+        recognizer.transcribe(WAVEFORMS[0], decoding="ctc_greedy")
+
+
+def test_flags(recognizer, expected):
+    limited = [transcript for transcript in expected if LENGTH_LIMIT_FLAG in transcript.flags]
+    assert 0 < len(limited) < len(expected)
+    assert all(t.llm_passes >= 20 for t in limited)
+    for transcript in recognizer.transcribe_many(WAVEFORMS, decoding=Decoding(max_labels=1)):
+        assert transcript.llm_passes <= 1
+    assert LONG_FLAG not in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds)).flags
+    assert LONG_FLAG in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds * 1.06)).flags
+
+
+def test_the_limit_follows_the_duration_and_the_training_data(recognizer, expected):
+    trained_on = replace(recognizer.loaded.trained_on, labels_per_second=100.0)
+    longer = replace(recognizer, loaded=replace(recognizer.loaded, trained_on=trained_on))
+    for waveform, before in zip(WAVEFORMS, expected, strict=True):
+        after = longer.transcribe(waveform)
+        if before.flags:
+            assert before.llm_passes == -(-12 * len(waveform) // 16000) + 20
+            assert after.llm_passes > before.llm_passes
+        else:
+            assert after == before
+
+
+def test_bfloat16_runs(folder):
+    recognizer = load(folder, device="cpu", dtype="bfloat16")
+    for search in ("greedy", "ctc_greedy"):
+        results = list(recognizer.transcribe_many(WAVEFORMS[:6], decoding=search))
+        assert any(result.text for result in results)
+
+
+def test_decoding_of_the_folder_and_of_the_call(folder, tmp_path):
+    save_tiny(tmp_path)
+    (tmp_path / "decoding.yaml").write_text("search: ctc_greedy\n")
+    assert load(tmp_path, device="cpu").decoding == Decoding("ctc_greedy")
+    assert load(tmp_path, device="cpu", decoding="greedy").decoding == Decoding("greedy")
+    assert load(folder, device="cpu").decoding == Decoding("greedy")
+    assert load(folder, device="cpu", decoding=Decoding(max_labels=2)).decoding.max_labels == 2
+    (tmp_path / "decoding.yaml").write_text("search: beem\n")
+    with pytest.raises(ConfigError, match="search"):
+        load(tmp_path, device="cpu")
+
+
+def test_unknown_search_is_a_config_error(recognizer):
+    with pytest.raises(ConfigError, match="'beem'"):
+        recognizer.transcribe(WAVEFORMS[0], decoding="beem")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_none_is_refused(recognizer, batch_size):
+    with pytest.raises(ConfigError, match="batch_size"):
+        list(recognizer.transcribe_many(WAVEFORMS, batch_size=batch_size))
+
+
+def test_nothing_in_nothing_out(recognizer):
+    assert list(recognizer.transcribe_many([])) == []
+    assert recognizer.recognize([]) == []
+
+
+def test_device_and_name(folder, recognizer):
+    assert recognizer.name == "tiny"
+    assert load(folder).name == "tiny"
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="--device cuda"):
+            load(folder, device="cuda")
+
+
+def test_missing_model(tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        load(tmp_path / "nothing")
+
+
+def test_the_public_door_is_the_same(folder, recognizer, expected):
+    assert kikitori.load is load
+    assert isinstance(recognizer, kikitori.Recognizer)
+    assert kikitori.load(folder, device="cpu").transcribe(WAVEFORMS[3]) == expected[3]

@@ -1,0 +1,354 @@
+import json
+
+import pytest
+import torch
+
+from kikitori.errors import ConfigError, DataError, KikitoriError
+from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.folder import load_llm, load_model
+from kikitori.text.units import load_units
+from kikitori.train.build import build_acoustic_model, build_speech_llm, build_task, build_units
+from kikitori.train.run import train
+from kikitori.train.speech_llm_task import SpeechLLMTask
+from kikitori.train.speech_task import AcousticTask
+from kikitori.train.text_task import TextTask
+from tests.train.helpers import (
+    HUBERT,
+    LLAMA,
+    PARAKEET,
+    TEXTS,
+    acoustic_recipe,
+    make_recipe,
+    speech_llm_recipe,
+    text_recipe,
+    write_corpus,
+    write_recipe,
+)
+
+SHORT = {"run": {"epochs": 1}}
+peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(corpus):
+    """A CTC run and an LLM run over the same units, `ctc` and `lm` in the folder given."""
+    train(
+        write_recipe(corpus / "ctc.yaml", corpus, acoustic_recipe(ctc={"weights": {1: 0.5, 2: 1.0}}, **SHORT)),
+        corpus / "ctc",
+    )
+    units = {"kind": "run", "path": str(corpus / "ctc")}
+    train(write_recipe(corpus / "lm.yaml", corpus, text_recipe(units=units, **SHORT)), corpus / "lm")
+    return corpus
+
+
+@pytest.fixture
+def build(corpus, tmp_path):
+    def build(values):
+        lines = []
+        return build_task(make_recipe(tmp_path, corpus, values), lines.append), lines
+
+    return build
+
+
+def with_rows(folder, rows, **changes):
+    write_corpus(folder, rows)
+    return make_recipe(folder, folder, acoustic_recipe(**changes))
+
+
+def equal(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (acoustic_recipe(), AcousticTask),
+        (acoustic_recipe(encoder={"config": HUBERT}), AcousticTask),
+        (text_recipe(), TextTask),
+        (speech_llm_recipe(), SpeechLLMTask),
+        (speech_llm_recipe(ctc={"weights": {}}, bridge={"kind": "conv", "stride": 4}), SpeechLLMTask),
+        (acoustic_recipe(ctc={"weights": {2: 1.0}, "character_layer": 1}), AcousticTask),
+        (acoustic_recipe(units={"kind": "sentencepiece", "size": 20}), AcousticTask),
+    ],
+    ids=["parakeet", "hubert", "text", "speech llm", "no ctc", "character head", "sentencepiece"],
+)
+def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
+    from kikitori.train.trainer import Moment
+
+    task, lines = build(values)
+    assert type(task) is kind
+    assert lines[0].startswith(f"label units: {task.units.size} (")
+    batch = task.load(task.batches(0)[0], 0)
+    loss, parts = task.loss(batch, Moment(0, 0, 0.0))
+    assert bool(loss.isfinite())
+    assert parts
+    loss.backward()
+    without = [n for n, p in task.module.named_parameters() if p.requires_grad and p.grad is None]
+    assert [name for name in without if "masked_spec_embed" not in name and "lora" not in name] == []
+    assert task.describe(batch)
+
+
+def test_the_filter_reports_what_is_left_out_and_why(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "split": "train"}
+    rows = [
+        {**row, "id": "silent", "text": None},
+        {**row, "id": "symbols", "text": "!!!"},
+        {**row, "id": "short", "duration": 0.05},
+        {**row, "id": "long", "duration": 99.0},
+        {**row, "id": "gone", "audio_filepath": "gone.wav"},
+    ]
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
+    assert len(task.train.utterances) == len(TEXTS)
+    assert lines[1:] == [
+        "train: 7 utterances, 0.00 h",
+        "train: left out 2: no text (silent, symbols)",
+        "train: left out 1: shorter than 0.1 s (short)",
+        "train: left out 1: longer than 30 s (long)",
+        "train: left out 1: audio file missing (gone)",
+        "dev: 2 utterances, 0.00 h",
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_missing_file_stops_the_run_before_it_starts(tmp_path, split):
+    rows = [{"audio_filepath": "gone.wav", "duration": 1.0, "text": "a cat", "split": split}] * 2
+    with pytest.raises(DataError, match=r"gone\.wav: no such file \(and 1 more are missing\); .*on_error=skip"):
+        build_task(with_rows(tmp_path, rows), lambda _: None)
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
+    assert any("gone.wav" in line for line in lines)
+    assert len(task.dev.utterances) == 2
+
+
+def test_a_broken_line_stops_or_is_named(tmp_path):
+    manifest = write_corpus(tmp_path)
+    manifest.write_text(manifest.read_text() + "{broken\n")
+    number = len(TEXTS) + 3
+    with pytest.raises(DataError, match=rf"manifest\.jsonl:{number}: not JSON"):
+        build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe()), lambda _: None)
+    lines = []
+    build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe(data={"on_error": "skip"})), lines.append)
+    assert any(f"manifest.jsonl:{number}: not JSON" in line and "left out" in line for line in lines)
+
+
+def test_a_dev_set_without_text_is_refused(tmp_path):
+    rows = [{"audio_filepath": "1.wav", "duration": 0.9, "split": "test"}]
+    with pytest.raises(DataError, match="no utterance has both audio and text"):
+        build_task(
+            with_rows(tmp_path, rows, data={"dev": [{"path": "manifest.jsonl", "split": "test"}]}), lambda _: None
+        )
+
+
+def test_dev_is_thinned_evenly_and_train_repeats(tmp_path):
+    parts = {"train": [{"path": "manifest.jsonl", "split": "train", "repeat": 3}], "dev": [{"path": "manifest.jsonl"}]}
+    recipe = with_rows(tmp_path, [], data={**parts, "max_dev_utterances": 3})
+    task = build_task(recipe, lambda _: None)
+    assert len(task.train.utterances) == 3 * len(TEXTS)
+    assert [utterance.audio_filepath.name for utterance in task.dev.utterances] == ["0.wav", "2.wav", "4.wav"] or (
+        len(task.dev.utterances) == 3
+    )
+
+
+def test_an_encoder_and_its_heads_go_on_from_a_run(runs, tmp_path):
+    trained = load_model(runs / "ctc" / "model").model
+    same = {"kind": "run", "path": str(runs / "ctc")}
+    recipe = make_recipe(tmp_path, runs, acoustic_recipe(units=same, encoder={"init": str(runs / "ctc")}))
+    model = build_acoustic_model(recipe, build_units(recipe))
+    assert equal(model.encoder, trained.encoder)
+    assert list(model.ctc_heads) == ["2"]
+    assert equal(model.ctc_heads["2"], trained.ctc_heads["2"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_heads_over_other_units_start_afresh(runs, tmp_path):
+    trained = load_model(runs / "ctc" / "model").model
+    size = load_units(runs / "ctc" / "model").size
+    (tmp_path / "other.txt").write_text("".join(chr(ord("ぁ") + i) for i in range(size - 4)))  # as many, but others
+    other = acoustic_recipe(
+        units={"kind": "characters", "text_form": "as_is"},
+        text={"files": [str(tmp_path / "other.txt")]},
+        encoder={"init": str(runs / "ctc")},
+    )
+    recipe = make_recipe(tmp_path, runs, other)
+    units = build_units(recipe)
+    assert units.size == size
+    model = build_acoustic_model(recipe, units)
+    assert equal(model.encoder, trained.encoder)
+    assert not equal(model.ctc_heads["2"], trained.ctc_heads["2"])
+
+
+def test_a_speech_llm_is_joined_from_two_runs(runs, tmp_path):
+    start = {"units": {"kind": "run", "path": str(runs / "ctc")}, "encoder": {"init": str(runs / "ctc")}}
+    recipe = make_recipe(tmp_path, runs, speech_llm_recipe(**start, llm={"init": str(runs / "lm")}))
+    model = build_speech_llm(recipe, build_units(recipe))
+    trained = load_model(runs / "ctc" / "model").model
+    assert equal(model.acoustic.encoder, trained.encoder)
+    assert equal(model.acoustic.ctc_heads["2"], trained.ctc_heads["2"])
+    assert equal(model.llm, load_llm(runs / "lm" / "model"))
+
+
+def test_a_bridge_and_an_encoder_go_on_from_a_speech_llm(runs, tmp_path):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+    first = write_recipe(tmp_path / "first.yaml", runs, speech_llm_recipe(units=units, **SHORT))
+    train(first, tmp_path / "first")
+    trained = load_model(tmp_path / "first" / "model").model
+    start = str(tmp_path / "first")
+    again = speech_llm_recipe(
+        units=units, encoder={"init": start}, bridge={"kind": "stack", "stride": 2, "init": start, "policy": "frozen"}
+    )
+    recipe = make_recipe(tmp_path, runs, again)
+    model = build_speech_llm(recipe, build_units(recipe))
+    assert equal(model.bridge, trained.bridge)
+    assert equal(model.acoustic, trained.acoustic)
+    assert not any(parameter.requires_grad for parameter in model.bridge.parameters())
+    for bridge, problem in (({"stride": 3}, "another shape"), ({"init": str(runs / "ctc")}, "no speech LLM")):
+        recipe = make_recipe(tmp_path, runs, speech_llm_recipe(units=units, bridge={"init": start, **bridge}))
+        with pytest.raises(ConfigError, match=problem):
+            build_speech_llm(recipe, build_units(recipe))
+
+
+def test_the_front_end_of_a_fresh_encoder_lets_the_signal_through(corpus, tmp_path):
+    # Joining the parts must not draw them anew: transformers' own initialisation is blind to speech.
+    recipe = make_recipe(
+        tmp_path, corpus, speech_llm_recipe(encoder={"config": {**PARAKEET, "subsampling_conv_channels": 32}})
+    )
+    model = build_speech_llm(recipe, build_units(recipe))
+    alone = SpeechEncoder(model.acoustic.encoder.config)
+    for name, parameter in model.acoustic.encoder.model.subsampling.named_parameters():
+        if parameter.ndim > 1:
+            other = alone.model.subsampling.get_parameter(name)
+            assert float(parameter.std()) == pytest.approx(float(other.std()), rel=0.5), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "learning"),
+    [
+        ({}, {"encoder", "ctc_heads", "bridge", "llm"}),
+        ({"encoder": {"policy": "frozen"}}, {"ctc_heads", "bridge", "llm"}),
+        ({"llm": {"policy": "frozen"}}, {"encoder", "ctc_heads", "bridge"}),
+        ({"bridge": {"policy": "frozen"}}, {"encoder", "ctc_heads", "llm"}),
+    ],
+)
+def test_policies_decide_what_learns(build, changes, learning):
+    task, _ = build(speech_llm_recipe(**changes))
+    model = task.speech_llm
+    parts = {"encoder": model.acoustic.encoder, "ctc_heads": model.acoustic.ctc_heads}
+    parts |= {"bridge": model.bridge, "llm": model.llm}
+    assert {n for n, part in parts.items() if all(p.requires_grad for p in part.parameters())} == learning
+    assert {n for n, part in parts.items() if any(p.requires_grad for p in part.parameters())} == learning
+
+
+def test_the_front_end_alone_can_be_frozen(build):
+    task, _ = build(acoustic_recipe(encoder={"config": HUBERT, "freeze_conv_front_end": True}))
+    model = task.acoustic.encoder.model
+    assert not any(parameter.requires_grad for parameter in model.feature_extractor.parameters())
+    assert all(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+@peft
+def test_lora_starts_as_no_change_and_learns_alone(build):
+    task, _ = build(speech_llm_recipe(llm={"policy": "lora", "lora": {"rank": 2}}))
+    names = dict(task.speech_llm.llm.named_parameters())
+    assert {name for name, p in names.items() if p.requires_grad} == {name for name in names if "lora" in name}
+    assert all(not p.any() for name, p in names.items() if "lora_B" in name)
+    assert any("lora_B" in name for name in names)
+
+
+@peft
+def test_lora_is_merged_into_the_exported_model(runs, tmp_path):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+    lora = {"init": str(runs / "lm"), "policy": "lora", "lora": {"rank": 2}}
+    recipe = write_recipe(tmp_path / "r.yaml", runs, speech_llm_recipe(units=units, llm=lora, **SHORT))
+    train(recipe, tmp_path / "run")
+    before, after = (
+        load_llm(runs / "lm" / "model").state_dict(),
+        load_model(tmp_path / "run" / "model").model.llm.state_dict(),
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"model.layers.{i}.self_attn.{part}_proj.weight" for i in (0, 1) for part in "qv"}
+    assert (tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@peft
+def test_a_language_model_with_lora_is_exported_whole(runs, tmp_path):
+    lora = {"init": str(runs / "lm"), "policy": "lora"}
+    values = text_recipe(units={"kind": "run", "path": str(runs / "ctc")}, llm=lora, **SHORT)
+    train(write_recipe(tmp_path / "r.yaml", runs, values), tmp_path / "run")
+    before, after = load_llm(runs / "lm" / "model").state_dict(), load_llm(tmp_path / "run" / "model").state_dict()
+    assert before.keys() == after.keys()
+    assert not equal_tensors(before, after, "model.layers.0.self_attn.q_proj.weight")
+    assert equal_tensors(before, after, "model.layers.0.mlp.up_proj.weight")
+
+
+def equal_tensors(left, right, name):
+    return torch.equal(left[name], right[name])
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (acoustic_recipe(ctc={"weights": {3: 1.0}}), "the encoder has layers 1 to 2"),
+        (acoustic_recipe(ctc={"character_layer": 3}), "the encoder has layers 1 to 2"),
+        (acoustic_recipe(encoder={"config": {"model_type": "no_such"}}), r"encoder\.config: transformers refuses it"),
+        (speech_llm_recipe(llm={"config": {**LLAMA, "vocab_size": 5}}), "the LLM knows 5 labels, the units are"),
+        (text_recipe(llm={"config": {**LLAMA, "vocab_size": 5}}), "the LLM knows 5 labels, the units are"),
+        (text_recipe(llm={"config": {"model_type": "no_such"}}), r"llm\.config: transformers refuses it"),
+        (text_recipe(llm={"config": {**LLAMA, "hidden_size": "wide"}}), r"llm\.config: transformers refuses it"),
+    ],
+)
+def test_what_does_not_fit_is_a_config_error(build, values, problem):
+    with pytest.raises(ConfigError, match=problem):
+        build(values)
+
+
+def test_missing_starts_are_named(build, tmp_path):
+    for values in (
+        acoustic_recipe(encoder={"init": str(tmp_path / "nothing")}),
+        text_recipe(llm={"init": str(tmp_path / "nothing")}),
+        acoustic_recipe(units={"kind": "run", "path": str(tmp_path / "nothing")}),
+        acoustic_recipe(data={"train": [{"path": "nothing.jsonl"}]}),
+    ):
+        with pytest.raises(KikitoriError, match="nothing"):
+            build(values)
+
+
+def test_held_out_sentences_are_spread_and_never_trained_on(build):
+    task, lines = build(text_recipe(text={"dev_lines": 3}))
+    assert (len(task.sentences), len(task.dev)) == (11, 3)
+    assert "dev: 3 sentences" in lines[1]
+    task, _ = build(text_recipe(text={"dev_lines": 500}))  # more than there are: half
+    assert (len(task.sentences), len(task.dev)) == (7, 7)
+    task, _ = build(text_recipe(text={"dev_lines": 0}))
+    assert (len(task.sentences), len(task.dev)) == (14, 0)
+    assert task.evaluate() == {}
+
+
+def test_units_follow_their_settings(runs, tmp_path):
+    def units(**settings):
+        return build_units(make_recipe(tmp_path, runs, acoustic_recipe(units=settings)))
+
+    letters = set("".join(TEXTS)) - {" "}
+    assert units(kind="characters").size == 4 + len(letters)
+    spelled = make_recipe(tmp_path, runs, {**acoustic_recipe(), "units": {"kind": "run", "path": str(runs / "ctc")}})
+    assert build_units(spelled).tokenizer.get_vocab() == load_units(runs / "ctc" / "model").tokenizer.get_vocab()
+    own = make_recipe(tmp_path, runs, text_recipe(units={"kind": "llm"}, llm={"init": str(runs / "lm")}))
+    assert build_units(own).tokenizer.get_vocab() == load_units(runs / "lm" / "model").tokenizer.get_vocab()
+
+
+def test_the_vocabulary_of_a_config_may_be_padded(build):
+    task, _ = build(text_recipe(llm={"config": {**LLAMA, "vocab_size": 64}}))
+    assert task.llm.get_input_embeddings().num_embeddings == 64
+
+
+def test_the_exported_configuration_is_json(runs):
+    config = json.loads((runs / "ctc" / "model" / "config.json").read_text())
+    assert config["ctc_layers"] == [1, 2]

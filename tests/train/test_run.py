@@ -1,0 +1,196 @@
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import kikitori
+from kikitori.errors import DataError, KikitoriError, TrainingError
+from kikitori.train.recipe import load_recipe
+from kikitori.train.run import RunLog, _save_recipe, dry_run, environment, train
+from tests.tiny import tiny_waveform
+from tests.train.helpers import (
+    TEXTS,
+    acoustic_recipe,
+    speech_llm_recipe,
+    text_recipe,
+    write_corpus,
+    write_recipe,
+)
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(corpus):
+    recipe = write_recipe(corpus / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
+    train(recipe, corpus / "run", overrides=["seed=5"])
+    return corpus / "run"
+
+
+def test_a_run_folder_holds_what_it_promises(run):
+    names = {"recipe.yaml", "environment.json", "log.txt", "metrics.jsonl", "checkpoints", "curves.png", "model"}
+    assert {path.name for path in run.iterdir()} == names
+    log = (run / "log.txt").read_text()
+    for line in (
+        "label units: ",
+        "train: 7 utterances",
+        "model.llm: ",
+        "epoch 2/2 dev: wer_greedy",
+        "model written to",
+    ):
+        assert line in log
+
+
+def test_the_recipe_written_is_the_recipe_run(run, corpus):
+    again = load_recipe(run / "recipe.yaml")
+    assert again == load_recipe(corpus / "recipe.yaml", ["seed=5"])
+    assert again.seed == 5
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_committed_recipes_survive_writing(path, tmp_path):
+    recipe = load_recipe(path, [f"data_root={tmp_path}"])
+    _save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_the_environment_is_written(run, monkeypatch, tmp_path):
+    found = json.loads((run / "environment.json").read_text())
+    assert found["python"] == platform.python_version()
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["kikitori"] == kikitori.__version__
+    assert isinstance(found["argv"], list)
+    monkeypatch.chdir(tmp_path)
+    assert environment()["git"] is None
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert environment()["git"] is None
+
+
+def test_the_exported_model_transcribes(run):
+    recognizer = kikitori.load(run / "model")
+    transcript = recognizer.transcribe(run.parent / "1.wav")
+    assert isinstance(transcript.text, str)
+    assert transcript.duration == pytest.approx(0.9)
+    assert recognizer.loaded.trained_on.language == "en"
+    assert recognizer.loaded.trained_on.max_seconds == pytest.approx(1.4)
+    rates = [len(text) + 1 for text in TEXTS]  # a word mark begins each text
+    assert recognizer.loaded.trained_on.labels_per_second == pytest.approx(
+        max(rate / (0.8 + 0.1 * index) for index, rate in enumerate(rates))
+    )
+    assert isinstance(recognizer.transcribe(tiny_waveform(0.5), decoding="ctc_greedy").text, str)
+
+
+def test_a_folder_in_use_is_refused(run, corpus):
+    before = (run / "log.txt").read_bytes()
+    with pytest.raises(TrainingError, match=r"the run folder is not empty; use --resume"):
+        train(corpus / "recipe.yaml", run)
+    assert (run / "log.txt").read_bytes() == before
+
+
+def test_an_empty_folder_is_fine_and_resuming_needs_a_checkpoint(corpus, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, text_recipe(run={"epochs": 1}))
+    with pytest.raises(TrainingError, match="no checkpoint to resume from"):
+        train(recipe, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    train(recipe, tmp_path / "run")
+    assert (tmp_path / "run" / "model" / "tokenizer.json").is_file()
+
+
+def test_dry_run_of_a_speech_llm(corpus, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(encoder={"policy": "frozen"}))
+    before = sorted(tmp_path.rglob("*"))
+    lines = dry_run(recipe, ["run.epochs=3"])
+    assert sorted(tmp_path.rglob("*")) == before
+    parts = {line.partition(":")[0]: line for line in lines}
+    assert parts["model.acoustic"].endswith("M trainable")
+    assert {"model.llm", "model.bridge", "first batch", "LLM input"} <= parts.keys()
+    assert " speech positions, " in parts["LLM input"]
+    assert "batches per epoch: 4, epochs: 3" in lines
+    assert lines[-1].startswith("loss before training: ")
+    assert " text " in lines[-1]
+    assert " ctc2 " in lines[-1]
+
+
+def test_dry_runs_of_the_other_tasks(corpus, tmp_path):
+    for values, component in ((acoustic_recipe(), "model.encoder: "), (text_recipe(), "llm.model: ")):
+        lines = dry_run(write_recipe(tmp_path / "recipe.yaml", corpus, values))
+        assert any(line.startswith(component) for line in lines)
+        assert any(line.startswith("first batch: ") for line in lines)
+
+
+def test_dry_run_names_its_seed(corpus, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, acoustic_recipe())
+    assert dry_run(recipe)[-1] == dry_run(recipe)[-1]
+    assert dry_run(recipe)[-1] != dry_run(recipe, ["seed=2"])[-1]
+
+
+def test_unreadable_files_stop_or_are_named_once(tmp_path):
+    write_corpus(tmp_path)
+    (tmp_path / "0.wav").write_bytes(b"RIFF no audio")  # in train and dev
+    stop = write_recipe(tmp_path / "stop.yaml", tmp_path, acoustic_recipe())
+    with pytest.raises(DataError, match=r"0\.wav.*on_error=skip"):
+        train(stop, tmp_path / "stop")
+    skip = write_recipe(tmp_path / "skip.yaml", tmp_path, acoustic_recipe(data={"on_error": "skip"}, run={"epochs": 3}))
+    train(skip, tmp_path / "skip")
+    log = (tmp_path / "skip" / "log.txt").read_text()
+    assert log.count("0.wav") == 1
+    assert "epoch 3/3 dev" in log
+
+
+def test_unreadable_dev_files_are_named_and_none_left_is_an_error(tmp_path):
+    manifest = write_corpus(tmp_path)
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for number, row in enumerate(row for row in rows if row["split"] == "dev"):
+        row["audio_filepath"] = f"dev{number}.wav"
+        (tmp_path / row["audio_filepath"]).write_bytes(b"RIFF no audio")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path, acoustic_recipe(data={"on_error": "skip"}, run={"epochs": 1}))
+    with pytest.raises(DataError, match="no dev utterance can be scored"):
+        train(recipe, tmp_path / "none")
+    shutil.copy(tmp_path / "0.wav", tmp_path / "dev0.wav")
+    train(recipe, tmp_path / "one", overrides=["run.epochs=2"])
+    assert (tmp_path / "one" / "log.txt").read_text().count("dev1.wav") == 1
+
+
+def test_texts_too_long_for_ctc_are_named_once(tmp_path):
+    rows = [{"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat " * 30, "split": "train", "id": "wordy"}]
+    write_corpus(tmp_path, rows)
+    recipe = write_recipe(tmp_path / "recipe.yaml", tmp_path, acoustic_recipe(run={"epochs": 3}))
+    train(recipe, tmp_path / "run")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("wordy: the text has more labels than the audio has frames") == 1
+
+
+def test_other_processes_write_nothing(corpus, tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, acoustic_recipe())
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("kikitori.train.run.build_task", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_recipe_that_does_not_load_makes_no_folder(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("task: none\n")
+    with pytest.raises(KikitoriError):
+        train(tmp_path / "recipe.yaml", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_log_goes_to_the_screen_and_the_file(tmp_path, capsys):
+    log = RunLog(tmp_path / "log.txt")
+    log("début")
+    log("second")
+    assert capsys.readouterr().err == "début\nsecond\n"
+    assert [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["début", "second"]

@@ -1,0 +1,245 @@
+import math
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from kikitori.train.build import build_task
+from kikitori.train.settings import Denoising
+from kikitori.train.text_task import BLANK, TextBatch, TextTask, pseudo_prompt
+from kikitori.train.trainer import Moment
+from tests.tiny import tiny_llm
+from tests.train.helpers import (
+    AUGMENT,
+    acoustic_recipe,
+    make_recipe,
+    speech_llm_recipe,
+    text_recipe,
+    toy_trainer,
+    write_corpus,
+)
+
+SIZE = 30
+START = Moment(0, 0, 0.0)
+SENTENCES = st.lists(st.integers(3, SIZE - 1), min_size=1, max_size=20)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture
+def build(corpus, tmp_path):
+    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
+
+
+def shown_of(labels, seed, **changes):
+    return pseudo_prompt(labels, SIZE, Denoising(**changes), np.random.default_rng(seed))
+
+
+def collapsed(items):
+    return [label for label, _ in groupby(items) if label != BLANK]
+
+
+@settings(max_examples=200)
+@given(SENTENCES, st.integers(0, 10**6), st.floats(0.5, 5.0))
+def test_without_errors_a_prompt_shows_the_labels_in_order(labels, seed, frames):
+    shown = shown_of(labels, seed, error_rate=0.0, frames_per_label=frames)
+    # Neighbouring equal labels may stand without a blank between them, so compare up to true repeats.
+    assert [label for label, _ in groupby(item for item in shown if item != BLANK)] == collapsed(labels)
+    runs = [len(list(group)) for item, group in groupby(shown) if item != BLANK]
+    repeats = [len(list(group)) for _, group in groupby(labels)]
+    assert sum(runs) <= 2 * sum(repeats)
+    assert len(shown) >= len(labels)
+
+
+@settings(max_examples=200)
+@given(SENTENCES, st.integers(0, 10**6), st.floats(0.0, 1.0), st.floats(0.5, 5.0))
+def test_prompts_hold_only_valid_labels_and_repeat_with_their_seed(labels, seed, error_rate, frames):
+    shown = shown_of(labels, seed, error_rate=error_rate, frames_per_label=frames)
+    assert all(item == BLANK or 3 <= item < SIZE for item in shown)
+    assert shown == shown_of(labels, seed, error_rate=error_rate, frames_per_label=frames)
+
+
+@pytest.mark.parametrize("frames", [1.0, 2.5, 4.0])
+def test_prompts_are_as_long_as_speech(frames):
+    labels = list(range(3, SIZE))
+    lengths = [len(shown_of(labels, seed, error_rate=0.0, frames_per_label=frames)) for seed in range(300)]
+    assert np.mean(lengths) == pytest.approx(frames * len(labels), rel=0.03)
+    if frames == 1.0:
+        assert set(lengths) == {len(labels)}
+
+
+def test_errors_come_as_often_as_asked():
+    labels = [3 + i % (SIZE - 3) for i in range(200)]
+    wrong = []
+    for seed in range(100):
+        shown = set(enumerate(shown_of(labels, seed, error_rate=1.0, frames_per_label=1.0)))
+        wrong.append(len(shown & set(enumerate(labels))) / len(labels))
+    assert np.mean(wrong) < 0.5  # one slip moves all that follows
+    lengths = [len(shown_of(labels, seed, error_rate=1.0, frames_per_label=1.0)) for seed in range(300)]
+    assert np.mean(lengths) == pytest.approx(len(labels), rel=0.05)  # as many missed as added
+
+
+def test_perplexity_is_what_it_says(build):
+    task = build(text_recipe(text={"dev_lines": 5}))
+    task.module.eval()
+    total, count = 0.0, 0
+    bos, eos = task.units.bos_id, task.units.eos_id
+    for sentence in task.dev:
+        with torch.inference_mode():
+            logits = task.llm(torch.tensor([[bos, *sentence]])).logits[0].log_softmax(-1)
+        total -= sum(logits[i, label].item() for i, label in enumerate([*sentence, eos]))
+        count += len(sentence) + 1
+    assert task.evaluate() == {"perplexity": pytest.approx(math.exp(total / count), rel=1e-4)}
+
+
+def test_perplexity_of_many_sentences_does_not_depend_on_how_they_are_batched(build):
+    task = build(text_recipe(text={"dev_lines": 5}))
+    task.module.eval()
+    task.dev = [list(np.random.default_rng(i).integers(3, task.units.size, 1 + i % 9)) for i in range(70)]
+    whole = task.evaluate()["perplexity"]
+    sums = []
+    for sentence in list(task.dev):
+        task.dev = [sentence]
+        sums.append((math.log(task.evaluate()["perplexity"]) * (len(sentence) + 1), len(sentence) + 1))
+    assert whole == pytest.approx(math.exp(sum(s for s, _ in sums) / sum(n for _, n in sums)), rel=1e-4)
+
+
+def test_the_text_loss_is_cross_entropy_and_prompts_are_logged_apart(build):
+    task = build(text_recipe(denoising={"share": 0.5}))
+    task.module.eval()
+    sentences = tuple(task.sentences[:2])
+    plain, parts = task.loss(TextBatch(sentences, ([], [])), START)
+    assert parts == {"text": pytest.approx(plain.item())}
+    mixed, parts = task.loss(TextBatch(sentences, ([], [sentences[1][0], BLANK])), START)
+    assert parts["denoising"] != parts["text"]
+    sizes = [len(sentence) + 1 for sentence in sentences]
+    assert mixed.item() == pytest.approx((parts["text"] * sizes[0] + parts["denoising"] * sizes[1]) / sum(sizes))
+    logits = task.llm(torch.tensor([[task.units.bos_id, *sentences[0]]])).logits[0]
+    expected = cross_entropy(logits, torch.tensor([*sentences[0], task.units.eos_id]))
+    assert parts["text"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_batches_of_text_are_a_function_of_the_epoch(build):
+    task = build(text_recipe(denoising={"share": 0.5}, text={"batch_labels": 30}))
+    assert task.batches(1) == task.batches(1)
+    assert sorted(i for batch in task.batches(1) for i in batch) == list(range(len(task.sentences)))
+    indices = list(range(len(task.sentences)))
+    assert task.load(indices, 1) == task.load(indices, 1)
+    prompts = [task.load(indices, epoch).prompts for epoch in range(40)]
+    shown = np.mean([bool(prompt) for row in prompts for prompt in row])
+    assert 0.4 < shown < 0.6
+
+
+def test_reading_practice_is_learnt(build, tmp_path):
+    task = build(text_recipe(text={"dev_lines": 0, "batch_labels": 80}, denoising={"share": 1.0, "error_rate": 0.1}))
+    batch = task.load(list(range(len(task.sentences))), 0)
+    before = task.loss(batch, START)[0].item()
+    toy_trainer(task, tmp_path, epochs=12, lr=0.02)[0].fit()
+    task.module.eval()
+    assert task.loss(batch, START)[0].item() < 0.6 * before
+
+
+def test_a_task_over_any_llm(build):
+    made = build(text_recipe())
+    llm = tiny_llm("gpt_neox", made.units.size)
+    task = TextTask(made.recipe, llm, made.units, made.sentences, made.dev)
+    assert task.evaluate()["perplexity"] > 1
+    assert task.lr_factor("llm.anything") == 1.0
+    assert task.remarks() == []
+
+
+def test_batches_of_speech_start_short(build):
+    task = build(acoustic_recipe(data={"start_seconds": 1.0, "start_epochs": 1}))
+    assert sorted(i for batch in task.batches(0) for i in batch) == [0, 1, 2]
+    assert sorted(i for batch in task.batches(1) for i in batch) == list(range(7))
+    assert task.batches(1) == task.batches(1) != task.batches(2)
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_utterance(build):
+    task = build(acoustic_recipe(augment=AUGMENT))
+    first, again, later = task.load([1, 2], 0), task.load([1, 2], 0), task.load([1, 2], 1)
+    assert torch.equal(first.waveforms, again.waveforms)
+    assert first.waveforms.shape != later.waveforms.shape or not torch.equal(first.waveforms, later.waveforms)
+    task.module.eval()
+    losses = [task.loss(first, moment)[0].item() for moment in (START, START, replace(START, batch=1))]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_ctc_parts_are_per_label_and_weighted(build):
+    task = build(acoustic_recipe(ctc={"weights": {1: 0.25, 2: 1.0}, "character_layer": 1, "character_weight": 0.5}))
+    task.module.eval()
+    loss, parts = task.loss(task.load([0, 3], 0), START)
+    assert set(parts) == {"ctc1", "ctc2", "characters"}
+    assert loss.item() == pytest.approx(0.25 * parts["ctc1"] + parts["ctc2"] + 0.5 * parts["characters"], rel=1e-5)
+
+
+def test_the_character_head_is_not_exported(build, tmp_path):
+    task = build(acoustic_recipe(ctc={"character_layer": 1}))
+    assert "character_head" in dict(task.module.named_children())
+    task.export(tmp_path / "model")
+    from safetensors.torch import load_file
+
+    assert not [name for name in load_file(tmp_path / "model" / "model.safetensors") if "character" in name]
+
+
+def test_the_speech_llm_loss_is_cross_entropy_of_its_logits(build):
+    task = build(speech_llm_recipe(ctc={"weights": {2: 0.3}}))
+    task.module.eval()
+    batch = task.load([0, 3], 0)
+    loss, parts = task.loss(batch, START)
+    labels = [task.units.encode(text) for text in batch.texts]
+    logits, targets = task.speech_llm(batch.waveforms, batch.lengths, labels)
+    assert targets.tolist() == [*labels[0], task.units.eos_id, *labels[1], task.units.eos_id]
+    assert parts["text"] == pytest.approx(cross_entropy(logits, targets).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(parts["text"] + 0.3 * parts["ctc2"], rel=1e-5)
+
+
+def test_label_smoothing_changes_the_text_loss_alone(build):
+    plain = build(speech_llm_recipe())
+    smooth = build(speech_llm_recipe(optim={"label_smoothing": 0.2}))
+    smooth.module.load_state_dict(plain.module.state_dict())
+    found = []
+    for task in (plain, smooth):
+        task.module.eval()
+        found.append(task.loss(task.load([0, 3], 0), START)[1])
+    assert found[0]["ctc2"] == found[1]["ctc2"]
+    assert found[0]["text"] != found[1]["text"]
+
+
+def test_learning_rate_factors_by_component(build):
+    task = build(speech_llm_recipe(encoder={"lr_factor": 0.25}, bridge={"lr_factor": 2.0}, llm={"lr_factor": 0.5}))
+    factors = {name: task.lr_factor(name) for name, _ in task.module.named_parameters()}
+    expected = {".acoustic.encoder.": 0.25, ".acoustic.ctc_heads.": 1.0, ".bridge.": 2.0, ".llm.": 0.5}
+    for part, factor in expected.items():
+        assert {value for name, value in factors.items() if part in name} == {factor}
+
+
+def test_dev_scores_are_word_error_rates_of_each_search(build):
+    task = build(speech_llm_recipe())
+    task.module.eval()
+    assert list(task.evaluate()) == ["wer_greedy", "wer_ctc_greedy"]
+    task.decode_llm = lambda batch: list(batch.texts)
+    assert task.evaluate()["wer_greedy"] == 0.0
+    task.decode_llm = lambda batch: ["wrong" for _ in batch.texts]
+    assert task.evaluate()["wer_greedy"] == 1.0
+    task.dev = None
+    assert task.evaluate() == {}
+
+
+def test_without_ctc_only_the_llm_is_scored(build):
+    task = build(speech_llm_recipe(ctc={"weights": {}}))
+    task.module.eval()
+    assert list(task.evaluate()) == ["wer_greedy"]
+    loss, parts = task.loss(task.load([0], 0), START)
+    assert list(parts) == ["text"]
+    assert loss.item() == pytest.approx(parts["text"])
