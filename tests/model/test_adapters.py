@@ -6,7 +6,7 @@ import torch
 from kikitori.errors import ModelError
 from kikitori.model.adapters import attach_lora, is_adapted, merged_copy
 from kikitori.model.llm import forward, project
-from kikitori.model.quiet import quiet_transformers
+from kikitori.model.safety import quiet_transformers
 from tests.tiny import LLMS, tiny_llm
 
 SETTINGS = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": None}

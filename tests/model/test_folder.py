@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model import AcousticModel, SpeechLLM
-from kikitori.model.folder import MAX_JSON_BYTES, TrainedOn, is_recogniser, load_llm, load_model, save_model
-from kikitori.model.quiet import quiet_transformers
+from kikitori.model.folder import TrainedOn, is_recogniser, load_llm, load_model, save_model
+from kikitori.model.safety import MAX_JSON_BYTES, quiet_transformers
 from tests.tiny import (
     LLMS,
     TRAINED_ON,

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel
 from kikitori.data.speech import pad_waveforms
 from kikitori.model import SpeechLLM, SpeechLLMConfig
 from kikitori.model.adapters import attach_lora
-from kikitori.model.quiet import quiet_transformers
+from kikitori.model.safety import quiet_transformers
 from kikitori.text.prompt import PRESETS, compile_prompt
 from tests.tiny import (
     ENCODERS,

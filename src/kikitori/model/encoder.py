@@ -7,7 +7,6 @@ Families: HuBERT, wav2vec 2.0, WavLM (waveform), Whisper and Parakeet, that is F
 
 import copy
 import json
-import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, HubertModel, ParakeetEncoder, PreTrainedConfig, Wav2Vec2Model, WavLMModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from kikitori.errors import ModelError
 from kikitori.model.features import WHISPER_HOP_SIZE, LogMelConfig, log_mel, mask_tail, valid_mask, whisper_log_mel
+from kikitori.model.safety import check_code, check_weights, one_line_errors, quiet_transformers, read_json
 
 SAMPLE_RATE = 16000
 VARIANCE_FLOOR = 1e-7  # of the waveform normalisation, as in transformers
@@ -104,8 +102,9 @@ class SpeechEncoder(nn.Module):
         Raises:
             ModelError: Nothing there, an unsupported family, pickled, damaged or missing weights.
         """
-        _check_directory(path_or_id)
-        with _loading(path_or_id):
+        check_code(path_or_id, read_json(path_or_id, "config.json"))
+        check_weights(path_or_id)
+        with one_line_errors(path_or_id), quiet_transformers():
             found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
             config = _encoder_config(found, where=path_or_id)
             _read_preprocessor(path_or_id, revision, config)
@@ -356,21 +355,6 @@ def _masked_batch_norm(positions: nn.Module, lengths: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _check_directory(path_or_id: str | Path) -> None:
-    """Refuse what is plainly no usable local model before transformers describes it in many lines."""
-    path = Path(path_or_id)
-    if not path.is_dir():
-        if path.is_absolute() or path.exists() or str(path_or_id).startswith((".", "~")) or len(path.parts) > 2:
-            raise ModelError("no such model directory", where=path_or_id, remedy="give a directory or a hub id")
-        return
-    if not (path / "config.json").is_file():
-        raise ModelError("config.json is missing", where=path, remedy="give a directory written by save_pretrained")
-    if not any(path.glob("*.safetensors")):
-        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(pattern))
-        what = f"{pickled[0]} is pickled, which can run code" if pickled else "model.safetensors is missing"
-        raise ModelError(what, where=path, remedy="save the weights as safetensors (save_pretrained does)")
-
-
 def _read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any) -> None:
     """Take `do_normalize` from the checkpoint's feature extractor, and refuse features other than ours."""
     settings: dict[str, Any] = {}
@@ -388,21 +372,3 @@ def _read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any
         if settings.get(name, value) != value:
             what = f"features with {name} = {settings[name]} are not supported"
             raise ModelError(what, where=path_or_id, remedy=f"use a checkpoint with {name} = {value}")
-
-
-@contextmanager
-def _loading(path_or_id: str | Path) -> Iterator[None]:
-    """No load report or progress bar of transformers (we check what matters in them), and one line per failure."""
-    verbosity, progress = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "give a directory or hub id with config.json and model.safetensors"
-        raise ModelError(f"the speech encoder cannot be loaded: {reason}", where=path_or_id, remedy=remedy) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if progress:
-            transformers_logging.enable_progress_bar()

@@ -4,10 +4,7 @@ A folder holds `config.json`, `model.safetensors` (one file or shards), tokenize
 `generation_config.json`. Nothing but safetensors and JSON is read; pickles are refused with the reason.
 """
 
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +12,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-from transformers.utils.hub import cached_file
 
-from kikitori.errors import KikitoriError, ModelError
+from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.processor import SpeechProcessor
-from kikitori.model.quiet import quiet_transformers
+from kikitori.model.safety import check_code, check_weights, one_line_errors, quiet_transformers, read_json
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, load_units
 
-MAX_JSON_BYTES = 64 * 2**20  # tokenizer.json of a vocabulary of 256k has about 20 MB
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".nemo")
 MODEL_CLASSES: dict[str, type[AcousticModel] | type[SpeechLLM]] = {
     AcousticModelConfig.model_type: AcousticModel,
     SpeechLLMConfig.model_type: SpeechLLM,
@@ -85,7 +79,7 @@ def load_model(path_or_id: str | Path) -> LoadedModel:
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the folder holds something else.
     """
-    config = _read_json(path_or_id, "config.json")
+    config = read_json(path_or_id, "config.json")
     model_type = str(config.get("model_type"))
     if model_type not in MODEL_CLASSES:
         raise ModelError(
@@ -105,7 +99,7 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
     """
-    config = _read_json(path_or_id, "config.json")
+    config = read_json(path_or_id, "config.json")
     # Public checkpoints often carry buffers of old releases beside their weights.
     llm: PreTrainedModel = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
@@ -117,16 +111,16 @@ def is_recogniser(path_or_id: str | Path) -> bool:
     Raises:
         ModelError: There is no readable config.json.
     """
-    return str(_read_json(path_or_id, "config.json").get("model_type")) in MODEL_CLASSES
+    return str(read_json(path_or_id, "config.json").get("model_type")) in MODEL_CLASSES
 
 
 def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:
     """Weights from safetensors in float32, all of them there and finite."""
-    _check_code(path_or_id, config)
-    _check_weights(path_or_id)
+    check_code(path_or_id, config)
+    check_weights(path_or_id)
     # The Auto classes would otherwise ask on standard input; ours know no remote code.
     auto = {"trust_remote_code": False} if model_class is AutoModelForCausalLM else {}
-    with _one_line_errors(path_or_id), quiet_transformers():
+    with one_line_errors(path_or_id), quiet_transformers():
         model, info = model_class.from_pretrained(
             str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **auto
         )
@@ -145,20 +139,8 @@ def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, An
     return model
 
 
-@contextmanager
-def _one_line_errors(path_or_id: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except KikitoriError as error:
-        remedy = error.remedy or "mend config.json"
-        raise ModelError(error.what, where=error.where or path_or_id, remedy=remedy) from None
-    except Exception as error:  # noqa: BLE001  (what a wrong config.json can raise in transformers has no end)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot be loaded ({reason})", where=path_or_id, remedy="copy the folder again") from None
-
-
 def _read_trained_on(path_or_id: str | Path) -> TrainedOn:
-    values = _read_json(path_or_id, "generation_config.json")
+    values = read_json(path_or_id, "generation_config.json")
     language = values.get("language")
     for name in ("labels_per_second", "max_seconds"):
         value = values.get(name)
@@ -185,65 +167,3 @@ def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units
             where=path_or_id,
             remedy="copy the tokenizer files that belong to the model",
         )
-
-
-def _check_code(path_or_id: str | Path, values: object) -> None:
-    """Refuses attention and expert kernels of the hub, which transformers would fetch and run."""
-    if not isinstance(values, dict):
-        return
-    for key, value in values.items():
-        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            raise ModelError(
-                f"config.json asks for code from the hub ({key}: {value})",
-                where=path_or_id,
-                remedy="remove the entry",
-            )
-        _check_code(path_or_id, value)
-
-
-def _check_weights(path_or_id: str | Path) -> None:
-    folder = Path(path_or_id)
-    if not folder.is_dir():
-        return
-    if (folder / "adapter_config.json").is_file():
-        # transformers would load the base model that it names, from wherever that is.
-        raise ModelError("the folder holds a LoRA adapter", where=path_or_id, remedy="give the folder of a whole model")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickled:
-        raise ModelError(
-            f"{pickled[0]} is a pickle, which can run code when it is read",
-            where=path_or_id,
-            remedy="save the model again with save_pretrained, which writes safetensors",
-        )
-    raise ModelError("model.safetensors is missing", where=path_or_id, remedy="copy the folder again")
-
-
-def _read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
-    folder = Path(path_or_id)
-    if folder.is_dir():
-        file: Path = folder / name
-    elif folder.is_absolute() or str(path_or_id).startswith((".", "~")) or str(path_or_id).count("/") != 1:
-        raise ModelError("no such model folder", where=path_or_id, remedy="give a folder, or a hub id like owner/name")
-    else:
-        try:
-            file = Path(str(cached_file(str(path_or_id), name)))
-        except (OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(
-                f"{name} cannot be fetched ({reason})", where=path_or_id, remedy="check the path or the hub id"
-            ) from None
-    if not file.is_file():
-        raise ModelError(f"{name} is missing", where=path_or_id, remedy="copy the folder again")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise ModelError(
-            f"{name} is larger than {MAX_JSON_BYTES >> 20} MB", where=path_or_id, remedy="copy the folder again"
-        )
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{name} is not JSON ({error})", where=path_or_id, remedy="copy the folder again") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{name} is not a JSON object", where=path_or_id, remedy="copy the folder again")
-    return values

@@ -1,6 +1,7 @@
 """From a recipe to the thing that is trained: units, data, models, task."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechBatch, SpeechLoader, WaveformAugment, filter_utterances
 from kikitori.data.text import read_lines, speak_titles
-from kikitori.errors import ConfigError, DataError
+from kikitori.errors import ConfigError, DataError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters import attach_lora
 from kikitori.model.encoder import SpeechEncoder, freeze
@@ -21,7 +22,7 @@ from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
 from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units
 from kikitori.train.bridge_start import fit_bridge_to_ctc
 from kikitori.train.recipe import Recipe
-from kikitori.train.settings import Encoder, Lora, ManifestRef, TextData
+from kikitori.train.settings import LLM, Encoder, Lora, ManifestRef, TextData
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask
 from kikitori.train.text_task import TextTask
@@ -41,7 +42,8 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     log(f"label units: {units.size} ({recipe.units.kind})")
     if recipe.task == "language_model":
         train_text, dev_text = _sentences(recipe, units, log)
-        return TextTask(recipe, build_llm(recipe, units), units, train_text, dev_text)
+        assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
+        return TextTask(recipe, with_policy(build_llm(recipe, units), recipe.llm), units, train_text, dev_text)
     train, dev = _speech(recipe, units, log)
     characters = None
     if recipe.ctc.character_layer:
@@ -106,13 +108,15 @@ def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel
 
 
 def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
-    """The LLM, from scratch or from where the recipe says, with its policy applied."""
+    """The LLM, from scratch or from where the recipe says; its policy is still to be applied."""
     settings = recipe.llm
     assert settings is not None  # noqa: S101  (validated by Recipe)
     if settings.config is not None:
         special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
         values = {"vocab_size": units.size, **special, **settings.config}
-        llm: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config(values, "llm.config"))
+        config = transformers_config(values, "llm.config")
+        with _refusals("llm.config"):
+            llm: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     else:
         llm = load_llm(model_folder(str(settings.init)))
     embeddings: Any = llm.get_input_embeddings()
@@ -123,11 +127,16 @@ def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
             where="units",
             remedy="take the LLM's own units (units.kind=llm) or those it was trained with (units.kind=run)",
         )
+    return llm
+
+
+def with_policy(llm: PreTrainedModel, settings: LLM) -> PreTrainedModel:
+    """The LLM as its policy wants it: as it is, frozen, or frozen within adapters."""
     if settings.policy == "frozen":
         llm.requires_grad_(False)
     if settings.policy == "lora":
         lora = settings.lora or Lora()
-        llm = attach_lora(llm, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+        return attach_lora(llm, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
     return llm
 
 
@@ -135,6 +144,7 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
     """Acoustic model, bridge and LLM joined, each with its start and policy."""
     bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units)
     assert bridge is not None  # noqa: S101  (validated by Recipe)
+    assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
     acoustic, llm = build_acoustic_model(recipe, units), build_llm(recipe, units)
     config = SpeechLLMConfig(
         acoustic_config=acoustic.config,
@@ -146,6 +156,7 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
         eos_id=prompt.eos,
     )
     model = SpeechLLM(config, acoustic=acoustic, llm=llm)
+    model.llm = with_policy(llm, recipe.llm)  # afterwards, for transformers looks for tied weights by their plain names
     if bridge.init is not None:
         trained = load_model(model_folder(bridge.init)).model
         if not isinstance(trained, SpeechLLM):
@@ -173,10 +184,20 @@ def transformers_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
     Raises:
         ConfigError: There is no such model type, or a value does not fit it.
     """
-    try:
+    with _refusals(where):
         return AutoConfig.for_model(**values)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"transformers refuses it ({str(error).splitlines()[0]})", where=where) from None
+
+
+@contextmanager
+def _refusals(where: str) -> Iterator[None]:
+    """What transformers says to a configuration of the recipe, as one line that names the key."""
+    try:
+        yield
+    except KikitoriError:
+        raise
+    except Exception as error:  # noqa: BLE001  (what a wrong configuration can raise in transformers has no end)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"transformers refuses it ({reason})", where=where, remedy="mend the value") from None
 
 
 def _spread_batches(loader: SpeechLoader, count: int = 24, size: int = 8) -> Iterator[SpeechBatch]:
@@ -192,7 +213,9 @@ def _spread_batches(loader: SpeechLoader, count: int = 24, size: int = 8) -> Ite
 def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerUnits | None]:
     """The encoder, or the acoustic model around it with the units that its heads write."""
     if settings.config is not None:
-        return SpeechEncoder(transformers_config(settings.config, "encoder.config")), None
+        config = transformers_config(settings.config, "encoder.config")
+        with _refusals("encoder.config"):
+            return SpeechEncoder(config), None
     folder = model_folder(str(settings.init))
     if not is_recogniser(folder):
         return SpeechEncoder.from_pretrained(folder), None

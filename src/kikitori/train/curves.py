@@ -105,7 +105,7 @@ def _epoch(row: Row, rows: list[Row]) -> float:
         return float(row["epoch"])
     known = [(other["step"], other["epoch"]) for other in rows if _has(other, DEV) and other["step"] > 0]
     if not known:
-        return float(row.get("epoch", row["step"]))
+        return float(row["epoch"] if "epoch" in row else row["step"])
     steps, epochs = zip(*[(0, 0), *known], strict=True)
     if row["step"] > steps[-1]:
         return float(row["step"] * epochs[-1] / steps[-1])

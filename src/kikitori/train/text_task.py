@@ -14,7 +14,7 @@ from kikitori.data.batching import epoch_batches
 from kikitori.model.adapters import merged_copy
 from kikitori.model.assemble import assemble
 from kikitori.model.llm import embed, forward, project
-from kikitori.model.quiet import quiet_transformers
+from kikitori.model.safety import quiet_transformers
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe import Recipe
