@@ -49,7 +49,7 @@ def collapsed(items):
     return [label for label, _ in groupby(items) if label != BLANK]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(SENTENCES, st.integers(0, 10**6), st.floats(0.5, 5.0))
 def test_without_errors_a_prompt_shows_the_labels_in_order(labels, seed, frames):
     shown = shown_of(labels, seed, error_rate=0.0, frames_per_label=frames)
@@ -61,7 +61,7 @@ def test_without_errors_a_prompt_shows_the_labels_in_order(labels, seed, frames)
     assert len(shown) >= len(labels)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(SENTENCES, st.integers(0, 10**6), st.floats(0.0, 1.0), st.floats(0.5, 5.0))
 def test_prompts_hold_only_valid_labels_and_repeat_with_their_seed(labels, seed, error_rate, frames):
     shown = shown_of(labels, seed, error_rate=error_rate, frames_per_label=frames)
