@@ -1,6 +1,6 @@
 """How long `import kikitori` and `kikitori --help` take, each beside a bare interpreter, in one interleaved run.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 import subprocess
