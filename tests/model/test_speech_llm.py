@@ -6,6 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from kikitori.data.speech import pad_waveforms
+from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
 from kikitori.model.adapters import attach_lora
 from kikitori.model.safety import quiet_transformers
@@ -171,3 +172,30 @@ def test_adopted_adapters_start_at_zero():
     before = {name: value.clone() for name, value in body.state_dict().items()}
     model = SpeechLLM(tiny_speech_llm(llm="llama").config, acoustic=tiny_acoustic_model(), llm=body)
     assert all(torch.equal(value, before[name]) for name, value in model.llm.state_dict().items())
+
+
+def test_show_ctc_adds_the_expected_embedding_of_what_the_head_hears() -> None:
+    plain = tiny_speech_llm(encoder="parakeet")  # stack bridge, stride 3
+    config = copy.deepcopy(plain.config)
+    config.show_ctc = True
+    model = SpeechLLM(config, acoustic=plain.acoustic, llm=plain.llm).eval()
+    waveforms, lengths = torch.randn(2, 16000) * 0.1, torch.tensor([16000, 9000])
+    encoded = model.acoustic.encode(*model.acoustic.encoder.features(waveforms, lengths))
+    shown, positions = model.speech_prompt(encoded)
+    log_probs, frames = model.acoustic.log_probs(encoded)
+    table = model.llm.get_input_embeddings().weight
+    for row in range(2):
+        assert int(positions[row]) == -(-int(frames[row]) // 3)
+        for position in range(shown.shape[1]):
+            expected = torch.zeros(table.shape[1])
+            for frame in range(3 * position, min(3 * position + 3, int(frames[row]))):
+                expected += log_probs[row, frame, :-1].exp() @ table[: log_probs.shape[2] - 1]
+            torch.testing.assert_close(shown[row, position], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_show_ctc_needs_a_stack_bridge_and_a_head() -> None:
+    for model in (tiny_speech_llm(bridge="conv"), tiny_speech_llm(ctc_layers=())):
+        config = copy.deepcopy(model.config)
+        config.show_ctc = True
+        with pytest.raises(ModelError, match="show_ctc"):
+            SpeechLLM(config, acoustic=model.acoustic, llm=model.llm)

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, adopted, as_config
 from kikitori.model.assemble import AssembledInput, assemble
 from kikitori.model.bridge import build_bridge
 from kikitori.model.encoder import EncoderOutput
+from kikitori.model.features import mask_tail
 from kikitori.model.llm import check_llm, embed, forward, project
 from kikitori.text.prompt import Prompt
 
@@ -26,6 +28,8 @@ class SpeechLLMConfig(PreTrainedConfig):
         llm_config: Configuration of the LLM, any decoder-only model of transformers.
         bridge: `conv`, `stack` or `identity`.
         bridge_stride: Frames per speech position.
+        show_ctc: Add to each speech position the LLM's embeddings of the labels that the last CTC head hears there,
+            weighted by their probability (`stack` only). A small LLM then begins with a transcript it can read.
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
         eos_id: Label that ends the transcript.
@@ -40,6 +44,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         llm_config: PreTrainedConfig | dict[str, Any] | None = None,
         bridge: str = "stack",
         bridge_stride: int = 1,
+        show_ctc: bool = False,
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
         eos_id: int = 2,
@@ -50,7 +55,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         super().__init__(**kwargs)
         self.acoustic_config: Any = as_config(acoustic_config)
         self.llm_config: Any = as_config(llm_config)
-        self.bridge, self.bridge_stride = bridge, bridge_stride
+        self.bridge, self.bridge_stride, self.show_ctc = bridge, bridge_stride, show_ctc
         self.prompt_before, self.prompt_after = list(prompt_before), list(prompt_after)
         self.eos_id = eos_id
 
@@ -96,6 +101,11 @@ class SpeechLLM(PreTrainedModel):
             embeddings.embedding_dim,
             config.bridge_stride,
         )
+        if config.show_ctc:
+            if config.bridge != "stack" or not self.acoustic.config.ctc_layers:
+                raise ModelError("show_ctc needs a stack bridge and a CTC head", remedy="set both, or show_ctc: false")
+            for parameter in self.bridge.parameters():
+                nn.init.zeros_(parameter)  # training adds what the labels do not say
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
@@ -105,7 +115,7 @@ class SpeechLLM(PreTrainedModel):
     def speech_prompt(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Frames to speech embeddings (batch, positions, llm_dim) and lengths."""
         embeds, lengths = self.bridge(encoded.frames, encoded.lengths)
-        return embeds, lengths
+        return (embeds + self._heard(encoded) if self.config.show_ctc else embeds), lengths
 
     def prefix(self, encoded: EncoderOutput) -> AssembledInput:
         """The LLM input before the first label of the transcript."""
@@ -127,6 +137,14 @@ class SpeechLLM(PreTrainedModel):
 
     def _embed(self, labels: Tensor) -> Tensor:
         return embed(self.llm, labels)
+
+    def _heard(self, encoded: EncoderOutput) -> Tensor:
+        """Expected embedding of the labels that the CTC head hears at each speech position; a blank adds nothing."""
+        log_probs, lengths = self.acoustic.log_probs(encoded)
+        table: Tensor = self.llm.get_input_embeddings().weight[: log_probs.shape[2] - 1]
+        heard = mask_tail(log_probs[..., :-1].exp().to(table.dtype) @ table, lengths)
+        padded = nn.functional.pad(heard, (0, 0, 0, -heard.shape[1] % self.config.bridge_stride))
+        return padded.unflatten(1, (-1, self.config.bridge_stride)).sum(dim=2)
 
 
 AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig)

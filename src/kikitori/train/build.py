@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.data.manifest import read_manifest
-from kikitori.data.speech import SpeechBatch, SpeechLoader, WaveformAugment, filter_utterances
+from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterances
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import ConfigError, DataError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
@@ -20,7 +20,6 @@ from kikitori.model.folder import is_recogniser, load_llm, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
 from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units
-from kikitori.train.bridge_start import fit_bridge_to_ctc
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import LLM, Encoder, Lora, ManifestRef, TextData
 from kikitori.train.speech_llm_task import SpeechLLMTask
@@ -52,9 +51,6 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     if recipe.task == "acoustic_model":
         return AcousticTask(recipe, build_acoustic_model(recipe, units), units, characters, train, dev)
     model = build_speech_llm(recipe, units)
-    if recipe.bridge is not None and recipe.bridge.init is None and recipe.bridge.start == "ctc":
-        explained = fit_bridge_to_ctc(model, _spread_batches(train))
-        log(f"bridge started from the CTC head; it explains {explained:.0%} of what the head hears")
     return SpeechLLMTask(recipe, model, units, characters, train, dev)
 
 
@@ -151,6 +147,7 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
         llm_config=llm.config,
         bridge=bridge.kind,
         bridge_stride=bridge.stride,
+        show_ctc=bridge.show_ctc,
         prompt_before=prompt.before,
         prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
         eos_id=prompt.eos,
@@ -198,16 +195,6 @@ def _refusals(where: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  (what a wrong configuration can raise in transformers has no end)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"transformers refuses it ({reason})", where=where, remedy="mend the value") from None
-
-
-def _spread_batches(loader: SpeechLoader, count: int = 24, size: int = 8) -> Iterator[SpeechBatch]:
-    """A few batches from all over the data, as they are (not augmented)."""
-    step = max(1, len(loader.utterances) // (count * size))
-    indices = list(range(0, len(loader.utterances), step))
-    for start in range(0, len(indices), size):
-        batch = loader.batch(indices[start : start + size])
-        if batch is not None:
-            yield batch
 
 
 def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerUnits | None]:

@@ -190,7 +190,7 @@ class Bridge:
         kind: `conv` (paper A), `stack` or `identity`.
         stride: Frames per speech position, for `stack`.
         init: Earlier speech LLM run to start from.
-        start: Without `init`: `random`, or `ctc`, which shows the LLM the labels that the CTC head hears (stack only).
+        show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt (`stack` only).
         policy: `full` trains it, `frozen` does not.
         lr_factor: Factor on the learning rate.
     """
@@ -198,7 +198,7 @@ class Bridge:
     kind: Literal["conv", "stack", "identity"]
     stride: AtLeastOne = 1
     init: str | None = None
-    start: Literal["random", "ctc"] = "random"
+    show_ctc: bool = False
     policy: Literal["full", "frozen"] = "full"
     lr_factor: Positive = 1.0
 
