@@ -144,7 +144,7 @@ class SpeechLLM(PreTrainedModel):
         table: Tensor = self.llm.get_input_embeddings().weight[: log_probs.shape[2] - 1]
         heard = mask_tail(log_probs[..., :-1].exp().to(table.dtype) @ table, lengths)
         padded = nn.functional.pad(heard, (0, 0, 0, -heard.shape[1] % self.config.bridge_stride))
-        return padded.unflatten(1, (-1, self.config.bridge_stride)).sum(dim=2)
+        return padded.reshape(len(heard), -1, self.config.bridge_stride, heard.shape[2]).sum(dim=2)
 
 
 AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig)
