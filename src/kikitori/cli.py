@@ -182,6 +182,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as run.epochs=10.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")] = False,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="With --resume: weights and position alone, the rest afresh.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
 ) -> None:
     """Train what a recipe describes."""
@@ -197,7 +200,7 @@ def train(
         elif output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
         else:
-            run.train(recipe, output, overrides=overrides or [], resume=resume)
+            run.train(recipe, output, overrides=overrides or [], resume=resume, weights_only=weights_only)
 
 
 def main() -> None:

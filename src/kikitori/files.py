@@ -1,7 +1,11 @@
-"""Writing text files so that a reader never sees half of one."""
+"""Writing files and folders so that a reader never sees half of one, and no two writers share one."""
 
 import contextlib
+import fcntl
+import os
+import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from kikitori.errors import DataError
@@ -24,3 +28,40 @@ def write_text(path: Path, content: str) -> None:
     finally:
         with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill; it takes the place of `path` at the end, unless something goes wrong inside."""
+    staging, replaced = path.with_name(f".{path.name}.staging"), path.with_name(f".{path.name}.replaced")
+    for left_over in (staging, replaced):
+        shutil.rmtree(left_over, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        if path.exists():
+            path.rename(replaced)
+        staging.rename(path)
+    finally:
+        for left_over in (staging, replaced):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for one writer. The lock is the system's: it ends with the process, however that ends.
+
+    Raises:
+        DataError: Another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                "another run is writing to this folder", where=folder, remedy="wait for it or choose another"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -103,6 +103,9 @@ class Toy:
         index = len(self.seen) - 1
         return {"score": self.scores[index]} if index < len(self.scores) else {}
 
+    def data_digest(self) -> str:
+        return "toy"
+
     def lr_factor(self, parameter: str) -> float:  # noqa: ARG002
         return 1.0
 

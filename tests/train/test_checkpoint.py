@@ -61,7 +61,7 @@ def test_what_is_saved_comes_back(tmp_path):
     path, loaded, damaged = load_newest(tmp_path)
     assert path == tmp_path / "checkpoint-00000012"
     assert not damaged
-    assert loaded.state == content(12).state
+    assert loaded.state == {**content(12).state, "format": 2}
     assert {name: set(tensors) for name, tensors in loaded.tensors.items()} == {
         name: set(tensors) for name, tensors in content(12).tensors.items()
     }
@@ -112,7 +112,37 @@ def test_an_odd_manifest_is_damage(tmp_path, manifest):
 def test_a_foreign_file_is_damage(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "checkpoint-00000001" / "notes.txt").write_text("mine")
-    assert "foreign" in str(find_damage(tmp_path / "checkpoint-00000001"))
+    assert find_damage(tmp_path / "checkpoint-00000001") == "notes.txt does not belong to it"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_weights_alone_need_less(tmp_path, file):
+    save(tmp_path, 1, 2)
+    (tmp_path / "checkpoint-00000002" / file).unlink()
+    path, loaded, damaged = load_newest(tmp_path, weights_only=True)
+    enough = file in ("optimizer.safetensors", "random.safetensors")
+    assert path.name == ("checkpoint-00000002" if enough else "checkpoint-00000001")
+    assert set(loaded.tensors) == {"model"}
+    assert len(damaged) == (0 if enough else 1)
+
+
+@pytest.mark.parametrize(("version", "age"), [(3, "a newer"), (1, "an older")])
+def test_other_formats_are_refused_by_name(tmp_path, monkeypatch, version, age):
+    monkeypatch.setattr(checkpoint, "FORMAT", version)
+    save(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match=rf"{age} kikitori wrote it \(format {version}, this one reads 2\)"):
+        load_newest(tmp_path)
+
+
+def test_a_disk_without_room_is_found_before_anything_is_written(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    before = tree(tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(TrainingError, match=r"a checkpoint needs 1 MB, the disk has 1 MB left; free the disk"):
+        save(tmp_path, 2)
+    assert tree(tmp_path) == before
 
 
 def test_without_an_undamaged_checkpoint_there_is_an_error(tmp_path):

@@ -1,6 +1,8 @@
 import json
+import os
 import platform
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,11 @@ import torch
 
 import kikitori
 from kikitori.errors import DataError, KikitoriError, TrainingError
+from kikitori.files import locked
+from kikitori.train.checkpoint import load_newest
 from kikitori.train.recipe import load_recipe
-from kikitori.train.run import RunLog, _save_recipe, dry_run, environment, train
+from kikitori.train.run import RunLog, _save_recipe, dry_run, train
+from kikitori.train.speech_llm_task import SpeechLLMTask
 from tests.tiny import tiny_waveform
 from tests.train.helpers import (
     TEXTS,
@@ -64,16 +69,22 @@ def test_committed_recipes_survive_writing(path, tmp_path):
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-def test_the_environment_is_written(run, monkeypatch, tmp_path):
+def test_the_environment_is_written(run):
     found = json.loads((run / "environment.json").read_text())
     assert found["python"] == platform.python_version()
     assert found["versions"]["torch"] == torch.__version__
     assert found["versions"]["kikitori"] == kikitori.__version__
     assert isinstance(found["argv"], list)
-    monkeypatch.chdir(tmp_path)
-    assert environment()["git"] is None
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert environment()["git"] is None
+
+
+def test_checkpoints_say_where_they_come_from(run):
+    _, checkpoint, _ = load_newest(run / "checkpoints")
+    origin = checkpoint.state["provenance"]
+    assert origin["recipe"]["seed"] == 5
+    assert origin["recipe"]["optim"]["lr"] == 0.01
+    assert origin["environment"]["versions"]["torch"] == torch.__version__
+    assert "git" in origin["environment"]
+    assert len(origin["data"]) == 64
 
 
 def test_the_exported_model_transcribes(run):
@@ -97,14 +108,94 @@ def test_a_folder_in_use_is_refused(run, corpus):
     assert (run / "log.txt").read_bytes() == before
 
 
-def test_an_empty_folder_is_fine_and_resuming_needs_a_checkpoint(corpus, tmp_path):
+def test_an_empty_folder_is_fine_and_resuming_needs_a_run(corpus, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, text_recipe(run={"epochs": 1}))
-    with pytest.raises(TrainingError, match="no checkpoint to resume from"):
+    with pytest.raises(TrainingError, match="no run to resume"):
         train(recipe, tmp_path / "run", resume=True)
+    with pytest.raises(TrainingError, match=r"--weights-only: .*add --resume"):
+        train(recipe, tmp_path / "run", weights_only=True)
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     train(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "model" / "tokenizer.json").is_file()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(corpus, run, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
+    left = tmp_path / "run"
+    left.mkdir()
+    shutil.copy(run / "recipe.yaml", left)
+    (left / "metrics.jsonl").write_text('{"epoch": 0.1, "step": 1, "loss": 1.0}\n{"epoch": 0')
+    train(recipe, left, overrides=["seed=5"], resume=True)
+    assert "the run begins again" in (left / "log.txt").read_text()
+    assert _metrics(left) == _metrics(run)
+    assert _model(left) == _model(run)
+
+
+def _metrics(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
+
+
+def _model(folder):
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_sigterm_saves_and_ends_well(corpus, run, tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
+    real, count = SpeechLLMTask.loss, 0
+
+    def loss(self, batch, moment):
+        nonlocal count
+        count += 1
+        if count == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, moment)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeechLLMTask, "loss", loss)
+        assert train(recipe, tmp_path / "run", overrides=["seed=5"]) is False
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert count == 3
+    assert not (tmp_path / "run" / "model").exists()
+    assert "stopped on request after step 3" in (tmp_path / "run" / "log.txt").read_text()
+    assert train(recipe, tmp_path / "run", overrides=["seed=5"], resume=True) is True
+    assert _model(tmp_path / "run") == _model(run)
+    assert _metrics(tmp_path / "run") == _metrics(run)
+
+
+def test_a_second_run_in_the_folder_is_refused(corpus, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, text_recipe())
+    (tmp_path / "run").mkdir()
+    for resume in (False, True):
+        with locked(tmp_path / "run"), pytest.raises(DataError, match="another run is writing to this folder"):
+            train(recipe, tmp_path / "run", resume=resume)
+        assert not list((tmp_path / "run").iterdir())
+    train(recipe, tmp_path / "run")  # the lock is gone with its holder
+
+
+def test_a_failed_export_leaves_the_model_before(run, corpus, monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
+    monkeypatch.setattr("kikitori.train.speech_llm_task.save_model", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, folder, overrides=["seed=5"], resume=True)
+    assert _model(folder) == _model(run)
+    assert not list(folder.glob(".*"))
+
+
+def test_a_changed_recipe_or_corpus_is_named_when_resuming(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    write_corpus(tmp_path / "corpus", [{"audio_filepath": "1.wav", "duration": 0.9, "text": "more", "split": "train"}])
+    recipe = write_recipe(tmp_path / "recipe.yaml", tmp_path / "corpus", speech_llm_recipe(run={"log_every": 1}))
+    train(recipe, folder, overrides=["seed=5", "optim.lr=0.02", "units.kind=run", f"units.path={run}"], resume=True)
+    log = (folder / "log.txt").read_text()
+    assert "warning: recipe.optim.lr is 0.02, and was 0.01 in the checkpoint" in log
+    assert "warning: the training data are not those of the checkpoint" in log
+    assert "environment." not in log
 
 
 def test_dry_run_of_a_speech_llm(corpus, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from kikitori.errors import TrainingError
 from kikitori.train.checkpoint import load_newest
 from kikitori.train.run import train
 from kikitori.train.speech_task import AcousticTask
-from kikitori.train.trainer import load_weights, weights
+from kikitori.train.state import load_weights, weights
 from tests.train.helpers import (
     AUGMENT,
     HUBERT,
@@ -284,42 +285,186 @@ class Diverging(Toy):
         return value, parts
 
 
-@pytest.mark.parametrize(
-    ("kind", "what"), [("nan", "the loss is nan"), ("inf", "the loss is inf"), ("gradient", "the gradient is nan")]
-)
-def test_divergence_stops_the_run_and_names_the_batch(tmp_path, kind, what):
+KINDS = [("nan", "the loss is nan"), ("inf", "the loss is inf"), ("gradient", "the gradient is nan")]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("kind", "what"), KINDS)
+def test_a_step_that_is_not_finite_is_skipped_counted_and_named(tmp_path, kind, what, accumulate):
     task = Diverging()
     task.kind = kind
-    trainer, _ = toy_trainer(task, tmp_path)
-    first, second = task.batches(1)[2]
-    with pytest.raises(TrainingError, match=what) as caught:
+    trainer, lines = toy_trainer(task, tmp_path, accumulate=accumulate, log_every=1)
+    assert trainer.fit()
+    steps = 3 * (5 if accumulate == 1 else 3)
+    assert trainer.step == steps - 1
+    assert trainer.guard.skipped == 1
+    rows = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    batches = task.batches(1)
+    utterances = [f"utt{i}" for i in ([*batches[2]] if accumulate == 1 else [*batches[2], *batches[3]])]
+    assert rows == [
+        {
+            "epoch": 1,
+            "batch": accumulate + 1,
+            "step": steps // 3 + 2 // accumulate,
+            "what": what,
+            "utterances": utterances,
+        }
+    ]
+    assert any(f"({', '.join(utterances)}): {what}; step skipped (1 so far)" in line for line in lines)
+    assert all(bool(t.isfinite().all()) for t in checkpoint_contents(tmp_path).values() if t.is_floating_point())
+    logged = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(map(math.isfinite, logged))
+
+
+def test_the_rest_of_the_run_is_as_if_the_batch_had_not_been_there(tmp_path):
+    class Lacking(Unreadable):
+        def load(self, indices, epoch):
+            self.bad = (2,) if epoch == 1 else ()
+            return super().load(indices, epoch)
+
+    toy_trainer(Diverging(), tmp_path / "skipped")[0].fit()
+    toy_trainer(Lacking(), tmp_path / "lacking")[0].fit()
+    assert_same(checkpoint_contents(tmp_path / "skipped"), checkpoint_contents(tmp_path / "lacking"))
+
+
+class Dying(Toy):
+    """From some step on, nothing is finite; the batch norm sees it too."""
+
+    def __init__(self, good):
+        super().__init__()
+        self.module.append(nn.BatchNorm1d(1))
+        self.good = good
+
+    def loss(self, batch, moment):
+        if self.losses >= self.good:
+            batch = ToyBatch(batch.inputs * math.inf, batch.targets, batch.utt_ids)
+        return super().loss(batch, moment)
+
+
+@pytest.mark.parametrize("good", [0, 7])
+def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path, good):
+    task = Dying(good)
+    trainer, _ = toy_trainer(task, tmp_path, max_skipped_in_row=3, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"the loss is nan, and so it was in 3 steps in a row; .*skipped\.jsonl"):
         trainer.fit()
-    assert f"epoch 2, batch 2 (utt{first}, utt{second}): {what}" in str(caught.value)
-    path, checkpoint, damaged = load_newest(tmp_path / "checkpoints")
-    assert path.name == "checkpoint-00000005"
-    assert not damaged
-    assert all(bool(t.isfinite().all()) for t in checkpoint.tensors["model"].values())
+    assert trainer.guard.skipped == 3
     assert all(bool(t.isfinite().all()) for t in task.module.state_dict().values())
+    if good:
+        path, checkpoint, damaged = load_newest(tmp_path / "checkpoints")
+        assert path.name == "checkpoint-00000007"
+        assert not damaged
+        assert all(bool(t.isfinite().all()) for t in checkpoint.tensors["model"].values())
+
+
+def test_too_large_a_share_of_skipped_steps_ends_the_run(tmp_path):
+    class Shaky(Toy):
+        def loss(self, batch, moment):
+            value, parts = super().loss(batch, moment)
+            return value * (math.nan if self.losses % 3 == 0 else 1.0), parts
+
+    settings = {"epochs": 40, "max_skipped_in_row": 2}
+    with pytest.raises(TrainingError, match=r"so it was in 33 % of the steps"):
+        toy_trainer(Shaky(), tmp_path / "a", **settings)[0].fit()
+    trainer, _ = toy_trainer(Shaky(), tmp_path / "b", **settings, max_skipped_share=0.5)
+    trainer.fit()
+    assert trainer.guard.skipped == 66
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    trainer, _ = toy_trainer(Toy(), tmp_path)
+    trainer.fit()
+    trainer.task.module[0].bias.data[3] = math.inf
+    with pytest.raises(TrainingError, match=r"step 15: 0\.bias is no longer finite"):
+        trainer._save()
 
 
 def test_many_names_are_cut_short_and_none_are_needed(tmp_path):
-    task = Diverging()
     names = tuple(f"u{i}" for i in range(20))
-    task.load = lambda indices, _: ToyBatch(task.inputs[indices], task.targets[indices], names)
-    with pytest.raises(TrainingError, match=r"\(u0, u1, .*u7, \.\.\.\)"):
-        toy_trainer(task, tmp_path / "a")[0].fit()
-    task = Diverging()
-    task.load = lambda indices, _: ToyBatch(task.inputs[indices], task.targets[indices], ())
-    with pytest.raises(TrainingError, match=r"^epoch 2, batch 2: the loss is nan; "):
-        toy_trainer(task, tmp_path / "b")[0].fit()
+    for folder, utt_ids, expected in (
+        ("a", names, "batch 2 (u0, u1, u2, u3, u4, u5, u6, u7, ...): "),
+        ("b", (), "batch 2: "),
+    ):
+        task = Diverging()
+        task.load = lambda indices, _, t=task, n=utt_ids: ToyBatch(t.inputs[indices], t.targets[indices], n)
+        trainer, lines = toy_trainer(task, tmp_path / folder)
+        trainer.fit()
+        assert any(f"warning: epoch 2, {expected}the loss is nan" in line for line in lines)
 
 
 def test_utterances_of_a_real_batch_are_named(corpus, tmp_path, monkeypatch):
-    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, acoustic_recipe())
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, acoustic_recipe(run={"max_skipped_in_row": 1}))
     real = AcousticTask.loss
     monkeypatch.setattr(AcousticTask, "loss", lambda self, batch, moment: (real(self, batch, moment)[0] * math.nan, {}))
     with pytest.raises(TrainingError, match=r"epoch 1, batch 0 \(\d\.wav(, \d\.wav)?\): the loss is nan"):
         train(recipe, tmp_path / "run")
+
+
+def test_a_run_stops_when_asked_and_goes_on_exactly(tmp_path):
+    settings = {"accumulate": 2, "average_last": 2}
+    toy_trainer(Toy(dropout=0.3), tmp_path / "straight", **settings)[0].fit()
+    for after in range(1, 9):
+        folder = tmp_path / str(after)
+        trainer, lines = toy_trainer(Toy(dropout=0.3), folder, **settings)
+        trainer.stop = lambda t=trainer, n=after: t.step >= n
+        assert trainer.fit() is False
+        assert trainer.step == after
+        assert lines[-1] == f"stopped on request after step {after}; the checkpoint is written, go on with --resume"
+        trainer, _ = toy_trainer(Toy(dropout=0.3), folder, **settings)
+        trainer.resume()
+        assert trainer.fit() is True
+        assert_same(checkpoint_contents(folder), checkpoint_contents(tmp_path / "straight"))
+
+
+def test_training_ends_early_when_dev_does_not_improve(tmp_path):
+    scores = (0.9, 0.5, 0.7, 0.6, 0.4)
+    task = Toy(scores=(*scores[:4], 0.55))
+    trainer, lines = toy_trainer(task, tmp_path / "straight", epochs=9, patience=2)
+    assert trainer.fit()
+    assert trainer.epoch == 4
+    assert "dev has not improved in 2 evaluations; the training ends here" in lines
+    assert_same(task.module.state_dict(), task.seen[1])
+    # The evaluation before the stop is remembered.
+    trainer, _ = toy_trainer(Toy(scores=scores), tmp_path / "resumed", epochs=9, patience=2)
+    trainer.stop = lambda: trainer.epoch == 3
+    trainer.fit()
+    task = Toy(scores=scores[3:])
+    trainer, _ = toy_trainer(task, tmp_path / "resumed", epochs=9, patience=2)
+    trainer.resume()
+    trainer.fit()
+    assert trainer.epoch == 4
+    assert_same(checkpoint_contents(tmp_path / "resumed"), checkpoint_contents(tmp_path / "straight"))
+
+
+def test_resuming_from_the_weights_alone(tmp_path):
+    trainer, _ = toy_trainer(Toy(dropout=0.3), tmp_path, checkpoint_every=1)
+    trainer.stop = lambda: trainer.step >= 7
+    trainer.fit()
+    newest = tmp_path / "checkpoints" / "checkpoint-00000007"
+    expected = load_newest(tmp_path / "checkpoints")[1].tensors["model"]
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-00000006")
+    (newest / "optimizer.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"optimizer\.safetensors is missing.*; try --weights-only"):
+        toy_trainer(Toy(), tmp_path)[0].resume()
+    trainer, lines = toy_trainer(Toy(dropout=0.3), tmp_path)
+    trainer.resume(weights_only=True)
+    assert (trainer.epoch, trainer.batch, trainer.step) == (1, 2, 7)
+    assert_same(weights(trainer.task.module), expected)
+    assert not trainer.optimizer.state
+    assert lines[-1] == "resumed from checkpoint-00000007, its weights only: epoch 2, batch 2"
+    assert trainer.fit()
+
+
+def test_metrics_after_the_checkpoint_are_dropped_when_resuming(tmp_path):
+    trainer, _ = toy_trainer(Toy(), tmp_path, log_every=1)
+    trainer.fit()
+    straight = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-00000015")
+    with (tmp_path / "metrics.jsonl").open("a") as out:
+        out.write('{"step": 3')
+    trainer, _ = toy_trainer(Toy(), tmp_path, log_every=1)
+    trainer.resume()
+    trainer.fit()
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == straight
 
 
 def test_what_is_wholly_frozen_is_refused(tmp_path):

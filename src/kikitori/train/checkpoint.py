@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill: staged, synced to disk, hashed, then renamed into place.
 
 A checkpoint is a folder of safetensors and JSON (never pickle) with `manifest.json`, which names the SHA-256 of every
-other file. Resuming takes the newest checkpoint whose manifest is true.
+other file. Resuming takes the newest checkpoint whose manifest is true; nothing of the others is read.
 """
 
 import contextlib
@@ -23,6 +23,11 @@ from torch.optim import AdamW
 from kikitori.errors import TrainingError
 
 PREFIX, STAGING, REPLACED = "checkpoint-", ".staging-", ".replaced"
+FORMAT = 2
+"""Version of the layout; a checkpoint says its own in `state.json`."""
+WEIGHTS_FILES = ("state.json", "model.safetensors")
+SPARE_BYTES = 2**20
+"""For JSON, headers and folders, beside the tensors."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,12 @@ def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: in
         directory.mkdir(parents=True, exist_ok=True)
         for left_over in directory.glob(f"{STAGING}*"):
             shutil.rmtree(left_over)
+        check_space(directory, sum(tensor.nbytes for group in content.tensors.values() for tensor in group.values()))
         staging.mkdir()
         for name, tensors in content.tensors.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, staging / f"{name}.safetensors")
-        (staging / "state.json").write_text(json.dumps(content.state, indent=1), encoding="utf-8")
+        state = {"format": FORMAT, **content.state}
+        (staging / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
         digests = {path.name: _sha256(path) for path in sorted(staging.iterdir())}
         (staging / "manifest.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
         for path in [*staging.iterdir(), staging]:
@@ -77,42 +84,80 @@ def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: in
     return final
 
 
+def check_space(directory: Path, num_bytes: int) -> None:
+    """Checks that a folder's disk takes so many bytes of tensors.
+
+    Raises:
+        TrainingError: It does not.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < num_bytes + SPARE_BYTES:
+        raise TrainingError(
+            f"a checkpoint needs {_megabytes(num_bytes + SPARE_BYTES)}, the disk has {_megabytes(free)} left",
+            where=directory,
+            remedy="free the disk and go on with --resume; earlier checkpoints are as they were",
+        )
+
+
 def list_checkpoints(directory: Path) -> list[Path]:
     """Checkpoint folders, oldest first; one that was being replaced when the run was killed comes before its like."""
     found = [path for path in directory.glob(f"{PREFIX}*") if path.is_dir() and _step(path) >= 0]
     return sorted(found, key=lambda path: (_step(path), path.suffix != REPLACED))
 
 
-def load_newest(directory: Path) -> tuple[Path, Checkpoint, list[str]]:
+def load_newest(directory: Path, *, weights_only: bool = False) -> tuple[Path, Checkpoint, list[str]]:
     """The newest undamaged checkpoint, and a line for each damaged one that was passed over.
 
+    Args:
+        directory: The folder of the checkpoints.
+        weights_only: Be content with weights and position: damage to the rest does not matter, and it is not read.
+
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is none, or a newer kikitori wrote it.
     """
     damaged: list[str] = []
     for path in reversed(list_checkpoints(directory)):
-        problem = find_damage(path)
+        problem = find_damage(path, weights_only=weights_only)
         if problem is None:
-            tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
-            return path, Checkpoint(tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))), damaged
+            return path, _read(path, weights_only), damaged
         damaged.append(f"{path}: {problem}; passed over, and kept until training gets there again")
     what = "no checkpoint" if not damaged else f"no undamaged checkpoint ({damaged[0]})"
-    raise TrainingError(what, where=directory, remedy="start without --resume in a new folder")
+    remedy = "try --weights-only, or start" if damaged and not weights_only else "start"
+    raise TrainingError(what, where=directory, remedy=f"{remedy} without --resume in a new folder")
 
 
-def find_damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None."""
+def find_damage(path: Path, *, weights_only: bool = False) -> str | None:
+    """What is wrong with a checkpoint folder, or with its weights and position alone; None if nothing is."""
     try:
         digests: Mapping[str, str] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         present = {file.name for file in path.iterdir()} - {"manifest.json"}
-        if present != set(digests) or not {"state.json", "model.safetensors", "optimizer.safetensors"} <= present:
-            return "files are missing or foreign"
-        for name, digest in digests.items():
-            if _sha256(path / name) != digest:
+        missing = sorted({*WEIGHTS_FILES, *(() if weights_only else (*digests, "optimizer.safetensors"))} - present)
+        if missing:
+            return f"{missing[0]} is missing"
+        foreign = sorted(present - set(digests))
+        if foreign and not weights_only:
+            return f"{foreign[0]} does not belong to it"
+        for name in WEIGHTS_FILES if weights_only else digests:
+            if _sha256(path / name) != digests[name]:
                 return f"{name} is damaged"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         return f"it cannot be read ({error})"
     return None
+
+
+def _read(path: Path, weights_only: bool) -> Checkpoint:
+    """Contents of a checkpoint whose digests are true."""
+    state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    version = state.get("format", 1)
+    if version != FORMAT:
+        age = "a newer" if version > FORMAT else "an older"
+        raise TrainingError(
+            f"{age} kikitori wrote it (format {version}, this one reads {FORMAT})",
+            where=path,
+            remedy="go on with that version, or start another run from this one's model (init)",
+        )
+    files = [path / "model.safetensors"] if weights_only else sorted(path.glob("*.safetensors"))
+    return Checkpoint({file.stem: load_file(file) for file in files}, state)
 
 
 def optimizer_tensors(optimizer: AdamW, module: nn.Module) -> dict[str, Tensor]:
@@ -160,6 +205,10 @@ def _step(path: Path) -> int:
     """The step in a checkpoint folder's name, or -1."""
     number = path.name.removeprefix(PREFIX).removesuffix(REPLACED)
     return int(number) if number.isdecimal() else -1
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.0f} MB"
 
 
 def _sha256(path: Path) -> str:

@@ -27,31 +27,38 @@ def start(device: torch.device) -> tuple[int, int]:
     return (dist.get_rank(), size) if size > 1 else (0, 1)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], used: int) -> int:
-    """Averages gradients over all batches of all processes; gives the number of those batches.
+def total(*counts: int) -> tuple[int, ...]:
+    """The sums of whole numbers over all processes."""
+    if not dist.is_initialized():
+        return counts
+    # Where the backend's messages live: NCCL knows no others.
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(counts, dtype=torch.int64, device=device)
+    dist.all_reduce(sums)
+    return tuple(sums.tolist())
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], batches: int) -> None:
+    """Averages gradients over all batches of all processes.
 
     Args:
         parameters: Those that learn, with gradients summed over this process's batches.
-        used: Batches that this process has summed over.
+        batches: Batches of all processes together.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
-    if not dist.is_initialized():
-        total = used
-    else:
+    if dist.is_initialized():
         # One flat message: many small ones would cost more than the sums.
         for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [gradients[0].new_tensor([float(used)])])
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        total = int(flat[-1])
         _scatter(flat, gradients)
-    if total > 1:
+    if batches > 1:
         for parameter in learning:
             if parameter.grad is not None:
-                parameter.grad /= total
-    return total
+                parameter.grad /= batches
 
 
 def average_buffers(module: nn.Module) -> None:

@@ -1,61 +1,87 @@
 """`kikitori train`: one recipe, one run folder.
 
-The folder holds `recipe.yaml` (as it was run), `environment.json`, `log.txt`, `metrics.jsonl`, `checkpoints/` and, at
-the end, `curves.png` and `model/`, which `kikitori.load` reads.
+The folder holds `recipe.yaml` (as it was run), `environment.json`, `log.txt`, `metrics.jsonl`, `checkpoints/`, perhaps
+`skipped.jsonl`, and at the end `curves.png` and `model/`, which `kikitori.load` reads.
 """
 
 import dataclasses
 import json
 import os
-import platform
-import shutil
-import subprocess
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from kikitori.errors import TrainingError
+from kikitori.files import locked, write_text
 from kikitori.train.build import Log, build_task
 from kikitori.train.checkpoint import list_checkpoints
 from kikitori.train.curves import draw_curves
+from kikitori.train.provenance import provenance
 from kikitori.train.recipe import Recipe, load_recipe
 from kikitori.train.trainer import Moment, Trainer
 
-PACKAGES = ("kikitori", "torch", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy", "soxr")
 
+def train(
+    recipe_path: Path | str,
+    directory: Path,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    weights_only: bool = False,
+) -> bool:
+    """Trains a recipe into `directory`; False if SIGTERM ended it early, with everything saved.
 
-def train(recipe_path: Path | str, directory: Path, *, overrides: Sequence[str] = (), resume: bool = False) -> None:
-    """Trains a recipe into `directory`.
+    Args:
+        recipe_path: The recipe.
+        directory: Run folder.
+        overrides: Strings `section.key=value`.
+        resume: Go on from the newest undamaged checkpoint; a run that was killed before its first one begins again.
+        weights_only: Resume from the weights alone, for example when the optimiser's state is damaged.
 
     Raises:
         KikitoriError: The recipe, its data or its models do not fit, or the run broke off.
     """
     recipe = load_recipe(recipe_path, tuple(overrides))
     first = int(os.environ.get("RANK", "0")) == 0
-    if first and not resume and directory.exists() and any(directory.iterdir()):
-        raise TrainingError("the run folder is not empty", where=directory, remedy="use --resume or another folder")
-    if first and resume and not list_checkpoints(directory / "checkpoints"):
-        raise TrainingError("there is no checkpoint to resume from", where=directory, remedy="start in a new folder")
+    if weights_only and not resume:
+        raise TrainingError("there is nothing to take weights from", where="--weights-only", remedy="add --resume")
+    if first and resume and not directory.is_dir():
+        raise TrainingError("there is no run to resume", where=directory, remedy="start without --resume")
     directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory) if first else nullcontext(), _sigterm() as stop:
+        if first and not resume and any(directory.iterdir()):
+            raise TrainingError("the run folder is not empty", where=directory, remedy="use --resume or another folder")
+        return _train(recipe, directory, resume, weights_only, stop)
+
+
+def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, stop: Callable[[], bool]) -> bool:
+    first = int(os.environ.get("RANK", "0")) == 0
     log: Log = RunLog(directory / "log.txt") if first else _silent
-    if first:
-        _save_recipe(recipe, directory / "recipe.yaml")
-        (directory / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
     torch.manual_seed(recipe.seed)  # of the initial weights
     task = build_task(recipe, log)
-    trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log)
+    origin = provenance(recipe, task.data_digest())
+    if first:
+        _save_recipe(recipe, directory / "recipe.yaml")
+        write_text(directory / "environment.json", json.dumps(origin["environment"], indent=1) + "\n")
+    trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log, stop, origin)
     for line in describe(task.module):
         log(line)
-    if resume:
-        trainer.resume()
-    trainer.fit()
+    if resume and list_checkpoints(directory / "checkpoints"):
+        trainer.resume(weights_only=weights_only)
+    elif resume:
+        log("no checkpoint was written yet; the run begins again")
+    if not trainer.fit():
+        return False
     if first and draw_curves(directory / "metrics.jsonl", directory / "curves.png"):
         log(f"curves drawn in {directory / 'curves.png'}")
+    return True
 
 
 def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
@@ -93,35 +119,18 @@ def describe(module: nn.Module) -> list[str]:
     return lines
 
 
-def environment() -> dict[str, object]:
-    """Where a run takes place: versions, machine, the commit of the current folder, and how it was called."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "git": _git_commit(),
-        "argv": sys.argv,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the current folder, with `-dirty` behind it if tracked files differ; None outside of git."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+@contextmanager
+def _sigterm() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM only asks to stop; gives the question whether it came."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _silent(_: str) -> None:
@@ -145,7 +154,7 @@ def _save_recipe(recipe: Recipe, path: Path) -> None:
     import yaml
 
     values = dataclasses.asdict(recipe)
-    path.write_text(yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True))
 
 
 def _plain(value: object) -> object:

@@ -366,7 +366,11 @@ class Run:
         log_every: Steps between lines of the log.
         checkpoint_every: Steps between checkpoints within an epoch; one is always written at its end.
         keep_checkpoints: Newest checkpoints kept.
-        average_last: Average the weights after each of the last so many epochs.
+        average_best: Export the mean of the weights after so many epochs, those with the best dev scores.
+        average_last: Export the mean of the weights after the last so many epochs instead; 0 means the best.
+        patience: End the training after so many evaluations on dev without a better score; 0 goes on to the end.
+        max_skipped_in_row: End the run after so many steps in a row whose loss or gradient was not finite.
+        max_skipped_share: End the run when more than this share of its steps was skipped for that reason.
     """
 
     epochs: AtLeastOne
@@ -376,4 +380,13 @@ class Run:
     log_every: AtLeastOne = 20
     checkpoint_every: AtLeastOne = 1000
     keep_checkpoints: AtLeastOne = 2
-    average_last: AtLeastOne = 1
+    average_best: AtLeastOne = 1
+    average_last: Count = 0
+    patience: Count = 0
+    max_skipped_in_row: AtLeastOne = 10
+    max_skipped_share: Fraction = 0.1
+
+    def __post_init__(self) -> None:
+        """Checks that one kind of average is asked for."""
+        if self.average_last and self.average_best > 1:
+            raise ValueError("average_last and average_best exclude each other")

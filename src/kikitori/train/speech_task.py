@@ -25,6 +25,7 @@ from kikitori.model.folder import TrainedOn, save_model
 from kikitori.scoring.metrics import ErrorCounts, word_errors
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
 from kikitori.train.trainer import Moment
 
@@ -130,6 +131,10 @@ class AcousticTask:
         device = next(self.acoustic.parameters()).device
         log_probs, lengths = self.acoustic(batch.waveforms.to(device), batch.lengths.to(device))
         return [self.units.decode(labels) for labels, _ in ctc_greedy(log_probs, lengths)]
+
+    def data_digest(self) -> str:
+        """Names, durations and texts of the training speech."""
+        return digest([u.utt_id, u.offset, u.duration, u.text] for u in self.train.utterances)
 
     def lr_factor(self, parameter: str) -> float:
         """The encoder's factor; heads learn at the full rate."""

@@ -17,6 +17,7 @@ from kikitori.model.llm import embed, forward, project
 from kikitori.model.safety import quiet_transformers
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Denoising
 from kikitori.train.trainer import Moment
@@ -103,6 +104,10 @@ class TextTask:
             losses, _ = self._label_losses(TextBatch(chunk, tuple([] for _ in chunk)), 0.0)
             total, count = total + float(losses.sum()), count + losses.numel()
         return {"perplexity": exp(total / count)}
+
+    def data_digest(self) -> str:
+        """The training sentences in labels."""
+        return digest(list(sentence) for sentence in self.sentences)
 
     def lr_factor(self, parameter: str) -> float:  # noqa: ARG002
         """One learning rate for all."""

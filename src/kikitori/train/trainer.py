@@ -2,11 +2,11 @@
 
 It knows nothing of speech: a `Task` gives batches, losses and dev scores. Everything random is a function of the
 recipe's seed, the epoch and the batch, or comes from torch's generator, which checkpoints keep; a resumed run on the
-CPU therefore continues bit for bit.
+CPU therefore continues bit for bit. `guard.py` keeps the weights finite, `selection.py` picks those to export,
+`checkpoint.py` keeps all of it on disk.
 """
 
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kikitori.errors import TrainingError
+from kikitori.files import replace_folder, write_text
 from kikitori.train import distributed
 from kikitori.train.checkpoint import (
     Checkpoint,
@@ -30,8 +31,12 @@ from kikitori.train.checkpoint import (
     save_checkpoint,
     torch_random_state,
 )
+from kikitori.train.guard import Guard
 from kikitori.train.optim import build_optimizer, lr_scale, set_lr
+from kikitori.train.provenance import differences
+from kikitori.train.selection import Selection
 from kikitori.train.settings import Optim, Run
+from kikitori.train.state import first_not_finite, load_weights, weights
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ class Task(Protocol):
         """Dev scores; the first one is the one to minimise. Empty without dev data."""
         ...
 
+    def data_digest(self) -> str:
+        """A digest of what is trained on, in its order."""
+        ...
+
     def lr_factor(self, parameter: str) -> float:
         """Factor on the learning rate by parameter name."""
         ...
@@ -91,6 +100,23 @@ class Task(Protocol):
 
 
 @dataclass
+class _Step:
+    """What one step has gathered from its batches so far.
+
+    Attributes:
+        batches: Batches taken, unreadable ones included.
+        used: Batches whose gradients were summed.
+        problem: What is not finite.
+        utt_ids: Utterances of the batches.
+    """
+
+    batches: int = 0
+    used: int = 0
+    problem: str | None = None
+    utt_ids: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Trainer:
     """A run: the task, its settings and where it stands.
 
@@ -101,6 +127,8 @@ class Trainer:
         seed: Seed of torch's generator.
         directory: Run folder.
         log: Called with each line for the user.
+        stop: Asked after each step whether to save and end.
+        provenance: What checkpoints say of where they come from, as JSON.
     """
 
     task: Task
@@ -109,12 +137,11 @@ class Trainer:
     seed: int
     directory: Path
     log: Callable[[str], None]
+    stop: Callable[[], bool] = lambda: False
+    provenance: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    best: float = math.inf
-    averaged: int = 0
-    average: dict[str, Tensor] = field(default_factory=dict)
     _sums: dict[str, float] = field(default_factory=dict)
     _started: float = 0.0
     _started_at: float = 0.0
@@ -128,128 +155,162 @@ class Trainer:
         if not any(parameter.requires_grad for parameter in self.task.module.parameters()):
             raise TrainingError("nothing learns, everything is frozen", remedy="set a policy to full or lora")
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
+        self.guard = Guard(self.task.module, self.run, self.directory, self.log, writes=self.rank == 0)
+        self.selection = Selection(self.run)
         # Processes start from equal weights and go on with random numbers of their own.
         torch.manual_seed(self.seed + self.rank)
         np.random.seed((self.seed + self.rank) % 2**32)  # transformers' masking draws from this generator
 
-    def fit(self) -> None:
-        """Trains to the last epoch, then exports `directory/model`.
+    def fit(self) -> bool:
+        """Trains to the last epoch, then exports `directory/model`; False if it was stopped before that.
 
         Raises:
-            TrainingError: The loss is not finite, or a checkpoint cannot be written.
+            TrainingError: Too many steps were not finite, or a checkpoint cannot be written.
         """
         self._started, self._started_at = time.monotonic(), self._progress(1)
-        while self.epoch < self.run.epochs:
-            self._run_epoch()
+        if self.rank == 0:
+            self._rewind_metrics()
+        while self.epoch < self.run.epochs and not self.selection.exhausted:
+            if self._run_epoch():
+                self.log(f"stopped on request after step {self.step}; the checkpoint is written, go on with --resume")
+                return False
         if self.rank == 0:
             self._export()
         distributed.wait()
+        return True
 
-    def resume(self) -> None:
+    def resume(self, *, weights_only: bool = False) -> None:
         """Continues from the newest undamaged checkpoint.
+
+        Args:
+            weights_only: Take a checkpoint whose weights alone are sound too, and start the optimiser, the random
+                numbers and the choice of weights to export afresh.
 
         Raises:
             TrainingError: There is none, or it belongs to another recipe.
         """
-        path, checkpoint, damaged = load_newest(self.directory / "checkpoints")
+        path, checkpoint, damaged = load_newest(self.directory / "checkpoints", weights_only=weights_only)
         for line in damaged:
             self.log(f"warning: {line}")
         load_weights(self.task.module, checkpoint.tensors["model"], where=path)
-        restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
-        _restore_random(checkpoint, self.rank)
         state = checkpoint.state
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self.best, self.averaged = state["best"] if state["best"] is not None else math.inf, state["averaged"]
-        self.average = {name: t.to(self.device) for name, t in checkpoint.tensors.get("average", {}).items()}
-        self._sums = state["sums"]
-        self.log(f"resumed from {path.name}: epoch {self.epoch + 1}, batch {self.batch}")
+        self.guard.skipped = state["skipped"]
+        if not weights_only:
+            restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
+            _restore_random(checkpoint, self.rank)
+            self.selection.restore(checkpoint, self.device)
+            self.guard.in_a_row = state["skipped_in_a_row"]
+            self._sums = state["sums"]
+        for line in differences(state["provenance"], self.provenance):
+            self.log(f"warning: {line}")
+        what = ", its weights only" if weights_only else ""
+        self.log(f"resumed from {path.name}{what}: epoch {self.epoch + 1}, batch {self.batch}")
 
-    def _run_epoch(self) -> None:
+    def _run_epoch(self) -> bool:
+        """Trains one epoch, or what is left of it; True if it was stopped."""
         batches = self.task.batches(self.epoch)
         self.task.module.train()
-        accumulated = micro = 0
+        gathered = _Step()
         for index, batch in self._prefetch(batches):
             moment = Moment(self.epoch, index, self._progress(len(batches), index))
+            if not gathered.batches:
+                self.guard.remember()
+            gathered.batches += 1
             if batch is not None:
-                accumulated += self._backward(batch, moment)
-            micro += 1
+                self._backward(batch, moment, gathered)
             last = index + self.processes >= len(batches)
-            if micro == self.optim.accumulate or last:
-                updated = self._update(moment, accumulated, batch)
-                accumulated = micro = 0
-                if updated and self.step % self.run.log_every == 0:
-                    self._log_step(moment)
-                if updated and self.step % self.run.checkpoint_every == 0 and not last:
-                    self.batch = index + self.processes
-                    self._save()
+            if gathered.batches < self.optim.accumulate and not last:
+                continue
+            updated = self._update(moment, gathered)
+            gathered = _Step()
+            if updated and self.step % self.run.log_every == 0:
+                self._log_step(moment)
+            stopping = not last and self._asked_to_stop()
+            if stopping or (updated and self.step % self.run.checkpoint_every == 0 and not last):
+                self.batch = index + self.processes
+                self._save()
+            if stopping:
+                return True
         self.epoch, self.batch = self.epoch + 1, 0
         for remark in self.task.remarks():
             self.log(f"warning: {remark}")
         self._end_epoch()
+        return self.epoch < self.run.epochs and self._asked_to_stop()
 
-    def _backward(self, batch: Any, moment: Moment) -> int:
+    def _asked_to_stop(self) -> bool:
+        # One process that is told to stop stops them all.
+        return distributed.total(int(self.stop()))[0] > 0
+
+    def _backward(self, batch: Any, moment: Moment, gathered: _Step) -> None:
+        gathered.utt_ids += getattr(batch, "utt_ids", ())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
             loss, parts = self.task.loss(batch, moment)
         if not torch.isfinite(loss):
-            raise _not_finite(f"the loss is {loss.item()}", moment, batch)
+            gathered.problem = f"the loss is {loss.item()}"
+            return
         loss.backward()
         for name, value in {"loss": loss.item(), **parts}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._sums["batches"] = self._sums.get("batches", 0.0) + 1
-        return 1
+        gathered.used += 1
 
-    def _update(self, moment: Moment, accumulated: int, batch: Any) -> bool:
-        """Moves the weights; False if there was nothing to learn from."""
-        if distributed.average_gradients(self.task.module.parameters(), accumulated) == 0:
+    def _update(self, moment: Moment, gathered: _Step) -> bool:
+        """Moves the weights; False if there was nothing to learn from, or nothing sound."""
+        used, problems = distributed.total(gathered.used, int(gathered.problem is not None))
+        if not used and not problems:
             return False
-        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise _not_finite(f"the gradient is {norm.item()}", moment, batch)
-        self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * accumulated
+        if not problems:
+            distributed.average_gradients(self.task.module.parameters(), used)
+            norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.max_grad_norm)
+            if not torch.isfinite(norm):
+                gathered.problem, problems = f"the gradient is {norm.item()}", 1
+        if problems:
+            self._skip(moment, gathered)
+            return False
+        self.guard.passed()
+        self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * gathered.used
         set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return True
 
+    def _skip(self, moment: Moment, gathered: _Step) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        found = distributed.gather((gathered.problem, gathered.utt_ids))
+        what = next(problem for problem, _ in found if problem is not None)
+        # Where a single process has the trouble, its utterances are the ones to look at.
+        names = [name for problem, utt_ids in found if problem is not None for name in utt_ids]
+        self.guard.skip(what, {"epoch": moment.epoch, "batch": moment.batch, "step": self.step}, names)
+
     def _end_epoch(self) -> None:
         distributed.average_buffers(self.task.module)
-        remaining = self.run.epochs - self.epoch
-        if remaining < self.run.average_last > 1:
-            self._add_to_average()
         scores: dict[str, float] = {}
-        if self.rank == 0 and (self.epoch % self.run.evaluate_every == 0 or remaining == 0):
-            self.task.module.eval()
-            scores = self.task.evaluate()
+        if self.epoch % self.run.evaluate_every == 0 or self.epoch == self.run.epochs:
+            if self.rank == 0:
+                self.task.module.eval()
+                scores = self.task.evaluate()
+            # All processes choose and stop alike.
+            scores = distributed.gather(scores)[0]
         if scores:
             self._write_metrics({"epoch": self.epoch, "step": self.step, **{f"dev_{k}": v for k, v in scores.items()}})
             shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.log(f"epoch {self.epoch}/{self.run.epochs} dev: {shown}")
-            score = next(iter(scores.values()))
-            if score < self.best and self.run.average_last == 1:
-                self.best = score
-                self.average, self.averaged = {}, 0
-                self._add_to_average()
+        self.selection.offer(self.task.module, self.epoch, scores)
+        if self.selection.exhausted:
+            self.log(f"dev has not improved in {self.selection.stale} evaluations; the training ends here")
         self._save()
 
-    def _add_to_average(self) -> None:
-        # With average_last 1 this holds the weights of the best dev score, the "average" of one.
-        self.averaged += 1
-        for name, value in weights(self.task.module).items():
-            if name not in self.average:
-                self.average[name] = value.detach().clone()
-            elif value.is_floating_point():
-                self.average[name] += (value - self.average[name]) / self.averaged
-
     def _export(self) -> None:
-        if self.average:
-            load_weights(self.task.module, self.average, where=self.directory)
+        if self.selection.apply(self.task.module):
             self.task.module.eval()
             scores = self.task.evaluate()
             if scores:
                 self._write_metrics({"step": self.step, **{f"final_{k}": v for k, v in scores.items()}})
                 self.log("final model, dev: " + " ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        self.task.export(self.directory / "model")
+        with replace_folder(self.directory / "model") as staging:
+            self.task.export(staging)
         self.log(f"model written to {self.directory / 'model'}")
 
     def _prefetch(self, batches: list[list[int]]) -> Iterator[tuple[int, Any]]:
@@ -275,13 +336,13 @@ class Trainer:
         means = {name: value / count for name, value in self._sums.items()}
         self._sums = {}
         elapsed = time.monotonic() - self._started
-        done = max(moment.progress - self._started_at, 1e-6)
-        left = elapsed / done * (1.0 - moment.progress)
+        done = moment.progress - self._started_at
+        left = f" left {elapsed / done * (1.0 - moment.progress) / 60:.0f} min" if done > 0 else ""
         lr = self.optimizer.param_groups[0]["lr"]
         shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
         if self.rank:
             return
-        self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e} left {left / 60:.0f} min")
+        self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e}{left}")
         epoch = round(moment.progress * self.run.epochs, 4)
         self._write_metrics({"epoch": epoch, "step": self.step, **means, "lr": lr})
 
@@ -292,6 +353,15 @@ class Trainer:
         with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
 
+    def _rewind_metrics(self) -> None:
+        """Drops what a killed run wrote after the point from which this one goes on; it will be written again."""
+        path = self.directory / "metrics.jsonl"
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _written_by(line, self.step)]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
     def _save(self) -> None:
         random_states = distributed.gather((torch_random_state(), _numpy_state()))
         if self.rank == 0:
@@ -299,21 +369,30 @@ class Trainer:
         distributed.wait()
 
     def _write_checkpoint(self, random_states: list[tuple[dict[str, Tensor], list[Any]]]) -> None:
+        model = weights(self.task.module)
+        broken = first_not_finite(model)
+        if broken is not None:
+            raise TrainingError(
+                f"{broken} is no longer finite",
+                where=f"step {self.step}",
+                remedy="lower optim.lr; the last checkpoint is sound, see --resume",
+            )
         tensors = {
-            "model": weights(self.task.module),
+            "model": model,
             "optimizer": optimizer_tensors(self.optimizer, self.task.module),
             "random": {f"{key}{rank}": value for rank, (s, _) in enumerate(random_states) for key, value in s.items()},
+            **self.selection.tensors(),
         }
-        if self.average:
-            tensors["average"] = self.average
         state = {
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
-            "best": self.best if math.isfinite(self.best) else None,
-            "averaged": self.averaged,
+            "skipped": self.guard.skipped,
+            "skipped_in_a_row": self.guard.in_a_row,
+            "selection": self.selection.state(),
             "sums": self._sums,
             "numpy": [state for _, state in random_states],
+            "provenance": self.provenance,
         }
         checkpoint = Checkpoint(tensors, state)
         save_checkpoint(self.directory / "checkpoints", self.step, checkpoint, keep=self.run.keep_checkpoints)
@@ -326,43 +405,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def weights(module: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a module by name, shared ones once."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in module.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
-            result[name] = tensor
-    return result
-
-
-def load_weights(module: nn.Module, tensors: dict[str, Tensor], *, where: Path) -> None:
-    """Puts `weights` back.
-
-    Raises:
-        TrainingError: Names or shapes do not match.
-    """
-    expected = weights(module)
-    wrong = sorted(set(expected) ^ set(tensors)) or [n for n in expected if expected[n].shape != tensors[n].shape]
-    if wrong:
-        raise TrainingError(
-            f"the weights do not fit the model at {wrong[0]}", where=where, remedy="use the same recipe"
-        )
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(tensors[name])
-
-
-def _not_finite(what: str, moment: Moment, batch: Any) -> TrainingError:
-    """The error for a loss or gradient that would spoil the weights; names the batch and its utterances."""
-    names = list(getattr(batch, "utt_ids", ()))
-    shown = f" ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})" if names else ""
-    return TrainingError(
-        what,
-        where=f"epoch {moment.epoch + 1}, batch {moment.batch}{shown}",
-        remedy="lower optim.lr or look at the utterances of this batch; the last checkpoint is sound, see --resume",
-    )
+def _written_by(line: str, step: int) -> bool:
+    """Whether a line of the metrics is whole and was written by this step, before the export."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False  # the run was killed while it wrote
+    return bool(row["step"] <= step) and not any(name.startswith("final_") for name in row)
 
 
 def _restore_random(checkpoint: Checkpoint, rank: int) -> None:
