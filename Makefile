@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow check format clean
+.PHONY: setup demo test test-slow score check format clean
 
 setup: $(VENV)/installed-dev
 
@@ -20,6 +20,9 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
+
+score: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.score
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

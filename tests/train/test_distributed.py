@@ -35,7 +35,7 @@ def worker(rank, port, folder):
     net.weight.grad = torch.tensor([[1.0, 2.0]]) if rank else torch.tensor([[5.0, 0.0]])
     (used,) = distributed.total(2 - rank)
     distributed.average_gradients(net.parameters(), used)
-    distributed.average_buffers(net)
+    distributed.average_tensors([net.seen])
     lazy = nn.Linear(1, 1, bias=False)  # only one process has a gradient
     if rank:
         lazy.weight.grad = torch.tensor([[4.0]])
@@ -77,5 +77,5 @@ def test_one_process_needs_no_peers():
     assert net.bias.grad is None
     assert distributed.total(3, 0) == (3, 0)
     assert distributed.gather("a") == ["a"]
-    distributed.average_buffers(net)
+    distributed.average_tensors([net.weight])
     distributed.wait()

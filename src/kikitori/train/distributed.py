@@ -6,7 +6,7 @@ Each process computes its share of the batches of a step; gradients are averaged
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -61,13 +61,12 @@ def average_gradients(parameters: Iterable[nn.Parameter], batches: int) -> None:
                 parameter.grad /= batches
 
 
-def average_buffers(module: nn.Module) -> None:
-    """Averages what layers gather beside gradients, such as batch-norm statistics."""
-    if dist.is_initialized():
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= dist.get_world_size()
+def average_tensors(tensors: Sequence[Tensor]) -> None:
+    """Averages tensors over all processes in place, such as batch-norm statistics, which no gradient carries."""
+    if dist.is_initialized() and tensors:
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        _scatter(flat / dist.get_world_size(), tensors)
 
 
 def gather(value: Any) -> list[Any]:
@@ -85,8 +84,8 @@ def wait() -> None:
         dist.barrier()
 
 
-def _scatter(flat: Tensor, gradients: list[Tensor]) -> None:
+def _scatter(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     start_at = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start_at : start_at + gradient.numel()].view_as(gradient))
-        start_at += gradient.numel()
+    for tensor in tensors:
+        tensor.copy_(flat[start_at : start_at + tensor.numel()].view_as(tensor))
+        start_at += tensor.numel()

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from kikitori.errors import TrainingError
 from kikitori.train.settings import Run
-from kikitori.train.state import copy_into
+from kikitori.train.state import Weights, copy_into, statistics
 
 SKIPPED = "skipped.jsonl"
 LEAST_FOR_SHARE = 20
@@ -41,12 +41,14 @@ class Guard:
     writes: bool = True
     skipped: int = 0
     in_a_row: int = 0
-    _buffers: dict[str, Tensor] = field(default_factory=dict)
+    _copies: Weights = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._statistics = statistics(self.module)
 
     def remember(self) -> None:
-        """Before the first batch of a step: keeps a copy of the buffers."""
-        floats = {name: buffer for name, buffer in self.module.named_buffers() if buffer.is_floating_point()}
-        self._buffers = {name: buffer.detach().clone() for name, buffer in floats.items()}
+        """Before the first batch of a step: keeps a copy of what its forward passes may spoil."""
+        self._copies = {name: tensor.clone() for name, tensor in self._statistics.items()}
 
     def passed(self) -> None:
         """After a step that moved the weights."""
@@ -63,7 +65,7 @@ class Guard:
         Raises:
             TrainingError: There were too many such steps.
         """
-        copy_into(dict(self.module.named_buffers()), self._buffers)
+        copy_into(self._statistics, self._copies)
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.writes:
             with (self.directory / SKIPPED).open("a", encoding="utf-8") as out:

@@ -28,6 +28,12 @@ def learnt(module: nn.Module) -> Weights:
     return {name: tensor for name, tensor in weights(module).items() if name not in fixed}
 
 
+def statistics(module: nn.Module) -> Weights:
+    """What layers gather in forward passes, such as batch-norm statistics: floating-point buffers that are saved."""
+    saved = module.state_dict().keys()
+    return {n: buffer for n, buffer in module.named_buffers() if n in saved and buffer.is_floating_point()}
+
+
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: Path) -> None:
     """Puts `weights` back.
 

@@ -36,7 +36,7 @@ from kikitori.train.optim import build_optimizer, lr_scale, set_lr
 from kikitori.train.provenance import differences
 from kikitori.train.selection import Selection
 from kikitori.train.settings import Optim, Run
-from kikitori.train.state import first_not_finite, load_weights, weights
+from kikitori.train.state import first_not_finite, load_weights, statistics, weights
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
         self.guard = Guard(self.task.module, self.run, self.directory, self.log, writes=self.rank == 0)
         self.selection = Selection(self.run)
+        self._statistics = list(statistics(self.task.module).values())
         # Processes start from equal weights and go on with random numbers of their own.
         torch.manual_seed(self.seed + self.rank)
         np.random.seed((self.seed + self.rank) % 2**32)  # transformers' masking draws from this generator
@@ -273,6 +274,8 @@ class Trainer:
         set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        # At every step, so that it does not matter when checkpoints are written: they hold the first process's.
+        distributed.average_tensors(self._statistics)
         self.step += 1
         return True
 
@@ -285,7 +288,6 @@ class Trainer:
         self.guard.skip(what, {"epoch": moment.epoch, "batch": moment.batch, "step": self.step}, names)
 
     def _end_epoch(self) -> None:
-        distributed.average_buffers(self.task.module)
         scores: dict[str, float] = {}
         if self.epoch % self.run.evaluate_every == 0 or self.epoch == self.run.epochs:
             if self.rank == 0:

@@ -1,0 +1,159 @@
+"""R1: `kill -9` at random moments of training and saving; every run can be resumed and ends as if nothing had happened.
+
+Beside it, the same kills for the stock trainer of transformers.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.score.row import Row
+from tests.tiny import save_tiny_llm
+from tests.train.helpers import speech_llm_recipe, write_corpus, write_recipe
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300.0
+RUN = {"epochs": 150, "checkpoint_every": 1, "log_every": 1, "evaluate_every": 1000, "keep_checkpoints": 2}
+
+
+@dataclass(frozen=True)
+class Killing:
+    """One life of a process that is killed.
+
+    Attributes:
+        early: Kill it so many seconds after its start; or, if None,
+        after: so many seconds after its training began.
+    """
+
+    early: float | None
+    after: float
+
+
+def plan(count: int, seed: int) -> list[Killing]:
+    """Kills at random moments, most of them while training and saving go on."""
+    generator = random.Random(seed)  # noqa: S311
+    return [
+        Killing(generator.uniform(0.0, 4.0) if generator.random() < 0.15 else None, generator.uniform(0.0, 1.5))
+        for _ in range(count)
+    ]
+
+
+def count_kills(root: Path, mode: str, killings: list[Killing], *, epochs: int = RUN["epochs"]) -> Row:
+    """Kills runs of a tiny speech LLM (`full` or `lora`) and compares where they end."""
+    write_corpus(root / "corpus")
+    recipe = write_recipe(root / "recipe.yaml", root / "corpus", _recipe(root, mode, epochs))
+    straight = root / "straight"
+    _finish(_command(recipe, straight, resume=False))
+    expected = _digest(straight)
+
+    runs = kept = 0
+    waiting = list(killings)
+    while waiting:
+        runs += 1
+        folder = root / f"killed{runs}"
+        survived = 0
+        while waiting and not (folder / "model").is_dir():
+            if _live(_command(recipe, folder, resume=folder.is_dir()), waiting[0], partial(_has_begun, folder)):
+                waiting.pop(0)
+                survived += 1
+        _finish(_command(recipe, folder, resume=True))
+        kept += survived if _digest(folder) == expected else 0
+        shutil.rmtree(folder)
+    return Row(
+        f"R1 {mode}",
+        "after a kill -9 the run resumes, and its final weights are those of an uninterrupted run (SHA-256)",
+        kept,
+        len(killings),
+        (f"{runs} runs of {epochs} epochs, a checkpoint after every step",),
+    )
+
+
+def count_stock_kills(root: Path, killings: list[Killing]) -> str:
+    """How the stock trainer fares: a tiny model, a checkpoint after every step, resumed as its manual says."""
+    folder = root / "stock"
+    command = [sys.executable, "-m", "tests.score.stock_trainer", str(folder)]
+    stock = "stock Trainer of transformers on the same kills"
+    for number, killing in enumerate(killings, start=1):
+        try:
+            if not _live(command, killing, lambda: (folder / "begun").is_file()):
+                return f"{stock}: finished before kill {number}"
+        except subprocess.CalledProcessError as error:
+            reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
+            return f"{stock}: stuck after {number - 1} ({reason[:160]})"
+    return f"{stock}: resumed after all {len(killings)}"
+
+
+def _recipe(root: Path, mode: str, epochs: int) -> dict[str, Any]:
+    run = {**RUN, "epochs": epochs}
+    if mode == "full":
+        return speech_llm_recipe(run=run)
+    if not (root / "llm").is_dir():
+        save_tiny_llm(root / "llm", "llama")
+    return speech_llm_recipe(
+        units={"kind": "llm", "text_form": "as_is"},
+        llm={"init": str(root / "llm"), "policy": "lora", "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.1}},
+        run=run,
+    )
+
+
+def _command(recipe: Path, folder: Path, *, resume: bool) -> list[str]:
+    command = [sys.executable, "-m", "kikitori", "train", str(recipe), "-o", str(folder)]
+    return [*command, "--resume"] if resume else command
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether the newest life of a run trains; each begins its log with a line about the units."""
+    log = folder / "log.txt"
+    return log.is_file() and " step " in log.read_text(encoding="utf-8").rpartition("label units:")[2]
+
+
+def _live(command: list[str], killing: Killing, begun: Callable[[], bool]) -> bool:
+    """Runs a command until it is killed as planned; False if it finished before.
+
+    Raises:
+        CalledProcessError: It ended by itself, badly.
+    """
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()
+    )
+    started = time.monotonic()
+    if killing.early is not None:
+        _wait(process, killing.early)
+    else:
+        while process.poll() is None and not begun() and time.monotonic() - started < PATIENCE:
+            time.sleep(0.02)
+        _wait(process, killing.after)
+    process.send_signal(signal.SIGKILL)
+    stderr = process.communicate()[1]
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=stderr)
+    return process.returncode != 0
+
+
+def _wait(process: subprocess.Popen[str], seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _finish(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=_environment(), timeout=900)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()

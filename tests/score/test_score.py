@@ -1,0 +1,49 @@
+"""A short form of every row of the scorecard."""
+
+import pytest
+
+from tests.score.attacks import count_attacks
+from tests.score.damage import count_damage
+from tests.score.faults import count_faults
+from tests.score.kills import Killing, count_kills
+from tests.score.nonfinite import count_nonfinite
+from tests.score.resume import count_resumes
+from tests.score.row import Row
+
+
+def test_a_row_passes_only_if_it_was_tried():
+    assert Row("R0", "", 3, 3).passed
+    assert not Row("R0", "", 2, 3).passed
+    assert not Row("R0", "", 0, 0).passed
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_r1_killed_runs_end_like_others(tmp_path, mode):
+    row = count_kills(tmp_path, mode, [Killing(None, 0.1), Killing(None, 0.3)], epochs=12)
+    assert row.passed, row
+
+
+def test_r2_damage_is_found(tmp_path):
+    row = count_damage(tmp_path, every=5)
+    assert row.passed, row
+
+
+def test_r3_a_refusing_disk_loses_nothing(tmp_path):
+    row = count_faults(tmp_path, every=7)
+    assert row.passed, row
+
+
+def test_r4_weights_stay_finite(tmp_path):
+    row = count_nonfinite(tmp_path, positions=3)
+    assert row.passed, row
+    assert row.details == ("with trouble that stays, the run ended at its limit: 9 of 9",)
+
+
+def test_r5_resumed_runs_are_exact(tmp_path):
+    row = count_resumes(tmp_path, stops={1: (3,), 2: (2, 4)})
+    assert row.passed, row
+
+
+def test_r8_attacks_are_refused(tmp_path):
+    row = count_attacks(tmp_path)
+    assert row.passed, row
