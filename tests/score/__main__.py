@@ -66,7 +66,7 @@ def _page(counted: dict[str, tuple[Row, float]], stock: str) -> str:
         "| row | promise | held | tries | seconds |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {row.name} | {row.promise} | {row.kept}{'' if row.passed else ' FAILED'} | {row.tries} | {seconds:.0f} |"
+            f"| {row.name} | {row.promise} | {_count(row)} | {row.tries} | {seconds:.0f} |"
             for row, seconds in counted.values()
         ),
         "",
@@ -78,6 +78,10 @@ def _page(counted: dict[str, tuple[Row, float]], stock: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _count(row: Row) -> str:
+    return str(row.kept) if row.passed else f"{row.kept} FAILED"
 
 
 if __name__ == "__main__":
