@@ -11,9 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +61,7 @@ def count_kills(root: Path, mode: str, killings: list[Killing], *, epochs: int =
         folder = root / f"killed{runs}"
         survived = 0
         while waiting and not (folder / "model").is_dir():
-            if _live(_command(recipe, folder, resume=folder.is_dir()), waiting[0], partial(_has_begun, folder)):
+            if _live(_command(recipe, folder, resume=folder.is_dir()), waiting[0], folder / "log.txt"):
                 waiting.pop(0)
                 survived += 1
         _finish(_command(recipe, folder, resume=True))
@@ -85,7 +83,7 @@ def count_stock_kills(root: Path, killings: list[Killing]) -> str:
     stock = "stock Trainer of transformers on the same kills"
     for number, killing in enumerate(killings, start=1):
         try:
-            if not _live(command, killing, lambda: (folder / "begun").is_file()):
+            if not _live(command, killing, folder / "log.txt"):
                 return f"{stock}: finished before kill {number}"
         except subprocess.CalledProcessError as error:
             reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
@@ -111,18 +109,13 @@ def _command(recipe: Path, folder: Path, *, resume: bool) -> list[str]:
     return [*command, "--resume"] if resume else command
 
 
-def _has_begun(folder: Path) -> bool:
-    """Whether the newest life of a run trains; each begins its log with a line about the units."""
-    log = folder / "log.txt"
-    return log.is_file() and " step " in log.read_text(encoding="utf-8").rpartition("label units:")[2]
-
-
-def _live(command: list[str], killing: Killing, begun: Callable[[], bool]) -> bool:
-    """Runs a command until it is killed as planned; False if it finished before.
+def _live(command: list[str], killing: Killing, log: Path) -> bool:
+    """Runs a command until it is killed as planned; False if it finished before. It logs its steps.
 
     Raises:
         CalledProcessError: It ended by itself, badly.
     """
+    logged = log.stat().st_size if log.is_file() else 0
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()
     )
@@ -130,7 +123,7 @@ def _live(command: list[str], killing: Killing, begun: Callable[[], bool]) -> bo
     if killing.early is not None:
         _wait(process, killing.early)
     else:
-        while process.poll() is None and not begun() and time.monotonic() - started < PATIENCE:
+        while process.poll() is None and not _steps(log, logged) and time.monotonic() - started < PATIENCE:
             time.sleep(0.02)
         _wait(process, killing.after)
     process.send_signal(signal.SIGKILL)
@@ -138,6 +131,11 @@ def _live(command: list[str], killing: Killing, begun: Callable[[], bool]) -> bo
     if process.returncode not in (0, -signal.SIGKILL):
         raise subprocess.CalledProcessError(process.returncode, command, stderr=stderr)
     return process.returncode != 0
+
+
+def _steps(log: Path, offset: int) -> bool:
+    """Whether the log tells of a step behind the offset."""
+    return log.is_file() and b" step " in log.read_bytes()[offset:]
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.tiny import tiny_llm_config
@@ -21,18 +21,18 @@ class Rows(Dataset):
         return {"input_ids": labels, "labels": labels}
 
 
-class Begun(TrainerCallback):
+class Log(TrainerCallback):
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def on_step_end(self, *_: object, **__: object) -> None:
-        self.file.touch()
+    def on_step_end(self, _: object, state: TrainerState, *__: object, **___: object) -> None:
+        with self.file.open("a") as out:
+            out.write(f"done step {state.global_step}\n")
 
 
 def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "begun").unlink(missing_ok=True)
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(tiny_llm_config("llama"))
     arguments = TrainingArguments(
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=Rows(), callbacks=[Begun(folder / "begun")])
+    trainer = Trainer(model=model, args=arguments, train_dataset=Rows(), callbacks=[Log(folder / "log.txt")])
     run = folder / "run"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run)) if run.is_dir() else None)
 
