@@ -6,11 +6,14 @@ all that a recogniser, an LLM or another toolkit needs to agree on the units.
 """
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from kikitori.errors import ConfigError, DataError, ModelError
+from kikitori.text.tokenizer_files import check_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
@@ -21,6 +24,7 @@ TextForm = Literal["as_is", "lower", "en_plain"]
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIALS = (UNK, BOS, EOS)
 WORD_MARK = "▁"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class LabelUnits(Protocol):
@@ -71,7 +75,11 @@ class TokenizerUnits:
         return [label for label in labels if label not in (self.bos_id, self.eos_id)]
 
     def decode(self, labels: Sequence[int]) -> str:
-        """Labels to text without special labels."""
+        """Labels to text without special labels; bytes that are no UTF-8 become U+FFFD, one each."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(labels), skip_special_tokens=True)
+        if any(_is_byte(token) for token in tokens):
+            # The tokenizers library would give up all bytes of a row for a single wrong one.
+            return str(self.tokenizer.convert_tokens_to_string(_with_bytes_read(tokens))).strip()
         return str(self.tokenizer.decode(list(labels), skip_special_tokens=True)).strip()
 
     def special_id(self, token: str) -> int | None:
@@ -82,7 +90,7 @@ class TokenizerUnits:
     def normalize(self, text: str) -> str:
         """The text in the form that the units write, such as lower case without punctuation."""
         normalizer = self.tokenizer.backend_tokenizer.normalizer
-        return text if normalizer is None else str(normalizer.normalize_str(text))
+        return text if normalizer is None else str(normalizer.normalize_str(text)).strip()
 
     def save(self, directory: Path) -> None:
         """Writes the tokenizer files into a model folder."""
@@ -99,9 +107,13 @@ def load_units(path_or_id: str | Path) -> TokenizerUnits:
 
     if Path(path_or_id).is_dir() and not any(Path(path_or_id).glob("tokenizer*")):
         raise ModelError("the folder holds no tokenizer.json", where=path_or_id, remedy="copy the tokenizer files too")
+    if Path(path_or_id).is_dir():
+        check_tokenizer(Path(path_or_id))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  (the tokenizers library raises plain Exception)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  (the tokenizers library raises plain Exception, and panics)
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"cannot load the tokenizer ({reason})", where=path_or_id) from None
     return TokenizerUnits(tokenizer)
@@ -155,6 +167,22 @@ def sentencepiece_units(texts: Iterable[str], size: int, text_form: TextForm) ->
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
     return _unigram_units(pieces, normalizer)
+
+
+def _is_byte(token: str | None) -> bool:
+    return token is not None and _BYTE.fullmatch(token) is not None
+
+
+def _with_bytes_read(tokens: Iterable[str | None]) -> list[str]:
+    """Tokens in which those for single bytes are replaced by the characters that the bytes spell."""
+    read: list[str] = []
+    for are_bytes, run in groupby((token for token in tokens if token is not None), _is_byte):
+        if are_bytes:
+            spelled = bytes(int(token[3:5], 16) for token in run).decode("utf-8", "surrogateescape")
+            read += ["\ufffd" if "\udc80" <= character <= "\udcff" else character for character in spelled]
+        else:
+            read += run
+    return read
 
 
 def _nonempty(texts: Iterable[str]) -> Iterator[str]:
