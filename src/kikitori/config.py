@@ -7,6 +7,7 @@ An unknown key, a wrong type or an impossible value is a `ConfigError` that name
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,6 +19,9 @@ T = TypeVar("T")
 MAX_YAML_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_INTERPOLATIONS = 16
+MAX_INTERPOLATED_TEXT = 100_000
+# Nothing that OmegaConf would call, such as ${oc.env:HOME}.
+REFERENCE = re.compile(r"\$\{\s*[\w.\[\]-]+\s*\}")
 
 
 def load_config(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
@@ -113,7 +117,7 @@ def _check_yaml(text: str, where: object) -> str | None:
     import yaml
 
     opening: str | None = None
-    depth = 0
+    depth = interpolations = 0
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
         match token:
             case yaml.AliasToken() | yaml.AnchorToken():
@@ -130,11 +134,24 @@ def _check_yaml(text: str, where: object) -> str | None:
                 depth -= 1
             case yaml.ScalarToken():
                 opening = opening or token.value
+                interpolations += _count_interpolations(token.value, where)
         if depth > MAX_DEPTH:
             raise ConfigError(f"nested more than {MAX_DEPTH} levels deep", where=where)
-    if text.count("${") > MAX_INTERPOLATIONS:
+    if interpolations > MAX_INTERPOLATIONS:
         raise ConfigError(f"more than {MAX_INTERPOLATIONS} interpolations", where=where, remedy="write the values out")
+    if interpolations and len(text) > MAX_INTERPOLATED_TEXT:
+        raise ConfigError("interpolations in so long a text", where=where, remedy="write the values out")
     return opening
+
+
+def _count_interpolations(value: str, where: object) -> int:
+    # In the value as YAML reads it: "\x24{a}" is one, too.
+    count = value.count("${")
+    if count != len(REFERENCE.findall(value)):
+        raise ConfigError(
+            "an interpolation can only name another key", where=where, remedy="write ${section.key}, or the value"
+        )
+    return count
 
 
 def _first_line(error: Exception) -> str:
