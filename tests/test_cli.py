@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from kikitori import cli, recognizer
 from kikitori.audio import SAMPLE_RATE
 from kikitori.cli import app
+from tests.published import save_published
 from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform
 
 PACKAGE = Path(cli.__file__).parent
 ROOT = Path(__file__).parents[1]
-NOT_BUILT = ("adapt", "tune", "perplexity", "study", "bench", "serve", "data", "convert", "merge", "doctor")
+NOT_BUILT = ("adapt", "tune", "perplexity", "study", "bench", "serve", "data", "merge", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +195,8 @@ def test_acoustic_model(audio, tmp_path):
         ["transcribe", "a.wav", "--dtype", "int8"],
         ["transcribe", "a.wav", "-o", "out", "-f", "docx"],
         ["train"],
+        ["convert", "bogus"],
+        ["convert", "nue-asr"],
         *([command] for command in NOT_BUILT),
     ],
 )
@@ -214,6 +217,10 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["transcribe", "a.wav", "--decoding", "missing.yaml"], "missing.yaml: no such file"),
         (["transcribe", "a.wav", "--model", "./missing"], "./missing: no such model folder"),
         (["transcribe", "a.wav", "--model", "some/hub-id"], "some/hub-id: config.json cannot be fetched"),
+        (["transcribe", "a.wav", "--decoding", "sampling", "decoding.top_p=2"], "decoding: top_p"),
+        (["convert", "nue-asr", "missing"], "-o: no folder"),
+        (["convert", "nue-asr", "missing", "-o", "out"], "missing: no such model folder"),
+        (["convert", "nue-asr", "rinna/nue-asr", "-o", "out"], "rinna/nue-asr: config.json cannot be fetched"),
         (["train", "missing.yaml", "-o", "run"], "missing.yaml"),
         (["train", "recipe.yaml", "word"], "word: not an override"),
         (["train", "recipe.yaml"], "-o: no run folder"),
@@ -259,6 +266,45 @@ def test_bundled_model_missing(audio, tmp_path, monkeypatch):
     assert "mini-en" in one_line(call("transcribe", audio("a.wav")))
 
 
+def test_published_model(audio, tmp_path):
+    source, folder = save_published(tmp_path / "nue-asr"), tmp_path / "ours"
+    talk = audio("talk.wav")
+    done = call("convert", "nue-asr", source, "-o", folder)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{folder}\n", "")
+    direct, converted = (call("transcribe", talk, "--model", path) for path in (source, folder))
+    assert direct.exit_code == converted.exit_code == 0
+    assert direct.stdout == converted.stdout != ""
+    assert "is there already" in one_line(call("convert", "nue-asr", source, "-o", folder))
+
+
+def test_published_model_with_a_pickle_alone(audio, tmp_path):
+    source = save_published(tmp_path / "nue-asr", pickled=True)
+    message = one_line(call("transcribe", audio("talk.wav"), "--model", source))
+    assert "is a pickle" in message
+    command = message.rstrip().rpartition("run kikitori ")[2].replace("FOLDER", str(tmp_path / "ours"))
+    done = call(*command.split())
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'ours'}\n")
+    assert done.stderr.startswith("kikitori: pytorch_model.bin is a pickle")
+    assert done.stderr.count("\n") == 1
+
+
+def test_published_model_that_is_none(tmp_path):
+    save_tiny(tmp_path / "model")
+    message = one_line(call("convert", "nue-asr", tmp_path / "model", "-o", tmp_path / "ours"))
+    assert "model type 'kikitori_speech_llm' is not 'nue_asr'" in message
+    assert not (tmp_path / "ours").exists()
+
+
+def test_sampling(model, audio):
+    files = [audio("a.wav"), audio("b.wav", seed=2), audio("c.wav", 0.7, seed=3)]
+    options = ["--model", model, "--decoding", "sampling", "decoding.temperature=3"]
+    one, many = (call("transcribe", *files, *options, "--batch-size", size) for size in (1, 3))
+    assert one.exit_code == 0
+    assert one.stdout == many.stdout
+    assert one.stdout != call("transcribe", *files, *options, "decoding.seed=1").stdout
+    assert one.stdout != call("transcribe", *files, "--model", model).stdout
+
+
 def test_unexpected_os_error_is_one_line(audio, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
@@ -293,9 +339,9 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
 def test_version_and_help():
     assert call("--version").stdout.startswith("kikitori ")
     help_text = call("--help").stdout
-    assert all(command in help_text for command in ("transcribe", "evaluate", "train"))
-    for command in ("transcribe", "evaluate", "train"):
-        assert call(command, "--help").exit_code == 0
+    assert all(command in help_text for command in ("transcribe", "evaluate", "train", "convert"))
+    for command in (["transcribe"], ["evaluate"], ["train"], ["convert"], ["convert", "nue-asr"]):
+        assert call(*command, "--help").exit_code == 0
 
 
 def test_help_imports_nothing_heavy():

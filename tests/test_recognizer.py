@@ -163,8 +163,9 @@ def test_acoustic_model_alone(tmp_path):
     recognizer = load(tmp_path, device="cpu")
     assert recognizer.decoding == Decoding("ctc_greedy")
     assert recognizer.transcribe(WAVEFORMS[0]).text
-    with pytest.raises(ModelError, match="has no LLM for 'greedy'; use ctc_greedy"):
-        recognizer.transcribe(WAVEFORMS[0], decoding="greedy")
+    for search in ("greedy", "sampling"):
+        with pytest.raises(ModelError, match=f"has no LLM for '{search}'; use ctc_greedy"):
+            recognizer.transcribe(WAVEFORMS[0], decoding=search)
 
 
 def test_without_ctc_head(tmp_path):
@@ -182,7 +183,7 @@ def test_flags(recognizer, expected):
     for transcript in recognizer.transcribe_many(WAVEFORMS, decoding=Decoding(max_labels=1)):
         assert transcript.llm_passes <= 1
     assert LONG_FLAG not in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds)).flags
-    assert LONG_FLAG in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds * 1.06)).flags
+    assert LONG_FLAG in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds + 0.01)).flags
 
 
 def test_the_limit_follows_the_duration_and_the_training_data(recognizer, expected):
@@ -195,6 +196,34 @@ def test_the_limit_follows_the_duration_and_the_training_data(recognizer, expect
             assert after.llm_passes > before.llm_passes
         else:
             assert after == before
+
+
+def test_the_rule_of_the_length_and_the_fewest_labels_are_the_models(recognizer, expected):
+    trained_on = replace(recognizer.loaded.trained_on, length_rule="nue_asr", min_labels=6)
+    other = replace(recognizer, loaded=replace(recognizer.loaded, trained_on=trained_on))
+    for waveform, before in zip(WAVEFORMS, expected, strict=True):
+        after = other.transcribe(waveform)
+        limit = int(4 * len(waveform) / 16000 + 20.5)
+        assert 6 <= after.llm_passes <= limit
+        if 6 <= before.llm_passes < limit and not before.flags:
+            assert after == before
+        assert (LENGTH_LIMIT_FLAG in after.flags) <= (after.llm_passes == limit)
+        assert other.transcribe(waveform, decoding=Decoding(min_labels=0)).llm_passes <= before.llm_passes
+    assert any(transcript.llm_passes < 6 for transcript in expected)
+
+
+def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, files):
+    decoding = Decoding("sampling", temperature=3.0, top_k=20)
+    alone = [recognizer.transcribe(waveform, decoding=decoding) for waveform in WAVEFORMS]
+    assert sum(a.text != b.text for a, b in zip(alone, expected, strict=True)) > 18
+    for batch_size in (3, 5):
+        assert list(recognizer.transcribe_many(files, batch_size=batch_size, decoding=decoding)) == alone
+    backwards = recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=5, decoding=decoding)
+    assert list(backwards)[::-1] == alone
+    others = recognizer.transcribe_many(WAVEFORMS, decoding=replace(decoding, seed=7))
+    assert sum(a.text != b.text for a, b in zip(alone, others, strict=True)) > 18
+    sharp = Decoding("sampling", temperature=1e-6)
+    assert list(recognizer.transcribe_many(WAVEFORMS, decoding=sharp)) == expected
 
 
 def test_bfloat16_runs(folder):

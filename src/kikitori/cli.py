@@ -1,4 +1,4 @@
-"""The command line: `kikitori transcribe | evaluate | train`.
+"""The command line: `kikitori transcribe | evaluate | train | convert`.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -36,6 +36,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # usage errors are one line, without a box
 )
+convert = typer.Typer(
+    name="convert",
+    help="Make a model folder from a published model in another layout.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(convert)
 
 
 class Device(StrEnum):
@@ -63,7 +70,7 @@ class Format(StrEnum):
 
 
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
-Search = Annotated[str | None, typer.Option("--decoding", help="greedy, ctc_greedy, or a YAML file with options.")]
+Search = Annotated[str | None, typer.Option("--decoding", help="greedy, sampling, ctc_greedy, or a YAML file.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 DtypeOption = Annotated[
@@ -201,6 +208,21 @@ def train(
             raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
         else:
             run.train(recipe, output, overrides=overrides or [], resume=resume, weights_only=weights_only)
+
+
+@convert.command("nue-asr")
+def convert_nue_asr(
+    source: Annotated[str, typer.Argument(help="Folder in the layout of rinna/nue-asr, or that hub id.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
+) -> None:
+    """Convert rinna/nue-asr; its pickled weights are read too, as tensors alone."""
+    with _one_line_errors():
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the model")
+        from kikitori.model import convert as conversion
+
+        conversion.convert_nue_asr(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))
+        print(output)
 
 
 def main() -> None:

@@ -19,10 +19,13 @@ from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
-from kikitori.decoding.limits import max_labels
+from kikitori.decoding.label_loop import LabelRow
+from kikitori.decoding.limits import label_limit
 from kikitori.decoding.options import Decoding, load_decoding
+from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
 from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.assemble import AssembledInput
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.model.speech_llm import SpeechLLM
@@ -185,26 +188,37 @@ class Recognizer:
                 best = ctc_greedy(*acoustic.log_probs(encoded))
                 return [Hypothesis(tuple(labels), units.decode(labels), score) for labels, score in best]
             assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
-            prefix = model.prefix(encoded)
-            limits = [options.max_labels or self._limit(len(waveform)) for waveform in waveforms]
-            results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
+            results = self._write(model, model.prefix(encoded), waveforms, options)
         return [Hypothesis(tuple(r.labels), units.decode(r.labels), r.score, r.llm_passes, r.complete) for r in results]
 
-    def _limit(self, num_samples: int) -> int:
-        return max_labels(num_samples / SAMPLE_RATE, self.loaded.trained_on.labels_per_second)
+    def _write(
+        self, model: SpeechLLM, prefix: AssembledInput, waveforms: Sequence[Waveform], options: Decoding
+    ) -> list[LabelRow]:
+        """What the LLM writes behind each prefix."""
+        trained_on, eos_id = self.loaded.trained_on, model.config.eos_id
+        most = [options.max_labels or label_limit(len(waveform) / SAMPLE_RATE, trained_on) for waveform in waveforms]
+        least = trained_on.min_labels if options.min_labels is None else options.min_labels
+        prefixes = model.llm, prefix.embeds, prefix.lengths
+        if options.search == "greedy":
+            return greedy(*prefixes, eos_id=eos_id, max_labels=most, min_labels=least)
+        settings = Sampling(options.temperature, options.top_k, options.top_p)
+        seeds = [utterance_seed(options.seed, waveform) for waveform in waveforms]
+        return sample(*prefixes, settings, seeds=seeds, eos_id=eos_id, max_labels=most, min_labels=least)
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
         model = self.loaded.model
-        if options.search == "greedy" and not isinstance(model, SpeechLLM):
-            raise ModelError("an acoustic model has no LLM for 'greedy'", where=self.name, remedy="use ctc_greedy")
+        if options.search != "ctc_greedy" and not isinstance(model, SpeechLLM):
+            raise ModelError(
+                f"an acoustic model has no LLM for '{options.search}'", where=self.name, remedy="use ctc_greedy"
+            )
         if options.search == "ctc_greedy" and not self._acoustic.config.ctc_layers:
             raise ModelError("the model has no CTC head", where=self.name, remedy="use greedy")
         return options
 
     def _transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
         flags = [] if hypothesis.complete else [LENGTH_LIMIT_FLAG]
-        if seconds > 1.05 * self.loaded.trained_on.max_seconds:
+        if seconds > self.loaded.trained_on.max_seconds:
             flags.append(LONG_FLAG)
         segments = (Segment(0.0, round(seconds, 3), hypothesis.text),) if hypothesis.text else ()
         return Transcript(

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+LengthRule = Literal["label_rate", "nue_asr"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,26 @@ class Utterance:
     speaker: str | None = None
     prompt: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a recogniser must remember of its training data; kept in a model folder's `generation_config.json`.
+
+    Attributes:
+        labels_per_second: The highest rate of labels seen, from which the length limit follows.
+        max_seconds: The longest utterance seen; longer ones are uncharted.
+        language: Language of the transcripts.
+        length_rule: How the length limit follows from the duration: `label_rate` or the rule of paper A's release (see
+            `kikitori.decoding.limits`).
+        min_labels: Fewest labels of a transcript.
+    """
+
+    labels_per_second: float
+    max_seconds: float
+    language: str | None = None
+    length_rule: LengthRule = "label_rate"
+    min_labels: int = 0
 
 
 @dataclass(frozen=True)

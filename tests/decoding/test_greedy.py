@@ -12,7 +12,7 @@ LIMITS = [20 + index % 7 for index in range(24)]
 PAIRS = [(encoder, llm) for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
 
 
-def naive(model, waveform, limit):
+def naive(model, waveform, limit, least=0):
     """One utterance alone, and the whole sequence through the model anew for every label."""
     features = model.acoustic.encoder.features(*pad_waveforms([waveform]))
     prefix = model.prefix(model.acoustic.encode(*features)).embeds
@@ -21,7 +21,10 @@ def naive(model, waveform, limit):
         labels = torch.tensor([result.labels], dtype=torch.long)
         embeds = torch.cat([prefix, model.llm.get_input_embeddings()(labels)], dim=1)
         scores = model.llm(inputs_embeds=embeds, use_cache=False).logits[0, -1].log_softmax(-1)
-        label = int(scores.argmax())
+        allowed = scores.clone()
+        if len(result.labels) < least:
+            allowed[model.config.eos_id] = -torch.inf
+        label = int(allowed.argmax())
         if label == model.config.eos_id:
             result.score += float(scores[label])
             result.complete = True
@@ -33,10 +36,11 @@ def naive(model, waveform, limit):
         result.llm_passes += 1
 
 
-def decode(model, waveforms, limits):
+def decode(model, waveforms, limits, least=0):
     encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
     prefix = model.prefix(encoded)
-    return greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
+    prefixes = model.llm, prefix.embeds, prefix.lengths
+    return greedy(*prefixes, eos_id=model.config.eos_id, max_labels=limits, min_labels=least)
 
 
 def same(got, expected):
@@ -101,6 +105,28 @@ def test_each_row_has_its_own_limit(decoded):
     limits = [row % 4 for row in range(24)]
     got = decode(model, WAVEFORMS, limits)
     assert [r.labels for r in got] == [r.labels[:limit] for r, limit in zip(expected, limits, strict=True)]
+
+
+@pytest.mark.parametrize("least", [1, 5])
+@torch.inference_mode()
+def test_fewest_labels(decoded, least):
+    model, free = decoded
+    expected = [naive(model, *row, least) for row in zip(WAVEFORMS, LIMITS, strict=True)]
+    for start in range(0, 24, 8):
+        rows = slice(start, start + 8)
+        same(decode(model, WAVEFORMS[rows], LIMITS[rows], least), expected[rows])
+    assert all(len(result.labels) >= least for result in expected)
+    for before, after in zip(free, expected, strict=True):
+        assert after == before or len(before.labels) < least
+    if least == 5:
+        assert [result.labels for result in expected] != [result.labels for result in free]
+
+
+@torch.inference_mode()
+def test_the_most_labels_are_stronger_than_the_fewest(decoded):
+    model, _ = decoded
+    results = decode(model, WAVEFORMS, [1] * 24, least=3)
+    assert all(len(result.labels) == 1 and not result.complete for result in results)
 
 
 @pytest.mark.parametrize("llm", LLMS)

@@ -1,6 +1,7 @@
 import pytest
 
-from kikitori.decoding.limits import SLACK, max_labels
+from kikitori.decoding.limits import SLACK, label_limit, max_labels, nue_asr_max_labels
+from kikitori.types import TrainedOn
 
 
 @pytest.mark.parametrize(
@@ -16,3 +17,16 @@ def test_never_below_the_slack_and_never_falling():
     assert limits[0] == SLACK
     assert limits == sorted(limits)
     assert all(limit >= 12.5 * seconds / 10 for seconds, limit in enumerate(limits))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.0, 20), (0.1, 20), (0.125, 21), (0.2, 21), (1.0, 24), (2.37, 29), (2.38, 30), (16.0, 84)],
+)
+def test_rule_of_the_release(seconds, expected):
+    assert nue_asr_max_labels(seconds) == int(4 * seconds + 20 + 0.5) == expected
+
+
+def test_the_model_says_which_rule():
+    assert label_limit(2.0, TrainedOn(10.0, 30.0)) == max_labels(2.0, 10.0) == 44
+    assert label_limit(2.0, TrainedOn(10.0, 30.0, length_rule="nue_asr")) == 28

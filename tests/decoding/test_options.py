@@ -7,6 +7,7 @@ from kikitori.errors import ConfigError
 def test_names():
     assert load_decoding("greedy") == Decoding() == Decoding("greedy", None)
     assert load_decoding("ctc_greedy") == Decoding("ctc_greedy")
+    assert load_decoding("sampling") == Decoding("sampling", temperature=1.0, top_k=0, top_p=1.0, seed=1234)
 
 
 @pytest.mark.parametrize("name", ["beem", "", "Greedy", "greedy.yam"])
@@ -29,6 +30,10 @@ def test_yaml_and_overrides(tmp_path):
     assert load_decoding("greedy", ["decoding.max_labels=1", "decoding.max_labels=2"]) == Decoding("greedy", 2)
     file.write_text("")
     assert load_decoding(file) == Decoding()
+    file.write_text("search: sampling\ntemperature: 0.7\nmin_labels: 2\n")
+    options = ["decoding.top_k=50", "decoding.top_p=0.9", "decoding.seed=5", "decoding.temperature=2"]
+    expected = Decoding("sampling", min_labels=2, temperature=2.0, top_k=50, top_p=0.9, seed=5)
+    assert load_decoding(file, options) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,17 @@ def test_yaml_and_overrides(tmp_path):
         ("max_labels: 2.5", "max_labels"),
         ("max_labels: '3'", "max_labels"),
         ("search: beem", "'beem'"),
+        ("min_labels: -1", "min_labels"),
+        ("temperature: 0", "temperature"),
+        ("temperature: -0.5", "temperature"),
+        ("temperature: .inf", "temperature"),
+        ("temperature: .nan", "temperature"),
+        ("top_k: -1", "top_k"),
+        ("top_k: 1.5", "top_k"),
+        ("top_p: 0", "top_p"),
+        ("top_p: 1.1", "top_p"),
+        ("seed: -1", "seed"),
+        ("seed: abc", "seed"),
         ("- greedy", "mapping"),
         ("search: [", "YAML"),
     ],

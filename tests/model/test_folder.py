@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model import AcousticModel, SpeechLLM
+from kikitori.model.acoustic_model import FORMAT_VERSION
 from kikitori.model.folder import TrainedOn, is_recogniser, load_llm, load_model, save_model
-from kikitori.model.safety import MAX_JSON_BYTES, quiet_transformers
+from kikitori.model.safety import quiet_transformers
+from kikitori.untrusted import MAX_JSON_BYTES
 from tests.tiny import (
     LLMS,
     TRAINED_ON,
@@ -80,6 +82,35 @@ def test_a_folder_gives_back_what_was_saved(folder):
 def test_language_may_be_unknown(tmp_path):
     save_tiny(tmp_path, trained_on=TrainedOn(5.5, 20.0))
     assert load_model(tmp_path).trained_on == TrainedOn(5.5, 20.0, None)
+
+
+def test_rules_of_the_length_come_back_and_may_be_absent(tmp_path):
+    trained_on = TrainedOn(5.5, 20.0, "ja", "nue_asr", 2)
+    save_tiny(tmp_path, trained_on=trained_on)
+    assert load_model(tmp_path).trained_on == trained_on
+    edit(tmp_path / "generation_config.json", length_rule=..., min_labels=...)
+    assert load_model(tmp_path).trained_on == TrainedOn(5.5, 20.0, "ja", "label_rate", 0)
+
+
+@pytest.mark.parametrize("model", [tiny_speech_llm, tiny_acoustic_model])
+def test_format_version(tmp_path, model):
+    save_tiny(tmp_path, model())
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == FORMAT_VERSION == 1
+    edit(tmp_path / "config.json", format_version=...)
+    assert load_model(tmp_path).model.config.format_version == 1
+    edit(tmp_path / "config.json", format_version=2)
+    refused(tmp_path, "written by a newer kikitori (format 2, this one reads up to 1); update kikitori")
+    for version in ("1", None, 0, 1.5, True, [1]):
+        edit(tmp_path / "config.json", format_version=version)
+        refused(tmp_path, "no whole number as format_version")
+
+
+def test_the_llm_of_a_speech_llm(folder, tmp_path):
+    expected = load_model(folder).model.llm.state_dict()
+    loaded = load_llm(folder).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in expected.items())
+    save_tiny(tmp_path / "acoustic", tiny_acoustic_model())
+    refused(tmp_path / "acoustic", "an acoustic model has no LLM", load=load_llm)
 
 
 @pytest.mark.parametrize("llm", LLMS)
@@ -204,7 +235,7 @@ def test_config_in_another_encoding(folder):
 def test_huge_json_is_not_read(folder, name):
     with (folder / name).open("wb") as file:
         file.truncate(MAX_JSON_BYTES + 1)
-    refused(folder, name, "larger than 64 MB")
+    refused(folder, name, f"larger than {MAX_JSON_BYTES >> 20} MB")
 
 
 def test_config_that_is_a_folder(folder):
@@ -266,7 +297,17 @@ def test_llm_weights_that_are_not_finite(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"labels_per_second": ...}, {"max_seconds": "long"}, {"labels_per_second": -1}, {"max_seconds": float("nan")}],
+    [
+        {"labels_per_second": ...},
+        {"max_seconds": "long"},
+        {"labels_per_second": -1},
+        {"max_seconds": float("nan")},
+        {"length_rule": "by heart"},
+        {"length_rule": ["nue_asr"]},
+        {"min_labels": -1},
+        {"min_labels": 1.5},
+        {"min_labels": None},
+    ],
 )
 def test_generation_config_without_what_we_need(folder, changes):
     edit(folder / "generation_config.json", **changes)

@@ -11,20 +11,32 @@ from pydantic.dataclasses import dataclass
 from kikitori.config import load_config, merge_yaml, validate
 from kikitori.errors import ConfigError
 
-SearchName = Literal["greedy", "ctc_greedy"]
+SearchName = Literal["greedy", "sampling", "ctc_greedy"]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class Decoding:
     """A search and its options.
 
     Attributes:
-        search: `greedy` (the speech LLM's most probable labels) or `ctc_greedy` (the CTC head's).
+        search: `greedy` (the speech LLM's most probable labels), `sampling` (drawn from the speech LLM) or
+            `ctc_greedy` (the CTC head's most probable outputs).
         max_labels: Most labels per utterance; None derives it from the duration (see `kikitori.decoding.limits`).
+            Searches of the speech LLM only.
+        min_labels: Fewest labels per utterance; None takes the model's. Searches of the speech LLM only.
+        temperature: Divides the logits before drawing. This and what follows: `sampling` only.
+        top_k: Draw from so many of the most probable labels; 0 draws from all.
+        top_p: Draw from the most probable labels that together reach this probability.
+        seed: Decides, together with the audio, what is drawn.
     """
 
     search: SearchName = "greedy"
     max_labels: Annotated[int, Field(ge=1)] | None = None
+    min_labels: Annotated[int, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 1234
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:

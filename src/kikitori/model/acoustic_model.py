@@ -10,6 +10,9 @@ from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 
 M = TypeVar("M", bound=nn.Module)
 
+FORMAT_VERSION = 1
+"""Of our model folders. A change that an older kikitori would misread raises it."""
+
 
 class AcousticModelConfig(PreTrainedConfig):
     """Configuration of an `AcousticModel`.
@@ -18,6 +21,7 @@ class AcousticModelConfig(PreTrainedConfig):
         encoder_config: Configuration of the speech encoder (any family of `kikitori.model.encoder`).
         ctc_layers: 1-based encoder layers that carry a CTC head; the last one named is the one that decodes.
         num_units: Number of label units; every head has one more output, the blank.
+        format_version: Version of the folder's format (see `FORMAT_VERSION`).
     """
 
     model_type = "kikitori_acoustic_model"
@@ -28,6 +32,7 @@ class AcousticModelConfig(PreTrainedConfig):
         encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
         ctc_layers: tuple[int, ...] | list[int] = (),
         num_units: int = 0,
+        format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
         # Before the nested configuration is in place: transformers resets the attention of every nested one here, and
@@ -36,6 +41,7 @@ class AcousticModelConfig(PreTrainedConfig):
         self.encoder_config: Any = as_config(encoder_config)
         self.ctc_layers = list(ctc_layers)
         self.num_units = num_units
+        self.format_version = format_version
 
 
 class AcousticModel(PreTrainedModel):

@@ -1,44 +1,36 @@
 """Model folders: safe loading of what `save_pretrained` wrote, and saving of a whole recogniser.
 
 A folder holds `config.json`, `model.safetensors` (one file or shards), tokenizer files, `processor_config.json` and
-`generation_config.json`. Nothing but safetensors and JSON is read; pickles are refused with the reason.
+`generation_config.json`. Nothing but safetensors and JSON is read; pickles are refused with the reason. The published
+model of paper A, which has a layout of its own, is read as it is (see `kikitori.model.nue_asr`).
 """
 
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
+from kikitori.model.nue_asr import MODEL_TYPE as NUE_ASR
+from kikitori.model.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
+from kikitori.model.nue_asr import open_published
 from kikitori.model.processor import SpeechProcessor
 from kikitori.model.safety import check_code, check_weights, one_line_errors, quiet_transformers, read_json
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.model.weights import check_finite
 from kikitori.text.units import TokenizerUnits, load_units
+from kikitori.types import LengthRule
+from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
 
 MODEL_CLASSES: dict[str, type[AcousticModel] | type[SpeechLLM]] = {
     AcousticModelConfig.model_type: AcousticModel,
     SpeechLLMConfig.model_type: SpeechLLM,
 }
-
-
-@dataclass(frozen=True)
-class TrainedOn:
-    """What a recogniser must remember of its training data; kept in `generation_config.json`.
-
-    Attributes:
-        labels_per_second: The highest rate of labels seen, from which the length limit follows.
-        max_seconds: The longest utterance seen; longer ones are uncharted.
-        language: Language of the transcripts.
-    """
-
-    labels_per_second: float
-    max_seconds: float
-    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +52,7 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
         directory.mkdir(parents=True, exist_ok=True)  # transformers is silent where a file is in the way
         with quiet_transformers():
             model.save_pretrained(directory)
-            SpeechProcessor(units.tokenizer).save_pretrained(directory)
-            units.save(directory)
-            GenerationConfig(eos_token_id=units.eos_id, **asdict(trained_on)).save_pretrained(directory)
+        save_sides(directory, units, trained_on)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(
@@ -70,23 +60,39 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
         ) from None
 
 
+def save_sides(directory: Path, units: TokenizerUnits, trained_on: TrainedOn) -> None:
+    """Writes what a recogniser folder holds beside network and configuration.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with quiet_transformers():
+        SpeechProcessor(units.tokenizer).save_pretrained(directory)
+        units.save(directory)
+        GenerationConfig(eos_token_id=units.eos_id, **asdict(trained_on)).save_pretrained(directory)
+
+
 def load_model(path_or_id: str | Path) -> LoadedModel:
     """Loads a recogniser in float32, in evaluation mode.
 
     Args:
-        path_or_id: A folder, or the id of a model on the Hugging Face hub.
+        path_or_id: A folder of ours, one in the layout of `rinna/nue-asr`, or the id of such a model on the Hugging
+            Face hub.
 
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the folder holds something else.
     """
     config = read_json(path_or_id, "config.json")
     model_type = str(config.get("model_type"))
+    if model_type == NUE_ASR:
+        return _load_published(path_or_id)
     if model_type not in MODEL_CLASSES:
         raise ModelError(
             f"model type '{model_type}' is no recogniser",
             where=path_or_id,
             remedy="give a folder that kikitori train wrote (RUN/model)",
         )
+    _check_version(path_or_id, config.get("format_version", 1))
     model = _load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
     units = load_units(path_or_id)
     _check_units(path_or_id, model, units)
@@ -94,14 +100,20 @@ def load_model(path_or_id: str | Path) -> LoadedModel:
 
 
 def load_llm(path_or_id: str | Path) -> PreTrainedModel:
-    """Loads a decoder-only language model in float32.
+    """Loads a decoder-only language model, or that of a speech LLM, in float32.
 
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
     """
-    config = read_json(path_or_id, "config.json")
-    # Public checkpoints often carry buffers of old releases beside their weights.
-    llm: PreTrainedModel = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
+    if is_recogniser(path_or_id):
+        recogniser = load_model(path_or_id).model
+        if not isinstance(recogniser, SpeechLLM):
+            raise ModelError("an acoustic model has no LLM", where=path_or_id, remedy="name a speech LLM or an LLM")
+        llm: PreTrainedModel = recogniser.llm
+    else:
+        config = read_json(path_or_id, "config.json")
+        # Public checkpoints often carry buffers of old releases beside their weights.
+        llm = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
 
 
@@ -111,7 +123,7 @@ def is_recogniser(path_or_id: str | Path) -> bool:
     Raises:
         ModelError: There is no readable config.json.
     """
-    return str(read_json(path_or_id, "config.json").get("model_type")) in MODEL_CLASSES
+    return str(read_json(path_or_id, "config.json").get("model_type")) in (*MODEL_CLASSES, NUE_ASR)
 
 
 def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:
@@ -125,34 +137,73 @@ def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, An
             str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **auto
         )
     wrong = sorted(info["missing_keys"]) or ([] if may_hold_more else sorted(info["unexpected_keys"]))
+    _check_loaded(path_or_id, model, wrong)
+    return model
+
+
+def _load_published(path_or_id: str | Path) -> LoadedModel:
+    published = open_published(path_or_id)
+    model_class: Any = SpeechLLM
+    with one_line_errors(path_or_id), quiet_transformers():
+        model, info = model_class.from_pretrained(
+            None,
+            config=published.config,
+            state_dict=published.tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    _check_loaded(path_or_id, model, sorted({*info["missing_keys"], *info["unexpected_keys"]}))
+    return LoadedModel(model.eval(), published.units, NUE_ASR_TRAINED_ON)
+
+
+def _check_loaded(path_or_id: str | Path, model: PreTrainedModel, wrong: list[str]) -> None:
     if wrong:
         raise ModelError(
             f"the weights do not fit config.json at {wrong[0]}", where=path_or_id, remedy="copy the folder again"
         )
     for name, weight in model.state_dict().items():
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise ModelError(
-                f"{name} holds values that are not finite",
-                where=path_or_id,
-                remedy="take a checkpoint from before training diverged",
-            )
-    return model
+        check_finite(path_or_id, name, weight)
+
+
+def _check_version(path_or_id: str | Path, version: object) -> None:
+    if type(version) is not int or version < 1:
+        raise ModelError(
+            f"config.json has no whole number as format_version but {version!r}",
+            where=path_or_id,
+            remedy="copy the folder again",
+        )
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"written by a newer kikitori (format {version}, this one reads up to {FORMAT_VERSION})",
+            where=path_or_id,
+            remedy="update kikitori",
+        )
 
 
 def _read_trained_on(path_or_id: str | Path) -> TrainedOn:
     values = read_json(path_or_id, "generation_config.json")
-    language = values.get("language")
     for name in ("labels_per_second", "max_seconds"):
         value = values.get(name)
         if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ModelError(
-                f"generation_config.json has no positive number as {name}",
-                where=path_or_id,
-                remedy="copy the folder again",
-            )
+            raise _wrong_entry(path_or_id, f"no positive number as {name}")
+    rule = values.get("length_rule", TrainedOn.length_rule)
+    if rule not in get_args(LengthRule):
+        raise _wrong_entry(path_or_id, f"an unknown length_rule {rule!r}")
+    least = values.get("min_labels", TrainedOn.min_labels)
+    if type(least) is not int or least < 0:
+        raise _wrong_entry(path_or_id, f"no whole number as min_labels but {least!r}")
+    language = values.get("language")
     return TrainedOn(
-        float(values["labels_per_second"]), float(values["max_seconds"]), None if language is None else str(language)
+        float(values["labels_per_second"]),
+        float(values["max_seconds"]),
+        None if language is None else str(language),
+        rule,
+        least,
     )
+
+
+def _wrong_entry(path_or_id: str | Path, what: str) -> ModelError:
+    return ModelError(f"generation_config.json has {what}", where=path_or_id, remedy="copy the folder again")
 
 
 def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units: TokenizerUnits) -> None:

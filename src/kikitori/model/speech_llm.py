@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, adopted, as_config
+from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
 from kikitori.model.assemble import AssembledInput, assemble
 from kikitori.model.bridge import build_bridge
 from kikitori.model.encoder import EncoderOutput
@@ -33,6 +33,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
         eos_id: Label that ends the transcript.
+        format_version: Version of the folder's format (see `FORMAT_VERSION`).
     """
 
     model_type = "kikitori_speech_llm"
@@ -48,6 +49,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
         eos_id: int = 2,
+        format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
         # Before the nested configurations are in place: transformers resets the attention of every nested one here,
@@ -58,6 +60,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         self.bridge, self.bridge_stride, self.show_ctc = bridge, bridge_stride, show_ctc
         self.prompt_before, self.prompt_after = list(prompt_before), list(prompt_after)
         self.eos_id = eos_id
+        self.format_version = format_version
 
     @property
     def prompt(self) -> Prompt:
