@@ -123,7 +123,8 @@ def write_safetensors(
 
     Raises:
         ModelError: A tensor holds values that are not finite.
-        OSError: The disk refuses, as does SafetensorError.
+        OSError: The disk refuses.
+        SafetensorError: The disk refuses, as the library says it.
     """
     shards: list[list[str]] = [[]]
     size = 0
