@@ -157,6 +157,23 @@ def test_bombs_are_refused(load):
     with pytest.raises(ConfigError, match="more than 16 interpolations"):
         load(chain)
 
+    disguised = "a: xxxxxxxx\n" + "".join(f'k{i}: "\\x24{{k{i - 1}}}\\x24{{k{i - 1}}}"\n' for i in range(1, 60))
+    with pytest.raises(ConfigError, match="more than 16 interpolations"):
+        load(disguised)
+    with pytest.raises(ConfigError, match="interpolations in so long a text"):
+        load(f"name: {'x' * 100_000}\nrate: ${{name}}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["${oc.env:HOME}", '"\\x24{oc.env:HOME}"', "${oc.${rate}:HOME}", "${${name}}", "${oc.decode:'1'}", "${a b}"],
+)
+def test_an_interpolation_calls_nothing(load, value):
+    with pytest.raises(ConfigError, match="an interpolation can only name another key"):
+        load(f"name: {value}\nrate: env")
+    with pytest.raises(ConfigError, match="an interpolation can only name another key"):
+        load("", f"name={value}")
+
 
 @pytest.mark.parametrize("text", ["name: " + "[" * 100_000, "name: " + "{a: " * 3000 + "}" * 3000, "- " * 3000])
 def test_deep_nesting_does_not_overflow_the_parser(load, text):

@@ -24,7 +24,9 @@ from transformers.utils.hub import cached_file
 
 from kikitori.errors import ModelError
 from kikitori.model.features import WHISPER_HOP_SIZE, LogMelConfig, log_mel, mask_tail, valid_mask, whisper_log_mel
-from kikitori.model.safety import check_code, check_weights, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety import check_config, one_line_errors, quiet_transformers, read_json
+from kikitori.model.weight_checks import check_weights, no_larger_than
+from kikitori.model.weights import check_finite
 
 SAMPLE_RATE = 16000
 VARIANCE_FLOOR = 1e-7  # of the waveform normalisation, as in transformers
@@ -102,25 +104,28 @@ class SpeechEncoder(nn.Module):
         Raises:
             ModelError: Nothing there, an unsupported family, pickled, damaged or missing weights.
         """
-        check_code(path_or_id, read_json(path_or_id, "config.json"))
-        check_weights(path_or_id)
+        check_config(path_or_id, read_json(path_or_id, "config.json"))
         with one_line_errors(path_or_id), quiet_transformers():
             found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
             config = _encoder_config(found, where=path_or_id)
+            size = check_weights(path_or_id)
             _read_preprocessor(path_or_id, revision, config)
-            model, info = MODEL_CLASSES[config.model_type].from_pretrained(
-                path_or_id,
-                config=config,
-                revision=revision,
-                use_safetensors=True,
-                dtype=torch.float32,
-                key_mapping={r"^(model\.)?encoder\.": ""} if config.model_type not in WAVEFORM_TYPES else None,
-                output_loading_info=True,
-            )
+            with no_larger_than(size, path_or_id):
+                model, info = MODEL_CLASSES[config.model_type].from_pretrained(
+                    path_or_id,
+                    config=config,
+                    revision=revision,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    key_mapping={r"^(model\.)?encoder\.": ""} if config.model_type not in WAVEFORM_TYPES else None,
+                    output_loading_info=True,
+                )
         missing = sorted(set(info["missing_keys"]) - TRAINING_ONLY_WEIGHTS)
         if missing:
             what = f"{len(missing)} encoder weights are missing, the first is {missing[0]}"
             raise ModelError(what, where=path_or_id, remedy="check that the weights belong to config.json")
+        for name, weight in model.state_dict().items():
+            check_finite(path_or_id, name, weight)
         return cls(config, model=model)
 
     @property

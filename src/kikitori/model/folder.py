@@ -5,7 +5,6 @@ A folder holds `config.json`, `model.safetensors` (one file or shards), tokenize
 model of paper A, which has a layout of its own, is read as it is (see `kikitori.model.nue_asr`).
 """
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -20,8 +19,9 @@ from kikitori.model.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.nue_asr import open_published
 from kikitori.model.processor import SpeechProcessor
-from kikitori.model.safety import check_code, check_weights, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.model.weight_checks import check_weights, no_larger_than
 from kikitori.model.weights import check_finite
 from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import LengthRule
@@ -31,6 +31,9 @@ MODEL_CLASSES: dict[str, type[AcousticModel] | type[SpeechLLM]] = {
     AcousticModelConfig.model_type: AcousticModel,
     SpeechLLMConfig.model_type: SpeechLLM,
 }
+# Of generation_config.json: beyond these, decoding would not come to an end.
+LARGEST = {"labels_per_second": 1_000, "max_seconds": 1_000_000}
+LARGEST_MIN_LABELS = 1_000
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
         llm: PreTrainedModel = recogniser.llm
     else:
         config = read_json(path_or_id, "config.json")
+        check_llm_type(path_or_id, config)
         # Public checkpoints often carry buffers of old releases beside their weights.
         llm = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
@@ -128,11 +132,11 @@ def is_recogniser(path_or_id: str | Path) -> bool:
 
 def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:
     """Weights from safetensors in float32, all of them there and finite."""
-    check_code(path_or_id, config)
-    check_weights(path_or_id)
+    check_config(path_or_id, config)
+    size = check_weights(path_or_id)
     # The Auto classes would otherwise ask on standard input; ours know no remote code.
     auto = {"trust_remote_code": False} if model_class is AutoModelForCausalLM else {}
-    with one_line_errors(path_or_id), quiet_transformers():
+    with one_line_errors(path_or_id), quiet_transformers(), no_larger_than(size, path_or_id):
         model, info = model_class.from_pretrained(
             str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **auto
         )
@@ -182,15 +186,15 @@ def _check_version(path_or_id: str | Path, version: object) -> None:
 
 def _read_trained_on(path_or_id: str | Path) -> TrainedOn:
     values = read_json(path_or_id, "generation_config.json")
-    for name in ("labels_per_second", "max_seconds"):
+    for name, largest in LARGEST.items():
         value = values.get(name)
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not isinstance(value, int | float) or not 0 < value <= largest:
             raise _wrong_entry(path_or_id, f"no positive number as {name}")
     rule = values.get("length_rule", TrainedOn.length_rule)
     if rule not in get_args(LengthRule):
         raise _wrong_entry(path_or_id, f"an unknown length_rule {rule!r}")
     least = values.get("min_labels", TrainedOn.min_labels)
-    if type(least) is not int or least < 0:
+    if type(least) is not int or not 0 <= least <= LARGEST_MIN_LABELS:
         raise _wrong_entry(path_or_id, f"no whole number as min_labels but {least!r}")
     language = values.get("language")
     return TrainedOn(

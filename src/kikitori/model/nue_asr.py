@@ -16,11 +16,13 @@ from torch import Tensor
 from kikitori.errors import ConfigError, ModelError
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.bridge import CONV_KERNEL, CONV_STRIDE
-from kikitori.model.safety import check_code, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety import check_config, one_line_errors, quiet_transformers, read_json
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.model.weight_checks import WeightSize, check_weights, no_larger_than
 from kikitori.model.weights import PICKLE, SAFETENSORS, check_numbers, find_weights, map_pickles, map_safetensors
 from kikitori.text.prompt import NUE_ASR, compile_prompt
 from kikitori.text.spiece import named_units, read_tokenizer
+from kikitori.text.tokenizer_files import check_tokenizer
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import TrainedOn
 
@@ -90,6 +92,7 @@ def published_units(folder: Path, where: str | Path) -> TokenizerUnits:
     Raises:
         ModelError: There is neither, or it is damaged.
     """
+    check_tokenizer(folder)
     for name in ("tokenizer.json", "spiece.model"):
         if (folder / name).is_file():
             with one_line_errors(where):
@@ -103,7 +106,7 @@ def published_config(values: dict[str, Any], units: TokenizerUnits, where: str |
     Raises:
         ModelError: With the key that we cannot take.
     """
-    check_code(where, values)
+    check_config(where, values)
     encoder = _section(values, "audio_encoder_config", "hubert", where)
     llm = _section(values, "llm_config", "gpt_neox", where)
     for key, expected in (("bridge_conv_kernel_size", [CONV_KERNEL] * 2), ("bridge_conv_stride", [CONV_STRIDE] * 2)):
@@ -143,7 +146,8 @@ def our_tensors(config: SpeechLLMConfig, tensors: Mapping[str, Tensor], where: s
     Raises:
         ModelError: A tensor is missing, is one too many, or has another shape or type than config.json says.
     """
-    with one_line_errors(where), quiet_transformers(), torch.device("meta"):
+    size = WeightSize(len(tensors), sum(tensor.nbytes for tensor in tensors.values()))
+    with one_line_errors(where), quiet_transformers(), no_larger_than(size, where), torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in SpeechLLM(config).state_dict().items()}
     ours: dict[str, Tensor] = {}
     left = {name for name in tensors if not _BUFFER.fullmatch(name)}
@@ -205,6 +209,7 @@ def _mapped(path_or_id: str | Path, pickle_log: Log | None) -> tuple[Path, dict[
     if not folder.is_dir():
         folder, weights = _fetched(str(path_or_id), pickles=pickle_log is not None)
     if files := find_weights(weights, SAFETENSORS):
+        check_weights(weights)
         return folder, map_safetensors(files)
     pickles = find_weights(weights, PICKLE)
     if pickles and pickle_log is not None:

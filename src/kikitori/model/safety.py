@@ -1,95 +1,85 @@
-"""What may be read of a model folder: safetensors and JSON. Pickles, code and giant files are refused."""
+"""What may be read of a model folder: JSON that asks for no code, no other files and no giant models, and safetensors.
+
+It is checked before transformers builds a module or reads a number. The weights are the business of `weight_checks`.
+"""
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from kikitori.errors import KikitoriError, ModelError
+from kikitori.untrusted import check_files, read_object
 
-MAX_JSON_BYTES = 64 * 2**20  # tokenizer.json of a vocabulary of 256k has about 20 MB
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".nemo")
+REDIRECTIONS = ("configuration_files", "transformers_weights", "gguf_file")
+LARGEST = (  # integers in config.json by key, the first pattern that is found
+    (re.compile("layer|depth"), 1_000),
+    (re.compile("label|types"), 10_000),
+    (re.compile("theta|position|length|window|token|context|seed|_id$"), 2**53),
+    (re.compile(""), 2**24),
+)
+PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 def read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
-    """Reads a JSON file of a model folder, or of a model on the hub.
+    """Reads a JSON file of a model folder, or of a model on the hub, once the folder's files have been looked at.
 
     Raises:
-        ModelError: No such folder or file, or it is no JSON object of a sane size.
+        ModelError: No such folder or file, one that leads elsewhere, or it is no JSON object of a sane size.
     """
     folder = Path(path_or_id)
     if folder.is_dir():
-        file: Path = folder / name
+        file = folder / name
     elif folder.is_absolute() or str(path_or_id).startswith((".", "~")) or str(path_or_id).count("/") != 1:
         raise ModelError("no such model folder", where=path_or_id, remedy="give a folder, or a hub id like owner/name")
     else:
         try:
             file = Path(str(cached_file(str(path_or_id), name)))
         except (OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
-                f"{name} cannot be fetched ({reason})", where=path_or_id, remedy="check the path or the hub id"
+                f"{name} cannot be fetched ({first_line(error)})",
+                where=path_or_id,
+                remedy="check the path or the hub id",
             ) from None
-    if not file.is_file():
-        raise ModelError(f"{name} is missing", where=path_or_id, remedy="copy the folder again")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise ModelError(
-            f"{name} is larger than {MAX_JSON_BYTES >> 20} MB", where=path_or_id, remedy="copy the folder again"
-        )
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{name} is not JSON ({error})", where=path_or_id, remedy="copy the folder again") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{name} is not a JSON object", where=path_or_id, remedy="copy the folder again")
-    return values
+    check_files(file.parent)
+    return read_object(file)
 
 
-def check_weights(path_or_id: str | Path) -> None:
-    """Refuses a local folder without safetensors, one with pickles alone, and one with a bare adapter.
+def check_config(path_or_id: str | Path, values: object) -> None:
+    """Refuses entries of config.json that stand for code of the hub, other files, odd types or absurd sizes.
 
     Raises:
-        ModelError: With the file at fault.
-    """
-    folder = Path(path_or_id)
-    if not folder.is_dir():
-        return
-    if (folder / "adapter_config.json").is_file():
-        # transformers would load the base model that it names, from wherever that is.
-        raise ModelError("the folder holds a LoRA adapter", where=path_or_id, remedy="give the folder of a whole model")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickled:
-        raise ModelError(
-            f"{pickled[0]} is a pickle, which can run code when it is read",
-            where=path_or_id,
-            remedy="save the model again with save_pretrained, which writes safetensors",
-        )
-    raise ModelError("model.safetensors is missing", where=path_or_id, remedy="copy the folder again")
-
-
-def check_code(path_or_id: str | Path, values: object) -> None:
-    """Refuses attention and expert kernels of the hub, which transformers would fetch and run.
-
-    Raises:
-        ModelError: With the entry of config.json.
+        ModelError: With the entry.
     """
     if not isinstance(values, dict):
         return
     for key, value in values.items():
-        if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
+        if key == "llm_config" and isinstance(value, dict):
+            check_llm_type(path_or_id, value)
+        if what := _objection(str(key), value):
             raise ModelError(
-                f"config.json asks for code from the hub ({key}: {value})",
-                where=path_or_id,
-                remedy="remove the entry",
+                f"config.json {what} ({key}: {str(value)[:80]})", where=path_or_id, remedy="remove the entry"
             )
-        check_code(path_or_id, value)
+        check_config(path_or_id, value)
+
+
+def check_llm_type(path_or_id: str | Path, values: dict[str, Any]) -> None:
+    """Refuses a configuration of anything but a language model, before transformers imports all that it has.
+
+    Raises:
+        ModelError: With the model type.
+    """
+    model_type = str(values.get("model_type"))
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(f"model type '{model_type}' is no language model", where=path_or_id, remedy="name another")
 
 
 @contextmanager
@@ -97,12 +87,15 @@ def one_line_errors(path_or_id: str | Path) -> Iterator[None]:
     """Whatever goes wrong inside becomes a `ModelError` of one line."""
     try:
         yield
+    except PASSED_ON:
+        raise
     except KikitoriError as error:
         remedy = error.remedy or "mend config.json"
         raise ModelError(error.what, where=error.where or path_or_id, remedy=remedy) from None
-    except Exception as error:  # noqa: BLE001  (what a wrong config.json can raise in transformers has no end)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot be loaded ({reason})", where=path_or_id, remedy="copy the folder again") from None
+    except BaseException as error:  # noqa: BLE001  (what a wrong file can raise in transformers has no end)
+        raise ModelError(
+            f"cannot be loaded ({first_line(error)})", where=path_or_id, remedy="copy the folder again"
+        ) from None
 
 
 @contextmanager
@@ -117,3 +110,30 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if progress:
             transformers_logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """What to quote of an error of a library."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _objection(key: str, value: object) -> str | None:
+    if key.endswith("_implementation") and "/" in json.dumps(value):
+        return "asks for code from the hub"
+    if key in REDIRECTIONS and value:
+        return "leads to other files"
+    if key == "quantization_config" and value is not None:
+        return "asks for quantised weights, which are not supported"
+    if key in ("dtype", "torch_dtype") and isinstance(value, str):
+        return None if isinstance(getattr(torch, value, None), torch.dtype) else "names no type of numbers"
+    largest = next(largest for pattern, largest in LARGEST if pattern.search(key))
+    return f"has a number above {largest}" if any(abs(number) > largest for number in _integers(value)) else None
+
+
+def _integers(values: object) -> Iterator[int]:
+    """Those in lists of lists; mappings have keys of their own."""
+    if isinstance(values, int):
+        yield values
+    elif isinstance(values, list):
+        for value in values:
+            yield from _integers(value)

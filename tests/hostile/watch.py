@@ -1,0 +1,223 @@
+"""Loading under watch, in a child process."""
+
+import ctypes
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.hostile.attack import SECRET, Attack, good_folder
+
+HANG_SECONDS = 60
+MEGABYTES = 200
+MEMORY_LIMIT = 12 * 2**30  # beyond what the child has mapped at its start: an attack must not take the machine down
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened when a hostile folder was loaded.
+
+    Attributes:
+        name: Name of the attack.
+        error: Type of the error, "" if it loaded, "hung" or "died".
+        message: Its text.
+        typed: Whether it is a KikitoriError of one line.
+        leaked: Whether the message tells a secret of the environment.
+        seconds: Time it took.
+        megabytes: Growth of the peak memory.
+        opened: Files outside of the model folder that were opened.
+        ran_code: Whether planted code ran.
+        refused: Whether it had to be refused.
+    """
+
+    name: str
+    error: str
+    message: str
+    typed: bool
+    leaked: bool
+    seconds: float
+    megabytes: float
+    opened: tuple[str, ...]
+    ran_code: bool
+    refused: bool
+
+    @property
+    def repelled(self) -> bool:
+        """Refused with one line (or ignored where that is enough), and nothing else happened."""
+        good_end = self.typed or (not self.refused and not self.error)
+        harm = self.opened or self.ran_code or self.leaked
+        return good_end and not harm and self.megabytes < MEGABYTES
+
+
+def load_recogniser(model: Path) -> object:
+    import kikitori
+
+    return kikitori.load(model, device="cpu")
+
+
+def load_encoder(model: Path) -> object:
+    from kikitori.model.encoder import SpeechEncoder
+
+    return SpeechEncoder.from_pretrained(model)
+
+
+def load_llm(model: Path) -> object:
+    from kikitori.model import folder
+
+    return folder.load_llm(model)
+
+
+def load_units(model: Path) -> object:
+    from kikitori.text import units
+
+    return units.load_units(model)
+
+
+def load_carelessly(model: Path) -> object:
+    """Falls for everything: shows that the watch sees it."""
+    pickle.loads((model / "pytorch_model.bin").read_bytes())  # noqa: S301
+    secret = (model.parent / "outside" / "secret").read_text()
+    wasted = b"x" * (300 << 20)
+    raise ValueError(os.environ["KIKITORI_SECRET"] + secret, len(wasted))
+
+
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "recogniser": load_recogniser,
+    "acoustic": load_recogniser,
+    "published": load_recogniser,
+    "encoder": load_encoder,
+    "llm": load_llm,
+    "units": load_units,
+    "careless": load_carelessly,
+    "abort": lambda _: os.abort(),
+}
+
+
+def open_all(attacks: Sequence[Attack], root: Path) -> list[Outcome]:
+    """Builds every attack below `root`, loads it in a child process (one more each time that dies), and removes it."""
+    outcomes: list[Outcome] = []
+    for one in attacks:
+        (root / one.name).mkdir(parents=True)
+        one.build(root / one.name)
+    while len(outcomes) < len(attacks):
+        outcomes += _open_in_child(attacks[len(outcomes) :], root)
+    for one in attacks:
+        shutil.rmtree(root / one.name)
+    return outcomes
+
+
+def _open_in_child(attacks: Sequence[Attack], root: Path) -> list[Outcome]:
+    """Outcomes of the first attacks, at least one: as far as a child got."""
+    todo = json.dumps({"good": str(good_folder("recogniser")), "attacks": [(one.name, one.loader) for one in attacks]})
+    report = root / "report.jsonl"
+    report.unlink(missing_ok=True)
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.hostile", "--child", str(root)],
+        input=todo,
+        text=True,
+        capture_output=True,
+        check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "KIKITORI_SECRET": SECRET},
+    )
+    lines = report.read_text().splitlines() if report.exists() else []
+    if not lines:
+        raise RuntimeError(f"the child process did not start: {child.stderr[-2000:]}")
+    results = [json.loads(line) for line in lines[1:]]
+    if len(results) < len(attacks):
+        error = "hung" if child.returncode == -signal.SIGALRM else "died"
+        reason = f"exit status {child.returncode} {child.stderr[-200:]}"
+        results.append(_result(error, reason))
+    return [
+        Outcome(
+            name=one.name,
+            refused=one.refused,
+            ran_code=(root / one.name / "canary").exists(),
+            **{**result, "opened": tuple(result["opened"])},
+        )
+        for one, result in zip(attacks, results, strict=False)
+    ]
+
+
+def load_all(root: Path) -> None:
+    """In the child: loads the attacks named on standard input and writes one line each into report.jsonl."""
+    todo = json.loads(sys.stdin.read())
+    load_recogniser(Path(todo["good"]))  # imports what loading needs
+    _limit_memory()
+    with (root / "report.jsonl").open("w") as report:
+        print("{}", file=report, flush=True)
+        for name, loader in todo["attacks"]:
+            print(json.dumps(_watched(LOADERS[loader], root / name)), file=report, flush=True)
+
+
+def _watched(loader: Callable[[Path], object], place: Path) -> dict[str, Any]:
+    from kikitori.errors import KikitoriError
+
+    result = _result()
+    before, watch, start = _reset_peak_memory(), _Opens(place / "outside"), time.perf_counter()
+    signal.alarm(HANG_SECONDS)  # its default action ends the process, whatever native code is doing
+    try:
+        loader(place / "model")
+    except BaseException as error:  # noqa: BLE001
+        typed = isinstance(error, KikitoriError) and "\n" not in str(error)
+        result = _result(type(error).__name__, str(error), typed=typed)
+    signal.alarm(0)
+    seconds = time.perf_counter() - start
+    megabytes = (_memory("VmHWM") - before) / 1024
+    return {**result, "seconds": round(seconds, 3), "megabytes": round(megabytes, 1), "opened": watch.names()}
+
+
+def _result(error: str = "", message: str = "", *, typed: bool = False) -> dict[str, Any]:
+    nothing = {"seconds": 0.0, "megabytes": 0.0, "opened": ()}
+    return {"error": error, "message": message[:500], "typed": typed, "leaked": SECRET in message, **nothing}
+
+
+def _reset_peak_memory() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _memory(key: str) -> int:
+    """Kilobytes."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(key))
+
+
+def _limit_memory() -> None:
+    limit = _memory("VmSize") * 1024 + MEMORY_LIMIT
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+class _Opens:
+    """Which files of a folder are opened from now on (by inotify: audit hooks do not see native code)."""
+
+    IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
+
+    def __init__(self, folder: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.handle = libc.inotify_init1(self.IN_NONBLOCK)
+        for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            if libc.inotify_add_watch(self.handle, os.fsencode(path), self.IN_OPEN) < 0:
+                raise OSError(ctypes.get_errno(), "inotify")
+
+    def names(self) -> list[str]:
+        try:
+            events = os.read(self.handle, 1 << 16)
+        except BlockingIOError:
+            events = b""
+        os.close(self.handle)
+        found = set()
+        while events:
+            _, _, _, size = struct.unpack_from("iIII", events)
+            found.add(events[16 : 16 + size].rstrip(b"\0").decode())
+            events = events[16 + size :]
+        return sorted(found - {""})
