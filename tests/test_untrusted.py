@@ -49,6 +49,29 @@ def test_missing_and_giant_files(tmp_path):
             read()
 
 
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(ModelError, match=r"cannot be read \(Permission denied\); check its permissions"):
+        check_files(tmp_path)
+
+
+def test_shared_blobs_are_those_of_a_cache(tmp_path):
+    for repository, accepted in (("models--a--b", True), ("evil", False)):
+        folder = tmp_path / repository / "snapshots" / "1"
+        folder.mkdir(parents=True)
+        (tmp_path / "blobs").mkdir(exist_ok=True)
+        (tmp_path / "blobs" / "1").write_text("x")
+        (folder / "a").symlink_to(tmp_path / "blobs" / "1")
+        if accepted:
+            check_files(folder)
+        else:
+            with pytest.raises(ModelError, match="leads out of the folder"):
+                check_files(folder)
+
+
 def test_links(tmp_path):
     folder = tmp_path / "snapshots" / "model"
     (folder / "sub").mkdir(parents=True)

@@ -44,18 +44,14 @@ def check_files(folder: Path) -> None:
         ModelError: With the file at fault.
     """
     roots = _roots(folder)
-    entries = sorted(folder.iterdir())
-    if (folder / TEMPLATES).is_dir():
-        entries += sorted((folder / TEMPLATES).iterdir())
-    for path in entries:
-        if path.is_symlink():
-            _check_link(path, folder, roots)
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and (path.suffix in FILE_SUFFIXES or not stat.S_ISDIR(mode)):
-            raise _bad(folder, f"{path.name} is missing, what has its name is no file")
-        limit = _limit(path)
-        if limit is not None:
-            _check_size(path, limit)
+    try:
+        entries = sorted(folder.iterdir())
+        if (folder / TEMPLATES).is_dir():
+            entries += sorted((folder / TEMPLATES).iterdir())
+        for path in entries:
+            _check_file(path, folder, roots)
+    except OSError as error:
+        raise _bad(folder, f"cannot be read ({error.strerror})", "check its permissions") from None
 
 
 def read_object(file: Path, *, vocabulary: bool = False) -> dict[str, Any]:
@@ -106,8 +102,21 @@ def _roots(folder: Path) -> list[Path]:
     folder = folder.resolve()
     if folder.parent.name != "snapshots":
         return [folder]
-    repository = folder.parent.parent  # of the Hugging Face cache, where `blobs` may link on into the cache's own
-    return [folder, repository / "blobs", repository.parent / "blobs"]
+    repository = folder.parent.parent
+    roots = [folder, repository / "blobs"]
+    # Of the Hugging Face cache, whose repositories may share blobs.
+    return [*roots, repository.parent / "blobs"] if repository.name.startswith("models--") else roots
+
+
+def _check_file(path: Path, folder: Path, roots: list[Path]) -> None:
+    if path.is_symlink():
+        _check_link(path, folder, roots)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and (path.suffix in FILE_SUFFIXES or not stat.S_ISDIR(mode)):
+        raise _bad(folder, f"{path.name} is missing, what has its name is no file")
+    limit = _limit(path)
+    if limit is not None:
+        _check_size(path, limit)
 
 
 def _check_link(path: Path, folder: Path, roots: list[Path]) -> None:
