@@ -105,7 +105,8 @@ def _refusing(point: int | None, error: int) -> Iterator[list[str]]:
         return call
 
     def half_a_file(_: object, path: Path) -> None:
-        real_open(path, "wb").write(b"\x40\0\0\0\0\0\0\0{")
+        with real_open(path, "wb") as out:
+            out.write(b"\x40\0\0\0\0\0\0\0{")
 
     patches = [patch.object(owner, name, counted(name, getattr(owner, name))) for owner, name in CALLS]
     patches.append(patch.object(checkpoint, "save_file", counted("save_file", checkpoint.save_file, half_a_file)))
