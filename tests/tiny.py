@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
     GPTNeoXConfig,
     HubertConfig,
     LlamaConfig,
@@ -51,7 +52,7 @@ WHISPER = {
 }
 ENCODERS = ("hubert", "wav2vec2", "wavlm", "whisper", "parakeet")
 LLMS = ("gpt_neox", "qwen2", "llama")
-BRIDGES = ("conv", "stack", "identity")
+BRIDGES = ("conv", "stack", "identity", "ctc_compress")
 TRAINED_ON = TrainedOn(labels_per_second=10.0, max_seconds=1.8, language="en")
 
 
@@ -101,6 +102,16 @@ def tiny_llm(family: str = "gpt_neox", vocab_size: int = 60, *, seed: int = 0) -
     return llm
 
 
+def tiny_gpt2(vocab_size: int = 60, max_positions: int = 80) -> PreTrainedModel:
+    """An LLM with a table of learned positions, which ends."""
+    sizes = {"n_embd": DIM, "n_layer": 2, "n_head": 4, "n_positions": max_positions}
+    torch.manual_seed(0)
+    config = GPT2Config(**sizes, vocab_size=vocab_size, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False)
+    llm = AutoModelForCausalLM.from_config(config).eval()
+    shake(llm, 0, 0.3)
+    return llm
+
+
 def tiny_acoustic_model(
     encoder: str = "hubert", *, ctc_layers: Sequence[int] = (1, 2), num_units: int | None = None, seed: int = 0
 ) -> AcousticModel:
@@ -119,20 +130,28 @@ def tiny_speech_llm(
     bridge: str = "stack",
     *,
     ctc_layers: Sequence[int] = (2,),
+    body: PreTrainedModel | None = None,
+    compression: tuple[str, str] = ("drop", "keep"),
     prompt: str = "plain",
     units: TokenizerUnits | None = None,
     seed: int = 0,
 ) -> SpeechLLM:
-    """A whole speech LLM over `tiny_units()`; `prompt` is the name of a preset."""
+    """A whole speech LLM over `tiny_units()`; `prompt` is the name of a preset.
+
+    `body` is an LLM to take instead of the family `llm`, `compression` what a `ctc_compress` bridge does with
+    blanks and with repeats.
+    """
     units = tiny_units() if units is None else units
     acoustic = tiny_acoustic_model(encoder, ctc_layers=ctc_layers, num_units=units.size, seed=seed)
-    body = tiny_llm(llm, units.size, seed=seed)
+    body = tiny_llm(llm, units.size, seed=seed) if body is None else body
     compiled: Prompt = compile_prompt(PRESETS[prompt], units)
     config = SpeechLLMConfig(
         acoustic.config,
         body.config,
         bridge=bridge,
-        bridge_stride={"conv": 4, "stack": 3, "identity": 1}[bridge],
+        bridge_stride={"conv": 4, "stack": 3}.get(bridge, 1),
+        bridge_blanks=compression[0],
+        bridge_repeats=compression[1],
         prompt_before=compiled.before,
         prompt_after=compiled.after if compiled.bos is None else (*compiled.after, compiled.bos),
         eos_id=compiled.eos,

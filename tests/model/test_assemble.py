@@ -29,6 +29,7 @@ def test_training_layout_by_hand():
     got = assemble(table, prompt, speech_of([2, 1]), torch.tensor([2, 1]), [[20, 21], []])
     assert got.embeds[:, :, 0].tolist() == [[5, 6, -1, -2, 7, 1, 20, 21], [5, 6, -11, 7, 1, 0, 0, 0]]
     assert got.lengths.tolist() == [8, 5]
+    assert got.speech_lengths.tolist() == [2, 1]
     rows, columns = got.target_positions
     assert (rows.tolist(), columns.tolist()) == ([0, 0, 0, 1], [5, 6, 7, 4])
     assert got.next_labels.tolist() == [20, 21, 2, 2]

@@ -12,6 +12,7 @@ from kikitori.model.adapters import attach_lora
 from kikitori.model.safety import quiet_transformers
 from kikitori.text.prompt import PRESETS, compile_prompt
 from tests.tiny import (
+    BRIDGES,
     ENCODERS,
     LLMS,
     tiny_acoustic_model,
@@ -27,6 +28,7 @@ VARIANTS = [
     ("hubert", "llama", "stack"),
     ("hubert", "gpt_neox", "conv"),
     ("hubert", "gpt_neox", "identity"),
+    ("hubert", "gpt_neox", "ctc_compress"),
 ]
 WAVEFORMS = tiny_waveforms(3, seconds=(0.4, 1.2))
 LABELS = [[5, 6, 7, 8], [], [9, 3, 9]]
@@ -40,7 +42,7 @@ def encode(model, waveforms):
 def by_hand(model, waveform, labels, before, after):
     """Logits of the loss positions of one row, wired without any of our own layout code."""
     encoded = encode(model, [waveform])
-    speech, _ = model.bridge(encoded.frames, encoded.lengths)
+    speech, _ = model.speech_prompt(encoded)
     table = model.llm.get_input_embeddings().weight
     rows = [table[before], speech[0], table[after], table[labels]]
     logits = model.llm(inputs_embeds=torch.cat([row for row in rows if len(row)])[None], use_cache=False).logits[0]
@@ -193,8 +195,97 @@ def test_show_ctc_adds_the_expected_embedding_of_what_the_head_hears() -> None:
             torch.testing.assert_close(shown[row, position], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("compression", [("drop", "keep"), ("drop", "average"), ("keep", "weighted")])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_compressed_speech_is_the_same_in_any_batch(encoder, compression):
+    model, waveforms = tiny_speech_llm(encoder, bridge="ctc_compress", compression=compression), tiny_waveforms(8)
+    with torch.no_grad():
+        encoded = encode(model, waveforms)
+        embeds, lengths = model.speech_prompt(encoded)
+        assert (lengths <= encoded.lengths).all()
+        for row, waveform in enumerate(waveforms):
+            alone, alone_lengths = model.speech_prompt(encode(model, [waveform]))
+            assert alone_lengths.tolist() == [lengths[row]]
+            torch.testing.assert_close(embeds[row, : lengths[row]], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_compression_follows_the_ctc_head_of_its_layer():
+    model = tiny_speech_llm(bridge="ctc_compress", ctc_layers=(1, 2))
+    with torch.no_grad():
+        encoded, found = encode(model, WAVEFORMS), {}
+        for layer in (1, 2, None):
+            model.config.bridge_ctc_layer = layer
+            log_probs, lengths = model.acoustic.log_probs(encoded, layer)
+            blank = log_probs.shape[2] - 1
+            heard = [log_probs[row, :length].argmax(-1) != blank for row, length in enumerate(lengths.tolist())]
+            _, counts = model.speech_prompt(encoded)
+            found[layer] = counts.tolist()
+            assert found[layer] == [max(1, int(frames.sum())) for frames in heard]
+    assert found[1] != found[2] == found[None]
+
+
+def test_compression_settings_are_kept_and_old_configurations_load(tmp_path):
+    model = tiny_speech_llm(bridge="ctc_compress", ctc_layers=(1, 2), compression=("keep", "weighted"))
+    model.config.bridge_ctc_layer = 1
+    model.save_pretrained(tmp_path)
+    config = SpeechLLMConfig.from_pretrained(tmp_path)
+    assert (config.bridge, config.bridge_blanks, config.bridge_repeats) == ("ctc_compress", "keep", "weighted")
+    assert config.bridge_ctc_layer == 1
+    with quiet_transformers():
+        loaded = SpeechLLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        for mine, other in zip(*(m.speech_prompt(encode(m, WAVEFORMS)) for m in (model, loaded)), strict=True):
+            assert torch.equal(mine, other)
+    values = json.loads((tmp_path / "config.json").read_text())
+    old = {key: value for key, value in values.items() if not key.startswith(("bridge_blanks", "bridge_repeats"))}
+    del old["bridge_ctc_layer"]
+    (tmp_path / "config.json").write_text(json.dumps({**old, "bridge": "stack"}))
+    config = SpeechLLMConfig.from_pretrained(tmp_path)
+    assert (config.bridge_blanks, config.bridge_repeats, config.bridge_ctc_layer) == ("drop", "keep", None)
+
+
+def test_the_text_loss_reaches_the_ctc_head_through_weighted_averages_alone():
+    for compression, reached in ((("drop", "keep"), False), (("keep", "average"), False), (("keep", "weighted"), True)):
+        model = tiny_speech_llm(bridge="ctc_compress", compression=compression)
+        logits, next_labels = model(*pad_waveforms(WAVEFORMS), LABELS)
+        torch.nn.functional.cross_entropy(logits, next_labels).backward()
+        gradients = [p.grad for p in model.acoustic.ctc_heads.parameters()]
+        assert [gradient is not None and bool(gradient.any()) for gradient in gradients] == [reached] * 2
+        assert all(p.grad is not None and p.grad.any() for p in model.bridge.parameters())
+        assert model.acoustic.encoder.model.encoder.layers[0].attention.q_proj.weight.grad.any()
+
+
+def test_compression_needs_its_ctc_head():
+    model = tiny_speech_llm(ctc_layers=(2,))
+    for layer, heads, word in (
+        (1, model.acoustic, "on encoder layer 1"),
+        (None, tiny_acoustic_model(ctc_layers=()), ""),
+    ):
+        config = copy.deepcopy(model.config)
+        config.bridge, config.bridge_stride, config.bridge_ctc_layer = "ctc_compress", 1, layer
+        with pytest.raises(ModelError, match=f"needs a CTC head {word}".strip()):
+            SpeechLLM(config, acoustic=heads, llm=model.llm)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_prefix_lengths_are_foretold_where_the_bridge_allows(bridge):
+    model = tiny_speech_llm(bridge=bridge, prompt="rwth")
+    encoded = encode(model, WAVEFORMS)
+    foretold, found = model.prefix_lengths(encoded.lengths), model.prefix(encoded)
+    if bridge == "ctc_compress":
+        assert foretold is None
+    else:
+        assert foretold.tolist() == found.lengths.tolist()
+    prompt = len(model.config.prompt_before) + len(model.config.prompt_after)
+    assert (found.lengths - found.speech_lengths).tolist() == [prompt] * 3
+
+
 def test_show_ctc_needs_a_stack_bridge_and_a_head() -> None:
-    for model in (tiny_speech_llm(bridge="conv"), tiny_speech_llm(ctc_layers=())):
+    for model in (
+        tiny_speech_llm(bridge="conv"),
+        tiny_speech_llm(bridge="ctc_compress"),
+        tiny_speech_llm(ctc_layers=()),
+    ):
         config = copy.deepcopy(model.config)
         config.show_ctc = True
         with pytest.raises(ModelError, match="show_ctc"):

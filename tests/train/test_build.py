@@ -77,10 +77,11 @@ def equal(left, right):
         (text_recipe(), TextTask),
         (speech_llm_recipe(), SpeechLLMTask),
         (speech_llm_recipe(ctc={"weights": {}}, bridge={"kind": "conv", "stride": 4}), SpeechLLMTask),
+        (speech_llm_recipe(bridge={"kind": "ctc_compress", "stride": 1}), SpeechLLMTask),
         (acoustic_recipe(ctc={"weights": {2: 1.0}, "character_layer": 1}), AcousticTask),
         (acoustic_recipe(units={"kind": "sentencepiece", "size": 20}), AcousticTask),
     ],
-    ids=["parakeet", "hubert", "text", "speech llm", "no ctc", "character head", "sentencepiece"],
+    ids=["parakeet", "hubert", "text", "speech llm", "no ctc", "ctc compression", "character head", "sentencepiece"],
 )
 def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
     from kikitori.train.trainer import Moment

@@ -23,6 +23,7 @@ SPEECH_LLM = {
     "bridge": {"kind": "stack", "stride": 2},
     "llm": {"init": "l"},
 }
+COMPRESS = {**SPEECH_LLM, "bridge": {"kind": "ctc_compress"}, "ctc": {"weights": {6: 1.0}}}
 
 
 @pytest.fixture
@@ -148,11 +149,29 @@ def test_unused_sections(load, values, section, content):
         (ACOUSTIC, "prompt.preset=none", "prompt.preset: Input should be"),
         (LANGUAGE, "denoising.share=1.5", "denoising.share: Input should be less than or equal to 1"),
         (SPEECH_LLM, "bridge.stride=0", "bridge.stride: Input should be greater than or equal to 1"),
+        (SPEECH_LLM, "bridge.blanks=keep", "bridge: blanks, repeats and ctc_layer need kind 'ctc_compress'"),
+        (SPEECH_LLM, "bridge.repeats=average", "bridge: blanks, repeats and ctc_layer need kind 'ctc_compress'"),
+        (SPEECH_LLM, "bridge.ctc_layer=6", "bridge: blanks, repeats and ctc_layer need kind 'ctc_compress'"),
+        (SPEECH_LLM, "bridge.kind=ctc_compress", "bridge: stride does not go with kind 'ctc_compress'"),
+        (COMPRESS, "bridge.blanks=purge", "bridge.blanks: Input should be 'drop' or 'keep'"),
+        (COMPRESS, "bridge.repeats=merge", "bridge.repeats: Input should be 'keep', 'average' or 'weighted'"),
+        (COMPRESS, "bridge.blanks=keep", "bridge: blanks 'keep' with repeats 'keep' compresses nothing"),
+        (COMPRESS, "ctc={weights: {6: 0.0}}", "'ctc_compress' needs a weight above 0 for layer 6 in ctc.weights"),
+        (COMPRESS, "bridge.ctc_layer=5", "'ctc_compress' needs a weight above 0 for layer 5 in ctc.weights"),
     ],
 )
 def test_cross_checks_and_bounds(load, values, override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(values, override)
+
+
+def test_ctc_compression_in_a_recipe(load):
+    bridge = load(COMPRESS).bridge
+    assert (bridge.blanks, bridge.repeats, bridge.ctc_layer) == ("drop", "keep", None)
+    bridge = load(COMPRESS, "bridge.blanks=keep", "bridge.repeats=weighted", "bridge.ctc_layer=6").bridge
+    assert (bridge.blanks, bridge.repeats, bridge.ctc_layer) == ("keep", "weighted", 6)
+    with pytest.raises(ConfigError, match=r"bridge\.kind 'ctc_compress' needs a weight above 0 in ctc\.weights"):
+        load(without(COMPRESS, "ctc"))
 
 
 def test_acoustic_model_needs_a_ctc_layer(load):

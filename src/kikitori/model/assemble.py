@@ -22,6 +22,7 @@ class AssembledInput:
     Attributes:
         embeds: (batch, n, dim), zero in the padding on the right.
         lengths: Real positions per row, (batch,) int64.
+        speech_lengths: How many of them are speech, (batch,) int64.
         target_positions: Rows and columns (flat int64 each); `hidden[target_positions]` are the hidden states that
             predict `next_labels`, row by row. Empty without targets.
         next_labels: The loss labels, each row's target and EOS, flat int64.
@@ -29,6 +30,7 @@ class AssembledInput:
 
     embeds: Tensor
     lengths: Tensor
+    speech_lengths: Tensor
     target_positions: tuple[Tensor, Tensor]
     next_labels: Tensor
 
@@ -91,7 +93,13 @@ def assemble(
     embeds = text_embeds.new_zeros(batch_size, max(lengths, default=0), speech_embeds.shape[-1])
     embeds = embeds.index_put((text_rows, text_columns), text_embeds)
     embeds = embeds.index_put((speech_rows, speech_columns), speech_embeds[speech_rows, frames].to(embeds.dtype))
-    return AssembledInput(embeds, torch.tensor(lengths, device=device), (predict_rows, predict_columns), next_labels)
+    return AssembledInput(
+        embeds,
+        torch.tensor(lengths, device=device),
+        torch.tensor(speech_sizes, device=device),
+        (predict_rows, predict_columns),
+        next_labels,
+    )
 
 
 class _Places:

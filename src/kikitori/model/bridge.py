@@ -3,22 +3,27 @@
 In: frames (batch, frames, dim) with lengths (batch,). Out: the speech prompt `speech_embeds` (batch, positions,
 llm_dim) with lengths, zero behind each utterance. The positions of an utterance depend on its own valid frames alone.
 `ConvBridge` is the bridge of Nue-ASR (two strided convolutions), `StackBridge` the frame-stacking linear adapter of
-"LLMs and Speech: Integration vs. Combination".
+"LLMs and Speech: Integration vs. Combination", `CTCCompressBridge` the other bridge of Nue-ASR, which also reads what
+a CTC head says of the frames.
 """
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
-from kikitori.model.features import mask_tail
+from kikitori.model.features import mask_tail, valid_mask
 
 CONV_KERNEL = 4
 CONV_STRIDE = 2
 
 
 class Bridge(Protocol):
-    """What lies between encoder and LLM; every bridge is also an `nn.Module`."""
+    """What lies between encoder and LLM; every bridge is also an `nn.Module`.
+
+    `CTCCompressBridge` alone is called with posteriors too, and has no lengths to foretell.
+    """
 
     dim: int
     llm_dim: int
@@ -141,8 +146,91 @@ class IdentityBridge(nn.Module):
         return _finish(frames, lengths)
 
 
-def build_bridge(kind: str, dim: int, llm_dim: int, stride: int) -> ConvBridge | StackBridge | IdentityBridge:
-    """The bridge of a configuration: kind `conv`, `stack` or `identity` (stride 1 only).
+class CTCCompressBridge(nn.Module):
+    """CTC compression: what a CTC head hears decides which frames become positions, then one linear map.
+
+    Neighbouring frames with the same best output are a run, as in CTC itself. Which frames stay, and whether a run
+    becomes one position, is decided without gradient; see `compress`.
+
+    Args:
+        dim: Size of a frame.
+        llm_dim: Size of an LLM embedding.
+        blanks: `drop` the frames whose best output is blank, or `keep` them.
+        repeats: `keep` every frame of a run, or make each run one position: the `average` of its frames, or their
+            `weighted` average.
+
+    Raises:
+        ModelError: There is no such choice, or both are `keep`.
+    """
+
+    def __init__(self, dim: int, llm_dim: int, blanks: str = "drop", repeats: str = "keep") -> None:
+        super().__init__()
+        if blanks not in ("drop", "keep") or repeats not in ("keep", "average", "weighted"):
+            raise ModelError(
+                f"a ctc_compress bridge cannot have blanks {blanks!r} and repeats {repeats!r}",
+                remedy="blanks are drop or keep, repeats are keep, average or weighted",
+            )
+        if blanks == repeats == "keep":
+            raise ModelError("a ctc_compress bridge that keeps all frames", remedy="use a stack bridge with stride 1")
+        self.dim, self.llm_dim, self.blanks, self.repeats = dim, llm_dim, blanks, repeats
+        self.linear = nn.Linear(dim, llm_dim)
+
+    def forward(self, frames: Tensor, lengths: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Bridge`, with the CTC log-probabilities (batch, frames, labels + 1) of the frames, blank last."""
+        frames, lengths = compress(frames, lengths, log_probs, blanks=self.blanks, repeats=self.repeats)
+        return _finish(self.linear(frames), lengths)
+
+
+def compress(frames: Tensor, lengths: Tensor, log_probs: Tensor, *, blanks: str, repeats: str) -> tuple[Tensor, Tensor]:
+    """CTC compression of frames: blanks dropped, runs of equal outputs averaged, or both.
+
+    The averages are those of Gaido et al. 2021, "CTC-based Compression for Direct Speech Translation". The best output
+    of a frame is its most probable one, the first of several. An utterance of nothing but blanks keeps the frame where
+    blank is least probable. Time and memory are linear in the frames.
+
+    Args:
+        frames: (batch, frames, dim), right-padded with anything.
+        lengths: Valid frames, (batch,).
+        log_probs: CTC log-probabilities (batch, frames, labels + 1), blank last, right-padded with anything.
+        blanks: `drop` or `keep` the frames whose best output is blank.
+        repeats: `keep` the frames of a run, or make it one: their `average`, or the average `weighted` with the
+            probabilities of the run's output, through which gradients also reach `log_probs`.
+
+    Returns:
+        Frames (batch, positions, dim) in their order, zero behind each utterance, and their number (batch,): at least 1
+        and at most as many as there were.
+    """
+    scores, best = log_probs.max(dim=-1)
+    valid, blank_id = valid_mask(lengths, frames.shape[1]), log_probs.shape[2] - 1
+    kept = valid & (best != blank_id) if blanks == "drop" else valid
+    rescued = _least_blank(log_probs[..., blank_id], valid) & ~kept.any(dim=1, keepdim=True)
+    opens = kept if repeats == "keep" else kept & _differs_from_previous(best)
+    kept, opens = kept | rescued, opens | rescued
+
+    run = opens.flatten().cumsum(0)[kept.flatten()] - 1  # that each kept frame belongs to, counted over the batch
+    counts = opens.sum(dim=1)
+    weights = scores[kept].exp() if repeats == "weighted" else torch.ones_like(scores[kept])
+    weighted = frames[kept] * weights[:, None]
+    # index_add adds in the same order every time, on the CPU at least; an accumulating index_put does not.
+    sums = weighted.new_zeros(int(counts.sum()), frames.shape[2]).index_add(0, run, weighted)
+    totals = weights.new_zeros(len(sums)).index_add(0, run, weights)
+    places = valid_mask(counts, int(counts.max()))
+    padded = frames.new_zeros(*places.shape, frames.shape[2])
+    return padded.masked_scatter(places[..., None], (sums / totals[:, None]).to(frames.dtype)), counts
+
+
+def build_bridge(
+    kind: str, dim: int, llm_dim: int, stride: int, *, blanks: str = "drop", repeats: str = "keep"
+) -> ConvBridge | StackBridge | IdentityBridge | CTCCompressBridge:
+    """The bridge of a configuration: kind `conv`, `stack`, or with stride 1 only `identity` or `ctc_compress`.
+
+    Args:
+        kind: Its kind.
+        dim: Size of a frame.
+        llm_dim: Size of an LLM embedding.
+        stride: Frames per position.
+        blanks: What `ctc_compress` does with blanks.
+        repeats: What `ctc_compress` does with repeats.
 
     Raises:
         ModelError: An unknown kind, or a stride or size that the kind cannot have.
@@ -156,12 +244,30 @@ def build_bridge(kind: str, dim: int, llm_dim: int, stride: int) -> ConvBridge |
             return IdentityBridge(dim, llm_dim)
         case "identity":
             raise ModelError(f"an identity bridge cannot have stride {stride}", remedy="use stride 1 or a stack bridge")
+        case "ctc_compress" if stride == 1:
+            return CTCCompressBridge(dim, llm_dim, blanks, repeats)
+        case "ctc_compress":
+            raise ModelError(
+                f"a ctc_compress bridge cannot have stride {stride}",
+                remedy="use stride 1: the speech decides how many positions it takes",
+            )
         case _:
-            raise ModelError(f"unknown bridge {kind!r}", remedy="use conv, stack or identity")
+            raise ModelError(f"unknown bridge {kind!r}", remedy="use conv, stack, identity or ctc_compress")
 
 
 def _pad_frames(frames: Tensor, count: int) -> Tensor:
     return nn.functional.pad(frames, (0, 0, 0, count)) if count > 0 else frames
+
+
+def _differs_from_previous(best: Tensor) -> Tensor:
+    """True where a run of equal outputs (batch, frames) begins, so at every first frame."""
+    return nn.functional.pad(best[:, 1:] != best[:, :-1], (1, 0), value=True)
+
+
+def _least_blank(blank_scores: Tensor, valid: Tensor) -> Tensor:
+    """True at one frame (batch, frames) of each utterance: the first of those where blank is least probable."""
+    least = blank_scores.masked_fill(~valid, torch.inf).argmin(dim=1, keepdim=True)
+    return torch.zeros_like(valid).scatter(1, least, value=True) & valid
 
 
 def _finish(speech_embeds: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

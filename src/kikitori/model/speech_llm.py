@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
 from kikitori.model.assemble import AssembledInput, assemble
-from kikitori.model.bridge import build_bridge
+from kikitori.model.bridge import CTCCompressBridge, build_bridge
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.features import mask_tail
 from kikitori.model.llm import check_llm, embed, forward, project
@@ -26,8 +26,11 @@ class SpeechLLMConfig(PreTrainedConfig):
     Args:
         acoustic_config: Configuration of the acoustic model (encoder and CTC heads).
         llm_config: Configuration of the LLM, any decoder-only model of transformers.
-        bridge: `conv`, `stack` or `identity`.
-        bridge_stride: Frames per speech position.
+        bridge: `conv`, `stack`, `identity` or `ctc_compress`.
+        bridge_stride: Frames per speech position; 1 with `identity` and `ctc_compress`.
+        bridge_blanks: What `ctc_compress` does with frames of blank: `drop` or `keep`.
+        bridge_repeats: What it does with a run of equal outputs: `keep`, `average` or `weighted` average.
+        bridge_ctc_layer: Encoder layer whose CTC head it reads, by default the last one named in `ctc_layers`.
         show_ctc: Add to each speech position the LLM's embeddings of the labels that the last CTC head hears there,
             weighted by their probability (`stack` only). A small LLM then begins with a transcript it can read.
         prompt_before: Labels before the speech.
@@ -45,6 +48,9 @@ class SpeechLLMConfig(PreTrainedConfig):
         llm_config: PreTrainedConfig | dict[str, Any] | None = None,
         bridge: str = "stack",
         bridge_stride: int = 1,
+        bridge_blanks: str = "drop",
+        bridge_repeats: str = "keep",
+        bridge_ctc_layer: int | None = None,
         show_ctc: bool = False,
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
@@ -58,6 +64,8 @@ class SpeechLLMConfig(PreTrainedConfig):
         self.acoustic_config: Any = as_config(acoustic_config)
         self.llm_config: Any = as_config(llm_config)
         self.bridge, self.bridge_stride, self.show_ctc = bridge, bridge_stride, show_ctc
+        self.bridge_blanks, self.bridge_repeats = bridge_blanks, bridge_repeats
+        self.bridge_ctc_layer = bridge_ctc_layer
         self.prompt_before, self.prompt_after = list(prompt_before), list(prompt_after)
         self.eos_id = eos_id
         self.format_version = format_version
@@ -103,7 +111,10 @@ class SpeechLLM(PreTrainedModel):
             self.acoustic.encoder.dim,
             embeddings.embedding_dim,
             config.bridge_stride,
+            blanks=config.bridge_blanks,
+            repeats=config.bridge_repeats,
         )
+        _check_bridge_head(config, self.acoustic.config.ctc_layers)
         if config.show_ctc:
             if config.bridge != "stack" or not self.acoustic.config.ctc_layers:
                 raise ModelError("show_ctc needs a stack bridge and a CTC head", remedy="set both, or show_ctc: false")
@@ -117,6 +128,10 @@ class SpeechLLM(PreTrainedModel):
 
     def speech_prompt(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Frames to speech embeddings (batch, positions, llm_dim) and lengths."""
+        if isinstance(self.bridge, CTCCompressBridge):
+            log_probs, _ = self.acoustic.log_probs(encoded, self.config.bridge_ctc_layer)
+            compressed: tuple[Tensor, Tensor] = self.bridge(encoded.frames, encoded.lengths, log_probs)
+            return compressed
         embeds, lengths = self.bridge(encoded.frames, encoded.lengths)
         return (embeds + self._heard(encoded) if self.config.show_ctc else embeds), lengths
 
@@ -124,14 +139,28 @@ class SpeechLLM(PreTrainedModel):
         """The LLM input before the first label of the transcript."""
         return assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), None)
 
+    def prefix_lengths(self, frame_lengths: Tensor) -> Tensor | None:
+        """LLM positions before the first label for utterances of so many frames; None if only the speech can tell."""
+        if isinstance(self.bridge, CTCCompressBridge):
+            return None
+        prompt = len(self.config.prompt_before) + len(self.config.prompt_after)
+        return self.bridge.output_lengths(frame_lengths) + prompt
+
+    def teacher_input(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> AssembledInput:
+        """The LLM input of teacher forcing: the prefix and the transcripts."""
+        return assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), labels)
+
+    def target_logits(self, rows: AssembledInput) -> Tensor:
+        """Logits (positions, vocab) at the loss positions of a `teacher_input`, one for each of its `next_labels`."""
+        return project(self.llm, forward(self.llm, rows.embeds, rows.lengths)[rows.target_positions])
+
     def label_logits(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits (positions, vocab) that predict `labels` and EOS, and those next labels (positions,).
 
         Loss positions of all rows are flat, row by row (papers.md A2: the loss is on text positions only).
         """
-        rows = assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), labels)
-        hidden = forward(self.llm, rows.embeds, rows.lengths)
-        return project(self.llm, hidden[rows.target_positions]), rows.next_labels
+        rows = self.teacher_input(encoded, labels)
+        return self.target_logits(rows), rows.next_labels
 
     def forward(self, waveforms: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded 16 kHz waveforms (batch, samples) and transcripts to `label_logits`."""
@@ -148,6 +177,15 @@ class SpeechLLM(PreTrainedModel):
         heard = mask_tail(log_probs[..., :-1].exp().to(table.dtype) @ table, lengths)
         padded = nn.functional.pad(heard, (0, 0, 0, -heard.shape[1] % self.config.bridge_stride))
         return padded.reshape(len(heard), -1, self.config.bridge_stride, heard.shape[2]).sum(dim=2)
+
+
+def _check_bridge_head(config: SpeechLLMConfig, ctc_layers: Sequence[int]) -> None:
+    layer = config.bridge_ctc_layer
+    if config.bridge == "ctc_compress" and (not ctc_layers or layer not in (None, *ctc_layers)):
+        raise ModelError(
+            f"a ctc_compress bridge needs a CTC head{'' if layer is None else f' on encoder layer {layer}'}",
+            remedy="give the layer a weight in ctc.weights",
+        )
 
 
 AutoConfig.register(SpeechLLMConfig.model_type, SpeechLLMConfig)

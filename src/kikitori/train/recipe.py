@@ -90,6 +90,11 @@ class Recipe:
                 raise ValueError(f"task '{self.task}' does not use the section '{name}'")
         if self.task == "acoustic_model" and not self.ctc.weights:
             raise ValueError("task 'acoustic_model' needs ctc.weights")
+        if self.bridge is not None and self.bridge.kind == "ctc_compress":
+            layer = self.bridge.ctc_layer or max(self.ctc.weights, default=0)
+            if self.ctc.weights.get(layer, 0.0) <= 0.0:  # a head that nothing trains hears nothing
+                of_layer = f" for layer {layer}" if layer else ""
+                raise ValueError(f"bridge.kind 'ctc_compress' needs a weight above 0{of_layer} in ctc.weights")
         if self.units.kind == "llm" and (self.llm is None or self.llm.init is None):
             raise ValueError("units.kind 'llm' needs llm.init")
 

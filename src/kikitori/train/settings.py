@@ -187,20 +187,37 @@ class Bridge:
     """The network between encoder and LLM.
 
     Attributes:
-        kind: `conv` (paper A), `stack` or `identity`.
-        stride: Frames per speech position, for `stack`.
+        kind: `conv` or `ctc_compress` (paper A), `stack` or `identity`.
+        stride: Frames per speech position, for `conv` and `stack`.
+        blanks: `ctc_compress`: `drop` the frames in which the CTC head hears a blank, or `keep` them.
+        repeats: `ctc_compress`: `keep` every frame of a run of equal outputs, or make the run one position, the
+            `average` of its frames or their average `weighted` with their probabilities.
+        ctc_layer: `ctc_compress`: encoder layer whose CTC head decides; None takes the deepest.
         init: Earlier speech LLM run to start from.
         show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt (`stack` only).
         policy: `full` trains it, `frozen` does not.
         lr_factor: Factor on the learning rate.
     """
 
-    kind: Literal["conv", "stack", "identity"]
+    kind: Literal["conv", "stack", "identity", "ctc_compress"]
     stride: AtLeastOne = 1
+    blanks: Literal["drop", "keep"] = "drop"
+    repeats: Literal["keep", "average", "weighted"] = "keep"
+    ctc_layer: AtLeastOne | None = None
     init: str | None = None
     show_ctc: bool = False
     policy: Literal["full", "frozen"] = "full"
     lr_factor: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks what belongs to CTC compression alone."""
+        if self.kind != "ctc_compress":
+            if (self.blanks, self.repeats, self.ctc_layer) != ("drop", "keep", None):
+                raise ValueError("blanks, repeats and ctc_layer need kind 'ctc_compress'")
+        elif self.stride != 1:
+            raise ValueError("stride does not go with kind 'ctc_compress', whose positions follow the speech")
+        elif self.blanks == self.repeats == "keep":
+            raise ValueError("blanks 'keep' with repeats 'keep' compresses nothing; use kind 'stack'")
 
 
 @dataclass(frozen=True, config=STRICT)
