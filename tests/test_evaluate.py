@@ -11,7 +11,7 @@ from kikitori.cli import SOME_FAILED, WRONG_CALL, app
 from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.decoding.options import Decoding
 from kikitori.evaluate import evaluate, versions
-from tests.tiny import save_tiny, tiny_waveform
+from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
 REPORT_KEYS = {
     *("wer", "cer", "substitutions", "deletions", "insertions", "reference_words", "utterances", "audio_seconds"),
@@ -60,6 +60,9 @@ def test_writes_reports_and_prints_a_table(model, data, tmp_path):
     assert report["audio_seconds"] == pytest.approx(3.2)
     assert report["rtfx"] == pytest.approx(report["audio_seconds"] / report["compute_seconds"])
     assert report["llm_passes"] > 0
+    # 20 ms frames, three of them stacked
+    assert report["positions_per_second"] == pytest.approx(sum(row["speech_positions"] for row in rows) / 3.2)
+    assert 16 < report["positions_per_second"] < 17
     errors = report["substitutions"] + report["deletions"] + report["insertions"]
     assert report["wer"] == pytest.approx(errors / report["reference_words"])
     header, *lines = result.stdout.splitlines()
@@ -92,6 +95,7 @@ def test_search_and_overrides(model, data, tmp_path):
     assert ctc.exit_code == short.exit_code == 0
     report, _ = read(tmp_path / "ctc")
     assert (report["decoding"], report["llm_passes"]) == ("ctc_greedy", 0)
+    assert report["positions_per_second"] is None
     _, rows = read(tmp_path / "short")
     assert all(len(row["pred_text"]) <= 2 for row in rows)
     assert any("length_limit" in row["flags"] for row in rows)
@@ -112,6 +116,20 @@ def test_a_failed_row_is_an_empty_prediction_and_is_named(model, data, tmp_path)
     assert report["reference_words"] == 16
     assert report["deletions"] >= 8
     assert "total" in result.stdout
+
+
+def test_a_row_too_long_for_the_llm_is_an_empty_prediction_and_is_named(data, tmp_path):
+    model = tiny_speech_llm()
+    model.config.llm_config.max_position_embeddings = 52
+    save_tiny(tmp_path / "model", model)
+    result = call("--model", tmp_path / "model", "--data", data, "-o", tmp_path / "out")
+    assert result.exit_code == SOME_FAILED
+    (line,) = result.stderr.splitlines()
+    assert "2.wav: 1.3 s of speech take 23 LLM positions" in line
+    report, rows = read(tmp_path / "out")
+    assert [row["error"] is None for row in rows] == [True, True, False, True]
+    assert (rows[2]["pred_text"], rows[2]["speech_positions"]) == ("", None)
+    assert 15 < report["positions_per_second"] < 17  # of the other rows
 
 
 def test_bad_manifests(model, data, tmp_path):

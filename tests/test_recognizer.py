@@ -12,7 +12,17 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.recognizer import LENGTH_LIMIT_FLAG, LONG_FLAG, load
-from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_speech_llm, tiny_waveform, tiny_waveforms
+from tests.tiny import (
+    TRAINED_ON,
+    save_tiny,
+    tiny_acoustic_model,
+    tiny_gpt2,
+    tiny_llm,
+    tiny_speech_llm,
+    tiny_units,
+    tiny_waveform,
+    tiny_waveforms,
+)
 
 WAVEFORMS = tiny_waveforms(24)
 
@@ -119,6 +129,67 @@ def test_too_long_for_the_encoder_is_an_error_of_that_recording(tmp_path):
     assert isinstance(results[1], AudioError)
     assert "long.wav: 2.5 s are more than the model's 2 s; split" in str(results[1])
     assert [results[0], results[2]] == [recognizer.transcribe(waveform) for waveform in WAVEFORMS[:2]]
+
+
+@pytest.mark.parametrize("compression", [("drop", "keep"), ("drop", "average"), ("keep", "weighted")])
+def test_compressed_speech_keeps_its_text_in_any_batch(compression, tmp_path):
+    save_tiny(tmp_path, tiny_speech_llm(bridge="ctc_compress", compression=compression))
+    recognizer = load(tmp_path, device="cpu")
+    alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
+    assert list(recognizer.transcribe_many(WAVEFORMS, batch_size=5)) == alone
+    assert len({transcript.text for transcript in alone}) > 10
+
+
+@pytest.mark.parametrize("bridge", ["conv", "stack", "identity", "ctc_compress"])
+def test_hypotheses_say_how_many_positions_the_speech_took(bridge, tmp_path):
+    model = save_tiny(tmp_path, tiny_speech_llm(bridge=bridge))
+    recognizer = load(tmp_path, device="cpu")
+    with torch.no_grad():
+        encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS[:5])))
+        _, lengths = model.speech_prompt(encoded)
+    found = [hypothesis.speech_positions for hypothesis in recognizer.recognize(WAVEFORMS[:5])]
+    assert found == lengths.tolist()
+    for waveform, decoding in ((WAVEFORMS[0], "ctc_greedy"), (np.zeros(10, np.float32), "greedy")):
+        (hypothesis,) = recognizer.recognize([waveform], decoding)
+        assert hypothesis.speech_positions is None
+
+
+@pytest.mark.parametrize("bridge", ["stack", "ctc_compress"])
+@pytest.mark.parametrize("family", ["gpt_neox", "qwen2", "llama", "gpt2"])
+def test_too_long_for_the_llm_is_an_error_of_that_recording(family, bridge, tmp_path):
+    units = tiny_units()
+    llm = tiny_gpt2(units.size, 80) if family == "gpt2" else tiny_llm(family, units.size)
+    llm.config.max_position_embeddings = 80
+    model = tiny_speech_llm(bridge=bridge, body=llm)
+    save_tiny(tmp_path, model)
+    recognizer = load(tmp_path, device="cpu")
+    long = tmp_path / "long.wav"
+    sf.write(long, tiny_waveform(6.0), 16000, subtype="FLOAT")
+    results = list(recognizer.try_transcribe_many([WAVEFORMS[2], long, WAVEFORMS[3]], batch_size=3))
+    assert [results[0], results[2]] == [recognizer.transcribe(waveform) for waveform in WAVEFORMS[2:4]]
+    assert isinstance(results[1], AudioError)
+    message = str(results[1])
+    assert message.startswith(f"{long}: 6.0 s of speech take ")
+    assert message.endswith("the LLM has 80 positions; split the recording or lower decoding.max_labels")
+    with pytest.raises(AudioError, match=r"^6\.0 s of speech"):
+        recognizer.recognize([tiny_waveform(6.0)])
+    assert recognizer.transcribe(long, decoding="ctc_greedy").duration == 6.0
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2"])
+def test_the_last_position_of_the_llm_can_be_used(family, tmp_path):
+    units, waveform = tiny_units(), tiny_waveform(0.6)
+    llm = tiny_gpt2(units.size, 60) if family == "gpt2" else tiny_llm(family, units.size)
+    llm.config.max_position_embeddings = 60
+    llm.get_output_embeddings().weight.data[2] = 0.0  # no end before the limit
+    save_tiny(tmp_path, tiny_speech_llm(body=llm))
+    recognizer = load(tmp_path, device="cpu")
+    (hypothesis,) = recognizer.recognize([waveform], Decoding(max_labels=1))
+    room = 60 - hypothesis.speech_positions - 1  # the prompt is one label
+    (hypothesis,) = recognizer.recognize([waveform], Decoding(max_labels=room))
+    assert len(hypothesis.labels) == room
+    with pytest.raises(AudioError, match="the LLM has 60 positions"):
+        recognizer.recognize([waveform], Decoding(max_labels=room + 1))
 
 
 @pytest.mark.parametrize("search", ["greedy", "ctc_greedy"])

@@ -18,7 +18,7 @@ from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError
 from kikitori.recognizer import LENGTH_LIMIT_FLAG, Recognizer
 from kikitori.scoring.report import Prediction
-from kikitori.types import Utterance
+from kikitori.types import Hypothesis, Utterance
 
 Progress = Callable[[int], None]
 
@@ -44,7 +44,7 @@ def evaluate(
         Predictions in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
         time shared evenly; one warm-up batch goes before.
     """
-    recognizer.recognize([np.zeros(SAMPLE_RATE, dtype=np.float32)] * batch_size, decoding)
+    recognizer.try_recognize([np.zeros(SAMPLE_RATE, dtype=np.float32)] * batch_size, decoding)
     results = {}
     for name, utterances in sets.items():
         predictions: dict[int, Prediction] = {}
@@ -80,16 +80,24 @@ def _evaluate_batch(recognizer: Recognizer, utterances: Sequence[Utterance], dec
         except AudioError as error:
             waveforms.append(np.zeros(0, dtype=np.float32))
             errors.append(str(error))
-    hypotheses = recognizer.recognize(waveforms, decoding)
+    results = recognizer.try_recognize(waveforms, decoding)
     seconds = (time.perf_counter() - started) / len(utterances)
     return [
-        Prediction(
-            utterance=utterance,
-            pred_text=hypothesis.text,
-            time=seconds,
-            error=error,
-            llm_passes=hypothesis.llm_passes,
-            flags=() if hypothesis.complete else (LENGTH_LIMIT_FLAG,),
-        )
-        for utterance, hypothesis, error in zip(utterances, hypotheses, errors, strict=True)
+        _prediction(utterance, result, seconds, error)
+        for utterance, result, error in zip(utterances, results, errors, strict=True)
     ]
+
+
+def _prediction(utterance: Utterance, result: Hypothesis | AudioError, seconds: float, error: str | None) -> Prediction:
+    if isinstance(result, AudioError):
+        named = AudioError(result.what, where=utterance.audio_filepath, remedy=result.remedy)
+        return Prediction(utterance, "", seconds, error=str(named))
+    return Prediction(
+        utterance=utterance,
+        pred_text=result.text,
+        time=seconds,
+        error=error,
+        llm_passes=result.llm_passes,
+        flags=() if result.complete else (LENGTH_LIMIT_FLAG,),
+        speech_positions=result.speech_positions,
+    )

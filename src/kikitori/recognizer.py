@@ -20,7 +20,7 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.label_loop import LabelRow
-from kikitori.decoding.limits import label_limit
+from kikitori.decoding.limits import label_limit, overrun
 from kikitori.decoding.options import Decoding, load_decoding
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
@@ -28,6 +28,7 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.assemble import AssembledInput
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, load_model
+from kikitori.model.llm import max_positions
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.types import Hypothesis, Segment, Transcript
 
@@ -134,13 +135,28 @@ class Recognizer:
         while chunk := list(islice(remaining, batch_size)):
             yield from self._transcribe_chunk(chunk, decoding)
 
-    @torch.inference_mode()
     def recognize(self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None) -> list[Hypothesis]:
-        """Decodes one batch of 16 kHz mono waveforms."""
+        """Decodes one batch of 16 kHz mono waveforms.
+
+        Raises:
+            AudioError: One of them is too long for the LLM.
+        """
+        hypotheses = []
+        for result in self.try_recognize(waveforms, decoding):
+            if isinstance(result, AudioError):
+                raise result
+            hypotheses.append(result)
+        return hypotheses
+
+    @torch.inference_mode()
+    def try_recognize(
+        self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None
+    ) -> list[Hypothesis | AudioError]:
+        """As `recognize`, but gives the error of a waveform in its place."""
         options = self._options(decoding)
         empty = Hypothesis(labels=(), text="", score=0.0)
         heard = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
-        results = [empty] * len(waveforms)
+        results: list[Hypothesis | AudioError] = [empty] * len(waveforms)
         if heard:
             for row, hypothesis in zip(heard, self._decode([waveforms[row] for row in heard], options), strict=True):
                 results[row] = hypothesis
@@ -156,9 +172,12 @@ class Recognizer:
                 waveforms[place] = self._waveform(audio)
             except KikitoriError as error:
                 results[place] = error
-        hypotheses = self.recognize(list(waveforms.values()), decoding)
-        for (place, waveform), hypothesis in zip(waveforms.items(), hypotheses, strict=True):
-            results[place] = self._transcript(hypothesis, len(waveform) / SAMPLE_RATE)
+        heard = self.try_recognize(list(waveforms.values()), decoding)
+        for (place, waveform), result in zip(waveforms.items(), heard, strict=True):
+            if isinstance(result, AudioError):
+                results[place] = AudioError(result.what, where=_name(chunk[place]), remedy=result.remedy)
+            else:
+                results[place] = self._transcript(result, len(waveform) / SAMPLE_RATE)
         return [results[place] for place in range(len(chunk))]
 
     def _waveform(self, audio: Audio | NDArray[Any]) -> Waveform:
@@ -167,7 +186,7 @@ class Recognizer:
         if limit is not None and len(waveform) > limit:
             raise AudioError(
                 f"{len(waveform) / SAMPLE_RATE:.1f} s are more than the model's {limit / SAMPLE_RATE:g} s",
-                where=audio if isinstance(audio, str | Path) else "audio",
+                where=_name(audio),
                 remedy="split the recording",
             )
         return waveform
@@ -177,7 +196,7 @@ class Recognizer:
         model = self.loaded.model
         return model.acoustic if isinstance(model, SpeechLLM) else model
 
-    def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[Hypothesis]:
+    def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[Hypothesis | AudioError]:
         model, acoustic, units = self.loaded.model, self._acoustic, self.loaded.units
         inputs, lengths = pad_waveforms(waveforms)
         device = acoustic.device
@@ -188,22 +207,41 @@ class Recognizer:
                 best = ctc_greedy(*acoustic.log_probs(encoded))
                 return [Hypothesis(tuple(labels), units.decode(labels), score) for labels, score in best]
             assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
-            results = self._write(model, model.prefix(encoded), waveforms, options)
-        return [Hypothesis(tuple(r.labels), units.decode(r.labels), r.score, r.llm_passes, r.complete) for r in results]
+            prefix, limits = model.prefix(encoded), self._limits(waveforms, options)
+            most, sizes = max_positions(model.llm), prefix.lengths.tolist()
+            errors = [_too_long(*row, most) for row in zip(waveforms, sizes, limits, strict=True)]
+            if any(errors):
+                fitting = [waveform for waveform, error in zip(waveforms, errors, strict=True) if error is None]
+                others = iter(self._decode(fitting, options) if fitting else [])
+                return [next(others) if error is None else error for error in errors]
+            results = self._write(model, prefix, waveforms, limits, options)
+        return [
+            Hypothesis(tuple(r.labels), units.decode(r.labels), r.score, r.llm_passes, r.complete, positions)
+            for r, positions in zip(results, prefix.speech_lengths.tolist(), strict=True)
+        ]
+
+    def _limits(self, waveforms: Sequence[Waveform], options: Decoding) -> list[int]:
+        """Most labels of each waveform's transcript."""
+        trained_on = self.loaded.trained_on
+        return [options.max_labels or label_limit(len(waveform) / SAMPLE_RATE, trained_on) for waveform in waveforms]
 
     def _write(
-        self, model: SpeechLLM, prefix: AssembledInput, waveforms: Sequence[Waveform], options: Decoding
+        self,
+        model: SpeechLLM,
+        prefix: AssembledInput,
+        waveforms: Sequence[Waveform],
+        limits: Sequence[int],
+        options: Decoding,
     ) -> list[LabelRow]:
         """What the LLM writes behind each prefix."""
-        trained_on, eos_id = self.loaded.trained_on, model.config.eos_id
-        most = [options.max_labels or label_limit(len(waveform) / SAMPLE_RATE, trained_on) for waveform in waveforms]
-        least = trained_on.min_labels if options.min_labels is None else options.min_labels
+        eos_id = model.config.eos_id
+        least = self.loaded.trained_on.min_labels if options.min_labels is None else options.min_labels
         prefixes = model.llm, prefix.embeds, prefix.lengths
         if options.search == "greedy":
-            return greedy(*prefixes, eos_id=eos_id, max_labels=most, min_labels=least)
+            return greedy(*prefixes, eos_id=eos_id, max_labels=limits, min_labels=least)
         settings = Sampling(options.temperature, options.top_k, options.top_p)
         seeds = [utterance_seed(options.seed, waveform) for waveform in waveforms]
-        return sample(*prefixes, settings, seeds=seeds, eos_id=eos_id, max_labels=most, min_labels=least)
+        return sample(*prefixes, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
@@ -228,3 +266,14 @@ class Recognizer:
             duration=seconds,
             llm_passes=hypothesis.llm_passes,
         )
+
+
+def _name(audio: object) -> object:
+    return audio if isinstance(audio, str | Path) else "audio"
+
+
+def _too_long(waveform: Waveform, prefix: int, limit: int, most: int | None) -> AudioError | None:
+    """The error of a waveform whose prefix and longest transcript do not fit into the LLM."""
+    problem = overrun(len(waveform) / SAMPLE_RATE, prefix, limit, most)
+    remedy = "split the recording or lower decoding.max_labels"
+    return None if problem is None else AudioError(problem, remedy=remedy)

@@ -1,6 +1,6 @@
 import pytest
 
-from kikitori.decoding.limits import SLACK, label_limit, max_labels, nue_asr_max_labels
+from kikitori.decoding.limits import SLACK, label_limit, max_labels, nue_asr_max_labels, overrun
 from kikitori.types import TrainedOn
 
 
@@ -30,3 +30,11 @@ def test_rule_of_the_release(seconds, expected):
 def test_the_model_says_which_rule():
     assert label_limit(2.0, TrainedOn(10.0, 30.0)) == max_labels(2.0, 10.0) == 44
     assert label_limit(2.0, TrainedOn(10.0, 30.0, length_rule="nue_asr")) == 28
+
+
+def test_what_does_not_fit_is_said_in_seconds_and_positions():
+    assert overrun(1.0, 40, 60, 100) is None
+    assert overrun(1e6, 10**9, 10**9, None) is None
+    assert overrun(12.34, 41, 60, 100) == (
+        "12.3 s of speech take 41 LLM positions with the prompt, and up to 60 labels follow; the LLM has 100 positions"
+    )

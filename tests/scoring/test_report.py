@@ -16,12 +16,12 @@ from kikitori.types import Utterance
 KEYS = {
     *("wer", "cer", "substitutions", "deletions", "insertions", "reference_words", "utterances", "audio_seconds"),
     *("compute_seconds", "rtfx", "normalizer", "decoding", "model", "versions", "llm_passes", "replaced", "failed"),
-    "wer_ci",
+    *("wer_ci", "positions_per_second"),
 }
 
 
 def prediction(text: str | None, pred: str, *, time: float = 0.5, **fields: Any) -> Prediction:
-    outcome = {key: fields.pop(key) for key in ("error", "llm_passes", "flags") if key in fields}
+    outcome = {key: fields.pop(key) for key in ("error", "llm_passes", "flags", "speech_positions") if key in fields}
     row = {"audio_filepath": Path("/data/a.wav"), "duration": 2.0, "language": "en", "utt_id": "a"} | fields
     return Prediction(Utterance(text=text, **row), pred, time, **outcome)
 
@@ -88,6 +88,14 @@ def test_numbers(sets: dict[str, list[Prediction]]) -> None:
     assert report["rtfx"] == pytest.approx(10 / 3)
     assert report["llm_passes"] == 4
     assert report["wer_ci"][0] <= report["wer"] <= report["wer_ci"][1]
+
+
+def test_positions_per_second_are_those_of_rows_that_an_llm_read() -> None:
+    read = [prediction("a", "a", speech_positions=25), prediction("a", "a", speech_positions=6, duration=3.0)]
+    unread = prediction("a", "", error="cannot be decoded", duration=100.0)
+    report = build({"read": [*read, unread], "ctc": [unread]})
+    assert report["sets"]["read"]["positions_per_second"] == report["positions_per_second"] == 31 / 5
+    assert report["sets"]["ctc"]["positions_per_second"] is None
 
 
 def test_chosen_normalizer(sets: dict[str, list[Prediction]]) -> None:

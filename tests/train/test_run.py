@@ -213,6 +213,31 @@ def test_dry_run_of_a_speech_llm(corpus, tmp_path):
     assert " ctc2 " in lines[-1]
 
 
+def test_dry_run_of_ctc_compression(corpus, tmp_path):
+    bridge = {"kind": "ctc_compress", "stride": 1, "blanks": "keep", "repeats": "average"}
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(bridge=bridge))
+    lines = dry_run(recipe)
+    (described,) = [line for line in lines if line.startswith("LLM input: ")]
+    rate = described.split("; ")[1].removesuffix(" positions per second of speech")
+    assert f"positions_per_second {float(rate):.1f}" in lines[-1]
+    with pytest.raises(DataError, match=r"\.wav: \d\.\d s of speech take .* the LLM has 4 positions; leave it out"):
+        dry_run(recipe, ["llm.config.max_position_embeddings=4"])
+
+
+def test_ctc_compression_is_trained_exported_and_used(corpus, tmp_path):
+    bridge = {"kind": "ctc_compress", "stride": 1, "ctc_layer": 2}
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", corpus, speech_llm_recipe(bridge=bridge, run={"epochs": 1, "log_every": 1})
+    )
+    train(recipe, tmp_path / "run")
+    assert " positions_per_second " in (tmp_path / "run" / "log.txt").read_text()
+    assert all("positions_per_second" in row for row in _metrics(tmp_path / "run") if "loss" in row)
+    recognizer = kikitori.load(tmp_path / "run" / "model")
+    assert recognizer.loaded.model.config.bridge == "ctc_compress"
+    (hypothesis,) = recognizer.recognize([tiny_waveform(0.9)])
+    assert 1 <= hypothesis.speech_positions <= 23
+
+
 def test_dry_runs_of_the_other_tasks(corpus, tmp_path):
     for values, component in ((acoustic_recipe(), "model.encoder: "), (text_recipe(), "llm.model: ")):
         lines = dry_run(write_recipe(tmp_path / "recipe.yaml", corpus, values))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from kikitori.errors import DataError
 from kikitori.train.build import build_task
 from kikitori.train.settings import Denoising
 from kikitori.train.text_task import BLANK, TextBatch, TextTask, pseudo_prompt
@@ -16,6 +17,7 @@ from kikitori.train.trainer import Moment
 from tests.tiny import tiny_llm
 from tests.train.helpers import (
     AUGMENT,
+    LLAMA,
     acoustic_recipe,
     make_recipe,
     speech_llm_recipe,
@@ -204,6 +206,85 @@ def test_the_speech_llm_loss_is_cross_entropy_of_its_logits(build):
     assert loss.item() == pytest.approx(parts["text"] + 0.3 * parts["ctc2"], rel=1e-5)
 
 
+COMPRESSIONS = [("drop", "keep"), ("keep", "average"), ("drop", "average"), ("keep", "weighted")]
+
+
+def compressing(blanks="drop", repeats="keep", **changes):
+    bridge = {"kind": "ctc_compress", "stride": 1, "blanks": blanks, "repeats": repeats}
+    return speech_llm_recipe(bridge=bridge, **changes)
+
+
+@pytest.mark.parametrize(("blanks", "repeats"), COMPRESSIONS)
+def test_a_training_step_with_each_compression(build, tmp_path, blanks, repeats):
+    task = build(compressing(blanks, repeats))
+    assert (task.speech_llm.bridge.blanks, task.speech_llm.bridge.repeats) == (blanks, repeats)
+    task.module.eval()
+    loss, parts = task.loss(task.load([0, 3], 0), START)
+    assert list(parts) == ["text", "ctc2", "positions_per_second"]
+    assert 0 < parts["positions_per_second"] <= 26  # frames are 40 ms
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.module.parameters())
+    before = {name: p.detach().clone() for name, p in task.speech_llm.named_parameters()}
+    assert toy_trainer(task, tmp_path, epochs=1)[0].fit()
+    changed = {name for name, p in task.speech_llm.named_parameters() if not torch.equal(p, before[name])}
+    for part in ("acoustic.encoder.", "acoustic.ctc_heads.", "bridge.linear.", "llm."):
+        assert any(name.startswith(part) for name in changed), part
+
+
+def test_compression_reads_the_head_that_the_recipe_names(build):
+    weights = {"ctc": {"weights": {1: 0.5, 2: 1.0}}}
+    for layer, kept in ((None, 2), (1, 1)):
+        values = compressing(**weights)
+        values["bridge"] |= {"ctc_layer": layer}
+        task = build(values)
+        task.module.eval()
+        heads = task.acoustic.ctc_heads
+        for name, head in heads.items():  # one hears labels alone, the other blanks alone
+            head.linear.bias.data[-1] = -100.0 if name == str(kept) else 100.0
+        batch = task.load([0, 3], 0)
+        frames = int(task.acoustic.encoder.output_lengths(batch.lengths).sum())
+        _, parts = task.loss(batch, START)
+        assert parts["positions_per_second"] * batch.seconds == pytest.approx(frames)
+
+
+def test_the_longest_utterance_must_fit_into_the_llm(build):
+    problem = r"^6\.wav: 1\.4 s of speech take 19 LLM positions .* the LLM has 12 positions; leave it out"
+    with pytest.raises(DataError, match=problem):
+        build(speech_llm_recipe(llm={"config": {**LLAMA, "max_position_embeddings": 12}}))
+
+
+def test_compressed_speech_that_does_not_fit_into_the_llm_is_named_when_it_is_heard(build):
+    task = build(compressing(llm={"config": {**LLAMA, "max_position_embeddings": 12}}))
+    for head in task.acoustic.ctc_heads.values():
+        head.linear.bias.data[-1] = -100.0  # no blanks, so that every frame stays
+    task.module.eval()
+    with pytest.raises(DataError, match=r"^3\.wav: 1\.1 s of speech take 29 LLM positions .*; leave it out"):
+        task.loss(task.load([3], 0), START)
+    with pytest.raises(DataError, match=r"^0\.wav: 0\.8 s of speech take 21 LLM positions .*; leave it out"):
+        task.decode_llm(task.dev.batch([0]))
+
+
+def test_dev_speech_needs_room_for_the_longest_transcript(build):
+    with pytest.raises(
+        DataError, match=r"^1\.wav: 0\.9 s of speech .* up to \d+ labels follow; the LLM has 37 positions"
+    ):
+        build(speech_llm_recipe(llm={"config": {**LLAMA, "max_position_embeddings": 37}}))
+
+
+def test_a_dry_run_measures_the_positions(build):
+    for values, rate in ((speech_llm_recipe(), 13.0), (compressing(), 26.0)):
+        task = build(values)
+        for head in task.acoustic.ctc_heads.values():
+            head.linear.bias.data[-1] = -100.0
+        task.module.eval()
+        batch = task.load([0, 3], 0)
+        line = task.describe(batch)[-1]
+        measured = float(line.split("; ")[1].split()[0])
+        assert measured == pytest.approx(rate, rel=0.05)
+        assert line.endswith(" positions per second of speech")
+        assert measured == pytest.approx(task.loss(batch, START)[1]["positions_per_second"], abs=0.006)
+
+
 def test_label_smoothing_changes_the_text_loss_alone(build):
     plain = build(speech_llm_recipe())
     smooth = build(speech_llm_recipe(optim={"label_smoothing": 0.2}))
@@ -241,5 +322,5 @@ def test_without_ctc_only_the_llm_is_scored(build):
     task.module.eval()
     assert list(task.evaluate()) == ["wer_greedy"]
     loss, parts = task.loss(task.load([0], 0), START)
-    assert list(parts) == ["text"]
+    assert list(parts) == ["text", "positions_per_second"]
     assert loss.item() == pytest.approx(parts["text"])

@@ -1,4 +1,7 @@
-"""How long a transcript may get: a bound from the duration of the speech, which ends runaway decoding."""
+"""How long a transcript may get: a bound from the duration of the speech, which ends runaway decoding.
+
+Speech whose prefix and longest transcript exceed what the LLM was made for is refused before it is decoded.
+"""
 
 from math import ceil
 
@@ -31,3 +34,20 @@ def max_labels(seconds: float, labels_per_second: float) -> int:
 def nue_asr_max_labels(seconds: float) -> int:
     """The rule of paper A's release, for its own vocabulary: 4 s + 20, rounded half up."""
     return int(NUE_ASR_LABELS_PER_SECOND * seconds + SLACK + 0.5)
+
+
+def overrun(seconds: float, prefix: int, labels: int, most: int | None) -> str | None:
+    """What is wrong with an utterance that the LLM has too few positions for; None if it fits.
+
+    Args:
+        seconds: Duration of the speech.
+        prefix: Positions before the first label, those of the speech among them.
+        labels: Labels of the transcript, at most.
+        most: Positions that the LLM can have, None without a limit.
+    """
+    if most is None or prefix + labels <= most:
+        return None
+    return (
+        f"{seconds:.1f} s of speech take {prefix} LLM positions with the prompt, and up to {labels} labels follow;"
+        f" the LLM has {most} positions"
+    )

@@ -99,6 +99,15 @@ def check_llm(llm: PreTrainedModel) -> None:
         )
 
 
+def max_positions(llm: PreTrainedModel) -> int | None:
+    """Most positions that the LLM was made for, None if its configuration names no limit.
+
+    Beyond it learned positions are an index error, and rotary ones give text that means nothing.
+    """
+    value = getattr(llm.config, "max_position_embeddings", None)
+    return value if isinstance(value, int) and value > 0 else None
+
+
 def embed(llm: PreTrainedModel, labels: Tensor) -> Tensor:
     """Look up the input embeddings of `labels`: (batch, n) int64 to (batch, n, dim)."""
     embeds: Tensor = llm.get_input_embeddings()(labels)

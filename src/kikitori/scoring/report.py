@@ -35,6 +35,7 @@ class Prediction:
         error: Why the row failed, or None.
         llm_passes: Forward passes of the LLM after prefill.
         flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
+        speech_positions: Positions that the speech took in the LLM's input, or None without an LLM.
     """
 
     utterance: Utterance
@@ -43,6 +44,7 @@ class Prediction:
     error: str | None = None
     llm_passes: int = 0
     flags: tuple[str, ...] = ()
+    speech_positions: int | None = None
 
 
 def build_report(
@@ -56,7 +58,8 @@ def build_report(
     """Scores all sets and returns the content of `report.json`.
 
     `wer`, `cer` and `wer_ci` (95 %, bootstrap over utterances) are fractions, and None where nothing was scored; `rtfx`
-    is None where no time was measured. The total's `normalizer` joins the names where sets differ.
+    is None where no time was measured. `positions_per_second` are LLM positions per second of audio, over the rows that
+    an LLM has read; None without any. The total's `normalizer` joins the names where sets differ.
 
     Args:
         sets: Predictions per manifest.
@@ -148,8 +151,15 @@ def _summary(
         "audio_seconds": audio,
         "compute_seconds": compute,
         "rtfx": audio / compute if compute > 0 else None,
+        "positions_per_second": _positions_per_second(predictions),
         "normalizer": normalizer,
     }
+
+
+def _positions_per_second(predictions: Sequence[Prediction]) -> float | None:
+    read = [(p.speech_positions, p.utterance.duration) for p in predictions if p.speech_positions is not None]
+    seconds = math.fsum(duration for _, duration in read)
+    return sum(positions for positions, _ in read) / seconds if seconds > 0 else None
 
 
 def _name(prediction: Prediction) -> str:
@@ -172,6 +182,7 @@ def _row(set_name: str, prediction: Prediction) -> dict[str, Any]:
         "error": prediction.error,
         "flags": list(prediction.flags),
         "llm_passes": prediction.llm_passes,
+        "speech_positions": prediction.speech_positions,
     }
     return row | {key: value for key, value in utterance.extra.items() if key not in row}
 

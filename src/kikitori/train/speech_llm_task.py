@@ -3,6 +3,7 @@
 Both losses are per label (papers.md A2 and B2.1); EOS counts as a label of the cross-entropy.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.greedy import greedy
-from kikitori.decoding.limits import max_labels
+from kikitori.decoding.limits import max_labels, overrun
+from kikitori.errors import DataError
 from kikitori.model.adapters import is_adapted, merged_copy
 from kikitori.model.folder import save_model
+from kikitori.model.llm import max_positions
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_task import AcousticTask
 from kikitori.train.trainer import Moment
+from kikitori.types import Utterance
 
 
 class SpeechLLMTask(AcousticTask):
@@ -31,6 +35,9 @@ class SpeechLLMTask(AcousticTask):
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
+
+    Raises:
+        DataError: The longest utterance does not fit into the LLM.
     """
 
     def __init__(
@@ -45,15 +52,27 @@ class SpeechLLMTask(AcousticTask):
         super().__init__(recipe, model.acoustic, units, characters, train, dev)
         self.speech_llm = model
         self.module["model"] = model
+        self._check_longest()
 
     def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy on the transcript and EOS, plus the weighted CTC losses."""
+        """Cross-entropy on the transcript and EOS, plus the weighted CTC losses.
+
+        Raises:
+            DataError: An utterance does not fit into the LLM.
+        """
         encoded = self.encode(batch, moment)
         total, parts = self.ctc_losses(encoded, batch)
-        logits, labels = self.speech_llm.label_logits(encoded, [self.units.encode(text) for text in batch.texts])
+        labels = [self.units.encode(text) for text in batch.texts]
+        rows = self.speech_llm.teacher_input(encoded, labels)
+        counts = [len(row) for row in labels]
+        prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
+        self._check_room(batch, prefixes, counts)
+        logits = self.speech_llm.target_logits(rows)
         smoothing = self.recipe.optim.label_smoothing
-        cross_entropy = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-        return total + cross_entropy, {"text": cross_entropy.item(), **parts}
+        cross_entropy = nn.functional.cross_entropy(logits.float(), rows.next_labels, label_smoothing=smoothing)
+        positions = int(rows.speech_lengths.sum())
+        parts = {"text": cross_entropy.item(), **parts, "positions_per_second": positions / batch.seconds}
+        return total + cross_entropy, parts
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
@@ -71,6 +90,7 @@ class SpeechLLMTask(AcousticTask):
         limits = [
             max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
         ]
+        self._check_room(batch, prefix.lengths.tolist(), limits)
         results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
         return [self.units.decode(result.labels) for result in results]
 
@@ -82,11 +102,16 @@ class SpeechLLMTask(AcousticTask):
         return super().lr_factor(parameter)
 
     def describe(self, batch: SpeechBatch) -> list[str]:
-        """Size of a batch in seconds, frames and LLM positions."""
-        frames = self.acoustic.encoder.output_lengths(batch.lengths)
-        positions = int(self.speech_llm.bridge.output_lengths(frames).sum())
+        """Size of a batch in seconds, frames and LLM positions, these as the bridge makes them now."""
+        with torch.inference_mode():
+            _, lengths = self.speech_llm.speech_prompt(self.encode(batch, Moment(0, 0, 0.0)))
+        positions = int(lengths.sum())
         labels = sum(len(self.units.encode(text)) + 1 for text in batch.texts)
-        return [*super().describe(batch), f"LLM input: {positions} speech positions, {labels} loss labels"]
+        return [
+            *super().describe(batch),
+            f"LLM input: {positions} speech positions, {labels} loss labels; "
+            f"{positions / batch.seconds:.2f} positions per second of speech",
+        ]
 
     def export(self, directory: Path) -> None:
         """Writes the recogniser, adapters merged; the adapters also go into `adapter/` in PEFT's form."""
@@ -96,3 +121,36 @@ class SpeechLLMTask(AcousticTask):
             model = SpeechLLM(self.speech_llm.config, acoustic=self.acoustic, llm=merged_copy(model.llm))
             model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
         save_model(directory, model, self.units, self.trained_on)
+
+    def _check_longest(self) -> None:
+        """Refuses speech that cannot fit before any time is spent; what only the speech can tell shows in its batch."""
+        longest = _longest(self.train)
+        self._check_duration(longest, len(self.units.encode(longest.text or "")))
+        if self.dev is not None:
+            longest = _longest(self.dev)
+            self._check_duration(longest, max_labels(longest.duration, self.trained_on.labels_per_second))
+
+    def _check_duration(self, utterance: Utterance, labels: int) -> None:
+        samples = torch.tensor([round(utterance.duration * SAMPLE_RATE)])
+        prefixes = self.speech_llm.prefix_lengths(self.acoustic.encoder.output_lengths(samples))
+        if prefixes is not None:
+            self._check_fits(utterance.utt_id, utterance.duration, int(prefixes), labels)
+
+    def _check_room(self, batch: SpeechBatch, prefixes: Sequence[int], labels: Sequence[int]) -> None:
+        """Refuses a batch of which an utterance does not fit into the LLM."""
+        seconds = [samples / SAMPLE_RATE for samples in batch.lengths.tolist()]
+        for utterance in zip(batch.utt_ids, seconds, prefixes, labels, strict=True):
+            self._check_fits(*utterance)
+
+    def _check_fits(self, utt_id: str, seconds: float, prefix: int, labels: int) -> None:
+        problem = overrun(seconds, prefix, labels, max_positions(self.speech_llm.llm))
+        if problem is not None:
+            raise DataError(
+                problem,
+                where=utt_id,
+                remedy="leave it out (in training with data.max_seconds) or use a bridge with fewer positions a second",
+            )
+
+
+def _longest(speech: SpeechLoader) -> Utterance:
+    return max(speech.utterances, key=lambda utterance: utterance.duration)
