@@ -74,6 +74,27 @@ def test_values_and_defaults(load):
     assert load("") == load("# nothing\n") == load("{}") == load_config(Schema, None) == Schema()
 
 
+def test_a_base_gives_the_sections_that_are_not_there(load, tmp_path):
+    (tmp_path / "bases").mkdir()
+    base = tmp_path / "bases" / "base.yaml"
+    base.write_text("name: base\nrate: 0.25\nsection: {size: 4, pair: [3, 4]}\nmaybe: {path: '${name}'}")
+    config = load("base: bases/base.yaml\nname: row\nsection: {size: 5}", "rate=0.75")
+    assert config == Schema(name="row", rate=0.75, section=Section(size=5), maybe=Item(path="row"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: nowhere.yaml", "nowhere.yaml: no such file"),
+        ("base: 3", "recipe.yaml: base: the base must be the path of a file"),
+        ("base: recipe.yaml", "recipe.yaml: a base cannot have a base; write its sections out"),
+    ],
+)
+def test_bad_bases(load, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(text)
+
+
 def test_overrides_and_interpolation(load):
     config = load(
         "name: ${section.size}!\nsection: {size: 4}", "section.size=5", "maybe.path=a=b", "section.pair=[3, 4]"

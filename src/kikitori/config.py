@@ -1,7 +1,8 @@
 """Strict reading of YAML into typed dataclasses.
 
-Text goes in (a YAML file and `a.b=value` overrides, with OmegaConf interpolation), a validated object comes out.
-An unknown key, a wrong type or an impossible value is a `ConfigError` that names the key's path.
+Text goes in (a YAML file, the file that it names as its `base`, and `a.b=value` overrides, with OmegaConf
+interpolation), a validated object comes out. An unknown key, a wrong type or an impossible value is a `ConfigError`
+that names the key's path.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from kikitori.errors import ConfigError
 
 T = TypeVar("T")
 
+BASE = "base"
 MAX_YAML_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_INTERPOLATIONS = 16
@@ -40,14 +42,18 @@ def load_config(schema: type[T], path: Path | str | None, overrides: Sequence[st
 
 
 def merge_yaml(path: Path | str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Reads YAML, applies overrides and resolves interpolations, without validating."""
+    """Reads YAML on top of its base, applies overrides and resolves interpolations, without validating.
+
+    A file with the key `base` (a path relative to its own folder) says only what differs: each of its top-level keys
+    takes the place of the base's, whole. A base has no base.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     where: object = path
     try:
-        config = OmegaConf.create("" if path is None else _read_text(Path(path)))
+        config = OmegaConf.create({} if path is None else _read_with_base(Path(path)))
         for override in overrides:
             where = override
             key, equals, value = override.partition("=")
@@ -92,6 +98,27 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
 
 _UNEXPECTED = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def _read_with_base(path: Path) -> dict[str, Any]:
+    values = _read_values(path)
+    if BASE not in values:
+        return values
+    base = values.pop(BASE)
+    if not isinstance(base, str):
+        raise ConfigError("the base must be the path of a file", where=f"{path}: {BASE}")
+    inherited = _read_values(path.parent / base)
+    if BASE in inherited:
+        raise ConfigError("a base cannot have a base", where=path.parent / base, remedy="write its sections out")
+    return inherited | values
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    """A file's values, interpolations as they stand."""
+    from omegaconf import OmegaConf
+
+    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(_read_text(path)))  # type: ignore[assignment]
+    return values
 
 
 def _read_text(path: Path) -> str:
