@@ -250,3 +250,26 @@ def test_compression_in_half_precision(blanks: str, repeats: str) -> None:
 def test_impossible_compressions_are_refused(blanks: str, repeats: str, word: str) -> None:
     with pytest.raises(ModelError, match=word):
         build_bridge("ctc_compress", 6, 6, 1, blanks=blanks, repeats=repeats)
+
+
+@pytest.mark.parametrize(("kind", "stride"), KINDS)
+def test_every_frame_belongs_to_the_position_that_hears_it_best(kind, stride):
+    bridge = make(kind, stride)
+    margin = (bridge.min_frames - stride) // 2 if isinstance(bridge, ConvBridge) else 0
+    lengths = torch.tensor([1, stride, 23, 40])
+    values = torch.eye(42).expand(4, 42, 42)  # what stands at a frame says where it was
+    pooled, positions = bridge.pool(values, lengths), bridge.output_lengths(lengths)
+    assert pooled.shape == (4, int(positions.max()), 42)
+    for row, (length, count) in enumerate(zip(lengths.tolist(), positions.tolist(), strict=True)):
+        expected = torch.zeros(pooled.shape[1], 42)
+        for frame in range(length):
+            expected[min(max(frame - margin, 0) // stride, count - 1), frame] = 1.0
+        assert torch.equal(pooled[row], expected)
+
+
+def test_compressed_values_stand_where_the_frames_do():
+    frames, lengths, log_probs = random_batch([7, 1, 12], 3, 2, seed=5)
+    for blanks, repeats in MODES:
+        bridge = CTCCompressBridge(3, 3, blanks, repeats)
+        expected, _ = compress((blanks, repeats), frames, lengths, log_probs)
+        assert torch.equal(bridge.pool(frames, lengths, log_probs), expected)

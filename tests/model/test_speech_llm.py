@@ -280,13 +280,24 @@ def test_prefix_lengths_are_foretold_where_the_bridge_allows(bridge):
     assert (found.lengths - found.speech_lengths).tolist() == [prompt] * 3
 
 
-def test_show_ctc_needs_a_stack_bridge_and_a_head() -> None:
-    for model in (
-        tiny_speech_llm(bridge="conv"),
-        tiny_speech_llm(bridge="ctc_compress"),
-        tiny_speech_llm(ctc_layers=()),
-    ):
-        config = copy.deepcopy(model.config)
-        config.show_ctc = True
-        with pytest.raises(ModelError, match="show_ctc"):
-            SpeechLLM(config, acoustic=model.acoustic, llm=model.llm)
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_every_bridge_shows_what_the_head_hears(bridge):
+    plain = tiny_speech_llm("parakeet", bridge=bridge)
+    config = copy.deepcopy(plain.config)
+    config.show_ctc = True
+    model = SpeechLLM(config, acoustic=plain.acoustic, llm=plain.llm).eval()
+    with torch.no_grad():
+        encoded = encode(model, WAVEFORMS)
+        shown, lengths = model.speech_prompt(encoded)
+        for row, waveform in enumerate(WAVEFORMS):
+            alone, _ = model.speech_prompt(encode(model, [waveform]))
+            torch.testing.assert_close(shown[row, : lengths[row]], alone[0], atol=1e-4, rtol=1e-4)
+        assert not shown[lengths.argmin(), lengths.min() :].any()
+
+
+def test_show_ctc_needs_a_head() -> None:
+    model = tiny_speech_llm(ctc_layers=())
+    config = copy.deepcopy(model.config)
+    config.show_ctc = True
+    with pytest.raises(ModelError, match="show_ctc"):
+        SpeechLLM(config, acoustic=model.acoustic, llm=model.llm)

@@ -37,6 +37,13 @@ class Bridge(Protocol):
         """Exact number of positions for so many frames, as an integer tensor of the same shape."""
         ...
 
+    def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Sums of what stands at the frames (batch, frames, n) of each position, (batch, positions, n).
+
+        Every valid frame belongs to exactly one position.
+        """
+        ...
+
 
 class ConvBridge(nn.Module):
     """Strided convolutions without padding, each followed by GELU, then one linear map.
@@ -86,6 +93,11 @@ class ConvBridge(nn.Module):
             hidden = nn.functional.gelu(conv(hidden))
         return _finish(self.linear(hidden.transpose(1, 2)), self.output_lengths(lengths))
 
+    def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """See `Bridge`; a frame belongs to the position in the middle of whose window it lies, or to the nearest."""
+        margin = (self.min_frames - self.stride) // 2
+        return _sum_frames(values, lengths, self.output_lengths(lengths), self.stride, margin)
+
 
 class StackBridge(nn.Module):
     """Every `stride` neighbouring frames side by side, the tail filled with zero frames, then one linear map.
@@ -116,6 +128,10 @@ class StackBridge(nn.Module):
         stacked = stacked.reshape(frames.shape[0], stacked.shape[1] // self.stride, self.stride * self.dim)
         return _finish(self.linear(stacked), self.output_lengths(lengths))
 
+    def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """See `Bridge`."""
+        return _sum_frames(values, lengths, self.output_lengths(lengths), self.stride)
+
 
 class IdentityBridge(nn.Module):
     """The frames themselves, for an encoder whose frames are as large as the LLM's embeddings.
@@ -144,6 +160,10 @@ class IdentityBridge(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See `Bridge`."""
         return _finish(frames, lengths)
+
+    def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """See `Bridge`."""
+        return _finish(values, lengths)[0]
 
 
 class CTCCompressBridge(nn.Module):
@@ -179,6 +199,10 @@ class CTCCompressBridge(nn.Module):
         """As `Bridge`, with the CTC log-probabilities (batch, frames, labels + 1) of the frames, blank last."""
         frames, lengths = compress(frames, lengths, log_probs, blanks=self.blanks, repeats=self.repeats)
         return _finish(self.linear(frames), lengths)
+
+    def pool(self, values: Tensor, lengths: Tensor, log_probs: Tensor) -> Tensor:
+        """What stands at the frames (batch, frames, n), compressed as they are: (batch, positions, n)."""
+        return compress(values, lengths, log_probs, blanks=self.blanks, repeats=self.repeats)[0]
 
 
 def compress(frames: Tensor, lengths: Tensor, log_probs: Tensor, *, blanks: str, repeats: str) -> tuple[Tensor, Tensor]:
@@ -257,6 +281,14 @@ def build_bridge(
 
 def _pad_frames(frames: Tensor, count: int) -> Tensor:
     return nn.functional.pad(frames, (0, 0, 0, count)) if count > 0 else frames
+
+
+def _sum_frames(values: Tensor, lengths: Tensor, num_positions: Tensor, stride: int, margin: int = 0) -> Tensor:
+    """Sums of `stride` neighbouring frames, those in the margins counted to the first and the last position."""
+    frame = torch.arange(values.shape[1], device=values.device)
+    position = ((frame - margin).clamp(min=0) // stride).minimum(num_positions[:, None] - 1)
+    sums = values.new_zeros(len(values), int(num_positions.max()), values.shape[2])
+    return sums.scatter_add(1, position[..., None].expand_as(values), mask_tail(values, lengths))
 
 
 def _differs_from_previous(best: Tensor) -> Tensor:

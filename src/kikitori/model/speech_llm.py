@@ -13,9 +13,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
 from kikitori.model.assemble import AssembledInput, assemble
-from kikitori.model.bridge import CTCCompressBridge, build_bridge
+from kikitori.model.bridge import CTCCompressBridge, IdentityBridge, build_bridge
 from kikitori.model.encoder import EncoderOutput
-from kikitori.model.features import mask_tail
 from kikitori.model.llm import check_llm, embed, forward, project
 from kikitori.text.prompt import Prompt
 
@@ -32,7 +31,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_repeats: What it does with a run of equal outputs: `keep`, `average` or `weighted` average.
         bridge_ctc_layer: Encoder layer whose CTC head it reads, by default the last one named in `ctc_layers`.
         show_ctc: Add to each speech position the LLM's embeddings of the labels that the last CTC head hears there,
-            weighted by their probability (`stack` only). A small LLM then begins with a transcript it can read.
+            weighted by their probability. A small LLM then begins with a transcript it can read.
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
         eos_id: Label that ends the transcript.
@@ -116,10 +115,11 @@ class SpeechLLM(PreTrainedModel):
         )
         _check_bridge_head(config, self.acoustic.config.ctc_layers)
         if config.show_ctc:
-            if config.bridge != "stack" or not self.acoustic.config.ctc_layers:
-                raise ModelError("show_ctc needs a stack bridge and a CTC head", remedy="set both, or show_ctc: false")
-            for parameter in self.bridge.parameters():
-                nn.init.zeros_(parameter)  # training adds what the labels do not say
+            if not self.acoustic.config.ctc_layers:
+                raise ModelError("show_ctc needs a CTC head", remedy="give a layer a weight in ctc.weights")
+            if not isinstance(self.bridge, IdentityBridge):
+                for parameter in self.bridge.linear.parameters():
+                    nn.init.zeros_(parameter)  # training adds what the labels do not say
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
@@ -128,12 +128,11 @@ class SpeechLLM(PreTrainedModel):
 
     def speech_prompt(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Frames to speech embeddings (batch, positions, llm_dim) and lengths."""
-        if isinstance(self.bridge, CTCCompressBridge):
-            log_probs, _ = self.acoustic.log_probs(encoded, self.config.bridge_ctc_layer)
-            compressed: tuple[Tensor, Tensor] = self.bridge(encoded.frames, encoded.lengths, log_probs)
-            return compressed
-        embeds, lengths = self.bridge(encoded.frames, encoded.lengths)
-        return (embeds + self._heard(encoded) if self.config.show_ctc else embeds), lengths
+        bridge, inputs = self.bridge, [encoded.lengths]
+        if isinstance(bridge, CTCCompressBridge):
+            inputs.append(self.acoustic.log_probs(encoded, self.config.bridge_ctc_layer)[0])
+        embeds, lengths = bridge(encoded.frames, *inputs)
+        return (embeds + bridge.pool(self._heard(encoded), *inputs) if self.config.show_ctc else embeds), lengths
 
     def prefix(self, encoded: EncoderOutput) -> AssembledInput:
         """The LLM input before the first label of the transcript."""
@@ -171,12 +170,10 @@ class SpeechLLM(PreTrainedModel):
         return embed(self.llm, labels)
 
     def _heard(self, encoded: EncoderOutput) -> Tensor:
-        """Expected embedding of the labels that the CTC head hears at each speech position; a blank adds nothing."""
-        log_probs, lengths = self.acoustic.log_probs(encoded)
+        """Expected embedding (batch, frames, llm_dim) of the label that the CTC head hears; a blank adds nothing."""
+        log_probs, _ = self.acoustic.log_probs(encoded)
         table: Tensor = self.llm.get_input_embeddings().weight[: log_probs.shape[2] - 1]
-        heard = mask_tail(log_probs[..., :-1].exp().to(table.dtype) @ table, lengths)
-        padded = nn.functional.pad(heard, (0, 0, 0, -heard.shape[1] % self.config.bridge_stride))
-        return padded.reshape(len(heard), -1, self.config.bridge_stride, heard.shape[2]).sum(dim=2)
+        return log_probs[..., :-1].exp().to(table.dtype) @ table
 
 
 def _check_bridge_head(config: SpeechLLMConfig, ctc_layers: Sequence[int]) -> None:

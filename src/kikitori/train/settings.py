@@ -194,7 +194,7 @@ class Bridge:
             `average` of its frames or their average `weighted` with their probabilities.
         ctc_layer: `ctc_compress`: encoder layer whose CTC head decides; None takes the deepest.
         init: Earlier speech LLM run to start from.
-        show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt (`stack` only).
+        show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt.
         policy: `full` trains it, `frozen` does not.
         lr_factor: Factor on the learning rate.
     """
