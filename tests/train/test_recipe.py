@@ -8,7 +8,7 @@ from kikitori.errors import ConfigError
 from kikitori.train.recipe import load_recipe
 from kikitori.train.settings import Cosine, ManifestRef, Piecewise
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 ENCODER = {"init": "e"}
 SPEECH = {"train": [{"path": "m.jsonl"}]}

@@ -25,7 +25,7 @@ from tests.train.helpers import (
     write_recipe,
 )
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 @pytest.fixture(scope="module")

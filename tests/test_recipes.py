@@ -1,0 +1,61 @@
+"""Every recipe of the repository passes `--dry-run`, on stand-ins for the corpora and for the runs it starts from."""
+
+import json
+import lzma
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kikitori.train.build import build_task
+from kikitori.train.recipe import load_recipe
+from kikitori.train.run import dry_run
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+CLIPS = ROOT / "tests" / "data" / "clips"
+CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini")
+STARTS = {
+    "mini_en_ctc": "mini-en-ctc",
+    "mini_en_lm": "mini-en-lm",
+    "mini_en_gpu_ctc": "mini-en-gpu-ctc",
+    "mini_en_gpu_lm": "mini-en-gpu-lm",
+}
+
+
+def write_corpora(folder: Path) -> None:
+    rows = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text().splitlines()]
+    for name in CORPORA:
+        corpus = folder / "speech" / name
+        shutil.copytree(CLIPS, corpus)
+        parts = [json.dumps(row | {"split": split}) for split in ("train", "dev", "test") for row in rows]
+        (corpus / "manifest.jsonl").write_text("\n".join(parts))
+    generator = random.Random(0)  # noqa: S311  (text, not secrets)
+    words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz'", k=generator.randint(1, 8))) for _ in range(900)]
+    lines = [" ".join(generator.choices(words, k=8)) for _ in range(900)]
+    (folder / "text").mkdir()
+    (folder / "text" / "en_classic_books.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_corpora(folder / "shared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for recipe, run in STARTS.items():
+            model = Path("runs") / run / "model"
+            model.mkdir(parents=True)
+            build_task(load_recipe(ROOT / "recipes" / f"{recipe}.yaml", ["data_root=shared"]), print).export(model)
+    return folder
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes").with_suffix("")))
+def test_every_recipe_passes_a_dry_run(path, world, monkeypatch):
+    monkeypatch.chdir(ROOT if path.stem == "smoke" else world)
+    overrides = [] if path.stem == "smoke" else ["data_root=shared"]
+    if path.stem.endswith("_lm"):
+        overrides.append("text.batch_labels=500")  # batches for a GPU take long here
+    lines = dry_run(path, overrides)
+    assert "loss before training" in lines[-1]
