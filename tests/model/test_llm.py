@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from kikitori.errors import ModelError
-from kikitori.model.llm import LLMState, check_llm, embed, forward, prefill, project, step
+from kikitori.model.llm import LLMState, check_llm, embed, embed_mixture, forward, prefill, project, step
 
 VOCAB, DIM = 50, 32
 SIZES = {
@@ -76,6 +76,13 @@ def test_embed_looks_up_the_input_table(llm):
     embeds = embed(llm, labels)
     assert embeds.shape == (2, 2, DIM)
     assert torch.equal(embeds[0, 0], llm.get_input_embeddings().weight[3])
+
+
+def test_mixtures_are_weighted_sums_of_embeddings(llm):
+    labels, weights = torch.randint(0, 10, (2, 3, 4)), torch.rand(2, 3, 4)
+    expected = (embed(llm, labels) * weights[..., None]).sum(dim=2)
+    torch.testing.assert_close(embed_mixture(llm, labels, weights), expected)
+    assert embed_mixture(llm, labels[:, :0], weights[:, :0]).shape == (2, 0, expected.shape[2])
 
 
 def test_forward_and_project_equal_each_row_alone_whatever_the_padding(llm):

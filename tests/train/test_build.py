@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from kikitori.train.settings import Optim
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask
 from kikitori.train.text_task import TextTask
+from kikitori.train.trainer import Moment
 from tests.train.helpers import (
     HUBERT,
     LLAMA,
@@ -301,6 +303,40 @@ def test_a_language_model_with_lora_is_exported_whole(runs, tmp_path):
     assert before.keys() == after.keys()
     assert not equal_tensors(before, after, "model.layers.0.self_attn.q_proj.weight")
     assert equal_tensors(before, after, "model.layers.0.mlp.up_proj.weight")
+
+
+def heard_practice(runs, **changes):
+    speech = [{"path": "manifest.jsonl", "split": "train"}]
+    return text_recipe(
+        units={"kind": "run", "path": str(runs / "ctc")},
+        denoising={"share": 1.0, "ctc": str(runs / "ctc"), "speech": speech},
+        **changes,
+    )
+
+
+def test_reading_practice_can_be_what_a_ctc_head_heard(runs, build):
+    augment = {"speeds": [0.9, 1.1], "spec_augment": {"ramp": 0.0}}
+    task, lines = build(heard_practice(runs, augment=augment))
+    again, _ = build(heard_practice(runs, augment=augment))
+    assert isinstance(task, TextTask)
+    assert any(line.startswith("denoising: ") for line in lines)
+    spoken = sum(len(task.units.encode(text)) for text in TEXTS)
+    assert 0 < len(task.bank.spoken) <= spoken
+    assert np.array_equal(task.bank.weights, again.bank.weights)  # augmentation follows the seed
+    batch = task.load(task.batches(0)[0], 0)
+    assert all(len(prompt) > 0 for prompt in batch.prompts)
+    loss, parts = task.loss(batch, Moment(0, 0, 0.0))
+    assert parts == {"denoising": pytest.approx(loss.item())}
+
+
+def test_reading_practice_needs_a_head_over_the_same_units(runs, build):
+    other_units = heard_practice(runs) | {"units": {"kind": "characters", "text_form": "as_is"}}
+    other_units["text"] = {**other_units["text"], "files": ["more.txt"]}
+    (runs / "more.txt").write_text("0 1 2 3\n")
+    with pytest.raises(ConfigError, match=r"denoising\.ctc: it has no CTC head over these label units"):
+        build(other_units)
+    with pytest.raises(ConfigError, match="ctc and speech go together"):
+        build(text_recipe(denoising={"ctc": str(runs / "ctc")}))
 
 
 def equal_tensors(left, right, name):

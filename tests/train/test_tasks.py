@@ -1,18 +1,15 @@
 import math
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from kikitori.errors import DataError
 from kikitori.train.build import build_task
-from kikitori.train.settings import Denoising
-from kikitori.train.text_task import BLANK, TextBatch, TextTask, pseudo_prompt
+from kikitori.train.pseudo_prompts import NO_PROMPT, PseudoPrompt
+from kikitori.train.text_task import TextBatch, TextTask
 from kikitori.train.trainer import Moment
 from tests.tiny import tiny_llm
 from tests.train.helpers import (
@@ -26,9 +23,7 @@ from tests.train.helpers import (
     write_corpus,
 )
 
-SIZE = 30
 START = Moment(0, 0, 0.0)
-SENTENCES = st.lists(st.integers(3, SIZE - 1), min_size=1, max_size=20)
 
 
 @pytest.fixture(scope="module")
@@ -41,54 +36,6 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def build(corpus, tmp_path):
     return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
-
-
-def shown_of(labels, seed, **changes):
-    return pseudo_prompt(labels, SIZE, Denoising(**changes), np.random.default_rng(seed))
-
-
-def collapsed(items):
-    return [label for label, _ in groupby(items) if label != BLANK]
-
-
-@settings(max_examples=200, deadline=None)
-@given(SENTENCES, st.integers(0, 10**6), st.floats(0.5, 5.0))
-def test_without_errors_a_prompt_shows_the_labels_in_order(labels, seed, frames):
-    shown = shown_of(labels, seed, error_rate=0.0, frames_per_label=frames)
-    # Neighbouring equal labels may stand without a blank between them, so compare up to true repeats.
-    assert [label for label, _ in groupby(item for item in shown if item != BLANK)] == collapsed(labels)
-    runs = [len(list(group)) for item, group in groupby(shown) if item != BLANK]
-    repeats = [len(list(group)) for _, group in groupby(labels)]
-    assert sum(runs) <= 2 * sum(repeats)
-    assert len(shown) >= len(labels)
-
-
-@settings(max_examples=200, deadline=None)
-@given(SENTENCES, st.integers(0, 10**6), st.floats(0.0, 1.0), st.floats(0.5, 5.0))
-def test_prompts_hold_only_valid_labels_and_repeat_with_their_seed(labels, seed, error_rate, frames):
-    shown = shown_of(labels, seed, error_rate=error_rate, frames_per_label=frames)
-    assert all(item == BLANK or 3 <= item < SIZE for item in shown)
-    assert shown == shown_of(labels, seed, error_rate=error_rate, frames_per_label=frames)
-
-
-@pytest.mark.parametrize("frames", [1.0, 2.5, 4.0])
-def test_prompts_are_as_long_as_speech(frames):
-    labels = list(range(3, SIZE))
-    lengths = [len(shown_of(labels, seed, error_rate=0.0, frames_per_label=frames)) for seed in range(300)]
-    assert np.mean(lengths) == pytest.approx(frames * len(labels), rel=0.03)
-    if frames == 1.0:
-        assert set(lengths) == {len(labels)}
-
-
-def test_errors_come_as_often_as_asked():
-    labels = [3 + i % (SIZE - 3) for i in range(200)]
-    wrong = []
-    for seed in range(100):
-        shown = set(enumerate(shown_of(labels, seed, error_rate=1.0, frames_per_label=1.0)))
-        wrong.append(len(shown & set(enumerate(labels))) / len(labels))
-    assert np.mean(wrong) < 0.5  # one slip moves all that follows
-    lengths = [len(shown_of(labels, seed, error_rate=1.0, frames_per_label=1.0)) for seed in range(300)]
-    assert np.mean(lengths) == pytest.approx(len(labels), rel=0.05)  # as many missed as added
 
 
 def test_perplexity_is_what_it_says(build):
@@ -120,9 +67,9 @@ def test_the_text_loss_is_cross_entropy_and_prompts_are_logged_apart(build):
     task = build(text_recipe(denoising={"share": 0.5}))
     task.module.eval()
     sentences = tuple(task.sentences[:2])
-    plain, parts = task.loss(TextBatch(sentences, ([], [])), START)
+    plain, parts = task.loss(TextBatch(sentences, (NO_PROMPT, NO_PROMPT)), START)
     assert parts == {"text": pytest.approx(plain.item())}
-    mixed, parts = task.loss(TextBatch(sentences, ([], [sentences[1][0], BLANK])), START)
+    mixed, parts = task.loss(TextBatch(sentences, (NO_PROMPT, PseudoPrompt.of([sentences[1][0], None]))), START)
     assert parts["denoising"] != parts["text"]
     sizes = [len(sentence) + 1 for sentence in sentences]
     assert mixed.item() == pytest.approx((parts["text"] * sizes[0] + parts["denoising"] * sizes[1]) / sum(sizes))
@@ -136,9 +83,13 @@ def test_batches_of_text_are_a_function_of_the_epoch(build):
     assert task.batches(1) == task.batches(1)
     assert sorted(i for batch in task.batches(1) for i in batch) == list(range(len(task.sentences)))
     indices = list(range(len(task.sentences)))
-    assert task.load(indices, 1) == task.load(indices, 1)
+    first, again = task.load(indices, 1), task.load(indices, 1)
+    assert first.labels == again.labels
+    for one, other in zip(first.prompts, again.prompts, strict=True):
+        assert np.array_equal(one.labels, other.labels)
+        assert np.array_equal(one.weights, other.weights)
     prompts = [task.load(indices, epoch).prompts for epoch in range(40)]
-    shown = np.mean([bool(prompt) for row in prompts for prompt in row])
+    shown = np.mean([len(prompt) > 0 for row in prompts for prompt in row])
     assert 0.4 < shown < 0.6
 
 

@@ -114,6 +114,16 @@ def embed(llm: PreTrainedModel, labels: Tensor) -> Tensor:
     return embeds
 
 
+def embed_mixture(llm: PreTrainedModel, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of input embeddings: `labels` and `weights` (batch, n, shown) to (batch, n, dim)."""
+    table = cast(Tensor, llm.get_input_embeddings().weight)
+    bags, shares = labels.to(table.device).flatten(0, 1), weights.to(table).flatten(0, 1)
+    if not bags.numel():
+        return table.new_zeros(*labels.shape[:2], table.shape[1])
+    sums = torch.nn.functional.embedding_bag(bags, table, per_sample_weights=shares, mode="sum")
+    return sums.reshape(*labels.shape[:2], table.shape[1])
+
+
 def forward(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, *, positions: Tensor | None = None) -> Tensor:
     """Run a whole batch without a cache, as in training.
 

@@ -20,10 +20,11 @@ from kikitori.model.folder import is_recogniser, load_llm, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
 from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units
+from kikitori.train.pseudo_prompts import PosteriorBank, posterior_bank
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import LLM, Encoder, Lora, ManifestRef, TextData
 from kikitori.train.speech_llm_task import SpeechLLMTask
-from kikitori.train.speech_task import AcousticTask
+from kikitori.train.speech_task import AcousticTask, hear
 from kikitori.train.text_task import TextTask
 from kikitori.train.trainer import Task
 from kikitori.types import Utterance
@@ -42,7 +43,8 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     if recipe.task == "language_model":
         train_text, dev_text = _sentences(recipe, units, log)
         assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
-        return TextTask(recipe, with_policy(build_llm(recipe, units), recipe.llm), units, train_text, dev_text)
+        llm = with_policy(build_llm(recipe, units), recipe.llm)
+        return TextTask(recipe, llm, units, train_text, dev_text, build_bank(recipe, units, log))
     train, dev = _speech(recipe, units, log)
     characters = None
     if recipe.ctc.character_layer:
@@ -124,6 +126,32 @@ def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
             remedy="take the LLM's own units (units.kind=llm) or those it was trained with (units.kind=run)",
         )
     return llm
+
+
+def build_bank(recipe: Recipe, units: TokenizerUnits, log: Log) -> PosteriorBank | None:
+    """What the recipe's reading practice imitates, if it names a CTC head.
+
+    Raises:
+        ConfigError: There is no CTC head, or it has other label units.
+    """
+    settings = recipe.denoising
+    if settings is None or settings.ctc is None:
+        return None
+    folder = model_folder(settings.ctc)
+    loaded = load_model(folder)
+    model = loaded.model.acoustic if isinstance(loaded.model, SpeechLLM) else loaded.model
+    if not model.config.ctc_layers or not _equal(loaded.units, units):
+        raise ConfigError(
+            "it has no CTC head over these label units",
+            where="denoising.ctc",
+            remedy="take units.path from the same run",
+        )
+    root = Path(recipe.data_root)
+    rows = [row for ref in settings.speech for row in read_manifest(root / ref.path, split=ref.split).utterances]
+    heard = hear(model, SpeechLoader(rows, _waveform_augment(recipe), seed=recipe.seed), units, recipe.augment)
+    bank = posterior_bank(heard, units.size)
+    log(f"denoising: {len(bank.spoken)} labels and {len(bank.labels)} frames of {settings.ctc}")
+    return bank
 
 
 def with_policy(llm: PreTrainedModel, settings: LLM) -> PreTrainedModel:
@@ -265,13 +293,9 @@ def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoad
         _refuse_missing(utterances)
     if not kept:
         raise DataError("no utterance is left to train on", remedy="see the lines above")
-    augment = WaveformAugment(
-        speeds=recipe.augment.speeds,
-        gain_db=recipe.augment.gain_db,
-        noise_probability=recipe.augment.noise_probability,
-        noise_snr_db=recipe.augment.noise_snr_db,
+    train = SpeechLoader(
+        kept, _waveform_augment(recipe), seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error
     )
-    train = SpeechLoader(kept, augment, seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error)
     if not data.dev:
         return train, None
     held_out = _dev_rows(recipe, log)
@@ -280,6 +304,15 @@ def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoad
         held_out = [held_out[int(i * step)] for i in range(data.max_dev_utterances)]
     log(f"dev: {len(held_out)} utterances, {sum(u.duration for u in held_out) / 3600:.2f} h")
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
+
+
+def _waveform_augment(recipe: Recipe) -> WaveformAugment:
+    return WaveformAugment(
+        speeds=recipe.augment.speeds,
+        gain_db=recipe.augment.gain_db,
+        noise_probability=recipe.augment.noise_probability,
+        noise_snr_db=recipe.augment.noise_snr_db,
+    )
 
 
 def _dev_rows(recipe: Recipe, log: Log) -> list[Utterance]:

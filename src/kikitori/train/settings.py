@@ -304,19 +304,29 @@ class Prompt:
 class Denoising:
     """Reading practice for the LLM without any audio.
 
-    A share of the sentences is shown twice: first as a prompt of label embeddings shaped like CTC output (each label
-    somewhere among blanks, some wrong, missing or doubled), then as the text to write. An LLM that starts a speech LLM
-    from here has learnt to copy what it is shown and to mend it.
+    A share of the sentences is shown twice: first as a prompt of label embeddings like those that a CTC head gives
+    (`bridge.show_ctc`), then as the text to write. An LLM that starts a speech LLM from here has learnt to read what it
+    is shown and to mend it. With `ctc` and `speech` the prompts are put together from what a real CTC head heard in
+    real speech; without, their errors are invented.
 
     Attributes:
         share: Share of the sentences with a prompt.
-        error_rate: Highest share of wrong, missing and inserted labels; drawn per sentence from 0 up to this.
-        frames_per_label: Average positions per label in the prompt.
+        error_rate: Highest share of invented errors: labels wrong, missing or inserted; drawn per sentence from 0 up.
+        frames_per_label: Average positions per label among invented errors.
+        ctc: Run or model folder whose CTC head is imitated; its label units must be the recipe's.
+        speech: Transcribed speech that it listens to, augmented as the recipe says.
     """
 
     share: Fraction = 0.5
     error_rate: Fraction = 0.4
     frames_per_label: Positive = 2.5
+    ctc: str | None = None
+    speech: list[ManifestRef] = Field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Checks that the head has something to listen to."""
+        if (self.ctc is None) == bool(self.speech):
+            raise ValueError("ctc and speech go together")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -3,13 +3,14 @@
 loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the text positions (speech LLM alone).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kikitori.audio import SAMPLE_RATE
@@ -20,17 +21,21 @@ from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.errors import DataError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.ctc import CTCHead, ctc_loss
-from kikitori.model.encoder import EncoderOutput
+from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import TrainedOn, save_model
 from kikitori.scoring.metrics import ErrorCounts, word_errors
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
+from kikitori.train.settings import Augment, SpecAugment
 from kikitori.train.trainer import Moment
 
 T = TypeVar("T")
 Decoder = Callable[[SpeechBatch], list[str]]
+
+HEARD_TOGETHER = 16
+"""Utterances in a batch without training."""
 
 
 class AcousticTask:
@@ -87,21 +92,11 @@ class AcousticTask:
 
     def encode(self, batch: SpeechBatch, moment: Moment) -> EncoderOutput:
         """Frames of a training batch, with SpecAugment on log-mel features."""
-        encoder, settings = self.acoustic.encoder, self.recipe.augment.spec_augment
-        device = next(encoder.parameters()).device
-        with torch.autocast(device.type, enabled=False):  # log-mel differences are finer than bfloat16
-            inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
-        if settings is not None and not encoder.takes_waveform:
-            inputs = spec_augment(
-                inputs,
-                lengths,
-                np.random.default_rng([self.recipe.seed, moment.epoch, moment.batch]),
-                time_masks_per_second=settings.time_masks_per_second,
-                max_time_mask=settings.max_time_mask,
-                frequency_masks=settings.frequency_masks,
-                max_frequency_mask=settings.max_frequency_mask,
-                strength=min(1.0, moment.progress / settings.ramp) if settings.ramp else 1.0,
-            )
+        settings = self.recipe.augment.spec_augment
+        strength = min(1.0, moment.progress / settings.ramp) if settings is not None and settings.ramp else 1.0
+        generator = np.random.default_rng([self.recipe.seed, moment.epoch, moment.batch])
+        encoder = self.acoustic.encoder
+        inputs, lengths = training_inputs(encoder, batch, settings, strength, generator)
         extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
         return encoder.encode(inputs, lengths, layers=(*self.acoustic.config.ctc_layers, *extra))
 
@@ -200,6 +195,49 @@ class AcousticTask:
         if not any(count.reference_length for count in counts.values()):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
+
+
+def training_inputs(
+    encoder: SpeechEncoder,
+    batch: SpeechBatch,
+    settings: SpecAugment | None,
+    strength: float,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """What an encoder reads of a training batch, and its lengths: log-mel features go through SpecAugment."""
+    device = next(encoder.parameters()).device
+    with torch.autocast(device.type, enabled=False):  # log-mel differences are finer than bfloat16
+        inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+    if settings is not None and not encoder.takes_waveform:
+        inputs = spec_augment(
+            inputs,
+            lengths,
+            generator,
+            time_masks_per_second=settings.time_masks_per_second,
+            max_time_mask=settings.max_time_mask,
+            frequency_masks=settings.frequency_masks,
+            max_frequency_mask=settings.max_frequency_mask,
+            strength=strength,
+        )
+    return inputs, lengths
+
+
+@torch.inference_mode()
+def hear(
+    model: AcousticModel, speech: SpeechLoader, units: TokenizerUnits, augment: Augment
+) -> Iterator[tuple[NDArray[np.float32], list[int]]]:
+    """What a CTC head hears in augmented speech: log-probabilities (frames, labels + 1), and the labels spoken."""
+    model.train(mode=False)
+    order = sorted(range(len(speech.utterances)), key=lambda i: speech.utterances[i].duration)
+    for start in range(0, len(order), HEARD_TOGETHER):
+        batch = speech.batch(order[start : start + HEARD_TOGETHER], epoch=0)
+        if batch is None:
+            continue
+        generator = np.random.default_rng([speech.seed, start])
+        inputs, lengths = training_inputs(model.encoder, batch, augment.spec_augment, 1.0, generator)
+        log_probs, lengths = model.log_probs(model.encode(inputs, lengths))
+        for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
+            yield row[:length].cpu().numpy(), units.encode(text)
 
 
 def _required(value: T | None) -> T:

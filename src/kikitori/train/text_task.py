@@ -13,24 +13,22 @@ from transformers import PreTrainedModel
 from kikitori.data.batching import epoch_batches
 from kikitori.model.adapters import merged_copy
 from kikitori.model.assemble import assemble
-from kikitori.model.llm import embed, forward, project
+from kikitori.model.llm import embed, embed_mixture, forward, project
 from kikitori.model.safety import quiet_transformers
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.provenance import digest
+from kikitori.train.pseudo_prompts import NO_PROMPT, PosteriorBank, PseudoPrompt, noisy_prompt, stack
 from kikitori.train.recipe import Recipe
-from kikitori.train.settings import Denoising
 from kikitori.train.trainer import Moment
-
-BLANK = -1  # a prompt position without a label
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Sentences as labels, and for each the prompt shown before it (empty: none)."""
+    """Sentences as labels, and for each the prompt shown before it (`NO_PROMPT`: none)."""
 
     labels: tuple[Sequence[int], ...]
-    prompts: tuple[Sequence[int], ...]
+    prompts: tuple[PseudoPrompt, ...]
 
 
 class TextTask:
@@ -42,6 +40,7 @@ class TextTask:
         units: Its label units.
         train: Training sentences as labels.
         dev: Held-out sentences as labels.
+        bank: What prompts are put together from; None invents their errors.
     """
 
     def __init__(
@@ -51,10 +50,11 @@ class TextTask:
         units: TokenizerUnits,
         train: Sequence[Sequence[int]],
         dev: Sequence[Sequence[int]],
+        bank: PosteriorBank | None = None,
     ) -> None:
         assert recipe.text is not None  # noqa: S101  (validated by Recipe)
-        self.recipe, self.text, self.llm, self.units, self.sentences, self.dev = (
-            recipe, recipe.text, llm, units, train, dev,
+        self.recipe, self.text, self.llm, self.units, self.sentences, self.dev, self.bank = (
+            recipe, recipe.text, llm, units, train, dev, bank,
         )  # fmt: skip
         self.module = nn.ModuleDict({"llm": llm})
         template = PRESETS[recipe.prompt.preset]
@@ -74,12 +74,10 @@ class TextTask:
     def load(self, indices: list[int], epoch: int) -> TextBatch:
         """Sentences and their prompts."""
         labels = tuple(self.sentences[i] for i in indices)
-        settings = self.recipe.denoising
-        prompts: list[Sequence[int]] = []
-        for index, sentence in zip(indices, labels, strict=True):
-            generator = np.random.default_rng([self.recipe.seed, epoch, index])
-            shown = settings is not None and generator.random() < settings.share
-            prompts.append(pseudo_prompt(sentence, self.units.size, settings, generator) if shown and settings else [])
+        prompts = (
+            self._prompt(sentence, np.random.default_rng([self.recipe.seed, epoch, index]))
+            for index, sentence in zip(indices, labels, strict=True)
+        )
         return TextBatch(labels, tuple(prompts))
 
     def loss(self, batch: TextBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
@@ -101,7 +99,7 @@ class TextTask:
         order = sorted(self.dev, key=len)
         for start in range(0, len(order), 32):
             chunk = tuple(order[start : start + 32])
-            losses, _ = self._label_losses(TextBatch(chunk, tuple([] for _ in chunk)), 0.0)
+            losses, _ = self._label_losses(TextBatch(chunk, (NO_PROMPT,) * len(chunk)), 0.0)
             total, count = total + float(losses.sum()), count + losses.numel()
         return {"perplexity": exp(total / count)}
 
@@ -128,52 +126,21 @@ class TextTask:
         """Nothing to tell."""
         return []
 
+    def _prompt(self, sentence: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        settings = self.recipe.denoising
+        if settings is None or generator.random() >= settings.share:
+            return NO_PROMPT
+        if self.bank is not None:
+            return self.bank.prompt(sentence, generator)
+        return noisy_prompt(sentence, self.units.size, settings, generator)
+
     def _label_losses(self, batch: TextBatch, smoothing: float) -> tuple[Tensor, Tensor]:
-        device = self.llm.device
-        size = max([1, *(len(prompt) for prompt in batch.prompts)])
-        shown = torch.full((len(batch.prompts), size), BLANK)
-        for row, prompt in enumerate(batch.prompts):
-            shown[row, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
-        shown = shown.to(device)
-        # A blank position is the zero vector: speech says nothing there.
-        embeds = embed(self.llm, shown.clamp(min=0)) * (shown != BLANK)[..., None]
-        lengths = torch.tensor([len(prompt) for prompt in batch.prompts], device=device)
+        shown = stack(batch.prompts)
+        lengths = torch.tensor([len(prompt) for prompt in batch.prompts], device=self.llm.device)
+        embeds = embed_mixture(self.llm, torch.from_numpy(shown.labels), torch.from_numpy(shown.weights))
         rows = assemble(lambda labels: embed(self.llm, labels), self.prompt, embeds, lengths, batch.labels)
         logits = project(self.llm, forward(self.llm, rows.embeds, rows.lengths)[rows.target_positions])
         losses = nn.functional.cross_entropy(
             logits.float(), rows.next_labels, reduction="none", label_smoothing=smoothing
         )
         return losses, (lengths > 0)[rows.target_positions[0]]
-
-
-def pseudo_prompt(labels: Sequence[int], size: int, settings: Denoising, generator: np.random.Generator) -> list[int]:
-    """What a CTC head might show of a sentence: its labels among blanks, with errors.
-
-    Args:
-        labels: The sentence.
-        size: Number of label units, from which wrong labels are drawn.
-        settings: How many errors and positions.
-        generator: Source of all randomness.
-
-    Returns:
-        Label ids, or `BLANK`, position by position.
-    """
-    error_rate = generator.uniform(0.0, settings.error_rate)
-    shown: list[int] = []
-    for label in labels:
-        draw = generator.random()
-        if draw < error_rate / 4:
-            heard: list[int] = []  # missed
-        elif draw < error_rate / 2:
-            heard = [label, int(generator.integers(3, size))]  # something added
-        elif draw < error_rate:
-            heard = [int(generator.integers(3, size))]  # mistaken
-        else:
-            heard = [label]
-        for item in heard:
-            positions = 1 + int(generator.poisson(max(settings.frames_per_label - 1.0, 0.0)))
-            repeats = 1 + int(positions > 1 and generator.random() < 0.25)
-            before = int(generator.integers(0, positions - repeats + 1))
-            after = positions - repeats - before
-            shown += [BLANK] * before + [item] * repeats + [BLANK] * after
-    return shown

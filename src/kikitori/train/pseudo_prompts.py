@@ -1,0 +1,179 @@
+"""Pseudo prompts: what a CTC head might show of a sentence that nobody spoke, as reading practice for an LLM.
+
+`noisy_prompt` invents errors. A `PosteriorBank` puts together pieces of what a real CTC head showed of real speech,
+with its doubts, confusions, omissions and pauses: speech synthesis by concatenation, in the domain of posteriors.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.decoding.ctc_align import ctc_align
+from kikitori.train.settings import Denoising
+
+SHOWN = 16
+"""Labels that a bank keeps of a frame, the most probable ones."""
+TRIES = 8
+"""Pieces that are looked at to find one that followed the same label when it was spoken."""
+FIRST = -1
+"""Stands for the label before the first one."""
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoPrompt:
+    """What stands at each position: labels (positions, shown) and their weights (positions, shown), 0 for none."""
+
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Number of positions."""
+        return len(self.labels)
+
+    @classmethod
+    def of(cls, items: Sequence[int | None]) -> Self:
+        """At most one label at a position, None for blank."""
+        labels = np.array([[item or 0] for item in items], dtype=np.int64).reshape(-1, 1)
+        weights = np.array([[float(item is not None)] for item in items], dtype=np.float32).reshape(-1, 1)
+        return cls(labels, weights)
+
+
+NO_PROMPT = PseudoPrompt.of([])
+
+
+def stack(prompts: Sequence[PseudoPrompt]) -> PseudoPrompt:
+    """Prompts as one, (prompts, positions, shown): what is not there weighs nothing."""
+    shape = (len(prompts), max(map(len, prompts)), max(prompt.labels.shape[1] for prompt in prompts))
+    labels, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for row, prompt in enumerate(prompts):
+        positions, shown = prompt.labels.shape
+        labels[row, :positions, :shown] = prompt.labels
+        weights[row, :positions, :shown] = prompt.weights
+    return PseudoPrompt(labels, weights)
+
+
+def noisy_prompt(labels: Sequence[int], size: int, settings: Denoising, generator: np.random.Generator) -> PseudoPrompt:
+    """Labels among blanks, with errors.
+
+    Args:
+        labels: The sentence.
+        size: Number of label units, from which wrong labels are drawn.
+        settings: How many errors and positions.
+        generator: Source of all randomness.
+    """
+    error_rate = generator.uniform(0.0, settings.error_rate)
+    shown: list[int | None] = []
+    for label in labels:
+        draw = generator.random()
+        if draw < error_rate / 4:
+            heard: list[int] = []  # missed
+        elif draw < error_rate / 2:
+            heard = [label, int(generator.integers(3, size))]  # something added
+        elif draw < error_rate:
+            heard = [int(generator.integers(3, size))]  # mistaken
+        else:
+            heard = [label]
+        for item in heard:
+            positions = 1 + int(generator.poisson(max(settings.frames_per_label - 1.0, 0.0)))
+            repeats = 1 + int(positions > 1 and generator.random() < 0.25)
+            before = int(generator.integers(0, positions - repeats + 1))
+            shown += [None] * before + [item] * repeats + [None] * (positions - repeats - before)
+    return PseudoPrompt.of(shown)
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorBank:
+    """Pieces of CTC posteriors, one for each label of transcribed speech, in the order in which they were spoken.
+
+    Attributes:
+        labels: The most probable labels of each frame, (frames, shown).
+        weights: Their probabilities, (frames, shown).
+        ends: Frame after the last one of each piece; the next piece begins there, (pieces,).
+        spoken: Label of each piece, (pieces,).
+        before: Label before it in its utterance, or `FIRST`, (pieces,).
+        by_label: Pieces, sorted by their label, (pieces,).
+        offsets: Where the pieces of each label begin in `by_label`, (label units + 1,).
+    """
+
+    labels: NDArray[np.int32]
+    weights: NDArray[np.float16]
+    ends: NDArray[np.int64]
+    spoken: NDArray[np.int64]
+    before: NDArray[np.int64]
+    by_label: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """A sentence as the CTC head might show it; a label that the speech had not is shown plainly."""
+        shown: list[NDArray[np.int32]] = []
+        weights: list[NDArray[np.float16]] = []
+        piece, before = len(self.spoken), FIRST
+        for label in labels:
+            piece = self._piece(label, before, piece + 1, generator)
+            before = label
+            if piece < 0:
+                plain = np.zeros((2, self.labels.shape[1]), np.float16)  # a blank and the label
+                plain[1, 0] = 1.0
+                shown.append(np.full(plain.shape, label, np.int32))
+                weights.append(plain)
+            else:
+                start = self.ends[piece - 1] if piece else 0
+                shown.append(self.labels[start : self.ends[piece]])
+                weights.append(self.weights[start : self.ends[piece]])
+        if not shown:
+            return NO_PROMPT
+        return PseudoPrompt(np.concatenate(shown).astype(np.int64), np.concatenate(weights).astype(np.float32))
+
+    def _piece(self, label: int, before: int, following: int, generator: np.random.Generator) -> int:
+        """A piece of a label; half the time the one that followed, if it fits; -1 if there is none."""
+        if following < len(self.spoken) and self.spoken[following] == label and generator.random() < 0.5:
+            return following
+        start, end = self.offsets[label], self.offsets[label + 1]
+        if start == end:
+            return -1
+        found = self.by_label[generator.integers(start, end, size=TRIES)]
+        fitting = found[self.before[found] == before]
+        return int(fitting[0] if len(fitting) else found[0])
+
+
+def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]]], num_labels: int) -> PosteriorBank:
+    """Cuts the posteriors of transcribed speech into pieces, at the last frame of each label of the best path.
+
+    Args:
+        utterances: CTC log-probabilities (frames, labels + 1), blank last, and labels of each; those whose labels do
+            not fit into their frames are left out.
+        num_labels: Number of label units.
+    """
+    shown = min(SHOWN, num_labels)
+    frames_labels, frames_weights = [np.zeros((0, shown), np.int32)], [np.zeros((0, shown), np.float16)]
+    ends: list[int] = []
+    spoken: list[int] = []
+    before: list[int] = []
+    total = 0
+    for log_probs, labels in utterances:
+        spans = ctc_align(log_probs, labels)
+        if not spans:
+            continue
+        heard = log_probs[:, :-1]
+        best = np.argpartition(-heard, shown - 1, axis=1)[:, :shown]
+        frames_labels.append(best.astype(np.int32))
+        frames_weights.append(np.exp(np.take_along_axis(heard, best, axis=1)).astype(np.float16))
+        cuts = [end for _, end in spans[:-1]] + [len(log_probs)]
+        ends += [total + cut for cut in cuts]
+        spoken += labels
+        before += [FIRST, *labels[:-1]]
+        total += len(log_probs)
+    pieces = np.array(spoken, dtype=np.int64)
+    counts = np.bincount(pieces, minlength=num_labels)
+    return PosteriorBank(
+        labels=np.concatenate(frames_labels),
+        weights=np.concatenate(frames_weights),
+        ends=np.array(ends, dtype=np.int64),
+        spoken=pieces,
+        before=np.array(before, dtype=np.int64),
+        by_label=np.argsort(pieces, kind="stable"),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+    )
