@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -19,7 +20,9 @@ from transformers import (
     ParakeetEncoderConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
     Wav2Vec2Config,
     WavLMConfig,
     WhisperConfig,
@@ -31,7 +34,7 @@ from kikitori.model.folder import TrainedOn, save_model
 from kikitori.model.safety import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
-from kikitori.text.units import TokenizerUnits, character_units, sentencepiece_units
+from kikitori.text.units import SPECIALS, TokenizerUnits, character_units, sentencepiece_units
 
 TEXTS = (
     "user transcribe speech to text assistant",
@@ -51,7 +54,7 @@ WHISPER = {
     **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
 }
 ENCODERS = ("hubert", "wav2vec2", "wavlm", "whisper", "parakeet")
-LLMS = ("gpt_neox", "qwen2", "llama")
+LLMS = ("gpt_neox", "qwen2", "qwen3", "llama")
 BRIDGES = ("conv", "stack", "identity", "ctc_compress")
 TRAINED_ON = TrainedOn(labels_per_second=10.0, max_seconds=1.8, language="en")
 
@@ -63,6 +66,31 @@ def tiny_units(kind: str = "characters") -> TokenizerUnits:
     )
     units.tokenizer.add_special_tokens({"additional_special_tokens": ["[SEP]"]})
     return TokenizerUnits(units.tokenizer)
+
+
+def tiny_bpe(kind: str = "bytes", *, extra: Sequence[str] = ("[SEP]",)) -> TokenizerUnits:
+    """BPE units as LLMs have them: of `bytes` (GPT-2, Qwen), or of `characters` with bytes behind them (Llama)."""
+    special = [*SPECIALS, *extra]
+    texts = [*TEXTS, *(text.upper() for text in TEXTS)]
+    if kind == "bytes":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[0], byte_fallback=True, fuse_unk=True))
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = decoders.Sequence(steps)
+        special += [f"<0x{byte:02X}>" for byte in range(256)]
+        alphabet = []
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts * 5, trainer)
+    names = dict(zip(("unk_token", "bos_token", "eos_token"), SPECIALS, strict=True))
+    return TokenizerUnits(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names))
 
 
 def tiny_encoder_config(family: str = "hubert") -> PreTrainedConfig:
@@ -81,13 +109,15 @@ def tiny_encoder_config(family: str = "hubert") -> PreTrainedConfig:
 
 
 def tiny_llm_config(family: str = "gpt_neox", vocab_size: int = 60) -> PreTrainedConfig:
-    """GPT-NeoX and Llama with an output matrix of their own, Qwen2 with tied embeddings."""
+    """GPT-NeoX and Llama with an output matrix of their own, the Qwens with tied embeddings."""
     sizes: dict[str, Any] = {**SIZES, "vocab_size": vocab_size, "bos_token_id": 1, "eos_token_id": 2}
     match family:
         case "gpt_neox":
             return GPTNeoXConfig(**sizes, use_parallel_residual=False, hidden_dropout=0.0, tie_word_embeddings=False)
         case "qwen2":
             return Qwen2Config(**sizes, num_key_value_heads=2, tie_word_embeddings=True)
+        case "qwen3":
+            return Qwen3Config(**sizes, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
         case "llama":
             return LlamaConfig(**sizes, num_key_value_heads=2, tie_word_embeddings=False)
     raise ValueError(family)
@@ -98,7 +128,7 @@ def tiny_llm(family: str = "gpt_neox", vocab_size: int = 60, *, seed: int = 0) -
     llm = AutoModelForCausalLM.from_config(tiny_llm_config(family, vocab_size)).eval()
     shake(llm, seed, 0.3)
     eos_row = llm.get_output_embeddings().weight.data[2]
-    eos_row *= {"gpt_neox": 3.0, "qwen2": 1.3, "llama": 1.6}[family]  # so that some transcripts end by themselves
+    eos_row *= {"gpt_neox": 3.0, "llama": 1.6}.get(family, 1.3)  # so that some transcripts end by themselves
     return llm
 
 
@@ -172,9 +202,9 @@ def save_tiny(
     return model
 
 
-def save_tiny_llm(directory: Path, family: str = "gpt_neox") -> PreTrainedModel:
-    """Writes a language model folder over `tiny_units()`."""
-    units = tiny_units()
+def save_tiny_llm(directory: Path, family: str = "gpt_neox", *, units: TokenizerUnits | None = None) -> PreTrainedModel:
+    """Writes a language model folder, by default over `tiny_units()`."""
+    units = tiny_units() if units is None else units
     llm = tiny_llm(family, units.size)
     with quiet_transformers():
         llm.save_pretrained(directory)

@@ -12,7 +12,16 @@ from transformers import PreTrainedTokenizerFast
 
 from kikitori.errors import ConfigError, DataError, ModelError
 from kikitori.text import units as units_module
-from kikitori.text.units import SPECIALS, WORD_MARK, TokenizerUnits, character_units, load_units, sentencepiece_units
+from kikitori.text.units import (
+    SPECIALS,
+    WORD_MARK,
+    TokenizerUnits,
+    character_units,
+    load_units,
+    sentencepiece_units,
+    with_text_form,
+)
+from tests.tiny import save_tiny_llm, tiny_bpe
 
 FORMS = ("as_is", "lower", "en_plain")
 
@@ -248,3 +257,52 @@ def test_tokenizer_without_end_of_sentence(llm_folder, tmp_path):
 
 def test_all_text_forms_are_covered():
     assert set(units_module.TextForm.__args__) == set(FORMS)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters"])
+def test_an_llms_units_write_a_text_form_and_keep_it(kind, tmp_path):
+    own = tiny_bpe(kind)
+    units = with_text_form(own, "lower")
+    assert units.encode("The  QUICK") == own.encode("the quick")
+    assert own.encode("The  QUICK") != own.encode("the quick")  # left alone
+    assert units.decode(units.encode("The  QUICK")) == "the quick"
+    units.save(tmp_path)
+    loaded = load_units(tmp_path)
+    assert loaded.tokenizer.get_vocab() == own.tokenizer.get_vocab()
+    for again in (units, loaded, with_text_form(loaded, "as_is"), with_text_form(loaded, "lower")):
+        assert again.encode("The  QUICK") == own.encode("the quick")
+        assert again.verbatim.encode("The  QUICK") == own.encode("The  QUICK")
+        assert again.verbatim.verbatim.encode("The  QUICK") == own.encode("The  QUICK")
+    assert with_text_form(loaded, "en_plain").encode("The Quick, 1!") == own.encode("the quick")
+    loaded.verbatim.save(tmp_path / "verbatim")
+    assert load_units(tmp_path / "verbatim").encode("The  QUICK") == own.encode("The  QUICK")
+
+
+def test_units_without_a_text_form_of_ours_are_verbatim():
+    own = tiny_bpe()
+    assert with_text_form(own, "as_is") is own
+    assert own.verbatim is own
+    characters = character_units(TEXTS, "lower")
+    assert characters.verbatim is characters  # prompts are written in lower case too: there is nothing else
+
+
+def test_a_tokenizer_without_an_end_is_refused_by_its_name(tmp_path):
+    tiny_bpe().save(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["eos_token"]
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ModelError) as caught:
+        load_units(tmp_path)
+    what = "the tokenizer names no end-of-sentence token; set eos_token in its tokenizer_config.json"
+    assert str(caught.value) == f"{tmp_path}: {what}"
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_units_in_an_llms_folder_are_those_that_were_saved(family, tmp_path):
+    # transformers knows a tokenizer class for some kinds of LLM and takes it, whatever the folder says.
+    for name, units in (("letters", character_units(TEXTS, "en_plain")), ("bpe", with_text_form(tiny_bpe(), "lower"))):
+        save_tiny_llm(tmp_path / name, family, units=units)
+        loaded = load_units(tmp_path / name)
+        assert loaded.size == units.size
+        assert loaded.encode("The Quick") == units.encode("The Quick")

@@ -5,15 +5,17 @@ normalizer carries the text form (such as lower case without punctuation). A fol
 all that a recogniser, an LLM or another toolkit needs to agree on the units.
 """
 
+import copy
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kikitori.errors import ConfigError, DataError, ModelError
 from kikitori.text.tokenizer_files import check_tokenizer
+from kikitori.untrusted import read_object
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
@@ -25,6 +27,10 @@ UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIALS = (UNK, BOS, EOS)
 WORD_MARK = "▁"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
+PLAIN = "TokenizersBackend"
+"""What transformers calls a tokenizer that is nothing but its tokenizer.json, such as those made here."""
+TEXT_FORM = "kikitori_text_form"
+"""Key of tokenizer_config.json that names the form put before an LLM's own normalizer."""
 
 
 class LabelUnits(Protocol):
@@ -59,11 +65,19 @@ class LabelUnits(Protocol):
 
 
 class TokenizerUnits:
-    """Label units over a Hugging Face tokenizer."""
+    """Label units over a Hugging Face tokenizer.
+
+    Raises:
+        ModelError: The tokenizer has no end-of-sentence token, without which no transcript would end.
+    """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         if tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer names no end-of-sentence token", remedy="set eos_token in its config")
+            raise ModelError(
+                "the tokenizer names no end-of-sentence token",
+                where=tokenizer.name_or_path or None,
+                remedy="set eos_token in its tokenizer_config.json",
+            )
         self.tokenizer = tokenizer
         self.size = len(tokenizer)
         self.bos_id: int | None = tokenizer.bos_token_id
@@ -92,6 +106,22 @@ class TokenizerUnits:
         normalizer = self.tokenizer.backend_tokenizer.normalizer
         return text if normalizer is None else str(normalizer.normalize_str(text)).strip()
 
+    @property
+    def verbatim(self) -> "TokenizerUnits":
+        """The same labels without the form of `with_text_form`: what an LLM's prompts are spelt with."""
+        text_form = self.tokenizer.init_kwargs.get(TEXT_FORM)
+        if text_form is None:
+            return self
+        from tokenizers import normalizers
+
+        tokenizer = copy.deepcopy(self.tokenizer)
+        del tokenizer.init_kwargs[TEXT_FORM]
+        joined: Any = tokenizer.backend_tokenizer.normalizer
+        form: Any = _normalizer(text_form)
+        own = [joined[index] for index in range(len(form), len(joined))]
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(own)
+        return TokenizerUnits(tokenizer)
+
     def save(self, directory: Path) -> None:
         """Writes the tokenizer files into a model folder."""
         self.tokenizer.save_pretrained(directory)
@@ -103,19 +133,55 @@ def load_units(path_or_id: str | Path) -> TokenizerUnits:
     Raises:
         ModelError: There is no tokenizer, or it cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if Path(path_or_id).is_dir() and not any(Path(path_or_id).glob("tokenizer*")):
         raise ModelError("the folder holds no tokenizer.json", where=path_or_id, remedy="copy the tokenizer files too")
     if Path(path_or_id).is_dir():
         check_tokenizer(Path(path_or_id))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), trust_remote_code=False)
+        if _is_plain(Path(path_or_id)):
+            tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(path_or_id))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), trust_remote_code=False)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001  (the tokenizers library raises plain Exception, and panics)
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"cannot load the tokenizer ({reason})", where=path_or_id) from None
+    return TokenizerUnits(tokenizer)
+
+
+def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits:
+    """An LLM's units that write transcripts in a text form; `as_is` leaves the tokenizer as it is (papers.md B1.4).
+
+    The form comes before the LLM's own normalizer, inside the tokenizer, so that it is saved with it.
+
+    Raises:
+        ModelError: The tokenizer has no fast form.
+    """
+    if text_form == "as_is":
+        return units
+    from tokenizers import Tokenizer, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    old = units.verbatim.tokenizer
+    if not old.is_fast:
+        raise ModelError(
+            "the tokenizer takes no text form", where=old.name_or_path, remedy="set units.text_form: as_is"
+        )
+    backend = Tokenizer.from_str(old.backend_tokenizer.to_str())
+    form, own = _normalizer(text_form), backend.normalizer
+    backend.normalizer = normalizers.Sequence([form] if own is None else [form, own])
+    # Not of the old class: that of Qwen2, for one, makes a normalizer of its own whenever it is loaded.
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        name_or_path=old.name_or_path,
+        clean_up_tokenization_spaces=old.clean_up_tokenization_spaces,
+        additional_special_tokens=[t for t in old.all_special_tokens if t not in old.special_tokens_map.values()],
+        **old.special_tokens_map,
+        **{TEXT_FORM: text_form},
+    )
     return TokenizerUnits(tokenizer)
 
 
@@ -183,6 +249,13 @@ def _with_bytes_read(tokens: Iterable[str | None]) -> list[str]:
         else:
             read += run
     return read
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether tokenizer.json says all, though transformers may know another class for the folder's kind of LLM."""
+    settings = folder / "tokenizer_config.json"
+    plain = (folder / "tokenizer.json").is_file() and settings.is_file()
+    return plain and read_object(settings).get("tokenizer_class") == PLAIN
 
 
 def _nonempty(texts: Iterable[str]) -> Iterator[str]:
