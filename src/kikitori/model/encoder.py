@@ -104,22 +104,18 @@ class SpeechEncoder(nn.Module):
         Raises:
             ModelError: Nothing there, an unsupported family, pickled, damaged or missing weights.
         """
-        check_config(path_or_id, read_json(path_or_id, "config.json"))
-        with one_line_errors(path_or_id), quiet_transformers():
-            found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
-            config = _encoder_config(found, where=path_or_id)
-            size = check_weights(path_or_id)
-            _read_preprocessor(path_or_id, revision, config)
-            with no_larger_than(size, path_or_id):
-                model, info = MODEL_CLASSES[config.model_type].from_pretrained(
-                    path_or_id,
-                    config=config,
-                    revision=revision,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    key_mapping={r"^(model\.)?encoder\.": ""} if config.model_type not in WAVEFORM_TYPES else None,
-                    output_loading_info=True,
-                )
+        config = cls.pretrained_config(path_or_id, revision=revision)
+        size = check_weights(path_or_id)
+        with one_line_errors(path_or_id), quiet_transformers(), no_larger_than(size, path_or_id):
+            model, info = MODEL_CLASSES[config.model_type].from_pretrained(
+                path_or_id,
+                config=config,
+                revision=revision,
+                use_safetensors=True,
+                dtype=torch.float32,
+                key_mapping={r"^(model\.)?encoder\.": ""} if config.model_type not in WAVEFORM_TYPES else None,
+                output_loading_info=True,
+            )
         missing = sorted(set(info["missing_keys"]) - TRAINING_ONLY_WEIGHTS)
         if missing:
             what = f"{len(missing)} encoder weights are missing, the first is {missing[0]}"
@@ -127,6 +123,20 @@ class SpeechEncoder(nn.Module):
         for name, weight in model.state_dict().items():
             check_finite(path_or_id, name, weight)
         return cls(config, model=model)
+
+    @staticmethod
+    def pretrained_config(path_or_id: str | Path, *, revision: str | None = None) -> Any:
+        """The configuration of a pre-trained encoder, for one of the same shape; its weights are not touched.
+
+        Raises:
+            ModelError: Nothing there, or an unsupported family.
+        """
+        check_config(path_or_id, read_json(path_or_id, "config.json"))
+        with one_line_errors(path_or_id), quiet_transformers():
+            found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
+            config = _encoder_config(found, where=path_or_id)
+            _read_preprocessor(path_or_id, revision, config)
+        return config
 
     @property
     def dim(self) -> int:
@@ -217,8 +227,15 @@ class SpeechEncoder(nn.Module):
         return self.encode(*self.features(waveforms, lengths), layers=layers)
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a wholly frozen encoder stays in evaluation mode: no dropout, no batch-norm drift."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        """As in torch, but what is frozen does not drift.
+
+        A wholly frozen encoder stays in evaluation mode, a frozen batch norm within one that learns (LoRA) does too.
+        """
+        super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm1d) and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
 
     @property
     def _layers(self) -> list[nn.Module]:

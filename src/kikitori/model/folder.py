@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
@@ -119,6 +119,18 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
         # Public checkpoints often carry buffers of old releases beside their weights.
         llm = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
+
+
+def load_config(path_or_id: str | Path) -> PreTrainedConfig:
+    """Loads the configuration of any model, for one of the same shape.
+
+    Raises:
+        ModelError: It is missing, damaged or asks for code.
+    """
+    check_config(path_or_id, read_json(path_or_id, "config.json"))
+    with one_line_errors(path_or_id), quiet_transformers():
+        config: PreTrainedConfig = AutoConfig.from_pretrained(str(path_or_id), trust_remote_code=False)
+    return config
 
 
 def is_recogniser(path_or_id: str | Path) -> bool:
