@@ -83,6 +83,7 @@ class Toy:
         self.seen: list[dict[str, Tensor]] = []
         self.losses = 0
         self.stop_after: int | None = None
+        self.starts: dict[str, int] = {}
 
     def batches(self, epoch: int) -> list[list[int]]:
         order = torch.randperm(2 * self.num_batches, generator=torch.Generator().manual_seed(epoch)).tolist()
@@ -106,11 +107,20 @@ class Toy:
     def data_digest(self) -> str:
         return "toy"
 
+    def component(self, parameter: str) -> str:
+        return parameter
+
     def lr_factor(self, parameter: str) -> float:  # noqa: ARG002
         return 1.0
 
+    def unfreeze_at(self, parameter: str) -> int:
+        return self.starts.get(parameter, 0)
+
     def export(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
+
+    def size(self, indices: list[int]) -> float:
+        return float(len(indices))
 
     def describe(self, batch: ToyBatch) -> list[str]:
         return [f"{len(batch.utt_ids)} rows"]

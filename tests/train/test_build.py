@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from kikitori.errors import ConfigError, DataError, KikitoriError
+from kikitori.model.adapters import is_adapted, is_live
 from kikitori.model.encoder import SpeechEncoder
-from kikitori.model.folder import load_llm, load_model
+from kikitori.model.folder import load_config, load_llm, load_model
+from kikitori.model.vocabulary import embedding_layers
 from kikitori.text.units import load_units
 from kikitori.train.build import build_acoustic_model, build_speech_llm, build_task, build_units
 from kikitori.train.optim import build_optimizer
@@ -16,6 +18,7 @@ from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask
 from kikitori.train.text_task import TextTask
 from kikitori.train.trainer import Moment
+from tests.tiny import save_tiny_llm, tiny_bpe
 from tests.train.helpers import (
     HUBERT,
     LLAMA,
@@ -407,3 +410,179 @@ def test_the_vocabulary_of_a_config_may_be_padded(build):
 def test_the_exported_configuration_is_json(runs):
     config = json.loads((runs / "ctc" / "model" / "config.json").read_text())
     assert config["ctc_layers"] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def llms(tmp_path_factory):
+    """Tiny LLMs over their own BPE: `llama` with an output matrix of its own, `qwen2` without."""
+    folder = tmp_path_factory.mktemp("llms")
+    for family in ("llama", "qwen2"):
+        save_tiny_llm(folder / family, family, units=tiny_bpe())
+    return folder
+
+
+def learning(part):
+    return {name for name, parameter in part.named_parameters() if parameter.requires_grad}
+
+
+def test_an_llms_units_in_lower_case_leave_the_prompt_as_it_is(build, llms, tmp_path):
+    own = tiny_bpe()
+    values = speech_llm_recipe(
+        units={"kind": "llm", "text_form": "lower"}, llm={"init": str(llms / "llama")}, prompt={"preset": "rwth"}
+    )
+    task, _ = build(values)
+    assert task.units.encode("A Cat") == own.encode("a cat")
+    assert task.speech_llm.config.prompt_before == own.encode("USER: ")
+    assert task.speech_llm.config.prompt_after == [*own.encode("Transcribe speech to text. ASSISTANT: "), own.bos_id]
+    task.export(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded.units.encode("A Cat") == own.encode("a cat")
+    # A run that goes on from there spells its prompt as before.
+    again, _ = build({**values, "units": {"kind": "llm"}, "llm": {"init": str(tmp_path / "model")}})
+    assert again.speech_llm.config.prompt_before == own.encode("USER: ")
+    assert again.units.encode("A Cat") == own.encode("a cat")
+    text, _ = build(text_recipe(units={"kind": "llm", "text_form": "lower"}, llm={"init": str(llms / "llama")}))
+    assert text.sentences[0] == own.encode(own.decode(text.sentences[0]).lower())
+
+
+def test_other_units_get_new_embeddings_on_the_old_body(build, llms, tmp_path):
+    for family, count in (("llama", 2), ("qwen2", 1)):
+        before = load_llm(llms / family)
+        task, lines = build(speech_llm_recipe(llm={"init": str(llms / family)}))
+        llm, units = task.speech_llm.llm, task.units
+        assert f"the LLM gets new embeddings for the {units.size} units, which learn whatever its policy" in lines
+        layers = embedding_layers(llm)
+        assert [layer.weight.shape[0] for layer in layers] == [units.size] * count
+        letter = units.special_id("d")
+        old = tiny_bpe().special_id("d")
+        assert torch.equal(layers[0].weight[letter], before.get_input_embeddings().weight[old])
+        assert equal(llm.model.layers, before.model.layers)
+        config = llm.config
+        assert (config.vocab_size, config.bos_token_id, config.eos_token_id) == (units.size, units.bos_id, units.eos_id)
+        assert task.acoustic.config.num_units == units.size
+        task.export(tmp_path / family)
+        exported = load_model(tmp_path / family).model
+        assert equal(exported.llm, llm)
+        assert exported.config.llm_config.vocab_size == units.size
+
+
+def test_the_units_of_a_run_fit_its_llm_and_no_other(runs, llms, build, tmp_path):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+    task, lines = build(speech_llm_recipe(units=units, llm={"init": str(runs / "lm")}))
+    assert equal(task.speech_llm.llm, load_llm(runs / "lm" / "model"))
+    assert not any("new embeddings" in line for line in lines)
+    _, lines = build(speech_llm_recipe(units=units, llm={"init": str(llms / "llama")}))
+    assert any("new embeddings" in line for line in lines)
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    for file in (llms / "llama").glob("[!t]*"):
+        (lost / file.name).write_bytes(file.read_bytes())
+    task, lines = build(speech_llm_recipe(units=units, llm={"init": str(lost)}))
+    assert any("new embeddings" in line for line in lines)
+    assert task.speech_llm.llm.get_input_embeddings().num_embeddings == task.units.size
+
+
+@peft
+@pytest.mark.parametrize(
+    ("policy", "learns"),
+    [
+        ("frozen", {"model.embed_tokens.weight", "lm_head.weight"}),
+        ("lora", {"base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"}),
+    ],
+)
+def test_new_embeddings_learn_whatever_the_policy(build, llms, tmp_path, policy, learns):
+    task, _ = build(text_recipe(llm={"init": str(llms / "llama"), "policy": policy}))
+    assert {name for name in learning(task.llm) if "lora" not in name} == learns
+    task, _ = build(speech_llm_recipe(llm={"init": str(llms / "qwen2"), "policy": policy}))
+    assert {name for name in learning(task.speech_llm.llm) if "lora" not in name} == learns - {
+        "lm_head.weight",
+        "base_model.model.lm_head.weight",
+    }
+    task.export(tmp_path / "model")
+    assert load_model(tmp_path / "model").model.llm.get_input_embeddings().num_embeddings == task.units.size
+
+
+def test_frozen_embeddings_take_a_tied_output_along(build, llms):
+    for family in ("llama", "qwen2"):
+        llm = {"init": str(llms / family), "freeze_embeddings": True}
+        task, _ = build(speech_llm_recipe(units={"kind": "llm"}, llm=llm))
+        names = {name for name, _ in task.speech_llm.llm.named_parameters()}
+        assert learning(task.speech_llm.llm) == names - {"model.embed_tokens.weight"}
+        assert ("lm_head.weight" in names) is (family == "llama")
+    with pytest.raises(ConfigError, match=r"llm\.freeze_embeddings: the embeddings are new and have to learn"):
+        build(speech_llm_recipe(llm={"init": str(llms / "llama"), "freeze_embeddings": True}))
+
+
+def test_a_random_llm_has_the_shape_of_the_named_one(build, llms):
+    pretrained = load_llm(llms / "llama")
+    task, _ = build(text_recipe(units={"kind": "llm"}, llm={"init": str(llms / "llama"), "random": True}))
+    assert task.units.size == tiny_bpe().size
+    assert shapes(task.llm) == shapes(pretrained)
+    assert not any(
+        torch.equal(p, pretrained.state_dict()[n]) for n, p in task.llm.named_parameters() if "norm" not in n
+    )
+    task, _ = build(text_recipe(llm={"init": str(llms / "llama"), "random": True}))
+    config = task.llm.config
+    assert (config.vocab_size, config.eos_token_id) == (task.units.size, task.units.eos_id)
+    assert shapes(task.llm.model.layers) == shapes(pretrained.model.layers)
+    assert next(task.llm.parameters()).dtype == torch.float32
+
+
+def shapes(part):
+    return {name: parameter.shape for name, parameter in part.named_parameters()}
+
+
+def test_random_encoders_have_the_shape_of_the_named_one(runs, build, tmp_path):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+    trained = load_model(runs / "ctc" / "model").model.encoder
+    task, _ = build(acoustic_recipe(units=units, encoder={"init": str(runs / "ctc"), "random": True}))
+    assert shapes(task.acoustic.encoder) == shapes(trained)
+    assert not equal(task.acoustic.encoder.model.layers, trained.model.layers)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    config = load_config(runs / "ctc" / "model").encoder_config
+    config.save_pretrained(bare)
+    task, _ = build(acoustic_recipe(encoder={"init": str(bare), "random": True}))  # no weights are needed
+    assert shapes(task.acoustic.encoder) == shapes(trained)
+
+
+def test_an_encoder_and_an_llm_go_on_from_a_speech_llm(runs, build, tmp_path):
+    task, _ = build(speech_llm_recipe(units={"kind": "run", "path": str(runs / "ctc")}))
+    task.export(tmp_path / "model")
+    start = {"init": str(tmp_path / "model")}
+    bridge = {"kind": "stack", "stride": 2, **start}
+    again, _ = build(speech_llm_recipe(units={"kind": "llm"}, encoder=start, bridge=bridge, llm=start))
+    assert equal(again.speech_llm, task.speech_llm)
+    shaped, _ = build(
+        speech_llm_recipe(
+            units={"kind": "llm"}, encoder={**start, "random": True}, bridge=bridge, llm={**start, "random": True}
+        )
+    )
+    assert shapes(shaped.speech_llm) == shapes(task.speech_llm)
+    assert not equal(shaped.speech_llm.llm, task.speech_llm.llm)
+
+
+@pytest.mark.parametrize("values", [acoustic_recipe, speech_llm_recipe], ids=["acoustic", "speech llm"])
+def test_encoder_adapters_learn_alone_and_are_merged_into_the_export(build, tmp_path, values):
+    lora = {"policy": "lora", "lora": {"rank": 2, "alpha": 64.0}, "lr_factor": 3.0}
+    changes = values(encoder=lora, optim={"lr": 0.05, "weight_decay": 0.0}, **SHORT)
+    task, _ = build(changes)
+    encoder = task.acoustic.encoder
+    assert learning(encoder) == {name for name, _ in encoder.named_parameters() if "lora" in name}
+    names = [name for name in learning(task.module) if ".encoder." in name]
+    assert {task.lr_factor(name) for name in names} == {3.0}
+    from kikitori.train.trainer import Trainer
+
+    directory = tmp_path / "run"
+    directory.mkdir()
+    Trainer(task, task.recipe.optim, task.recipe.run, 1, directory, lambda _: None).fit()
+    assert is_live(encoder)
+    task.module.eval()
+    model = load_model(directory / "model").model
+    exported = model.acoustic if values is speech_llm_recipe else model
+    assert not is_adapted(exported)
+    assert equal(exported.ctc_heads, task.acoustic.ctc_heads)
+    waveforms, lengths = torch.randn(2, 16000), torch.tensor([16000, 12000])
+    with torch.no_grad():
+        expected, found = (part.encoder(waveforms, lengths).frames for part in (task.acoustic, exported))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -110,6 +110,23 @@ def test_unused_sections(load, values, section, content):
         (SPEECH_LLM, "llm.init=null", "llm: give either init or config"),
         (LANGUAGE, "llm.init=x", "llm: give either init or config"),
         (SPEECH_LLM, "llm.lora.rank=4", "llm: lora settings need policy 'lora'"),
+        (ACOUSTIC, "encoder.lora.rank=4", "encoder: lora settings need policy 'lora'"),
+        (
+            ACOUSTIC,
+            "encoder={init: null, config: {model_type: hubert}, random: true}",
+            "encoder: random goes with init",
+        ),
+        (LANGUAGE, "llm.random=true", "llm: random goes with init"),
+        (ACOUSTIC, "encoder={init: e, policy: frozen, unfreeze_at: 5}", "encoder: unfreeze_at goes with a policy that"),
+        (
+            SPEECH_LLM,
+            "llm={init: l, policy: frozen, unfreeze_at: 5}",
+            "llm: unfreeze_at goes with a policy that learns",
+        ),
+        (SPEECH_LLM, "bridge={kind: conv, policy: frozen, unfreeze_at: 5}", "bridge: unfreeze_at goes with a policy"),
+        (SPEECH_LLM, "llm.unfreeze_at=-1", "llm.unfreeze_at: Input should be greater than or equal to 0"),
+        (SPEECH_LLM, "llm={init: l, policy: lora, freeze_embeddings: true}", "llm: freeze_embeddings goes with policy"),
+        (SPEECH_LLM, "units.bpe_dropout=1.1", "units.bpe_dropout: Input should be less than or equal to 1"),
         (ACOUSTIC, "data.min_seconds=31", "data: min_seconds is more than max_seconds"),
         (ACOUSTIC, "data.max_seconds=0", "data.max_seconds: Input should be greater than 0"),
         (ACOUSTIC, "data.train=null", "data.train: Input should be a valid array"),
@@ -183,6 +200,7 @@ def test_units_of_a_run_and_lora(load):
     assert load(ACOUSTIC, "units={kind: run, path: runs/a}").units.path == "runs/a"
     assert load(SPEECH_LLM, "llm={policy: lora, init: l, lora: {rank: 4}}").llm.lora.rank == 4
     assert load(SPEECH_LLM, "llm.policy=lora").llm.lora is None
+    assert load(SPEECH_LLM, "encoder.policy=lora", "encoder.lora.rank_stabilised=true").encoder.lora.rank_stabilised
     assert load(SPEECH_LLM, "units.kind=llm").units.kind == "llm"
 
 

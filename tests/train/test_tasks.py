@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from kikitori.errors import DataError
 from kikitori.train.build import build_task
 from kikitori.train.pseudo_prompts import NO_PROMPT, PseudoPrompt
+from kikitori.train.stages import plan
 from kikitori.train.text_task import TextBatch, TextTask
 from kikitori.train.trainer import Moment
 from tests.tiny import tiny_llm
@@ -254,6 +255,26 @@ def test_learning_rate_factors_by_component(build):
     expected = {".acoustic.encoder.": 0.25, ".acoustic.ctc_heads.": 1.0, ".bridge.": 2.0, ".llm.": 0.5}
     for part, factor in expected.items():
         assert {value for name, value in factors.items() if part in name} == {factor}
+    task = build(text_recipe(llm={"lr_factor": 0.5}))
+    assert {task.lr_factor(name) for name, _ in task.module.named_parameters()} == {0.5}
+
+
+@pytest.mark.parametrize("kind", ["speech", "text"])
+def test_adapters_that_do_nothing_are_told(build, kind):
+    values = text_recipe(llm={"policy": "lora"})
+    if kind == "speech":
+        values = speech_llm_recipe(llm={"policy": "lora"}, encoder={"policy": "lora", "unfreeze_at": 2})
+    task = build(values)
+    stages = plan(task.module, task.unfreeze_at, task.component)
+    stages.enter(0)
+    told = "the adapters of the {} do nothing yet: it puts out what it would without them"
+    assert task.remarks() == [told.format("llm")]
+    stages.enter(2)
+    for name, parameter in task.module.named_parameters():
+        if "lora_B" in name and name.startswith(("model.llm.", "llm.")):
+            parameter.data += 0.1
+    assert task.remarks() == ([] if kind == "text" else [told.format("encoder")])
+    assert task.remarks() == []  # once
 
 
 def test_dev_scores_are_word_error_rates_of_each_search(build):

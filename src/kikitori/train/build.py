@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.data.manifest import read_manifest
@@ -14,15 +15,18 @@ from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterance
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import ConfigError, DataError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
-from kikitori.model.adapters import attach_lora
+from kikitori.model.adapters import attach_encoder_lora, attach_lora
 from kikitori.model.encoder import SpeechEncoder, freeze
-from kikitori.model.folder import is_recogniser, load_llm, load_model
+from kikitori.model.folder import is_recogniser, load_config, load_llm, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
-from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units
+from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units, with_text_form
+from kikitori.train.components import LLM, Encoder, Lora
+from kikitori.train.memory import checkpoint_activations
 from kikitori.train.pseudo_prompts import PosteriorBank, posterior_bank
 from kikitori.train.recipe import Recipe
-from kikitori.train.settings import LLM, Encoder, Lora, ManifestRef, TextData
+from kikitori.train.settings import ManifestRef, TextData
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask, hear
 from kikitori.train.text_task import TextTask
@@ -40,10 +44,19 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     """
     units = build_units(recipe)
     log(f"label units: {units.size} ({recipe.units.kind})")
+    task = _build_task(recipe, units, log)
+    if recipe.run.gradient_checkpointing:
+        checkpoint_activations(task.module)
+    return task
+
+
+def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
+    if recipe.llm is not None and has_new_vocabulary(recipe.llm, units):
+        log(f"the LLM gets new embeddings for the {units.size} units, which learn whatever its policy")
     if recipe.task == "language_model":
         train_text, dev_text = _sentences(recipe, units, log)
         assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
-        llm = with_policy(build_llm(recipe, units), recipe.llm)
+        llm = with_policy(build_llm(recipe, units), recipe.llm, units)
         return TextTask(recipe, llm, units, train_text, dev_text, build_bank(recipe, units, log))
     train, dev = _speech(recipe, units, log)
     characters = None
@@ -64,7 +77,7 @@ def build_units(recipe: Recipe) -> TokenizerUnits:
             return load_units(model_folder(str(settings.path)))
         case "llm":
             assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
-            return load_units(model_folder(str(recipe.llm.init)))
+            return with_text_form(load_units(model_folder(str(recipe.llm.init))), settings.text_form)
         case "characters":
             return character_units(corpus(recipe), settings.text_form)
         case "sentencepiece":
@@ -102,28 +115,37 @@ def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel
         for layer in set(layers) & set(start.config.ctc_layers):
             model.ctc_heads[str(layer)] = start.ctc_heads[str(layer)]
     freeze(encoder, _freeze_plan(recipe.encoder))
+    if recipe.encoder.policy == "lora":
+        attach_encoder_lora(encoder, **asdict(recipe.encoder.lora or Lora()))
     return model
 
 
 def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
-    """The LLM, from scratch or from where the recipe says; its policy is still to be applied."""
+    """The LLM, from scratch or from where the recipe says, with the units' vocabulary; its policy comes later."""
     settings = recipe.llm
     assert settings is not None  # noqa: S101  (validated by Recipe)
+    special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
     if settings.config is not None:
-        special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
         values = {"vocab_size": units.size, **special, **settings.config}
-        config = transformers_config(values, "llm.config")
-        with _refusals("llm.config"):
-            llm: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        llm = _random_llm(transformers_config(values, "llm.config"), "llm.config")
+    elif settings.random:
+        shape: Any = load_config(model_folder(str(settings.init)))
+        shape = shape.llm_config if isinstance(shape, SpeechLLMConfig) else shape
+        if has_new_vocabulary(settings, units):
+            for name, value in {"vocab_size": units.size, **special}.items():
+                setattr(shape, name, value)
+        llm = _random_llm(shape, "llm.init")
     else:
         llm = load_llm(model_folder(str(settings.init)))
+        if has_new_vocabulary(settings, units):
+            swap_vocabulary(llm, units, own_units(settings))
     embeddings: Any = llm.get_input_embeddings()
     vocabulary = int(embeddings.num_embeddings)
     if vocabulary < units.size:
         raise ConfigError(
             f"the LLM knows {vocabulary} labels, the units are {units.size}",
             where="units",
-            remedy="take the LLM's own units (units.kind=llm) or those it was trained with (units.kind=run)",
+            remedy="leave out llm.config.vocab_size, or mend the tokenizer of llm.init",
         )
     return llm
 
@@ -154,19 +176,43 @@ def build_bank(recipe: Recipe, units: TokenizerUnits, log: Log) -> PosteriorBank
     return bank
 
 
-def with_policy(llm: PreTrainedModel, settings: LLM) -> PreTrainedModel:
-    """The LLM as its policy wants it: as it is, frozen, or frozen within adapters."""
+def own_units(settings: LLM) -> TokenizerUnits | None:
+    """The units that the LLM was trained with, if it was and they are still there."""
+    if settings.init is None:
+        return None
+    folder = Path(model_folder(settings.init))
+    lost = folder.is_dir() and not any(folder.glob("tokenizer*"))
+    return None if lost else load_units(model_folder(settings.init))
+
+
+def has_new_vocabulary(settings: LLM, units: TokenizerUnits) -> bool:
+    """Whether the LLM starts from a model with other units than those it shall write."""
+    own = own_units(settings)
+    return settings.init is not None and (own is None or not _equal(own, units))
+
+
+def with_policy(llm: PreTrainedModel, settings: LLM, units: TokenizerUnits) -> PreTrainedModel:
+    """The LLM as its policy wants it: as it is, frozen, or frozen within adapters; matrices for new units learn."""
+    is_new = has_new_vocabulary(settings, units)
+    if settings.freeze_embeddings:
+        if is_new:
+            raise ConfigError(
+                "the embeddings are new and have to learn", where="llm.freeze_embeddings", remedy="leave it out"
+            )
+        llm.get_input_embeddings().requires_grad_(False)
     if settings.policy == "frozen":
         llm.requires_grad_(False)
     if settings.policy == "lora":
-        lora = settings.lora or Lora()
-        return attach_lora(llm, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+        llm = attach_lora(llm, **asdict(settings.lora or Lora()))
+    if is_new:
+        for layer in embedding_layers(llm):
+            layer.requires_grad_(True)
     return llm
 
 
 def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
     """Acoustic model, bridge and LLM joined, each with its start and policy."""
-    bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units)
+    bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units.verbatim)
     assert bridge is not None  # noqa: S101  (validated by Recipe)
     assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
     acoustic, llm = build_acoustic_model(recipe, units), build_llm(recipe, units)
@@ -184,7 +230,9 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
         eos_id=prompt.eos,
     )
     model = SpeechLLM(config, acoustic=acoustic, llm=llm)
-    model.llm = with_policy(llm, recipe.llm)  # afterwards, for transformers looks for tied weights by their plain names
+    model.llm = with_policy(
+        llm, recipe.llm, units
+    )  # afterwards, for transformers looks for tied weights by their plain names
     if bridge.init is not None:
         trained = load_model(model_folder(bridge.init)).model
         if not isinstance(trained, SpeechLLM):
@@ -235,11 +283,26 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
         with _refusals("encoder.config"):
             return SpeechEncoder(config), None
     folder = model_folder(str(settings.init))
+    if settings.random:
+        return SpeechEncoder(_encoder_shape(folder)), None
     if not is_recogniser(folder):
         return SpeechEncoder.from_pretrained(folder), None
     loaded = load_model(folder)
     model = loaded.model
     return (model.acoustic if isinstance(model, SpeechLLM) else model), loaded.units
+
+
+def _encoder_shape(folder: str) -> Any:
+    config: Any = load_config(folder)
+    if isinstance(config, SpeechLLMConfig):
+        config = config.acoustic_config
+    return config.encoder_config if is_recogniser(folder) else SpeechEncoder.pretrained_config(folder)
+
+
+def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:
+    with _refusals(where):
+        llm: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return llm
 
 
 def _equal(some: TokenizerUnits, others: TokenizerUnits) -> bool:

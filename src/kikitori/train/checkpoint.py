@@ -23,7 +23,7 @@ from torch.optim import AdamW
 from kikitori.errors import TrainingError
 
 PREFIX, STAGING, REPLACED = "checkpoint-", ".staging-", ".replaced"
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; a checkpoint says its own in `state.json`."""
 WEIGHTS_FILES = ("state.json", "model.safetensors")
 SPARE_BYTES = 2**20

@@ -1,7 +1,8 @@
 """Recipes: everything that decides a training run, as one strict YAML file.
 
 Three tasks share the schema: `acoustic_model` (encoder + CTC), `language_model` (a causal LM on text) and `speech_llm`
-(encoder + bridge + LLM). Sections that a task does not use must be absent; `kikitori.train.settings` describes them.
+(encoder + bridge + LLM). Sections that a task does not use must be absent; `settings.py` and `components.py`
+describe them.
 """
 
 from pathlib import Path
@@ -12,15 +13,13 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.config import load_config
 from kikitori.errors import ConfigError
+from kikitori.train.components import LLM, Bridge, Encoder
 from kikitori.train.settings import (
     CTC,
-    LLM,
     STRICT,
     Augment,
-    Bridge,
     Count,
     Denoising,
-    Encoder,
     Optim,
     Prompt,
     Run,

@@ -23,6 +23,7 @@ from kikitori.files import locked, write_text
 from kikitori.train.build import Log, build_task
 from kikitori.train.checkpoint import list_checkpoints
 from kikitori.train.curves import draw_curves
+from kikitori.train.memory import LiveTensors, estimate
 from kikitori.train.provenance import provenance
 from kikitori.train.recipe import Recipe, load_recipe
 from kikitori.train.trainer import Moment, Trainer
@@ -85,7 +86,7 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
 
 
 def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
-    """Checks everything a run needs, one loss included, and describes it.
+    """Checks everything a run needs, one loss included, and describes it with the memory it will take.
 
     Raises:
         KikitoriError: The recipe, its data or its models do not fit.
@@ -96,14 +97,19 @@ def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]
     task = build_task(recipe, lines.append)
     lines += describe(task.module)
     batches = task.batches(0)
-    batch = task.load(batches[0], 0)
+    last = task.batches(recipe.run.epochs - 1)  # the first epochs may be of short utterances
+    batch = task.load(max(last, key=task.size), 0)
     if batch is None:
-        raise TrainingError("no file of the first batch can be read", remedy="check the manifests")
-    task.module.eval()
-    with torch.inference_mode():
+        raise TrainingError("no file of the largest batch can be read", remedy="check the manifests")
+    task.module.train()
+    with LiveTensors() as tensors, torch.autocast("cpu", torch.bfloat16, enabled=recipe.run.precision == "bfloat16"):
         loss, parts = task.loss(batch, Moment(0, 0, 0.0))
+    task.module.eval()
     lines += task.describe(batch)
-    lines.append(f"batches per epoch: {len(batches)}, epochs: {recipe.run.epochs}")
+    needed = sum(task.size([index]) for indices in batches for index in indices)
+    padding = 1.0 - needed / sum(map(task.size, batches))
+    lines.append(f"batches per epoch: {len(batches)}, epochs: {recipe.run.epochs}, padding: {padding:.1%}")
+    lines += estimate(task.module, recipe.run, tensors.peak).lines()
     lines.append(f"loss before training: {loss.item():.3f} " + " ".join(f"{k} {v:.3f}" for k, v in parts.items()))
     return lines
 

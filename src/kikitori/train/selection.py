@@ -1,5 +1,6 @@
 """Which weights a run exports: the mean of its last epochs, or of the best on dev; and when to stop early."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ class Selection:
 
     Attributes:
         run: How many copies, and the patience.
+        names: The parameters that learn.
         ranks: A number for each copy, small is good.
         copies: Weights after the epochs chosen.
         best: Best dev score so far.
@@ -29,6 +31,7 @@ class Selection:
     """
 
     run: Run
+    names: Container[str]
     ranks: list[float] = field(default_factory=list)
     copies: list[Weights] = field(default_factory=list)
     best: float | None = None
@@ -46,7 +49,8 @@ class Selection:
             return
         place = sum(other <= rank for other in self.ranks)
         self.ranks.insert(place, rank)
-        self.copies.insert(place, {name: tensor.detach().clone() for name, tensor in learnt(module).items()})
+        copy = {name: tensor.detach().clone() for name, tensor in learnt(module, self.names).items()}
+        self.copies.insert(place, copy)
         del self.ranks[wanted:], self.copies[wanted:]
 
     @property

@@ -1,6 +1,6 @@
-"""The sections of a recipe: what each part of a training run can be told."""
+"""The sections of a recipe but for encoder, bridge and LLM, which `components.py` describes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -100,14 +100,17 @@ class Units:
         kind: `characters`, `sentencepiece` (trained on the recipe's text), `llm` (the LLM's own) or `run` (those of an
             earlier run or model folder).
         size: Number of SentencePiece units.
-        text_form: `as_is`, `lower`, or `en_plain` (lower case, a to z and apostrophe).
+        text_form: `as_is`, `lower`, or `en_plain` (lower case, a to z and apostrophe); prompts of an LLM's own units
+            keep their form.
         path: Folder that holds the units, for `run`.
+        bpe_dropout: Probability with which training passes over a merge of an LLM's BPE; each epoch then segments anew.
     """
 
     kind: Literal["characters", "sentencepiece", "llm", "run"]
     size: AtLeastOne = 512
     text_form: TextForm = "as_is"
     path: str | None = None
+    bpe_dropout: Fraction = 0.0
 
     def __post_init__(self) -> None:
         """Checks that `path` is there exactly when it is used."""
@@ -156,111 +159,6 @@ class Augment:
         """Checks the order of the signal-to-noise ratios."""
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError("noise_snr_db goes from the lowest to the highest")
-
-
-@dataclass(frozen=True, config=STRICT)
-class Encoder:
-    """The speech encoder.
-
-    Attributes:
-        init: Hub id, encoder folder or earlier run to start from; or
-        config: a transformers configuration (with `model_type`) to start at random.
-        policy: `full` trains it, `frozen` does not.
-        freeze_conv_front_end: Keep the convolutional front end as it is (paper A's choice).
-        lr_factor: Factor on the learning rate.
-    """
-
-    init: str | None = None
-    config: dict[str, Any] | None = None
-    policy: Literal["full", "frozen"] = "full"
-    freeze_conv_front_end: bool = False
-    lr_factor: Positive = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks that there is one start."""
-        if (self.init is None) == (self.config is None):
-            raise ValueError("give either init or config")
-
-
-@dataclass(frozen=True, config=STRICT)
-class Bridge:
-    """The network between encoder and LLM.
-
-    Attributes:
-        kind: `conv` or `ctc_compress` (paper A), `stack` or `identity`.
-        stride: Frames per speech position, for `conv` and `stack`.
-        blanks: `ctc_compress`: `drop` the frames in which the CTC head hears a blank, or `keep` them.
-        repeats: `ctc_compress`: `keep` every frame of a run of equal outputs, or make the run one position, the
-            `average` of its frames or their average `weighted` with their probabilities.
-        ctc_layer: `ctc_compress`: encoder layer whose CTC head decides; None takes the deepest.
-        init: Earlier speech LLM run to start from.
-        show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt.
-        policy: `full` trains it, `frozen` does not.
-        lr_factor: Factor on the learning rate.
-    """
-
-    kind: Literal["conv", "stack", "identity", "ctc_compress"]
-    stride: AtLeastOne = 1
-    blanks: Literal["drop", "keep"] = "drop"
-    repeats: Literal["keep", "average", "weighted"] = "keep"
-    ctc_layer: AtLeastOne | None = None
-    init: str | None = None
-    show_ctc: bool = False
-    policy: Literal["full", "frozen"] = "full"
-    lr_factor: Positive = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks what belongs to CTC compression alone."""
-        if self.kind != "ctc_compress":
-            if (self.blanks, self.repeats, self.ctc_layer) != ("drop", "keep", None):
-                raise ValueError("blanks, repeats and ctc_layer need kind 'ctc_compress'")
-        elif self.stride != 1:
-            raise ValueError("stride does not go with kind 'ctc_compress', whose positions follow the speech")
-        elif self.blanks == self.repeats == "keep":
-            raise ValueError("blanks 'keep' with repeats 'keep' compresses nothing; use kind 'stack'")
-
-
-@dataclass(frozen=True, config=STRICT)
-class Lora:
-    """Low-rank adaptation (Hu et al. 2021).
-
-    Attributes:
-        rank: Rank of the update.
-        alpha: Its scale is alpha / rank.
-        dropout: Dropout before the update.
-        targets: Names of the linear layers; None takes PEFT's choice for the architecture (the attention).
-    """
-
-    rank: AtLeastOne = 16
-    alpha: Positive = 32.0
-    dropout: Fraction = 0.0
-    targets: list[str] | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class LLM:
-    """The decoder-only language model.
-
-    Attributes:
-        init: Hub id, folder or earlier run to start from; or
-        config: a transformers configuration (with `model_type`) to start at random; the vocabulary follows the units.
-        policy: `full`, `frozen` or `lora`.
-        lora: Settings of `lora`.
-        lr_factor: Factor on the learning rate.
-    """
-
-    init: str | None = None
-    config: dict[str, Any] | None = None
-    policy: Literal["full", "frozen", "lora"] = "full"
-    lora: Lora | None = None
-    lr_factor: Positive = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks that there is one start and that LoRA settings are used."""
-        if (self.init is None) == (self.config is None):
-            raise ValueError("give either init or config")
-        if self.lora is not None and self.policy != "lora":
-            raise ValueError("lora settings need policy 'lora'")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -389,6 +287,8 @@ class Run:
         epochs: Passes over the training data.
         precision: `float32` or `bfloat16` (autocast; weights stay in float32).
         device: `auto`, `cpu` or `cuda`.
+        gradient_checkpointing: Keep only the inputs of the encoder's and the LLM's layers for the backward pass and
+            compute the rest again there: less memory, about a third more time, the same gradients.
         evaluate_every: Epochs between evaluations on dev.
         log_every: Steps between lines of the log.
         checkpoint_every: Steps between checkpoints within an epoch; one is always written at its end.
@@ -403,6 +303,7 @@ class Run:
     epochs: AtLeastOne
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gradient_checkpointing: bool = False
     evaluate_every: AtLeastOne = 1
     log_every: AtLeastOne = 20
     checkpoint_every: AtLeastOne = 1000

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.limits import max_labels, overrun
 from kikitori.errors import DataError
-from kikitori.model.adapters import is_adapted, merged_copy
+from kikitori.model.adapters import is_adapted, merged_copy, save_adapter
+from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import save_model
 from kikitori.model.llm import max_positions
 from kikitori.model.speech_llm import SpeechLLM
@@ -60,9 +62,8 @@ class SpeechLLMTask(AcousticTask):
         Raises:
             DataError: An utterance does not fit into the LLM.
         """
-        encoded = self.encode(batch, moment)
-        total, parts = self.ctc_losses(encoded, batch)
-        labels = [self.units.encode(text) for text in batch.texts]
+        encoded, labels = self.encode(batch, moment), self.labels(batch, moment)
+        total, parts = self.ctc_losses(encoded, batch, labels)
         rows = self.speech_llm.teacher_input(encoded, labels)
         counts = [len(row) for row in labels]
         prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
@@ -94,12 +95,15 @@ class SpeechLLMTask(AcousticTask):
         results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
         return [self.units.decode(result.labels) for result in results]
 
-    def lr_factor(self, parameter: str) -> float:
-        """The factor of the component that the parameter belongs to."""
-        for component, part in ((".llm.", self.recipe.llm), (".bridge.", self.recipe.bridge)):
-            if component in parameter and part is not None:
-                return part.lr_factor
-        return super().lr_factor(parameter)
+    def component(self, parameter: str) -> str:
+        """`llm`, `bridge`, `encoder`, or `heads` of CTC."""
+        if parameter.startswith("model.llm."):
+            return "llm"
+        return "bridge" if parameter.startswith("model.bridge.") else super().component(parameter)
+
+    def adapted_parts(self) -> dict[str, PreTrainedModel | SpeechEncoder]:
+        """The components that may carry adapters, by name."""
+        return {**super().adapted_parts(), "llm": self.speech_llm.llm}
 
     def describe(self, batch: SpeechBatch) -> list[str]:
         """Size of a batch in seconds, frames and LLM positions, these as the bridge makes them now."""
@@ -114,11 +118,13 @@ class SpeechLLMTask(AcousticTask):
         ]
 
     def export(self, directory: Path) -> None:
-        """Writes the recogniser, adapters merged; the adapters also go into `adapter/` in PEFT's form."""
+        """Writes the recogniser, adapters merged; the LLM's adapters also go into `adapter/` in PEFT's form."""
         model = self.speech_llm
         if is_adapted(model.llm):
-            model.llm.save_pretrained(directory / "adapter")
-            model = SpeechLLM(self.speech_llm.config, acoustic=self.acoustic, llm=merged_copy(model.llm))
+            save_adapter(model.llm, directory / "adapter")
+        if is_adapted(model):
+            llm = merged_copy(model.llm)
+            model = SpeechLLM(self.speech_llm.config, acoustic=self.merged_acoustic(), llm=llm)
             model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
         save_model(directory, model, self.units, self.trained_on)
 

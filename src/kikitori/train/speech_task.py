@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import spec_augment
@@ -20,12 +21,15 @@ from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.errors import DataError
 from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.ctc import CTCHead, ctc_loss
+from kikitori.model.adapters import idle, is_adapted, merged_encoder
+from kikitori.model.ctc import CTCHead, ctc_loss, needed_frames
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import TrainedOn, save_model
 from kikitori.scoring.metrics import ErrorCounts, word_errors
+from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.components import LLM, Bridge, Encoder
 from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Augment, SpecAugment
@@ -33,6 +37,8 @@ from kikitori.train.trainer import Moment
 
 T = TypeVar("T")
 Decoder = Callable[[SpeechBatch], list[str]]
+SEGMENTATION = 1
+"""Tells the random numbers of BPE dropout from those of the augmentation."""
 
 HEARD_TOGETHER = 16
 """Utterances in a batch without training."""
@@ -61,11 +67,13 @@ class AcousticTask:
     ) -> None:
         self.recipe, self.acoustic, self.units, self.characters = recipe, model, units, characters
         self.train, self.dev = train, dev
+        rate = recipe.units.bpe_dropout
+        self.sampled_units = BPEDropout(units, rate) if rate else None
         self.data = _required(recipe.data)
         self.module = nn.ModuleDict({"model": model})
         if characters is not None:
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
-        self.infeasible: set[str] = set()
+        self.infeasible = self._too_long_for_ctc()
         self._told: set[str] = set()
 
     def batches(self, epoch: int) -> list[list[int]]:
@@ -88,7 +96,14 @@ class AcousticTask:
 
     def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
         """Weighted CTC losses."""
-        return self.ctc_losses(self.encode(batch, moment), batch)
+        return self.ctc_losses(self.encode(batch, moment), batch, self.labels(batch, moment))
+
+    def labels(self, batch: SpeechBatch, moment: Moment) -> list[list[int]]:
+        """Labels of a training batch; with `units.bpe_dropout` a segmentation of its own for each epoch."""
+        if self.sampled_units is None:
+            return [self.units.encode(text) for text in batch.texts]
+        draws = (np.random.default_rng([self.recipe.seed, moment.epoch, i, SEGMENTATION]) for i in batch.indices)
+        return [self.sampled_units.encode(text, draw) for text, draw in zip(batch.texts, draws, strict=True)]
 
     def encode(self, batch: SpeechBatch, moment: Moment) -> EncoderOutput:
         """Frames of a training batch, with SpecAugment on log-mel features."""
@@ -100,12 +115,13 @@ class AcousticTask:
         extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
         return encoder.encode(inputs, lengths, layers=(*self.acoustic.config.ctc_layers, *extra))
 
-    def ctc_losses(self, encoded: EncoderOutput, batch: SpeechBatch) -> tuple[Tensor, dict[str, float]]:
+    def ctc_losses(
+        self, encoded: EncoderOutput, batch: SpeechBatch, labels: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, dict[str, float]]:
         """The sum of the recipe's weighted CTC losses, each per label, and its parts."""
         settings = self.recipe.ctc
         total = encoded.frames.sum() * 0.0
         parts: dict[str, float] = {}
-        labels = [self.units.encode(text) for text in batch.texts]
         for layer, weight in settings.weights.items():
             loss = self._ctc_loss(self.acoustic.log_probs(encoded, layer), labels, batch.utt_ids)
             total, parts[f"ctc{layer}"] = total + weight * loss, loss.item()
@@ -131,14 +147,31 @@ class AcousticTask:
         """Names, durations and texts of the training speech."""
         return digest([u.utt_id, u.offset, u.duration, u.text] for u in self.train.utterances)
 
+    def component(self, parameter: str) -> str:
+        """`encoder`, or `heads` of CTC."""
+        return "encoder" if ".encoder." in parameter else "heads"
+
     def lr_factor(self, parameter: str) -> float:
-        """The encoder's factor; heads learn at the full rate."""
-        encoder = self.recipe.encoder
-        return encoder.lr_factor if encoder is not None and ".encoder." in parameter else 1.0
+        """The component's factor; heads learn at the full rate."""
+        section = self._section(parameter)
+        return 1.0 if section is None else section.lr_factor
+
+    def unfreeze_at(self, parameter: str) -> int:
+        """The component's first step; heads learn from the beginning."""
+        section = self._section(parameter)
+        return 0 if section is None else section.unfreeze_at
+
+    def merged_acoustic(self) -> AcousticModel:
+        """The acoustic model with the encoder's adapters in its weights; the model itself if it has none."""
+        if not is_adapted(self.acoustic.encoder):
+            return self.acoustic
+        model = AcousticModel(self.acoustic.config, encoder=merged_encoder(self.acoustic.encoder))
+        model.ctc_heads.load_state_dict(self.acoustic.ctc_heads.state_dict())
+        return model
 
     def export(self, directory: Path) -> None:
-        """Writes the acoustic model with its units."""
-        save_model(directory, self.acoustic, self.units, self.trained_on)
+        """Writes the acoustic model with its units, adapters merged."""
+        save_model(directory, self.merged_acoustic(), self.units, self.trained_on)
 
     @cached_property
     def trained_on(self) -> TrainedOn:
@@ -153,24 +186,55 @@ class AcousticTask:
             language=self.recipe.language,
         )
 
+    def size(self, indices: list[int]) -> float:
+        """Seconds of a batch, padding included."""
+        return max(self.train.utterances[i].duration for i in indices) * len(indices)
+
     def describe(self, batch: SpeechBatch) -> list[str]:
-        """Size of a batch in seconds and frames."""
+        """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""
         frames = self.acoustic.encoder.output_lengths(batch.lengths)
+        shown = min(self.infeasible, default=None)
+        misfits = f"labels that do not fit into their frames: {len(self.infeasible)} utterances, such as {shown}"
         return [
-            f"first batch: {len(batch.texts)} utterances, {batch.seconds:.1f} s, {int(frames.sum())} frames"
-            f" ({batch.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)"
+            *([misfits] if shown else []),
+            f"largest batch: {len(batch.texts)} utterances, {batch.seconds:.1f} s, {int(frames.sum())} frames"
+            f" ({batch.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)",
         ]
 
     def remarks(self) -> list[str]:
-        """Utterances that training could not use; each is told once."""
+        """Utterances that training could not use, and adapters that do nothing; each is told once."""
         lines = [
             f"{utt_id}: the text has more labels than the audio has frames; it adds nothing to a CTC loss"
             for utt_id in sorted(self.infeasible - self._told)
         ]
         unreadable = set(self.train.unreadable) | set(self.dev.unreadable if self.dev is not None else ())
         lines += [f"{problem}; left out" for problem in sorted(unreadable - self._told)]
-        self._told |= self.infeasible | unreadable
+        silent = set(idle(self.adapted_parts()))
+        lines += sorted(silent - self._told)
+        self._told |= self.infeasible | unreadable | silent
         return lines
+
+    def adapted_parts(self) -> dict[str, PreTrainedModel | SpeechEncoder]:
+        """The components that may carry adapters, by name."""
+        return {"encoder": self.acoustic.encoder}
+
+    def _section(self, parameter: str) -> Encoder | Bridge | LLM | None:
+        recipe = self.recipe
+        sections = {"encoder": recipe.encoder, "bridge": recipe.bridge, "llm": recipe.llm}
+        return sections.get(self.component(parameter))
+
+    def _too_long_for_ctc(self) -> set[str]:
+        """Utterances whose labels do not fit into their frames, as far as their durations are true."""
+        if not self.recipe.ctc.weights:
+            return set()
+        utterances = self.train.utterances
+        samples = torch.tensor([round(utterance.duration * SAMPLE_RATE) for utterance in utterances])
+        frames = self.acoustic.encoder.output_lengths(samples).tolist()
+        return {
+            utterance.utt_id
+            for utterance, length in zip(utterances, frames, strict=True)
+            if needed_frames(self.units.encode(utterance.text or "")) > length
+        }
 
     def _ctc_loss(
         self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]

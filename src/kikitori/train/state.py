@@ -1,7 +1,13 @@
-"""A module's tensors by name: what checkpoints hold and what averages are made of."""
+"""A module's tensors by name: what checkpoints hold and what averages are made of.
 
-from collections.abc import Iterable, Mapping
+Checkpoints hold what training changes. The frozen rest comes from the recipe again, and digests say whether it is the
+same: a checkpoint of a large LLM with LoRA has the size of the adapters.
+"""
+
+import hashlib
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +28,48 @@ def weights(module: nn.Module) -> Weights:
     return result
 
 
-def learnt(module: nn.Module) -> Weights:
-    """Those of `weights` that training changes: trainable parameters and buffers."""
-    fixed = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    return {name: tensor for name, tensor in weights(module).items() if name not in fixed}
+def learnt(module: nn.Module, names: Container[str]) -> Weights:
+    """Those of `weights` that training changes: buffers, and the parameters that `names` holds."""
+    parameters = {name for name, _ in module.named_parameters()}
+    return {name: tensor for name, tensor in weights(module).items() if name in names or name not in parameters}
+
+
+def frozen_digests(module: nn.Module, names: Container[str], component: Callable[[str], str]) -> dict[str, str]:
+    """SHA-256 of the parameters that `names` does not hold, for each component such as `llm`."""
+    found: dict[str, Any] = {}
+    for name, parameter in module.named_parameters():
+        if name not in names:
+            sha = found.setdefault(component(name), hashlib.sha256())
+            sha.update(name.encode())
+            sha.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return {part: sha.hexdigest() for part, sha in found.items()}
+
+
+def check_frozen(then: Mapping[str, str], now: Mapping[str, str], recipe: Mapping[str, Any], *, where: Path) -> None:
+    """Checks that what a checkpoint does not hold is what it was.
+
+    Args:
+        then: Digests in the checkpoint.
+        now: Digests of the run.
+        recipe: The recipe in the checkpoint, which says where the weights came from.
+        where: The checkpoint.
+
+    Raises:
+        TrainingError: Weights have changed that the run starts from.
+    """
+    for part in sorted(then.keys() | now.keys()):
+        if then.get(part) == now.get(part):
+            continue
+        init = (recipe.get(part) or {}).get("init")
+        if init is None:
+            what, remedy = (
+                f"the frozen weights of the {part} are not those of the run",
+                "resume with its recipe and seed",
+            )
+        else:
+            what = f"the frozen weights of the {part} are not those that {part}.init gave ({init})"
+            remedy = "put that model back, with the recipe's policies"
+        raise TrainingError(what, where=where, remedy=remedy)
 
 
 def statistics(module: nn.Module) -> Weights:
@@ -34,13 +78,12 @@ def statistics(module: nn.Module) -> Weights:
     return {n: buffer for n, buffer in module.named_buffers() if n in saved and buffer.is_floating_point()}
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: Path) -> None:
-    """Puts `weights` back.
+def load_weights(expected: Weights, tensors: Mapping[str, Tensor], *, where: Path) -> None:
+    """Puts `learnt` weights back into those that are expected.
 
     Raises:
         TrainingError: Names or shapes do not match.
     """
-    expected = weights(module)
     wrong = sorted(set(expected) ^ set(tensors)) or [n for n in expected if expected[n].shape != tensors[n].shape]
     if wrong:
         raise TrainingError(

@@ -11,16 +11,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.data.batching import epoch_batches
-from kikitori.model.adapters import merged_copy
+from kikitori.model.adapters import idle, merged_copy
 from kikitori.model.assemble import assemble
 from kikitori.model.llm import embed, embed_mixture, forward, project
 from kikitori.model.safety import quiet_transformers
+from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.provenance import digest
 from kikitori.train.pseudo_prompts import NO_PROMPT, PosteriorBank, PseudoPrompt, noisy_prompt, stack
 from kikitori.train.recipe import Recipe
 from kikitori.train.trainer import Moment
+
+SEGMENTATION = 1
+"""Tells the random numbers of BPE dropout from those of the prompts."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class TextTask:
         )  # fmt: skip
         self.module = nn.ModuleDict({"llm": llm})
         template = PRESETS[recipe.prompt.preset]
-        self.prompt: Prompt = compile_prompt(template, units)
+        self.prompt: Prompt = compile_prompt(template, units.verbatim)
+        rate = recipe.units.bpe_dropout
+        self.sampled_units = BPEDropout(units, rate) if rate else None
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Sentences of similar length share a batch."""
@@ -73,7 +79,7 @@ class TextTask:
 
     def load(self, indices: list[int], epoch: int) -> TextBatch:
         """Sentences and their prompts."""
-        labels = tuple(self.sentences[i] for i in indices)
+        labels = tuple(self._labels(i, epoch) for i in indices)
         prompts = (
             self._prompt(sentence, np.random.default_rng([self.recipe.seed, epoch, index]))
             for index, sentence in zip(indices, labels, strict=True)
@@ -107,9 +113,17 @@ class TextTask:
         """The training sentences in labels."""
         return digest(list(sentence) for sentence in self.sentences)
 
+    def component(self, parameter: str) -> str:  # noqa: ARG002
+        """There is only the LLM."""
+        return "llm"
+
     def lr_factor(self, parameter: str) -> float:  # noqa: ARG002
         """One learning rate for all."""
-        return 1.0
+        return 1.0 if self.recipe.llm is None else self.recipe.llm.lr_factor
+
+    def unfreeze_at(self, parameter: str) -> int:  # noqa: ARG002
+        """All learns from one step on."""
+        return 0 if self.recipe.llm is None else self.recipe.llm.unfreeze_at
 
     def export(self, directory: Path) -> None:
         """Writes the language model with its units, adapters merged."""
@@ -117,14 +131,26 @@ class TextTask:
             merged_copy(self.llm).save_pretrained(directory)
         self.units.save(directory)
 
+    def size(self, indices: list[int]) -> float:
+        """Labels of a batch, padding included."""
+        return float(max(len(self.sentences[i]) for i in indices) * len(indices))
+
     def describe(self, batch: TextBatch) -> list[str]:
         """Size of a batch in labels."""
         shown = sum(map(len, batch.prompts))
-        return [f"first batch: {len(batch.labels)} sentences, {sum(map(len, batch.labels))} labels, {shown} shown"]
+        return [f"largest batch: {len(batch.labels)} sentences, {sum(map(len, batch.labels))} labels, {shown} shown"]
 
     def remarks(self) -> list[str]:
-        """Nothing to tell."""
-        return []
+        """Adapters that do nothing."""
+        return idle({"llm": self.llm})
+
+    def _labels(self, index: int, epoch: int) -> Sequence[int]:
+        """A training sentence; with `units.bpe_dropout` in a segmentation of its own for each epoch."""
+        sentence = self.sentences[index]
+        if self.sampled_units is None:
+            return sentence
+        generator = np.random.default_rng([self.recipe.seed, epoch, index, SEGMENTATION])
+        return self.sampled_units.encode(self.units.decode(sentence), generator)[: self.text.max_labels]
 
     def _prompt(self, sentence: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
         settings = self.recipe.denoising

@@ -36,7 +36,8 @@ from kikitori.train.optim import build_optimizer, lr_scale, set_lr
 from kikitori.train.provenance import differences
 from kikitori.train.selection import Selection
 from kikitori.train.settings import Optim, Run
-from kikitori.train.state import first_not_finite, load_weights, statistics, weights
+from kikitori.train.stages import plan
+from kikitori.train.state import check_frozen, first_not_finite, frozen_digests, learnt, load_weights, statistics
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,24 @@ class Task(Protocol):
         """A digest of what is trained on, in its order."""
         ...
 
+    def component(self, parameter: str) -> str:
+        """What a parameter is part of, by its name: the recipe's section (`llm`), or `heads`."""
+        ...
+
     def lr_factor(self, parameter: str) -> float:
         """Factor on the learning rate by parameter name."""
         ...
 
+    def unfreeze_at(self, parameter: str) -> int:
+        """The optimiser step at which a parameter begins to learn, by its name."""
+        ...
+
     def export(self, directory: Path) -> None:
         """Writes the model folder for use."""
+        ...
+
+    def size(self, indices: list[int]) -> float:
+        """How much memory a batch takes, compared with others."""
         ...
 
     def describe(self, batch: Any) -> list[str]:
@@ -152,11 +165,11 @@ class Trainer:
         torch.manual_seed(self.seed)
         random.seed(self.seed)
         self.task.module.to(self.device)
-        if not any(parameter.requires_grad for parameter in self.task.module.parameters()):
-            raise TrainingError("nothing learns, everything is frozen", remedy="set a policy to full or lora")
+        self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
+        self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
         self.guard = Guard(self.task.module, self.run, self.directory, self.log, writes=self.rank == 0)
-        self.selection = Selection(self.run)
+        self.selection = Selection(self.run, self.stages.starts)
         self._statistics = list(statistics(self.task.module).values())
         # Processes start from equal weights and go on with random numbers of their own.
         torch.manual_seed(self.seed + self.rank)
@@ -171,10 +184,14 @@ class Trainer:
         self._started, self._started_at = time.monotonic(), self._progress(1)
         if self.rank == 0:
             self._rewind_metrics()
+        for line in self.stages.describe():
+            self.log(line)
         while self.epoch < self.run.epochs and not self.selection.exhausted:
             if self._run_epoch():
                 self.log(f"stopped on request after step {self.step}; the checkpoint is written, go on with --resume")
                 return False
+        if self.step < max(self.stages.starts.values()):
+            self.log(f"warning: the run ended after step {self.step}; {self.stages.describe()[-1]}")
         if self.rank == 0:
             self._export()
         distributed.wait()
@@ -193,8 +210,9 @@ class Trainer:
         path, checkpoint, damaged = load_newest(self.directory / "checkpoints", weights_only=weights_only)
         for line in damaged:
             self.log(f"warning: {line}")
-        load_weights(self.task.module, checkpoint.tensors["model"], where=path)
         state = checkpoint.state
+        load_weights(learnt(self.task.module, self.stages.starts), checkpoint.tensors["model"], where=path)
+        check_frozen(state["frozen"], self.frozen, state["provenance"].get("recipe", {}), where=path)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.guard.skipped = state["skipped"]
         if not weights_only:
@@ -211,11 +229,13 @@ class Trainer:
     def _run_epoch(self) -> bool:
         """Trains one epoch, or what is left of it; True if it was stopped."""
         batches = self.task.batches(self.epoch)
-        self.task.module.train()
+        self.stages.enter(self.step)
         gathered = _Step()
         for index, batch in self._prefetch(batches):
             moment = Moment(self.epoch, index, self._progress(len(batches), index))
             if not gathered.batches:
+                if self.step in self.stages.later:
+                    self.stages.enter(self.step)
                 self.guard.remember()
             gathered.batches += 1
             if batch is not None:
@@ -371,7 +391,7 @@ class Trainer:
         distributed.wait()
 
     def _write_checkpoint(self, random_states: list[tuple[dict[str, Tensor], list[Any]]]) -> None:
-        model = weights(self.task.module)
+        model = learnt(self.task.module, self.stages.starts)
         broken = first_not_finite(model)
         if broken is not None:
             raise TrainingError(
@@ -394,6 +414,7 @@ class Trainer:
             "selection": self.selection.state(),
             "sums": self._sums,
             "numpy": [state for _, state in random_states],
+            "frozen": self.frozen,
             "provenance": self.provenance,
         }
         checkpoint = Checkpoint(tensors, state)
