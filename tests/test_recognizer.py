@@ -92,6 +92,16 @@ def test_other_families_keep_their_text_in_any_batch(encoder, tmp_path):
     assert len({transcript.text for transcript in alone}) > 10
 
 
+@pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
+def test_other_interfaces_keep_their_text_in_any_batch(interface, tmp_path):
+    save_tiny(tmp_path, tiny_speech_llm(llm="llama", interface=interface))
+    recognizer = load(tmp_path, device="cpu")
+    alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
+    assert list(recognizer.transcribe_many(iter(WAVEFORMS), batch_size=9)) == alone
+    assert len({transcript.text for transcript in alone}) > 10
+    assert all(transcript.llm_passes > 0 for transcript in alone if transcript.text)
+
+
 def test_input_is_read_as_it_is_needed(recognizer):
     endless = itertools.cycle(WAVEFORMS)
     first = list(itertools.islice(recognizer.transcribe_many(endless, batch_size=2), 3))
@@ -190,6 +200,18 @@ def test_the_last_position_of_the_llm_can_be_used(family, tmp_path):
     assert len(hypothesis.labels) == room
     with pytest.raises(AudioError, match="the LLM has 60 positions"):
         recognizer.recognize([waveform], Decoding(max_labels=room + 1))
+
+
+@pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
+def test_speech_in_a_memory_leaves_the_llm_its_positions(interface, tmp_path):
+    llm = tiny_llm("llama", tiny_units().size)
+    llm.config.max_position_embeddings = 40
+    save_tiny(tmp_path, tiny_speech_llm(body=llm, interface=interface))
+    recognizer = load(tmp_path, device="cpu")
+    (hypothesis,) = recognizer.recognize([tiny_waveform(6.0)], Decoding(max_labels=39))
+    assert hypothesis.speech_positions > 40
+    with pytest.raises(AudioError, match=r"6\.0 s of speech take 1 LLM positions .* the LLM has 40 positions"):
+        recognizer.recognize([tiny_waveform(6.0)], Decoding(max_labels=40))
 
 
 @pytest.mark.parametrize("search", ["greedy", "ctc_greedy"])

@@ -55,6 +55,7 @@ WHISPER = {
 }
 ENCODERS = ("hubert", "wav2vec2", "wavlm", "whisper", "parakeet")
 LLMS = ("gpt_neox", "qwen2", "qwen3", "llama")
+INTERFACES = ("prefix", "merged_attention", "cross_attention")
 BRIDGES = ("conv", "stack", "identity", "ctc_compress")
 TRAINED_ON = TrainedOn(labels_per_second=10.0, max_seconds=1.8, language="en")
 
@@ -117,7 +118,7 @@ def tiny_llm_config(family: str = "gpt_neox", vocab_size: int = 60) -> PreTraine
         case "qwen2":
             return Qwen2Config(**sizes, num_key_value_heads=2, tie_word_embeddings=True)
         case "qwen3":
-            return Qwen3Config(**sizes, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
+            return Qwen3Config(**sizes, num_key_value_heads=2, head_dim=12, tie_word_embeddings=True)
         case "llama":
             return LlamaConfig(**sizes, num_key_value_heads=2, tie_word_embeddings=False)
     raise ValueError(family)
@@ -162,11 +163,12 @@ def tiny_speech_llm(
     ctc_layers: Sequence[int] = (2,),
     body: PreTrainedModel | None = None,
     compression: tuple[str, str] = ("drop", "keep"),
+    interface: str = "prefix",
     prompt: str = "plain",
     units: TokenizerUnits | None = None,
     seed: int = 0,
 ) -> SpeechLLM:
-    """A whole speech LLM over `tiny_units()`; `prompt` is the name of a preset.
+    """A whole speech LLM over `tiny_units()`, its interface wide open; `prompt` is the name of a preset.
 
     `body` is an LLM to take instead of the family `llm`, `compression` what a `ctc_compress` bridge does with
     blanks and with repeats.
@@ -182,6 +184,7 @@ def tiny_speech_llm(
         bridge_stride={"conv": 4, "stack": 3}.get(bridge, 1),
         bridge_blanks=compression[0],
         bridge_repeats=compression[1],
+        interface=interface,
         prompt_before=compiled.before,
         prompt_after=compiled.after if compiled.bos is None else (*compiled.after, compiled.bos),
         eos_id=compiled.eos,
@@ -190,6 +193,8 @@ def tiny_speech_llm(
     model = SpeechLLM(config, acoustic=acoustic, llm=body).eval()
     for parameter in model.bridge.parameters():
         parameter.data *= 3.0
+    shake(model.interface, seed, 0.3)
+    model.interface.open()
     return model
 
 

@@ -236,12 +236,11 @@ class Recognizer:
         """What the LLM writes behind each prefix."""
         eos_id = model.config.eos_id
         least = self.loaded.trained_on.min_labels if options.min_labels is None else options.min_labels
-        prefixes = model.llm, prefix.embeds, prefix.lengths
         if options.search == "greedy":
-            return greedy(*prefixes, eos_id=eos_id, max_labels=limits, min_labels=least)
+            return greedy(model.llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
         settings = Sampling(options.temperature, options.top_k, options.top_p)
         seeds = [utterance_seed(options.seed, waveform) for waveform in waveforms]
-        return sample(*prefixes, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
+        return sample(model.llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding

@@ -66,7 +66,7 @@ class Hypothesis:
         score: Log score of the whole hypothesis (natural log).
         llm_passes: Forward passes of the LLM after prefill that this search needed (0 without an LLM).
         complete: False when the search stopped at its length limit before the end-of-sentence label.
-        speech_positions: Positions that the speech took in the LLM's input (None without an LLM).
+        speech_positions: Positions of the speech in the LLM's input, or in its memory (None without an LLM).
     """
 
     labels: tuple[int, ...]

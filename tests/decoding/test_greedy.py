@@ -1,26 +1,31 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.greedy import GreedyResult, greedy
-from tests.tiny import LLMS, tiny_llm, tiny_speech_llm, tiny_waveforms
+from kikitori.model.llm import forward
+from tests.tiny import LLMS, tiny_speech_llm, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(24)
 LIMITS = [20 + index % 7 for index in range(24)]
-PAIRS = [(encoder, llm) for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
+MODELS = [(encoder, llm, "prefix") for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
+MODELS += [("hubert", llm, "merged_attention") for llm in ("gpt_neox", "qwen3")]
+MODELS += [("hubert", "qwen2", "cross_attention")]
 
 
 def naive(model, waveform, limit, least=0):
     """One utterance alone, and the whole sequence through the model anew for every label."""
     features = model.acoustic.encoder.features(*pad_waveforms([waveform]))
-    prefix = model.prefix(model.acoustic.encode(*features)).embeds
+    prefix = model.prefix(model.acoustic.encode(*features))
     result = GreedyResult()
     while True:
         labels = torch.tensor([result.labels], dtype=torch.long)
-        embeds = torch.cat([prefix, model.llm.get_input_embeddings()(labels)], dim=1)
-        scores = model.llm(inputs_embeds=embeds, use_cache=False).logits[0, -1].log_softmax(-1)
+        embeds = torch.cat([prefix.embeds, model.llm.get_input_embeddings()(labels)], dim=1)
+        hidden = forward(model.llm, embeds, torch.tensor([embeds.shape[1]]), prefix.memory)
+        scores = model.llm.get_output_embeddings()(hidden)[0, -1].log_softmax(-1)
         allowed = scores.clone()
         if len(result.labels) < least:
             allowed[model.config.eos_id] = -torch.inf
@@ -39,8 +44,7 @@ def naive(model, waveform, limit, least=0):
 def decode(model, waveforms, limits, least=0):
     encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
     prefix = model.prefix(encoded)
-    prefixes = model.llm, prefix.embeds, prefix.lengths
-    return greedy(*prefixes, eos_id=model.config.eos_id, max_labels=limits, min_labels=least)
+    return greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limits, min_labels=least)
 
 
 def same(got, expected):
@@ -50,10 +54,11 @@ def same(got, expected):
     assert [r.score for r in got] == pytest.approx([r.score for r in expected], abs=1e-3, rel=1e-4)
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids=["-".join(pair) for pair in PAIRS])
+@pytest.fixture(scope="module", params=MODELS, ids=["-".join(names) for names in MODELS])
 def decoded(request):
     """A model and what the naive loop writes with it."""
-    model = tiny_speech_llm(*request.param)
+    encoder, llm, interface = request.param
+    model = tiny_speech_llm(encoder, llm, interface=interface)
     with torch.inference_mode():
         return model, [naive(model, *row) for row in zip(WAVEFORMS, LIMITS, strict=True)]
 
@@ -135,7 +140,7 @@ def test_score_is_the_log_probability_of_labels_and_eos(llm):
     model = tiny_speech_llm("wav2vec2", llm)
     encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
     prefix = model.prefix(encoded)
-    results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=2, max_labels=[12] * 24)
+    results = greedy(model.llm, prefix, eos_id=2, max_labels=[12] * 24)
     logits, next_labels = model.label_logits(encoded, [result.labels for result in results])
     scores = logits.log_softmax(-1).gather(1, next_labels[:, None])[:, 0].split([len(r.labels) + 1 for r in results])
     for result, row in zip(results, scores, strict=True):
@@ -145,8 +150,10 @@ def test_score_is_the_log_probability_of_labels_and_eos(llm):
 
 
 def test_no_gradients_are_kept():
-    llm = tiny_llm()
-    embeds = torch.randn(2, 3, 32, requires_grad=True)
-    results = greedy(llm, embeds, torch.tensor([3, 1]), eos_id=2, max_labels=[3, 3])
+    model = tiny_speech_llm()
+    prefix = model.prefix(model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS[:2]))))
+    assert prefix.embeds.requires_grad
+    embeds = prefix.embeds.detach().requires_grad_()
+    results = greedy(model.llm, replace(prefix, embeds=embeds), eos_id=2, max_labels=[3, 3])
     assert [len(result.labels) <= 3 for result in results] == [True, True]
     assert embeds.grad is None

@@ -77,7 +77,7 @@ def decode(model, waveforms, settings, seed=1234, **limits):
     prefix = model.prefix(encoded)
     seeds = [utterance_seed(seed, waveform) for waveform in waveforms]
     limits = {"max_labels": [20] * len(waveforms), **limits}
-    return sample(model.llm, prefix.embeds, prefix.lengths, settings, seeds=seeds, eos_id=2, **limits)
+    return sample(model.llm, prefix, settings, seeds=seeds, eos_id=2, **limits)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_draws_depend_on_the_utterance_alone(model, alone, batch_size):
 def test_a_small_temperature_is_greedy(model):
     encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
     prefix = model.prefix(encoded)
-    expected = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=2, max_labels=[20] * 15)
+    expected = greedy(model.llm, prefix, eos_id=2, max_labels=[20] * 15)
     for settings in (Sampling(temperature=1e-4), Sampling(top_k=1), Sampling(top_p=1e-6)):
         assert decode(model, WAVEFORMS, settings) == expected
 

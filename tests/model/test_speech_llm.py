@@ -281,6 +281,17 @@ def test_prefix_lengths_are_foretold_where_the_bridge_allows(bridge):
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
+def test_speech_beside_the_text_takes_no_prefix(interface, bridge):
+    model = tiny_speech_llm("hubert", "llama", bridge, interface=interface, prompt="rwth")
+    encoded = encode(model, WAVEFORMS)
+    found, (_, speech_lengths) = model.prefix(encoded), model.speech_prompt(encoded)
+    prompt = len(model.config.prompt_before) + len(model.config.prompt_after)
+    assert model.prefix_lengths(encoded.lengths).tolist() == found.lengths.tolist() == [prompt] * 3
+    assert torch.equal(found.speech_lengths, speech_lengths)
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
 def test_every_bridge_shows_what_the_head_hears(bridge):
     plain = tiny_speech_llm("parakeet", bridge=bridge)
     config = copy.deepcopy(plain.config)

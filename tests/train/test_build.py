@@ -83,10 +83,15 @@ def equal(left, right):
         (speech_llm_recipe(), SpeechLLMTask),
         (speech_llm_recipe(ctc={"weights": {}}, bridge={"kind": "conv", "stride": 4}), SpeechLLMTask),
         (speech_llm_recipe(bridge={"kind": "ctc_compress", "stride": 1}), SpeechLLMTask),
+        (speech_llm_recipe(interface="merged_attention", llm={"auxiliary_layer": 1}), SpeechLLMTask),
+        (speech_llm_recipe(interface="cross_attention", llm={"auxiliary_layer": 1}), SpeechLLMTask),
         (acoustic_recipe(ctc={"weights": {2: 1.0}, "character_layer": 1}), AcousticTask),
         (acoustic_recipe(units={"kind": "sentencepiece", "size": 20}), AcousticTask),
     ],
-    ids=["parakeet", "hubert", "text", "speech llm", "no ctc", "ctc compression", "character head", "sentencepiece"],
+    ids=[
+        *("parakeet", "hubert", "text", "speech llm", "no ctc", "ctc compression", "merged", "aed"),
+        *("character head", "sentencepiece"),
+    ],
 )
 def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
     from kikitori.train.trainer import Moment
@@ -225,6 +230,37 @@ def test_a_bridge_and_an_encoder_go_on_from_a_speech_llm(runs, tmp_path):
             build_speech_llm(recipe, build_units(recipe))
 
 
+@pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
+def test_an_interface_starts_closed_beside_a_trained_llm_and_goes_on_from_a_run(runs, tmp_path, interface):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+
+    def build(**changes):
+        values = {"units": units, "interface": interface, "llm": {"init": str(runs / "lm")}}
+        recipe = make_recipe(tmp_path, runs, speech_llm_recipe(**{**values, **changes}))
+        return build_speech_llm(recipe, build_units(recipe))
+
+    closed, opened = build(), build(llm={"config": dict(LLAMA)})  # nothing to keep in an LLM from scratch
+    assert max(layer.gate.abs().max() for layer in closed.interface.layers) < 1e-6
+    assert all(layer.gate.tolist() == pytest.approx([0.1] * len(layer.gate)) for layer in opened.interface.layers)
+
+    values = speech_llm_recipe(units=units, interface=interface, llm={"init": str(runs / "lm")}, **SHORT)
+    train(write_recipe(tmp_path / "first.yaml", runs, values), tmp_path / "first")
+    trained = load_model(tmp_path / "first" / "model").model
+    assert not any(
+        torch.equal(a.gate, b.gate) for a, b in zip(trained.interface.layers, closed.interface.layers, strict=True)
+    )
+    bridge = {"init": str(tmp_path / "first")}
+    for llm in ({"init": str(runs / "lm")}, {"config": dict(LLAMA)}):
+        model = build(bridge={**bridge, "policy": "frozen"}, llm=llm)
+        assert equal(model.bridge, trained.bridge)
+        assert equal(model.interface, trained.interface)
+        assert not any(parameter.requires_grad for parameter in model.interface.parameters())
+    other = build(interface="prefix", bridge=bridge)  # the bridge alone
+    assert equal(other.bridge, trained.bridge)
+    with pytest.raises(ConfigError, match="another shape"):
+        build(bridge=bridge, llm={"config": {**LLAMA, "num_key_value_heads": 1}})
+
+
 def test_the_front_end_of_a_fresh_encoder_lets_the_signal_through(corpus, tmp_path):
     # Joining the parts must not draw them anew: transformers' own initialisation is blind to speech.
     recipe = make_recipe(
@@ -245,13 +281,21 @@ def test_the_front_end_of_a_fresh_encoder_lets_the_signal_through(corpus, tmp_pa
         ({"encoder": {"policy": "frozen"}}, {"ctc_heads", "bridge", "llm"}),
         ({"llm": {"policy": "frozen"}}, {"encoder", "ctc_heads", "bridge"}),
         ({"bridge": {"policy": "frozen"}}, {"encoder", "ctc_heads", "llm"}),
+        ({"interface": "cross_attention"}, {"encoder", "ctc_heads", "bridge", "interface", "llm"}),
+        (
+            {"interface": "cross_attention", "llm": {"policy": "frozen"}},
+            {"encoder", "ctc_heads", "bridge", "interface"},
+        ),
+        ({"interface": "merged_attention", "bridge": {"policy": "frozen"}}, {"encoder", "ctc_heads", "llm"}),
     ],
 )
 def test_policies_decide_what_learns(build, changes, learning):
     task, _ = build(speech_llm_recipe(**changes))
     model = task.speech_llm
     parts = {"encoder": model.acoustic.encoder, "ctc_heads": model.acoustic.ctc_heads}
-    parts |= {"bridge": model.bridge, "llm": model.llm}
+    parts |= {"bridge": model.bridge, "interface": model.interface, "llm": model.llm}
+    if not list(model.interface.parameters()):
+        del parts["interface"]
     assert {n for n, part in parts.items() if all(p.requires_grad for p in part.parameters())} == learning
     assert {n for n, part in parts.items() if any(p.requires_grad for p in part.parameters())} == learning
 
@@ -295,6 +339,27 @@ def test_lora_is_merged_into_the_exported_model(runs, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"model.layers.{i}.self_attn.{part}_proj.weight" for i in (0, 1) for part in "qv"}
     assert (tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@peft
+@pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
+def test_an_interface_is_exported_beside_merged_adapters(runs, tmp_path, interface):
+    lora = {"init": str(runs / "lm"), "policy": "lora", "lora": {"rank": 2}}
+    values = speech_llm_recipe(units={"kind": "run", "path": str(runs / "ctc")}, interface=interface, llm=lora)
+    task = build_task(make_recipe(tmp_path, runs, values), lambda _: None)
+    task.module.eval()
+    for name, parameter in task.speech_llm.named_parameters():
+        if "lora_B" in name or name.endswith("gate"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    batch = task.load([0, 3], 0)
+    task.export(tmp_path / "model")
+    exported = load_model(tmp_path / "model").model
+    labels = [task.units.encode(text) for text in batch.texts]
+    with torch.no_grad():
+        expected, _ = task.speech_llm(batch.waveforms, batch.lengths, labels)  # still reads after the export
+        got, _ = exported(batch.waveforms, batch.lengths, labels)
+    assert equal(exported.interface, task.speech_llm.interface)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
 @peft
@@ -352,6 +417,10 @@ def equal_tensors(left, right, name):
         (acoustic_recipe(ctc={"weights": {3: 1.0}}), "the encoder has layers 1 to 2"),
         (acoustic_recipe(ctc={"character_layer": 3}), "the encoder has layers 1 to 2"),
         (acoustic_recipe(encoder={"config": {"model_type": "no_such"}}), r"encoder\.config: transformers refuses it"),
+        (
+            speech_llm_recipe(llm={"auxiliary_layer": 2}),
+            r"llm\.auxiliary_layer: the last of the LLM's 2 layers has its loss already",
+        ),
         (speech_llm_recipe(llm={"config": {**LLAMA, "vocab_size": 5}}), "the LLM knows 5 labels, the units are"),
         (text_recipe(llm={"config": {**LLAMA, "vocab_size": 5}}), "the LLM knows 5 labels, the units are"),
         (text_recipe(llm={"config": {"model_type": "no_such"}}), r"llm\.config: transformers refuses it"),

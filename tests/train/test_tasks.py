@@ -7,12 +7,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from kikitori.errors import DataError
+from kikitori.model.folder import load_model
 from kikitori.train.build import build_task
 from kikitori.train.pseudo_prompts import NO_PROMPT, PseudoPrompt
 from kikitori.train.stages import plan
 from kikitori.train.text_task import TextBatch, TextTask
 from kikitori.train.trainer import Moment
-from tests.tiny import tiny_llm
+from tests.tiny import INTERFACES, tiny_llm
 from tests.train.helpers import (
     AUGMENT,
     LLAMA,
@@ -237,6 +238,68 @@ def test_a_dry_run_measures_the_positions(build):
         assert measured == pytest.approx(task.loss(batch, START)[1]["positions_per_second"], abs=0.006)
 
 
+@pytest.mark.parametrize("interface", INTERFACES[1:])
+def test_speech_in_a_memory_takes_no_llm_positions(build, interface):
+    def values(most):
+        return speech_llm_recipe(interface=interface, llm={"config": {**LLAMA, "max_position_embeddings": most}})
+
+    task = build(values(38))  # of which speech and prompt would take 19
+    task.module.eval()
+    batch = task.load([0, 3], 0)
+    lengths = task.speech_llm.speech_prompt(task.encode(batch, START))[1]
+    _, parts = task.loss(batch, START)
+    assert parts["positions_per_second"] * batch.seconds == pytest.approx(int(lengths.sum())) != 0
+    assert f"LLM memory: {int(lengths.sum())} speech positions" in task.describe(batch)[-1]
+    # The transcript still has to fit, and no bridge helps it.
+    problem = r"^1\.wav: 0\.9 s of speech take 1 LLM positions .* the LLM has 12 positions; leave it out \(.*\)$"
+    with pytest.raises(DataError, match=problem):
+        build(values(12))
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_each_interface_learns(build, tmp_path, interface):
+    task = build(speech_llm_recipe(interface=interface))
+    batch = task.load(list(range(7)), 0)
+
+    def loss():
+        task.module.eval()
+        return task.loss(batch, START)[1]["text"]
+
+    before = loss()
+    toy_trainer(task, tmp_path, epochs=12, lr=0.01)[0].fit()
+    assert loss() < 0.95 * before
+    assert task.describe(batch)[-1].startswith("LLM input: " if interface == "prefix" else "LLM memory: ")
+
+
+def test_an_auxiliary_layer_has_a_loss_of_its_own(build):
+    llm = {"auxiliary_layer": 1, "auxiliary_weight": 0.5}
+    task = build(speech_llm_recipe(interface="cross_attention", llm=llm, ctc={"weights": {2: 0.3}}))
+    task.module.eval()
+    batch = task.load([0, 3], 0)
+    loss, parts = task.loss(batch, START)
+    assert list(parts) == ["text", "ctc2", "text1", "positions_per_second"]
+    assert loss.item() == pytest.approx(parts["text"] + 0.5 * parts["text1"] + 0.3 * parts["ctc2"], rel=1e-5)
+    task.module.zero_grad()
+    (0.5 * task.loss(batch, START)[0]).backward()
+    assert task.module["auxiliary_norm"].weight.grad.any()
+
+    model, labels = task.speech_llm, [task.units.encode(text) for text in batch.texts]
+    rows = model.teacher_input(task.encode(batch, START), labels)
+    model.llm.get_decoder().layers = model.llm.get_decoder().layers[:1]
+    model.llm.get_decoder().norm = task.module["auxiliary_norm"]
+    model.llm.config.num_hidden_layers = 1
+    with torch.no_grad():
+        memory = replace(rows.memory, readers=rows.memory.readers[:1], layers=rows.memory.layers[:1])
+        logits = model.target_logits(replace(rows, memory=memory))
+    assert parts["text1"] == pytest.approx(cross_entropy(logits, rows.next_labels).item(), rel=1e-4)
+
+
+def test_the_auxiliary_norm_is_not_exported(build, tmp_path):
+    task = build(speech_llm_recipe(llm={"auxiliary_layer": 1}))
+    task.export(tmp_path / "model")
+    assert not [name for name in load_model(tmp_path / "model").model.state_dict() if "auxiliary" in name]
+
+
 def test_label_smoothing_changes_the_text_loss_alone(build):
     plain = build(speech_llm_recipe())
     smooth = build(speech_llm_recipe(optim={"label_smoothing": 0.2}))
@@ -250,9 +313,16 @@ def test_label_smoothing_changes_the_text_loss_alone(build):
 
 
 def test_learning_rate_factors_by_component(build):
-    task = build(speech_llm_recipe(encoder={"lr_factor": 0.25}, bridge={"lr_factor": 2.0}, llm={"lr_factor": 0.5}))
+    factors = {"encoder": {"lr_factor": 0.25}, "bridge": {"lr_factor": 2.0}, "llm": {"lr_factor": 0.5}}
+    task = build(speech_llm_recipe(interface="merged_attention", **factors))
     factors = {name: task.lr_factor(name) for name, _ in task.module.named_parameters()}
-    expected = {".acoustic.encoder.": 0.25, ".acoustic.ctc_heads.": 1.0, ".bridge.": 2.0, ".llm.": 0.5}
+    expected = {
+        ".acoustic.encoder.": 0.25,
+        ".acoustic.ctc_heads.": 1.0,
+        ".bridge.": 2.0,
+        ".llm.": 0.5,
+        ".interface.": 2.0,
+    }
     for part, factor in expected.items():
         assert {value for name, value in factors.items() if part in name} == {factor}
     task = build(text_recipe(llm={"lr_factor": 0.5}))

@@ -6,23 +6,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kikitori.decoding.label_loop import LabelRow, write_labels
+from kikitori.model.assemble import AssembledInput
 
 GreedyResult = LabelRow
 
 
 def greedy(
     llm: PreTrainedModel,
-    embeds: Tensor,
-    lengths: Tensor,
+    prefix: AssembledInput,
     *,
     eos_id: int,
     max_labels: Sequence[int],
     min_labels: int = 0,
 ) -> list[GreedyResult]:
     """Writes each row's most probable labels until EOS or its limit; arguments as of `write_labels`."""
-    return write_labels(
-        llm, embeds, lengths, _most_probable, eos_id=eos_id, max_labels=max_labels, min_labels=min_labels
-    )
+    return write_labels(llm, prefix, _most_probable, eos_id=eos_id, max_labels=max_labels, min_labels=min_labels)
 
 
 def _most_probable(log_probs: Tensor, _: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kikitori.model.assemble import AssembledInput
 from kikitori.model.llm import prefill, step
 
 Choose = Callable[[Tensor, Sequence[int]], Tensor]
@@ -40,8 +41,7 @@ class LabelRow:
 @torch.inference_mode()
 def write_labels(
     llm: PreTrainedModel,
-    embeds: Tensor,
-    lengths: Tensor,
+    prefix: AssembledInput,
     choose: Choose,
     *,
     eos_id: int,
@@ -52,15 +52,14 @@ def write_labels(
 
     Args:
         llm: The LLM.
-        embeds: Prefixes, (batch, positions, dim), right-padded.
-        lengths: Positions per row, (batch,).
+        prefix: What the LLM reads before the first label.
         choose: Picks the next labels.
         eos_id: Label that ends a row.
         max_labels: Most labels per row, EOS not counted; stronger than `min_labels`.
         min_labels: EOS is ruled out while a row has fewer labels.
     """
     results = [LabelRow() for _ in max_labels]
-    logits, state = prefill(llm, embeds, lengths)
+    logits, state = prefill(llm, prefix.embeds, prefix.lengths, prefix.memory)
     rows = list(range(len(results)))
     for num_written in count():  # every row that is still in the batch has so many labels
         log_probs = logits.float().log_softmax(dim=-1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kikitori.decoding.label_loop import LabelRow, write_labels
+from kikitori.model.assemble import AssembledInput
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Sampling:
 
 def sample(
     llm: PreTrainedModel,
-    embeds: Tensor,
-    lengths: Tensor,
+    prefix: AssembledInput,
     settings: Sampling,
     *,
     seeds: Sequence[int],
@@ -47,8 +47,7 @@ def sample(
 
     Args:
         llm: The LLM.
-        embeds: Prefixes, (batch, positions, dim), right-padded.
-        lengths: Positions per row, (batch,).
+        prefix: What the LLM reads before the first label.
         settings: Distribution to draw from.
         seeds: Start of each row's random stream, such as `utterance_seed`.
         eos_id: Label that ends a row.
@@ -62,7 +61,7 @@ def sample(
         points = torch.stack([torch.rand((), generator=streams[row], dtype=torch.float64) for row in rows])
         return draw_labels(cut(log_probs, settings), points.to(log_probs.device))
 
-    return write_labels(llm, embeds, lengths, draw, eos_id=eos_id, max_labels=max_labels, min_labels=min_labels)
+    return write_labels(llm, prefix, draw, eos_id=eos_id, max_labels=max_labels, min_labels=min_labels)
 
 
 def utterance_seed(seed: int, waveform: NDArray[np.float32]) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kikitori.errors import ModelError
+from kikitori.model.memory import Memory
 from kikitori.text.prompt import Prompt, Speech, Target, Text
 
 
@@ -22,10 +23,11 @@ class AssembledInput:
     Attributes:
         embeds: (batch, n, dim), zero in the padding on the right.
         lengths: Real positions per row, (batch,) int64.
-        speech_lengths: How many of them are speech, (batch,) int64.
+        speech_lengths: Positions of the speech per row, (batch,) int64: among those of `lengths`, or in `memory`.
         target_positions: Rows and columns (flat int64 each); `hidden[target_positions]` are the hidden states that
             predict `next_labels`, row by row. Empty without targets.
         next_labels: The loss labels, each row's target and EOS, flat int64.
+        memory: The speech, where the interface keeps it out of `embeds` (model/interface.py).
     """
 
     embeds: Tensor
@@ -33,6 +35,7 @@ class AssembledInput:
     speech_lengths: Tensor
     target_positions: tuple[Tensor, Tensor]
     next_labels: Tensor
+    memory: Memory | None = None
 
 
 def assemble(

@@ -3,10 +3,13 @@
 The only file that touches the key-value caches of transformers, whose interface moves between releases. A training pass
 is `embed`, `forward`, `project`; decoding is `prefill` once, then `step`, and `LLMState` may be forked, reordered and
 cropped in between. Rows are padded on the right and padding is masked, so that a row's logits depend on that row alone.
-Nothing here switches gradients off: searches run under `torch.inference_mode()`.
+Whether the speech stands in the embeddings or in a `Memory` beside them (model/interface.py) makes no difference to the
+caller. Nothing here switches gradients off: searches run under `torch.inference_mode()`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,12 +18,11 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kikitori.errors import ModelError
+from kikitori.model.memory import Layers, Memory, Reading
 
 # Factors that some families apply to the logits behind the output matrix (Cohere, Granite, Falcon-H1, Gemma). Families
 # disagree on whether one name multiplies or divides, so `project` refuses them rather than guess.
 _LOGIT_FACTORS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-
-Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (batch, heads, slots, head_dim) of every LLM layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +36,13 @@ class LLMState:
         layers: Keys and values per LLM layer.
         valid: Which slots of the cache hold a real position, (batch, slots) bool.
         lengths: Real positions per row, (batch,) int64; also the position id of the next label.
+        memory: The speech, for an interface that keeps it beside the text; shared by the rows of an utterance.
     """
 
     layers: Layers
     valid: Tensor
     lengths: Tensor
+    memory: Memory | None = None
 
     @property
     def batch_size(self) -> int:
@@ -60,11 +64,12 @@ class LLMState:
     def reorder(self, rows: Tensor) -> "LLMState":
         """Make row i of the new state a copy of `rows[i]`: keeps, permutes, repeats or drops rows.
 
-        Dropping rows also frees the slots that only they used (waits for the device once).
+        Dropping rows also frees the slots and the speech that only they used (waits for the device).
         """
         rows = rows.to(self.valid.device)
         layers = tuple((keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.layers)
-        state = LLMState(layers, self.valid.index_select(0, rows), self.lengths.index_select(0, rows))
+        memory = self.memory and self.memory.reorder(rows)
+        state = LLMState(layers, self.valid.index_select(0, rows), self.lengths.index_select(0, rows), memory)
         return _tightened(state) if 0 < len(rows) < self.batch_size else state
 
     def crop(self, lengths: Tensor) -> "LLMState":
@@ -80,7 +85,7 @@ class LLMState:
                 remedy="keep at least one position and at most what is there",
             )
         valid = self.valid & (self.valid.cumsum(1) <= lengths[:, None])
-        return _tightened(LLMState(self.layers, valid, lengths))
+        return _tightened(replace(self, valid=valid, lengths=lengths))
 
 
 def check_llm(llm: PreTrainedModel) -> None:
@@ -124,23 +129,44 @@ def embed_mixture(llm: PreTrainedModel, labels: Tensor, weights: Tensor) -> Tens
     return sums.reshape(*labels.shape[:2], table.shape[1])
 
 
-def forward(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, *, positions: Tensor | None = None) -> Tensor:
+def forward(
+    llm: PreTrainedModel,
+    embeds: Tensor,
+    lengths: Tensor,
+    memory: Memory | None = None,
+    *,
+    positions: Tensor | None = None,
+) -> Tensor:
     """Run a whole batch without a cache, as in training.
 
     Args:
         llm: Any decoder-only model of transformers.
         embeds: Input embeddings padded on the right, (batch, n, dim); what stands in the padding does not matter.
         lengths: Real positions per row, (batch,) int64, each 1 to n.
+        memory: The speech of each row, if an interface keeps it beside the text.
         positions: Position ids (batch, n) in place of 0, 1, 2, ...
 
     Returns:
         Hidden states of the last layer, (batch, n, dim), undefined in the padding. Select some, then `project`.
     """
+    return forward_layers(llm, embeds, lengths, memory, (), positions=positions)[-1]
+
+
+def forward_layers(
+    llm: PreTrainedModel,
+    embeds: Tensor,
+    lengths: Tensor,
+    memory: Memory | None,
+    layers: Sequence[int],
+    *,
+    positions: Tensor | None = None,
+) -> list[Tensor]:
+    """As `forward`, with the states after each of some layers (1 to all but the last, not normalised) before it."""
     lengths = _checked_lengths(lengths, embeds, least=1)
     valid = _valid(lengths, embeds.shape[1])
     if positions is None:
         positions = _positions(torch.zeros_like(lengths), lengths, embeds.shape[1])
-    return _body(llm, _cleared(embeds, valid), valid, positions, None)
+    return _body(llm, _cleared(embeds, valid), valid, positions, None, memory, layers)
 
 
 def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -152,20 +178,23 @@ def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
     return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
 
-def prefill(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor) -> tuple[Tensor, LLMState]:
+def prefill(
+    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+) -> tuple[Tensor, LLMState]:
     """Read the prefix, that is everything before the first label to predict.
 
     Args:
         llm: A model that passes `check_llm`.
         embeds: Input embeddings padded on the right, (batch, n, dim).
         lengths: Real positions per row, (batch,) int64, each 1 to n.
+        memory: The speech of each row, if an interface keeps it beside the text.
 
     Returns:
         Logits (batch, vocab) of the label after each row's last real position, and the state.
     """
     check_llm(llm)
     lengths = _checked_lengths(lengths, embeds, least=1)
-    state = LLMState((), torch.zeros(len(lengths), 0, dtype=torch.bool, device=embeds.device), lengths * 0)
+    state = LLMState((), torch.zeros(len(lengths), 0, dtype=torch.bool, device=embeds.device), lengths * 0, memory)
     hidden, state = _append(llm, embeds, lengths, state)
     last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
     return project(llm, last), _tightened(state)
@@ -203,22 +232,43 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: LLMSta
     valid = torch.cat([state.valid, new], dim=1)
     cache = _to_cache(state.layers)
     positions = _positions(state.lengths, lengths, embeds.shape[1])
-    hidden = _body(llm, _cleared(embeds, new), valid, positions, cache)
+    hidden = _body(llm, _cleared(embeds, new), valid, positions, cache, state.memory)[-1]
     grown: Any = cache.layers
     layers = tuple((layer.keys, layer.values) for layer in grown)
-    return hidden, LLMState(layers, valid, state.lengths + lengths)
+    return hidden, LLMState(layers, valid, state.lengths + lengths, state.memory)
 
 
-def _body(llm: PreTrainedModel, embeds: Tensor, valid: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
+def _body(
+    llm: PreTrainedModel,
+    embeds: Tensor,
+    valid: Tensor,
+    positions: Tensor,
+    cache: DynamicCache | None,
+    memory: Memory | None,
+    layers: Sequence[int] = (),
+) -> list[Tensor]:
+    """Hidden states after some layers, then those of the last, (batch, n, dim) each."""
     model: Any = llm
-    hidden: Tensor = model.get_decoder()(
-        inputs_embeds=embeds,
-        attention_mask=valid.long(),  # over all slots, old and new; causal order is the order of the slots
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    ).last_hidden_state
-    return hidden
+    decoder = model.get_decoder()
+    inputs: dict[str, Any] = {
+        "inputs_embeds": embeds,
+        "attention_mask": valid.long(),  # over all slots, old and new; causal order is the order of the slots
+        "position_ids": positions,
+        "past_key_values": cache,
+        "use_cache": cache is not None,
+    }
+    if layers:
+        inputs["output_hidden_states"] = True
+    if memory is None:
+        output = decoder(**inputs)
+    else:
+        if memory.batch_size != len(embeds):
+            raise ModelError(f"a memory of {memory.batch_size} rows does not fit {len(embeds)} rows of text")
+        reading = Reading(memory, partial(decoder.rotary_emb, embeds, positions))
+        output = decoder(**inputs, memory=reading)
+        if reading.unread:  # lest a release of transformers that drops the keyword leave us with a deaf LLM
+            raise ModelError("the LLM did not read the speech", where=type(llm).__name__, remedy="report this")
+    return [*(output.hidden_states[layer] for layer in layers), output.last_hidden_state]
 
 
 def _to_cache(layers: Layers) -> DynamicCache:
@@ -233,10 +283,11 @@ def _to_cache(layers: Layers) -> DynamicCache:
 
 
 def _tightened(state: LLMState) -> LLMState:
-    """Drop the slots beyond the longest row, after closing gaps where that row has some."""
+    """Drop the slots beyond the longest row, after closing gaps where that row has some, and unheard speech."""
     num_slots = int(state.lengths.max())
+    memory = state.memory and state.memory.tightened()
     if num_slots == state.num_slots:
-        return state
+        return replace(state, memory=memory)
     if bool(state.valid[:, num_slots:].any()):
         order = (~state.valid).long().argsort(dim=1, stable=True)[:, :num_slots]  # (batch, num_slots), real slots first
         valid, layers = state.valid.gather(1, order), []
@@ -247,7 +298,7 @@ def _tightened(state: LLMState) -> LLMState:
     else:
         valid = state.valid[:, :num_slots]
         layers = [(keys[:, :, :num_slots], values[:, :, :num_slots]) for keys, values in state.layers]
-    return LLMState(tuple(layers), valid, state.lengths)
+    return LLMState(tuple(layers), valid, state.lengths, memory)
 
 
 def _valid(lengths: Tensor, num_columns: int) -> Tensor:

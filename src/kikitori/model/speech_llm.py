@@ -1,21 +1,24 @@
-"""The speech LLM with the prefix interface: acoustic model, bridge and LLM joined into one network.
+"""The speech LLM: acoustic model, bridge, interface and LLM joined into one network.
 
-waveforms → encoder → frames → bridge → speech prompt → LLM → next labels (Nue-ASR; the "speech LLM" of "Integration
-vs. Combination"). The acoustic part carries the optional CTC heads.
+waveforms → encoder → frames → bridge → speech prompt → interface → LLM → next labels (Nue-ASR; the "speech LLM" of
+"Integration vs. Combination"; with cross-attention and an LLM from scratch, an AED model). The acoustic part carries
+the optional CTC heads.
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
-from kikitori.model.assemble import AssembledInput, assemble
+from kikitori.model.assemble import AssembledInput
 from kikitori.model.bridge import CTCCompressBridge, IdentityBridge, build_bridge
 from kikitori.model.encoder import EncoderOutput
-from kikitori.model.llm import check_llm, embed, forward, project
+from kikitori.model.interface import build_interface
+from kikitori.model.llm import check_llm, embed, forward_layers, project
 from kikitori.text.prompt import Prompt
 
 
@@ -32,6 +35,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_ctc_layer: Encoder layer whose CTC head it reads, by default the last one named in `ctc_layers`.
         show_ctc: Add to each speech position the LLM's embeddings of the labels that the last CTC head hears there,
             weighted by their probability. A small LLM then begins with a transcript it can read.
+        interface: How the LLM gets at the speech: `prefix`, `merged_attention` or `cross_attention`.
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
         eos_id: Label that ends the transcript.
@@ -51,6 +55,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_repeats: str = "keep",
         bridge_ctc_layer: int | None = None,
         show_ctc: bool = False,
+        interface: str = "prefix",
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
         eos_id: int = 2,
@@ -65,6 +70,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         self.bridge, self.bridge_stride, self.show_ctc = bridge, bridge_stride, show_ctc
         self.bridge_blanks, self.bridge_repeats = bridge_blanks, bridge_repeats
         self.bridge_ctc_layer = bridge_ctc_layer
+        self.interface = interface
         self.prompt_before, self.prompt_after = list(prompt_before), list(prompt_after)
         self.eos_id = eos_id
         self.format_version = format_version
@@ -114,6 +120,8 @@ class SpeechLLM(PreTrainedModel):
             repeats=config.bridge_repeats,
         )
         _check_bridge_head(config, self.acoustic.config.ctc_layers)
+        self.interface = build_interface(config.interface, self.llm)
+        _check_interface(config)
         if config.show_ctc:
             if not self.acoustic.config.ctc_layers:
                 raise ModelError("show_ctc needs a CTC head", remedy="give a layer a weight in ctc.weights")
@@ -123,7 +131,7 @@ class SpeechLLM(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
-        # Encoder, heads and LLM initialise themselves; the bridge keeps torch's own initialisation.
+        # Encoder, heads and LLM initialise themselves; bridge and interface keep their own initialisation.
         return
 
     def speech_prompt(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
@@ -136,22 +144,29 @@ class SpeechLLM(PreTrainedModel):
 
     def prefix(self, encoded: EncoderOutput) -> AssembledInput:
         """The LLM input before the first label of the transcript."""
-        return assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), None)
-
-    def prefix_lengths(self, frame_lengths: Tensor) -> Tensor | None:
-        """LLM positions before the first label for utterances of so many frames; None if only the speech can tell."""
-        if isinstance(self.bridge, CTCCompressBridge):
-            return None
-        prompt = len(self.config.prompt_before) + len(self.config.prompt_after)
-        return self.bridge.output_lengths(frame_lengths) + prompt
+        return self._assembled(encoded, None)
 
     def teacher_input(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> AssembledInput:
         """The LLM input of teacher forcing: the prefix and the transcripts."""
-        return assemble(self._embed, self.config.prompt, *self.speech_prompt(encoded), labels)
+        return self._assembled(encoded, labels)
+
+    def target_states(self, rows: AssembledInput, layers: Sequence[int] = ()) -> list[Tensor]:
+        """Hidden states (positions, llm_dim) at the loss positions of a `teacher_input`: after some layers, last."""
+        hidden = forward_layers(self.llm, rows.embeds, rows.lengths, rows.memory, layers)
+        return [states[rows.target_positions] for states in hidden]
 
     def target_logits(self, rows: AssembledInput) -> Tensor:
         """Logits (positions, vocab) at the loss positions of a `teacher_input`, one for each of its `next_labels`."""
-        return project(self.llm, forward(self.llm, rows.embeds, rows.lengths)[rows.target_positions])
+        return project(self.llm, self.target_states(rows)[-1])
+
+    def prefix_lengths(self, frame_lengths: Tensor) -> Tensor | None:
+        """LLM positions before the first label for utterances of so many frames; None if only the speech can tell."""
+        prompt = len(self.config.prompt_before) + len(self.config.prompt_after)
+        if self.config.interface != "prefix":
+            return torch.full_like(frame_lengths, prompt)  # speech takes none
+        if isinstance(self.bridge, CTCCompressBridge):
+            return None
+        return self.bridge.output_lengths(frame_lengths) + prompt
 
     def label_logits(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits (positions, vocab) that predict `labels` and EOS, and those next labels (positions,).
@@ -165,6 +180,11 @@ class SpeechLLM(PreTrainedModel):
         """Right-padded 16 kHz waveforms (batch, samples) and transcripts to `label_logits`."""
         encoded = self.acoustic.encode(*self.acoustic.encoder.features(waveforms, lengths))
         return self.label_logits(encoded, labels)
+
+    def _assembled(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]] | None) -> AssembledInput:
+        speech_embeds, lengths = self.speech_prompt(encoded)
+        rows: AssembledInput = self.interface(self._embed, self.config.prompt, speech_embeds, lengths, labels)
+        return rows
 
     def _embed(self, labels: Tensor) -> Tensor:
         return embed(self.llm, labels)
@@ -182,6 +202,13 @@ def _check_bridge_head(config: SpeechLLMConfig, ctc_layers: Sequence[int]) -> No
         raise ModelError(
             f"a ctc_compress bridge needs a CTC head{'' if layer is None else f' on encoder layer {layer}'}",
             remedy="give the layer a weight in ctc.weights",
+        )
+
+
+def _check_interface(config: SpeechLLMConfig) -> None:
+    if config.interface != "prefix" and not config.prompt_before and not config.prompt_after:
+        raise ModelError(
+            f"nothing stands before the first label with {config.interface}", remedy="give the prompt a BOS or a text"
         )
 
 

@@ -35,7 +35,7 @@ class Prediction:
         error: Why the row failed, or None.
         llm_passes: Forward passes of the LLM after prefill.
         flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
-        speech_positions: Positions that the speech took in the LLM's input, or None without an LLM.
+        speech_positions: Positions of the speech in the LLM's input or memory, or None without an LLM.
     """
 
     utterance: Utterance
@@ -58,8 +58,8 @@ def build_report(
     """Scores all sets and returns the content of `report.json`.
 
     `wer`, `cer` and `wer_ci` (95 %, bootstrap over utterances) are fractions, and None where nothing was scored; `rtfx`
-    is None where no time was measured. `positions_per_second` are LLM positions per second of audio, over the rows that
-    an LLM has read; None without any. The total's `normalizer` joins the names where sets differ.
+    is None where no time was measured. `positions_per_second` are speech positions per second of audio, over the rows
+    that an LLM has read; None without any. The total's `normalizer` joins the names where sets differ.
 
     Args:
         sets: Predictions per manifest.

@@ -211,11 +211,17 @@ def with_policy(llm: PreTrainedModel, settings: LLM, units: TokenizerUnits) -> P
 
 
 def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
-    """Acoustic model, bridge and LLM joined, each with its start and policy."""
+    """Acoustic model, bridge, interface and LLM joined, each with its start and policy."""
     bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units.verbatim)
     assert bridge is not None  # noqa: S101  (validated by Recipe)
     assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
     acoustic, llm = build_acoustic_model(recipe, units), build_llm(recipe, units)
+    if recipe.llm.auxiliary_layer >= (num_layers := int(llm.config.num_hidden_layers)):
+        raise ConfigError(
+            f"the last of the LLM's {num_layers} layers has its loss already",
+            where="llm.auxiliary_layer",
+            remedy="name an earlier layer",
+        )
     config = SpeechLLMConfig(
         acoustic_config=acoustic.config,
         llm_config=llm.config,
@@ -225,26 +231,31 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
         bridge_repeats=bridge.repeats,
         bridge_ctc_layer=bridge.ctc_layer,
         show_ctc=bridge.show_ctc,
+        interface=recipe.interface,
         prompt_before=prompt.before,
         prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
         eos_id=prompt.eos,
     )
     model = SpeechLLM(config, acoustic=acoustic, llm=llm)
-    model.llm = with_policy(
-        llm, recipe.llm, units
-    )  # afterwards, for transformers looks for tied weights by their plain names
+    if recipe.llm.config is not None or recipe.llm.random:
+        model.interface.open()
+    # Afterwards, for transformers looks for tied weights by their plain names.
+    model.llm = with_policy(llm, recipe.llm, units)
     if bridge.init is not None:
         trained = load_model(model_folder(bridge.init)).model
         if not isinstance(trained, SpeechLLM):
             raise ConfigError("it is no speech LLM", where="bridge.init", remedy="name a speech_llm run")
         try:
             model.bridge.load_state_dict(trained.bridge.state_dict())
+            if trained.config.interface == recipe.interface:
+                model.interface.load_state_dict(trained.interface.state_dict())
         except RuntimeError:
             raise ConfigError(
-                "its bridge has another shape", where="bridge.init", remedy="same kind and sizes"
+                "its bridge or interface has another shape", where="bridge.init", remedy="same kind and sizes"
             ) from None
     if bridge.policy == "frozen":
         model.bridge.requires_grad_(False)
+        model.interface.requires_grad_(False)
     return model
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
-from kikitori.train.settings import STRICT, AtLeastOne, Count, Fraction, Positive
+from kikitori.train.settings import STRICT, AtLeastOne, Count, Fraction, NotNegative, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,9 +73,9 @@ class Bridge:
         ctc_layer: `ctc_compress`: encoder layer whose CTC head decides; None takes the deepest.
         init: Earlier speech LLM run to start from.
         show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt.
-        policy: `full` trains it, `frozen` does not.
-        unfreeze_at: Optimiser steps before it begins to learn.
-        lr_factor: Factor on the learning rate.
+        policy: `full` trains it and the interface, `frozen` does not.
+        unfreeze_at: Optimiser steps before both begin to learn.
+        lr_factor: Factor on the learning rate of both.
     """
 
     kind: Literal["conv", "stack", "identity", "ctc_compress"]
@@ -115,6 +115,9 @@ class LLM:
             them; a separate output matrix learns.
         unfreeze_at: Optimiser steps before it begins to learn.
         lr_factor: Factor on the learning rate.
+        auxiliary_layer: LLM layer (1-based) that gets a cross-entropy of its own through the output matrix, in a
+            `speech_llm` run; 0 means none.
+        auxiliary_weight: Its loss weight.
     """
 
     init: str | None = None
@@ -125,6 +128,8 @@ class LLM:
     freeze_embeddings: bool = False
     unfreeze_at: Count = 0
     lr_factor: Positive = 1.0
+    auxiliary_layer: Count = 0
+    auxiliary_weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         """Checks that there is one start and that all settings are used."""

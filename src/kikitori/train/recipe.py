@@ -46,6 +46,9 @@ class Recipe:
         augment: Augmentation.
         encoder: Speech encoder.
         bridge: Bridge.
+        interface: How the LLM gets at the speech: `prefix` in its input, or by attention of every layer to the bridge's
+            output, `merged_attention` or `cross_attention`. These two leave a pre-trained LLM as it is at first;
+            with an LLM from scratch they start open, and `cross_attention` is then an AED model.
         llm: LLM.
         ctc: CTC losses.
         prompt: Text around the speech.
@@ -64,6 +67,7 @@ class Recipe:
     augment: Augment = Field(default_factory=Augment)
     encoder: Encoder | None = None
     bridge: Bridge | None = None
+    interface: Literal["prefix", "merged_attention", "cross_attention"] = "prefix"
     llm: LLM | None = None
     ctc: CTC = Field(default_factory=CTC)
     prompt: Prompt = Field(default_factory=Prompt)
@@ -94,6 +98,10 @@ class Recipe:
             if self.ctc.weights.get(layer, 0.0) <= 0.0:  # a head that nothing trains hears nothing
                 of_layer = f" for layer {layer}" if layer else ""
                 raise ValueError(f"bridge.kind 'ctc_compress' needs a weight above 0{of_layer} in ctc.weights")
+        if self.task != "speech_llm" and self.interface != "prefix":
+            raise ValueError(f"task '{self.task}' does not use the interface '{self.interface}'")
+        if self.task != "speech_llm" and self.llm is not None and self.llm.auxiliary_layer:
+            raise ValueError(f"task '{self.task}' does not use llm.auxiliary_layer")
         if self.units.kind == "llm" and (self.llm is None or self.llm.init is None):
             raise ValueError("units.kind 'llm' needs llm.init")
 

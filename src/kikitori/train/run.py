@@ -121,7 +121,8 @@ def describe(module: nn.Module) -> list[str]:
         for inner, component in part.named_children():
             total = sum(p.numel() for p in component.parameters())
             learning = sum(p.numel() for p in component.parameters() if p.requires_grad)
-            lines.append(f"{name}.{inner}: {total / 1e6:.2f} M parameters, {learning / 1e6:.2f} M trainable")
+            if total:
+                lines.append(f"{name}.{inner}: {total / 1e6:.2f} M parameters, {learning / 1e6:.2f} M trainable")
     return lines
 
 

@@ -1,6 +1,7 @@
 """Training the speech LLM: cross-entropy on the text positions, with CTC losses on the encoder beside it.
 
-Both losses are per label (papers.md A2 and B2.1); EOS counts as a label of the cross-entropy.
+Both losses are per label (papers.md A2 and B2.1); EOS counts as a label of the cross-entropy. An earlier LLM layer may
+have a cross-entropy too.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from kikitori.errors import DataError
 from kikitori.model.adapters import is_adapted, merged_copy, save_adapter
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import save_model
-from kikitori.model.llm import max_positions
+from kikitori.model.llm import max_positions, project
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe import Recipe
@@ -54,6 +55,10 @@ class SpeechLLMTask(AcousticTask):
         super().__init__(recipe, model.acoustic, units, characters, train, dev)
         self.speech_llm = model
         self.module["model"] = model
+        assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
+        self.llm = recipe.llm
+        if self.llm.auxiliary_layer:
+            self.module["auxiliary_norm"] = nn.LayerNorm(model.bridge.llm_dim)
         self._check_longest()
 
     def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
@@ -68,9 +73,12 @@ class SpeechLLMTask(AcousticTask):
         counts = [len(row) for row in labels]
         prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
         self._check_room(batch, prefixes, counts)
-        logits = self.speech_llm.target_logits(rows)
-        smoothing = self.recipe.optim.label_smoothing
-        cross_entropy = nn.functional.cross_entropy(logits.float(), rows.next_labels, label_smoothing=smoothing)
+        layer = self.llm.auxiliary_layer
+        *early, last = self.speech_llm.target_states(rows, [layer] if layer else [])
+        cross_entropy = self._cross_entropy(last, rows.next_labels)
+        for states in early:
+            auxiliary = self._cross_entropy(self.module["auxiliary_norm"](states), rows.next_labels)
+            total, parts[f"text{layer}"] = total + self.llm.auxiliary_weight * auxiliary, auxiliary.item()
         positions = int(rows.speech_lengths.sum())
         parts = {"text": cross_entropy.item(), **parts, "positions_per_second": positions / batch.seconds}
         return total + cross_entropy, parts
@@ -92,14 +100,15 @@ class SpeechLLMTask(AcousticTask):
             max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
         ]
         self._check_room(batch, prefix.lengths.tolist(), limits)
-        results = greedy(model.llm, prefix.embeds, prefix.lengths, eos_id=model.config.eos_id, max_labels=limits)
+        results = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limits)
         return [self.units.decode(result.labels) for result in results]
 
     def component(self, parameter: str) -> str:
-        """`llm`, `bridge`, `encoder`, or `heads` of CTC."""
+        """`llm`, `bridge` (and the interface with it), `encoder`, or `heads` of losses beside."""
         if parameter.startswith("model.llm."):
             return "llm"
-        return "bridge" if parameter.startswith("model.bridge.") else super().component(parameter)
+        joint = parameter.startswith(("model.bridge.", "model.interface."))
+        return "bridge" if joint else super().component(parameter)
 
     def adapted_parts(self) -> dict[str, PreTrainedModel | SpeechEncoder]:
         """The components that may carry adapters, by name."""
@@ -111,9 +120,10 @@ class SpeechLLMTask(AcousticTask):
             _, lengths = self.speech_llm.speech_prompt(self.encode(batch, Moment(0, 0, 0.0)))
         positions = int(lengths.sum())
         labels = sum(len(self.units.encode(text)) + 1 for text in batch.texts)
+        place = "LLM input" if self.recipe.interface == "prefix" else "LLM memory"
         return [
             *super().describe(batch),
-            f"LLM input: {positions} speech positions, {labels} loss labels; "
+            f"{place}: {positions} speech positions, {labels} loss labels; "
             f"{positions / batch.seconds:.2f} positions per second of speech",
         ]
 
@@ -126,7 +136,13 @@ class SpeechLLMTask(AcousticTask):
             llm = merged_copy(model.llm)
             model = SpeechLLM(self.speech_llm.config, acoustic=self.merged_acoustic(), llm=llm)
             model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
+            model.interface.load_state_dict(self.speech_llm.interface.state_dict())
         save_model(directory, model, self.units, self.trained_on)
+
+    def _cross_entropy(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Per label, of hidden states (positions, llm_dim)."""
+        logits = project(self.speech_llm.llm, states).float()
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=self.recipe.optim.label_smoothing)
 
     def _check_longest(self) -> None:
         """Refuses speech that cannot fit before any time is spent; what only the speech can tell shows in its batch."""
@@ -151,11 +167,10 @@ class SpeechLLMTask(AcousticTask):
     def _check_fits(self, utt_id: str, seconds: float, prefix: int, labels: int) -> None:
         problem = overrun(seconds, prefix, labels, max_positions(self.speech_llm.llm))
         if problem is not None:
-            raise DataError(
-                problem,
-                where=utt_id,
-                remedy="leave it out (in training with data.max_seconds) or use a bridge with fewer positions a second",
-            )
+            remedy = "leave it out (in training with data.max_seconds)"
+            if self.recipe.interface == "prefix":
+                remedy += " or use a bridge with fewer positions a second"
+            raise DataError(problem, where=utt_id, remedy=remedy)
 
 
 def _longest(speech: SpeechLoader) -> Utterance:
