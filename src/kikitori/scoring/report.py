@@ -109,7 +109,11 @@ def write_report(
 
 def format_table(report: Mapping[str, Any]) -> str:
     """Returns the sets and their total as an aligned plain text table; rates are fractions."""
-    rows = _table(report)
+    return aligned(_table(report))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows as columns of plain text, the first to the left and the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     cells = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, cells, strict=True))

@@ -52,10 +52,15 @@ def default_normalizer(languages: Iterable[str | None]) -> str:
 
     Only the primary part of a code counts, so `en-US` is `en`.
     """
-    codes = {re.split("[-_]", language.strip().lower())[0] if language else None for language in languages}
+    codes = {primary_language(language) for language in languages}
     if len(codes) != 1:
         return "basic"
     return _BY_LANGUAGE.get(codes.pop() or "", "basic")
+
+
+def primary_language(language: str | None) -> str | None:
+    """The primary part of a language code: `en` of `en-US`."""
+    return re.split("[-_]", language.strip().lower())[0] if language else None
 
 
 def _whisper_en(text: str) -> str:
