@@ -18,7 +18,7 @@ from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform
 
 PACKAGE = Path(cli.__file__).parent
 ROOT = Path(__file__).parents[1]
-NOT_BUILT = ("adapt", "tune", "perplexity", "study", "bench", "serve", "data", "merge", "doctor")
+NOT_BUILT = ("tune", "perplexity", "study", "bench", "serve", "data", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +224,15 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["train", "missing.yaml", "-o", "run"], "missing.yaml"),
         (["train", "recipe.yaml", "word"], "word: not an override"),
         (["train", "recipe.yaml"], "-o: no run folder"),
+        (["adapt", "word", "-o", "run"], "word: not an override"),
+        (["adapt", "--text", "a.txt"], "-o: no run folder"),
+        (["adapt", "-o", "run"], "give either --data or --text"),
+        (["adapt", "--data", "a.jsonl", "--text", "a.txt", "-o", "run"], "give either --data or --text"),
+        (["adapt", "--text", "a.txt", "-o", "run", "adapt.component=[llm]"], "did you mean 'components'?"),
+        (["adapt", "--text", "a.txt", "--dev", "missing.jsonl", "-o", "run"], "missing.jsonl: no such manifest"),
+        (["merge", "adapter"], "-o: no folder"),
+        (["merge", "adapter", "-o", "out"], "adapter: no such adapter folder"),
+        (["transcribe", "a.wav", "--adapter", "missing"], "missing: no such adapter folder"),
     ],
 )
 def test_wrong_calls(arguments, message, tmp_path, monkeypatch):
@@ -339,8 +348,9 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
 def test_version_and_help():
     assert call("--version").stdout.startswith("kikitori ")
     help_text = call("--help").stdout
-    assert all(command in help_text for command in ("transcribe", "evaluate", "train", "convert"))
-    for command in (["transcribe"], ["evaluate"], ["train"], ["convert"], ["convert", "nue-asr"]):
+    commands = ("transcribe", "evaluate", "train", "adapt", "merge", "convert")
+    assert all(command in help_text for command in commands)
+    for command in (*([name] for name in commands), ["convert", "nue-asr"]):
         assert call(*command, "--help").exit_code == 0
 
 

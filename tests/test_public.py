@@ -24,6 +24,7 @@ def test_exported_names():
         "Decoding",
         "Hypothesis",
         "KikitoriError",
+        "KikitoriWarning",
         "ModelError",
         "Recognizer",
         "Segment",

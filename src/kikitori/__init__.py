@@ -9,7 +9,15 @@ Importing the package is cheap; torch and transformers are loaded by the first u
 
 from typing import TYPE_CHECKING, Any
 
-from kikitori.errors import AudioError, ConfigError, DataError, KikitoriError, ModelError, TrainingError
+from kikitori.errors import (
+    AudioError,
+    ConfigError,
+    DataError,
+    KikitoriError,
+    KikitoriWarning,
+    ModelError,
+    TrainingError,
+)
 from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ __all__ = [
     "Decoding",
     "Hypothesis",
     "KikitoriError",
+    "KikitoriWarning",
     "ModelError",
     "Recognizer",
     "Segment",

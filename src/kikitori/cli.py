@@ -1,4 +1,4 @@
-"""The command line: `kikitori transcribe | evaluate | train | convert`.
+"""The command line: `kikitori transcribe | evaluate | train | adapt | merge | convert`.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -9,20 +9,22 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kikitori import __version__
-from kikitori.errors import ConfigError, DataError, KikitoriError, TrainingError
+from kikitori.errors import ConfigError, DataError, KikitoriError, KikitoriWarning, TrainingError
 
 if TYPE_CHECKING:
     from kikitori.decoding.options import Decoding
     from kikitori.recognizer import Recognizer
+    from kikitori.train.recipe import Recipe
 
 SOME_FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
 LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
@@ -76,6 +78,10 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute
 DtypeOption = Annotated[
     Precision, typer.Option("--dtype", help="float32 gives the same text for every batch size; bfloat16 may not.")
 ]
+Adapter = Annotated[
+    Path | None, typer.Option("--adapter", help="Adapter folder to switch on, or the run of kikitori adapt.")
+]
+SplitOption = Annotated[str | None, typer.Option(help="Rows of this split only.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -97,6 +103,7 @@ def transcribe(
     batch_size: BatchSize = 8,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
 ) -> None:
     """Transcribe audio files: one line per file (path, tab, text), or files in a folder with -o."""
     with _one_line_errors():
@@ -105,7 +112,7 @@ def transcribe(
             raise ConfigError("no audio file given", remedy="name at least one file")
         if formats and output is None:
             raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
-        recognizer, options = _load(model, decoding, overrides, device, dtype)
+        recognizer, options = _load(model, decoding, overrides, device, dtype, adapter)
         from kikitori.writers import FORMATS, unique_stems, write_transcript
 
         if output is not None:
@@ -145,6 +152,7 @@ def evaluate(
     batch_size: BatchSize = 8,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
 ) -> None:
     """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder."""
     with _one_line_errors():
@@ -158,7 +166,7 @@ def evaluate(
         from kikitori.data.manifest import read_manifest
 
         sets = {str(path): read_manifest(path, split=split).utterances for path in data}
-        recognizer, options = _load(model, decoding, settings, device, dtype)
+        recognizer, options = _load(model, decoding, settings, device, dtype, adapter)
         _make_folder(output)
         from kikitori import evaluate as evaluation
         from kikitori.scoring.report import build_report, format_table, write_report
@@ -200,6 +208,7 @@ def train(
             if "=" not in override:
                 raise ConfigError("not an override", where=override, remedy="write section.key=value")
         from kikitori.train import run
+        from kikitori.train.recipe import load_recipe
 
         if dry_run:
             for line in run.dry_run(recipe, overrides or []):
@@ -207,7 +216,72 @@ def train(
         elif output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
         else:
-            run.train(recipe, output, overrides=overrides or [], resume=resume, weights_only=weights_only)
+            loaded = load_recipe(recipe, overrides or [])
+            if loaded.task == "adaptation":
+                _adapt(loaded, output, resume=resume, weights_only=weights_only)
+            else:
+                run.train_recipe(loaded, output, resume=resume, weights_only=weights_only)
+
+
+@app.command()
+def adapt(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides such as lora.rank=8 or run.epochs=3.")
+    ] = None,
+    model: Model = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest to adapt to; may be repeated.")] = None,
+    split: SplitOption = None,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text to adapt to instead, plain, .gz, .xz.")
+    ] = None,
+    dev: Annotated[
+        list[Path] | None, typer.Option("--dev", help="New domain's manifest, to choose and report.")
+    ] = None,
+    dev_split: SplitOption = None,
+    replay: Annotated[list[Path] | None, typer.Option("--replay", help="Old domain's manifest, to mix in.")] = None,
+    replay_split: SplitOption = None,
+    source: Annotated[list[Path] | None, typer.Option("--source", help="Old domain's manifest, to report.")] = None,
+    source_split: SplitOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")] = False,
+) -> None:
+    """Adapt a recogniser to a domain: an adapter, and what it gains and costs."""
+    with _one_line_errors():
+        extra, settings = _split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
+        if output is None:
+            raise ConfigError("no run folder given", where="-o", remedy="name one")
+        from kikitori import adapt as adaptation
+        from kikitori.recognizer import BUNDLED
+
+        rows = adaptation.Rows
+        domain = adaptation.Domain(
+            data=rows(data or (), split),
+            text=text or (),
+            dev=rows(dev or (), dev_split),
+            replay=rows(replay or (), replay_split),
+            source=rows(source or (), source_split),
+        )
+        recipe = adaptation.adaptation_recipe(model or str(BUNDLED), domain, settings)
+        _adapt(recipe, output, resume=resume)
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder, or the run of kikitori adapt.")],
+    model: Model = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the recogniser.")] = None,
+) -> None:
+    """Write a recogniser and its adapter as one plain recogniser."""
+    with _one_line_errors(), _warnings_as_lines():
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the recogniser")
+        from kikitori.model.adapter_folder import merge_adapter
+        from kikitori.recognizer import BUNDLED
+
+        merge_adapter(model or BUNDLED, adapter, output)
+        print(f"{output}", flush=True)
 
 
 @convert.command("nue-asr")
@@ -241,8 +315,22 @@ def main() -> None:
         sys.exit(SOME_FAILED)
 
 
+def _adapt(recipe: "Recipe", output: Path, *, resume: bool, weights_only: bool = False) -> None:
+    from kikitori import adapt as adaptation
+
+    with _warnings_as_lines():
+        report = adaptation.adapt(recipe, output, resume=resume, weights_only=weights_only)
+    if report is not None:
+        print(adaptation.format_report(report), flush=True)
+
+
 def _load(
-    model: str | None, decoding: str | None, overrides: Sequence[str], device: Device, dtype: Precision
+    model: str | None,
+    decoding: str | None,
+    overrides: Sequence[str],
+    device: Device,
+    dtype: Precision,
+    adapter: Path | None,
 ) -> "tuple[Recognizer, Decoding]":
     from kikitori.decoding.options import Decoding, load_decoding, with_overrides
     from kikitori.recognizer import load
@@ -250,7 +338,8 @@ def _load(
     # A wrong option should not cost the loading of a model.
     with_overrides(Decoding(), overrides)
     chosen = None if decoding is None else load_decoding(decoding, overrides)
-    recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen)
+    with _warnings_as_lines():
+        recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter)
     return recognizer, chosen or with_overrides(recognizer.decoding, overrides)
 
 
@@ -290,6 +379,23 @@ def _one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("kikitori: interrupted", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Our own warnings inside are lines like our errors; others stay as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", KikitoriWarning)
+        show = warnings.showwarning
+
+        def line(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, KikitoriWarning):
+                print(f"kikitori: warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = line
+        yield
 
 
 @contextmanager

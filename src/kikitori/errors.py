@@ -51,3 +51,7 @@ class TrainingError(KikitoriError):
     """A training run that cannot start, go on or be resumed."""
 
     code = "training"
+
+
+class KikitoriWarning(UserWarning):
+    """Something that works and is still not what the user can have wanted."""

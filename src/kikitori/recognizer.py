@@ -4,6 +4,7 @@ audio → batch → encoder → (CTC head | bridge → LLM) → labels → text.
 batched with.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +24,9 @@ from kikitori.decoding.label_loop import LabelRow
 from kikitori.decoding.limits import label_limit, overrun
 from kikitori.decoding.options import Decoding, load_decoding
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
-from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
+from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.adapter_folder import load_adapter, read_info
 from kikitori.model.assemble import AssembledInput
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, load_model
@@ -47,6 +49,7 @@ def load(
     device: Device = "auto",
     dtype: Precision = "float32",
     decoding: Decoding | str | None = None,
+    adapter: str | Path | None = None,
 ) -> "Recognizer":
     """Loads a recogniser.
 
@@ -55,12 +58,18 @@ def load(
         device: `auto` takes a GPU where there is one.
         dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster and does not promise that.
         decoding: Search to use by default; None takes the folder's `decoding.yaml`, or what the model can do.
+        adapter: Folder of an adapter that `kikitori adapt` made for this model, or of its run; None takes the model as
+            it is. A `KikitoriWarning` tells of one that changes nothing.
 
     Raises:
-        ModelError: The folder is missing, incomplete or unsafe.
+        ModelError: A folder is missing, incomplete or unsafe, or the adapter belongs to another model.
     """
     folder = BUNDLED if model is None else model
     loaded = load_model(folder)
+    name = Path(folder).name if Path(folder).is_dir() else str(folder)
+    if adapter is not None:
+        loaded = load_adapter(loaded, folder, adapter)
+        name = f"{name} + {adapter}"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -73,7 +82,9 @@ def load(
             chosen = load_decoding(file)
         else:
             chosen = Decoding("greedy" if isinstance(loaded.model, SpeechLLM) else "ctc_greedy")
-    return Recognizer(loaded, chosen, name=Path(folder).name if Path(folder).is_dir() else str(folder), dtype=dtype)
+    if adapter is not None and chosen.search == "ctc_greedy" and "encoder" not in read_info(adapter).components:
+        warnings.warn(f"{adapter}: ctc_greedy uses nothing that it adapts; try greedy", KikitoriWarning, stacklevel=2)
+    return Recognizer(loaded, chosen, name=name, dtype=dtype)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 LengthRule = Literal["label_rate", "nue_asr"]
+Component = Literal["llm", "whole_llm", "bridge", "encoder"]
+"""What an adaptation changes of a speech LLM: the LLM by LoRA or as a whole, the bridge, the encoder."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 `python -m tests.hostile FOLDER [WORD ...]` prints a table of all attacks, or of those with a word in their name.
 """
 
-from tests.hostile import decoding, places, published, settings, tokenizer, weights  # noqa: F401  (they fill ATTACKS)
+from tests.hostile import adapter, decoding, places, published, settings, tokenizer, weights  # noqa: F401  (they fill ATTACKS)
 from tests.hostile.attack import ATTACKS, Attack, good_folder
 from tests.hostile.watch import Outcome, open_all
 

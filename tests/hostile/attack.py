@@ -165,6 +165,7 @@ def move_out(file: Path) -> Path:
 def good_folder(loader: str) -> Path:
     """A folder that loads."""
     from kikitori.model.safety import quiet_transformers
+    from tests.adapters import make_adapter
     from tests.published import save_published
     from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model
 
@@ -182,6 +183,9 @@ def good_folder(loader: str) -> Path:
             save_tiny_llm(holder, "llama")
         case "published":
             save_published(holder)
+        case "adapter":
+            save_tiny(holder / "base")
+            make_adapter(holder / "base", holder, ("llm", "bridge"))
         case "careless" | "abort":
             holder.mkdir()
     return holder

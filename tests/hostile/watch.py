@@ -83,6 +83,12 @@ def load_units(model: Path) -> object:
     return units.load_units(model)
 
 
+def load_adapter(model: Path) -> object:
+    import kikitori
+
+    return kikitori.load(model / "base", adapter=model, device="cpu")
+
+
 def load_carelessly(model: Path) -> object:
     """Falls for everything: shows that the watch sees it."""
     pickle.loads((model / "pytorch_model.bin").read_bytes())  # noqa: S301
@@ -98,6 +104,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     "encoder": load_encoder,
     "llm": load_llm,
     "units": load_units,
+    "adapter": load_adapter,
     "careless": load_carelessly,
     "abort": lambda _: os.abort(),
 }

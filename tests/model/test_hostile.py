@@ -43,7 +43,7 @@ def test_attack_is_repelled(attack, outcomes):
 
 
 def test_without_an_attack_they_load(tmp_path):
-    good = [spoiled(loader, lambda _: None, loader, refused=False) for loader in LOADING]
+    good = [spoiled(loader, lambda _: None, loader, refused=False) for loader in (*LOADING, "adapter")]
     for outcome in open_all(good, tmp_path):
         assert (outcome.error, outcome.opened) == ("", ()), outcome
 

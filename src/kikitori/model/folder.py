@@ -99,7 +99,7 @@ def load_model(path_or_id: str | Path) -> LoadedModel:
     model = _load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
     units = load_units(path_or_id)
     _check_units(path_or_id, model, units)
-    return LoadedModel(model.eval(), units, _read_trained_on(path_or_id))
+    return LoadedModel(model.eval(), units, read_trained_on(path_or_id))
 
 
 def load_llm(path_or_id: str | Path) -> PreTrainedModel:
@@ -196,7 +196,14 @@ def _check_version(path_or_id: str | Path, version: object) -> None:
         )
 
 
-def _read_trained_on(path_or_id: str | Path) -> TrainedOn:
+def read_trained_on(path_or_id: str | Path) -> TrainedOn:
+    """What a recogniser remembers of its training data, without its network.
+
+    Raises:
+        ModelError: The entries are missing or absurd.
+    """
+    if read_json(path_or_id, "config.json").get("model_type") == NUE_ASR:
+        return NUE_ASR_TRAINED_ON
     values = read_json(path_or_id, "generation_config.json")
     for name, largest in LARGEST.items():
         value = values.get(name)

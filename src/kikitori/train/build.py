@@ -15,6 +15,7 @@ from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterance
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import ConfigError, DataError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.adapter_folder import fingerprint
 from kikitori.model.adapters import attach_encoder_lora, attach_lora
 from kikitori.model.encoder import SpeechEncoder, freeze
 from kikitori.model.folder import is_recogniser, load_config, load_llm, load_model
@@ -22,6 +23,7 @@ from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
 from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units, with_text_form
+from kikitori.train.adaptation_task import AdaptationTask, Base, TextAdaptationTask, set_components
 from kikitori.train.components import LLM, Encoder, Lora
 from kikitori.train.memory import checkpoint_activations
 from kikitori.train.pseudo_prompts import PosteriorBank, posterior_bank
@@ -42,9 +44,12 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     Raises:
         KikitoriError: Something the recipe names is missing or does not fit.
     """
-    units = build_units(recipe)
-    log(f"label units: {units.size} ({recipe.units.kind})")
-    task = _build_task(recipe, units, log)
+    if recipe.task == "adaptation":
+        task = build_adaptation(recipe, log)
+    else:
+        units = build_units(recipe)
+        log(f"label units: {units.size} ({recipe.units.kind})")
+        task = _build_task(recipe, units, log)
     if recipe.run.gradient_checkpointing:
         checkpoint_activations(task.module)
     return task
@@ -259,6 +264,38 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
     return model
 
 
+def build_adaptation(recipe: Recipe, log: Log) -> Task:
+    """A finished speech LLM, frozen but for what is adapted, and the domain's speech or text."""
+    settings, replay = recipe.adapt, recipe.replay
+    assert settings is not None  # noqa: S101  (validated by Recipe)
+    folder = model_folder(settings.model)
+    loaded = load_model(folder)
+    model, units = loaded.model, loaded.units
+    if not isinstance(model, SpeechLLM):
+        raise ConfigError("it is no speech LLM", where="adapt.model", remedy="name a speech_llm run or its model")
+    log(f"label units: {units.size} (those of the base)")
+    unknown = sorted(set(recipe.ctc.weights) - set(model.acoustic.config.ctc_layers))
+    if unknown:
+        raise ConfigError(f"the base has no CTC head on layer {unknown[0]}", where="ctc.weights", remedy="leave it out")
+    name = "/".join(Path(folder).parts[-2:])  # where the base lies here says nothing elsewhere
+    base = Base(name, fingerprint(folder, model), loaded.trained_on)
+    set_components(model, settings, recipe.lora or Lora(), list(recipe.ctc.weights))
+    old = [] if replay is None else replay.train
+    if recipe.text is not None:
+        if not model.config.show_ctc:
+            log("warning: the base has no show_ctc; its speech prompts do not look like those that text gives it")
+        new, dev = _sentences(recipe, units, log)
+        replayed = (units.encode(text)[: recipe.text.max_labels] for text in _transcripts(Path(recipe.data_root), old))
+        sentences = [*new, *(labels for labels in replayed if labels)]
+        bank = build_bank(recipe, units, log)
+        return TextAdaptationTask(recipe, base, model, units, sentences, len(new), dev, bank)
+    train, dev_speech = _speech(recipe, units, log)
+    num_new = len(train.utterances)
+    if old:
+        train.utterances = [*train.utterances, *_training_rows(recipe, "replay", old, units, log)]
+    return AdaptationTask(recipe, base, model, units, train, num_new, dev_speech)
+
+
 def model_folder(path_or_id: str) -> str:
     """A run folder stands for the model it exported."""
     exported = Path(path_or_id) / "model"
@@ -354,19 +391,7 @@ def _freeze_plan(settings: Encoder) -> Any:
 def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoader, SpeechLoader | None]:
     data = recipe.data
     assert data is not None  # noqa: S101  (validated by Recipe)
-    utterances = _rows(recipe, data.train, log)
-    kept, report = filter_utterances(
-        utterances,
-        min_seconds=data.min_seconds,
-        max_seconds=data.max_seconds,
-        has_labels=lambda text: bool(units.encode(text)),
-    )
-    for line in report.lines():
-        log(f"train: {line}")
-    if data.on_error == "stop":
-        _refuse_missing(utterances)
-    if not kept:
-        raise DataError("no utterance is left to train on", remedy="see the lines above")
+    kept = _training_rows(recipe, "train", data.train, units, log)
     train = SpeechLoader(
         kept, _waveform_augment(recipe), seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error
     )
@@ -378,6 +403,27 @@ def _speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoad
         held_out = [held_out[int(i * step)] for i in range(data.max_dev_utterances)]
     log(f"dev: {len(held_out)} utterances, {sum(u.duration for u in held_out) / 3600:.2f} h")
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
+
+
+def _training_rows(
+    recipe: Recipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits, log: Log
+) -> list[Utterance]:
+    data = recipe.data
+    assert data is not None  # noqa: S101  (validated by Recipe)
+    utterances = _rows(recipe, refs, log)
+    kept, report = filter_utterances(
+        utterances,
+        min_seconds=data.min_seconds,
+        max_seconds=data.max_seconds,
+        has_labels=lambda text: bool(units.encode(text)),
+    )
+    for line in report.lines():
+        log(f"{what}: {line}")
+    if data.on_error == "stop":
+        _refuse_missing(utterances)
+    if not kept:
+        raise DataError("no utterance is left to train on", remedy="see the lines above")
+    return kept
 
 
 def _waveform_augment(recipe: Recipe) -> WaveformAugment:

@@ -1,10 +1,11 @@
 """Recipes: everything that decides a training run, as one strict YAML file.
 
-Three tasks share the schema: `acoustic_model` (encoder + CTC), `language_model` (a causal LM on text) and `speech_llm`
-(encoder + bridge + LLM). Sections that a task does not use must be absent; `settings.py` and `components.py`
-describe them.
+Four tasks share the schema: `acoustic_model` (encoder + CTC), `language_model` (a causal LM on text), `speech_llm`
+(encoder + bridge + LLM) and `adaptation` (a finished speech LLM and a domain's speech or text; `kikitori adapt` writes
+its recipe). Sections that a task does not use must be absent; `settings.py` and `components.py` describe them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,20 +14,27 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.config import load_config
 from kikitori.errors import ConfigError
-from kikitori.train.components import LLM, Bridge, Encoder
+from kikitori.train.components import LLM, Bridge, Encoder, Lora
 from kikitori.train.settings import (
     CTC,
     STRICT,
+    Adapt,
     Augment,
     Count,
     Denoising,
+    Hold,
+    ManifestRef,
     Optim,
     Prompt,
+    Replay,
     Run,
     SpeechData,
     TextData,
     Units,
 )
+
+ADAPTATION = ("adapt", "lora", "replay", "hold", "report")
+"""Sections of the task `adaptation` alone."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,8 +49,8 @@ class Recipe:
         seed: Decides initial weights, order and augmentation.
         data_root: Folder that `data` and `text` paths are relative to.
         language: Language of the transcripts; it picks the normalizer of the dev scores.
-        data: Transcribed speech (`acoustic_model`, `speech_llm`).
-        text: Text (`language_model`; also what units are trained on).
+        data: Transcribed speech (`acoustic_model`, `speech_llm`, `adaptation` to speech).
+        text: Text (`language_model`, `adaptation` to text; also what units are trained on).
         augment: Augmentation.
         encoder: Speech encoder.
         bridge: Bridge.
@@ -52,10 +60,16 @@ class Recipe:
         llm: LLM.
         ctc: CTC losses.
         prompt: Text around the speech.
-        denoising: Reading practice for a `language_model`.
+        denoising: Reading practice for a `language_model`, or an `adaptation` to text.
+        adapt: What an `adaptation` starts from.
+        lora: Its LoRA on the LLM.
+        replay: Data of the old domain that it mixes in.
+        hold: Its penalty on leaving the base.
+        report: Manifests that base and adapted recogniser are measured on at its end, by name of the side (`target`,
+            `source`, and others).
     """
 
-    task: Literal["acoustic_model", "language_model", "speech_llm"]
+    task: Literal["acoustic_model", "language_model", "speech_llm", "adaptation"]
     units: Units
     optim: Optim
     run: Run
@@ -72,6 +86,11 @@ class Recipe:
     ctc: CTC = Field(default_factory=CTC)
     prompt: Prompt = Field(default_factory=Prompt)
     denoising: Denoising | None = None
+    adapt: Adapt | None = None
+    lora: Lora | None = None
+    replay: Replay | None = None
+    hold: Hold | None = None
+    report: dict[str, list[ManifestRef]] | None = None
 
     def __post_init__(self) -> None:
         """Checks that the sections fit the task."""
@@ -79,11 +98,13 @@ class Recipe:
             "acoustic_model": ("data", "encoder"),
             "language_model": ("text", "llm"),
             "speech_llm": ("data", "encoder", "bridge", "llm"),
+            "adaptation": ("adapt",),
         }[self.task]
         unused = {
-            "acoustic_model": ("bridge", "llm", "denoising"),
-            "language_model": ("data", "encoder", "bridge"),
-            "speech_llm": ("denoising",),
+            "acoustic_model": ("bridge", "llm", "denoising", *ADAPTATION),
+            "language_model": ("data", "encoder", "bridge", *ADAPTATION),
+            "speech_llm": ("denoising", *ADAPTATION),
+            "adaptation": ("encoder", "bridge", "llm"),
         }[self.task]
         for name in needed:
             if getattr(self, name) is None:
@@ -104,6 +125,23 @@ class Recipe:
             raise ValueError(f"task '{self.task}' does not use llm.auxiliary_layer")
         if self.units.kind == "llm" and (self.llm is None or self.llm.init is None):
             raise ValueError("units.kind 'llm' needs llm.init")
+        if self.adapt is not None:
+            self._check_adaptation(self.adapt.model, self.adapt.components)
+
+    def _check_adaptation(self, base: str, components: Sequence[str]) -> None:
+        if self.units.path != base:
+            raise ValueError("the units of an adaptation are its base's: units.kind 'run', units.path as adapt.model")
+        if (self.data is None) == (self.text is None):
+            raise ValueError("task 'adaptation' needs either 'data' or 'text'")
+        if self.text is not None and components != ["llm"]:
+            raise ValueError("text adapts the LLM alone; leave adapt.components at [llm]")
+        if self.denoising is not None and self.text is None:
+            raise ValueError("denoising is for text")
+        for name in ("lora", "hold"):
+            if getattr(self, name) is not None and "llm" not in components:
+                raise ValueError(f"{name} needs 'llm' among adapt.components")
+        if self.ctc.weights and "encoder" not in components:
+            raise ValueError("ctc.weights need 'encoder' among adapt.components")
 
 
 def load_recipe(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:

@@ -1,7 +1,7 @@
 """`kikitori train`: one recipe, one run folder.
 
 The folder holds `recipe.yaml` (as it was run), `environment.json`, `log.txt`, `metrics.jsonl`, `checkpoints/`, perhaps
-`skipped.jsonl`, and at the end `curves.png` and `model/`, which `kikitori.load` reads.
+`skipped.jsonl`, and at the end `curves.png` and `model/`, which `kikitori.load` reads, or `adapter/` of an adaptation.
 """
 
 import dataclasses
@@ -50,6 +50,11 @@ def train(
         KikitoriError: The recipe, its data or its models do not fit, or the run broke off.
     """
     recipe = load_recipe(recipe_path, tuple(overrides))
+    return train_recipe(recipe, directory, resume=resume, weights_only=weights_only)
+
+
+def train_recipe(recipe: Recipe, directory: Path, *, resume: bool = False, weights_only: bool = False) -> bool:
+    """As `train`, of a recipe that is not in a file."""
     first = int(os.environ.get("RANK", "0")) == 0
     if weights_only and not resume:
         raise TrainingError("there is nothing to take weights from", where="--weights-only", remedy="add --resume")
@@ -71,7 +76,8 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
     if first:
         _save_recipe(recipe, directory / "recipe.yaml")
         write_text(directory / "environment.json", json.dumps(origin["environment"], indent=1) + "\n")
-    trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log, stop, origin)
+    product = "adapter" if recipe.task == "adaptation" else "model"
+    trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log, stop, origin, product)
     for line in describe(task.module):
         log(line)
     if resume and list_checkpoints(directory / "checkpoints"):

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.text.units import TextForm
+from kikitori.types import Component
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -225,6 +226,52 @@ class Denoising:
         """Checks that the head has something to listen to."""
         if (self.ctc is None) == bool(self.speech):
             raise ValueError("ctc and speech go together")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Adapt:
+    """Adaptation of a finished speech LLM to a domain (papers.md A2).
+
+    Attributes:
+        model: Folder or hub id of the base recogniser.
+        components: What is adapted, the rest is frozen: the `llm` by LoRA; the `bridge` (with the interface), and the
+            `encoder` (all but its convolutional front end, with the CTC heads that `ctc.weights` names), by full
+            fine-tuning. `whole_llm` fine-tunes the LLM fully instead; its adapter is as large as the LLM.
+    """
+
+    model: str
+    components: list[Component] = Field(default_factory=lambda: list[Component](["llm"]))
+
+    def __post_init__(self) -> None:
+        """Checks that something is adapted, and once."""
+        if not self.components or len(set(self.components)) < len(self.components):
+            raise ValueError("components are llm or whole_llm, bridge and encoder, each at most once")
+        if {"llm", "whole_llm"} <= set(self.components):
+            raise ValueError("components llm (LoRA) and whole_llm exclude each other")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Replay:
+    """Old data among the new, so that an adapted recogniser keeps its domain.
+
+    Attributes:
+        train: Manifests of the old domain; of a text adaptation, their transcripts.
+        share: Their share of each epoch; utterances (or sentences) are drawn anew every time.
+    """
+
+    train: list[ManifestRef]
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+
+
+@dataclass(frozen=True, config=STRICT)
+class Hold:
+    """A penalty on leaving the base: KL(base ‖ adapted) of the LLM's next label, in nats, on the training batches.
+
+    Attributes:
+        weight: Its weight beside the cross-entropy.
+    """
+
+    weight: Positive = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -17,7 +17,8 @@ from kikitori.decoding.greedy import greedy
 from kikitori.decoding.limits import max_labels, overrun
 from kikitori.errors import DataError
 from kikitori.model.adapters import is_adapted, merged_copy, save_adapter
-from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.assemble import AssembledInput
+from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import save_model
 from kikitori.model.llm import max_positions, project
 from kikitori.model.speech_llm import SpeechLLM
@@ -55,9 +56,8 @@ class SpeechLLMTask(AcousticTask):
         super().__init__(recipe, model.acoustic, units, characters, train, dev)
         self.speech_llm = model
         self.module["model"] = model
-        assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
         self.llm = recipe.llm
-        if self.llm.auxiliary_layer:
+        if self.llm is not None and self.llm.auxiliary_layer:
             self.module["auxiliary_norm"] = nn.LayerNorm(model.bridge.llm_dim)
         self._check_longest()
 
@@ -69,10 +69,8 @@ class SpeechLLMTask(AcousticTask):
         """
         encoded, labels = self.encode(batch, moment), self.labels(batch, moment)
         total, parts = self.ctc_losses(encoded, batch, labels)
-        rows = self.speech_llm.teacher_input(encoded, labels)
-        counts = [len(row) for row in labels]
-        prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
-        self._check_room(batch, prefixes, counts)
+        rows = self.teacher_input(batch, encoded, labels)
+        assert self.llm is not None  # noqa: S101  (validated by Recipe)
         layer = self.llm.auxiliary_layer
         *early, last = self.speech_llm.target_states(rows, [layer] if layer else [])
         cross_entropy = self._cross_entropy(last, rows.next_labels)
@@ -82,6 +80,18 @@ class SpeechLLMTask(AcousticTask):
         positions = int(rows.speech_lengths.sum())
         parts = {"text": cross_entropy.item(), **parts, "positions_per_second": positions / batch.seconds}
         return total + cross_entropy, parts
+
+    def teacher_input(self, batch: SpeechBatch, encoded: EncoderOutput, labels: list[list[int]]) -> AssembledInput:
+        """The LLM's input with the transcripts in it.
+
+        Raises:
+            DataError: An utterance does not fit into the LLM.
+        """
+        rows = self.speech_llm.teacher_input(encoded, labels)
+        counts = [len(row) for row in labels]
+        prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
+        self._check_room(batch, prefixes, counts)
+        return rows
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
@@ -120,7 +130,7 @@ class SpeechLLMTask(AcousticTask):
             _, lengths = self.speech_llm.speech_prompt(self.encode(batch, Moment(0, 0, 0.0)))
         positions = int(lengths.sum())
         labels = sum(len(self.units.encode(text)) + 1 for text in batch.texts)
-        place = "LLM input" if self.recipe.interface == "prefix" else "LLM memory"
+        place = "LLM input" if self.speech_llm.config.interface == "prefix" else "LLM memory"
         return [
             *super().describe(batch),
             f"{place}: {positions} speech positions, {labels} loss labels; "
@@ -168,7 +178,7 @@ class SpeechLLMTask(AcousticTask):
         problem = overrun(seconds, prefix, labels, max_positions(self.speech_llm.llm))
         if problem is not None:
             remedy = "leave it out (in training with data.max_seconds)"
-            if self.recipe.interface == "prefix":
+            if self.speech_llm.config.interface == "prefix":
                 remedy += " or use a bridge with fewer positions a second"
             raise DataError(problem, where=utt_id, remedy=remedy)
 

@@ -76,10 +76,14 @@ class AcousticTask:
         self.infeasible = self._too_long_for_ctc()
         self._told: set[str] = set()
 
-    def batches(self, epoch: int) -> list[list[int]]:
-        """Duration buckets; the first epochs may be limited to short utterances."""
+    def indices(self, epoch: int) -> list[int]:
+        """The utterances of an epoch; the first epochs may be limited to short ones."""
         longest = self.data.start_seconds if epoch < self.data.start_epochs else self.data.max_seconds
-        chosen = [i for i, utterance in enumerate(self.train.utterances) if utterance.duration <= longest]
+        return [i for i, utterance in enumerate(self.train.utterances) if utterance.duration <= longest]
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Duration buckets."""
+        chosen = self.indices(epoch)
         batches = epoch_batches(
             [self.train.utterances[i].duration for i in chosen],
             batch_seconds=self.data.batch_seconds,

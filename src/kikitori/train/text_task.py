@@ -66,16 +66,22 @@ class TextTask:
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
 
+    def indices(self, epoch: int) -> list[int]:  # noqa: ARG002
+        """The sentences of an epoch: all of them."""
+        return list(range(len(self.sentences)))
+
     def batches(self, epoch: int) -> list[list[int]]:
         """Sentences of similar length share a batch."""
-        return epoch_batches(
-            [float(len(sentence)) for sentence in self.sentences],
+        chosen = self.indices(epoch)
+        batches = epoch_batches(
+            [float(len(self.sentences[i])) for i in chosen],
             batch_seconds=float(self.text.batch_labels),
             max_batch_size=self.text.batch_labels,
             num_buckets=12,
             seed=self.recipe.seed,
             epoch=epoch,
         )
+        return [[chosen[i] for i in batch] for batch in batches]
 
     def load(self, indices: list[int], epoch: int) -> TextBatch:
         """Sentences and their prompts."""
@@ -88,7 +94,11 @@ class TextTask:
 
     def loss(self, batch: TextBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
         """Cross-entropy per label, EOS included; those after a prompt are logged apart."""
-        losses, has_prompt = self._label_losses(batch, self.recipe.optim.label_smoothing)
+        return self.text_loss(*self.label_logits(batch))
+
+    def text_loss(self, logits: Tensor, next_labels: Tensor, has_prompt: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The loss of what `label_logits` gave, and its parts."""
+        losses = _losses(logits, next_labels, self.recipe.optim.label_smoothing)
         parts = {}
         if bool((~has_prompt).any()):
             parts["text"] = losses[~has_prompt].mean().item()
@@ -105,7 +115,8 @@ class TextTask:
         order = sorted(self.dev, key=len)
         for start in range(0, len(order), 32):
             chunk = tuple(order[start : start + 32])
-            losses, _ = self._label_losses(TextBatch(chunk, (NO_PROMPT,) * len(chunk)), 0.0)
+            logits, next_labels, _ = self.label_logits(TextBatch(chunk, (NO_PROMPT,) * len(chunk)))
+            losses = _losses(logits, next_labels)
             total, count = total + float(losses.sum()), count + losses.numel()
         return {"perplexity": exp(total / count)}
 
@@ -160,13 +171,15 @@ class TextTask:
             return self.bank.prompt(sentence, generator)
         return noisy_prompt(sentence, self.units.size, settings, generator)
 
-    def _label_losses(self, batch: TextBatch, smoothing: float) -> tuple[Tensor, Tensor]:
+    def label_logits(self, batch: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (positions, vocab), the next labels that they predict, and whether these follow a prompt."""
         shown = stack(batch.prompts)
         lengths = torch.tensor([len(prompt) for prompt in batch.prompts], device=self.llm.device)
         embeds = embed_mixture(self.llm, torch.from_numpy(shown.labels), torch.from_numpy(shown.weights))
         rows = assemble(lambda labels: embed(self.llm, labels), self.prompt, embeds, lengths, batch.labels)
         logits = project(self.llm, forward(self.llm, rows.embeds, rows.lengths)[rows.target_positions])
-        losses = nn.functional.cross_entropy(
-            logits.float(), rows.next_labels, reduction="none", label_smoothing=smoothing
-        )
-        return losses, (lengths > 0)[rows.target_positions[0]]
+        return logits, rows.next_labels, (lengths > 0)[rows.target_positions[0]]
+
+
+def _losses(logits: Tensor, next_labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), next_labels, reduction="none", label_smoothing=smoothing)

@@ -142,6 +142,7 @@ class Trainer:
         log: Called with each line for the user.
         stop: Asked after each step whether to save and end.
         provenance: What checkpoints say of where they come from, as JSON.
+        product: Name of the folder that the task exports to at the end.
     """
 
     task: Task
@@ -152,6 +153,7 @@ class Trainer:
     log: Callable[[str], None]
     stop: Callable[[], bool] = lambda: False
     provenance: dict[str, Any] = field(default_factory=dict)
+    product: str = "model"
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -176,7 +178,7 @@ class Trainer:
         np.random.seed((self.seed + self.rank) % 2**32)  # transformers' masking draws from this generator
 
     def fit(self) -> bool:
-        """Trains to the last epoch, then exports `directory/model`; False if it was stopped before that.
+        """Trains to the last epoch, then exports `directory/product`; False if it was stopped before that.
 
         Raises:
             TrainingError: Too many steps were not finite, or a checkpoint cannot be written.
@@ -331,9 +333,9 @@ class Trainer:
             if scores:
                 self._write_metrics({"step": self.step, **{f"final_{k}": v for k, v in scores.items()}})
                 self.log("final model, dev: " + " ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        with replace_folder(self.directory / "model") as staging:
+        with replace_folder(self.directory / self.product) as staging:
             self.task.export(staging)
-        self.log(f"model written to {self.directory / 'model'}")
+        self.log(f"{self.product} written to {self.directory / self.product}")
 
     def _prefetch(self, batches: list[list[int]]) -> Iterator[tuple[int, Any]]:
         """Batches from where the epoch stands, each read while the one before is computed."""
