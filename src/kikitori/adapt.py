@@ -23,7 +23,8 @@ from kikitori.model.folder import read_trained_on
 from kikitori.model.safety import read_json
 from kikitori.recognizer import load
 from kikitori.scoring.two_sided import compare, format_sides
-from kikitori.train.build import model_folder
+from kikitori.train.corpora import taken
+from kikitori.train.models import model_folder
 from kikitori.train.recipe import Recipe
 from kikitori.train.run import train_recipe
 from kikitori.train.settings import CTC
@@ -136,7 +137,7 @@ def read_sides(recipe: Recipe) -> dict[str, list[Utterance]]:
     """
     root = Path(recipe.data_root)
     return {
-        name: [row for ref in refs for row in read_manifest(root / ref.path, split=ref.split).utterances]
+        name: [row for ref in refs for row in taken(read_manifest(root / ref.path, split=ref.split), ref)]
         for name, refs in (recipe.report or {}).items()
     }
 

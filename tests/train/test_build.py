@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from kikitori.errors import ConfigError, DataError, KikitoriError
+from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.adapters import is_adapted, is_live
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_config, load_llm, load_model
 from kikitori.model.vocabulary import embedding_layers
 from kikitori.text.units import load_units
-from kikitori.train.build import build_acoustic_model, build_speech_llm, build_task, build_units
+from kikitori.train.build import build_task, build_units
+from kikitori.train.models import build_acoustic_model, build_speech_llm
 from kikitori.train.optim import build_optimizer
 from kikitori.train.run import train
 from kikitori.train.settings import Optim
@@ -64,11 +65,6 @@ def build(corpus, tmp_path):
     return build
 
 
-def with_rows(folder, rows, **changes):
-    write_corpus(folder, rows)
-    return make_recipe(folder, folder, acoustic_recipe(**changes))
-
-
 def equal(left, right):
     left, right = left.state_dict(), right.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
@@ -108,68 +104,6 @@ def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
     without = [n for n, p in task.module.named_parameters() if p.requires_grad and p.grad is None]
     assert [name for name in without if "masked_spec_embed" not in name and "lora" not in name] == []
     assert task.describe(batch)
-
-
-def test_the_filter_reports_what_is_left_out_and_why(tmp_path):
-    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "split": "train"}
-    rows = [
-        {**row, "id": "silent", "text": None},
-        {**row, "id": "symbols", "text": "!!!"},
-        {**row, "id": "short", "duration": 0.05},
-        {**row, "id": "long", "duration": 99.0},
-        {**row, "id": "gone", "audio_filepath": "gone.wav"},
-    ]
-    lines = []
-    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
-    assert len(task.train.utterances) == len(TEXTS)
-    assert lines[1:] == [
-        "train: 7 utterances, 0.00 h",
-        "train: left out 2: no text (silent, symbols)",
-        "train: left out 1: shorter than 0.1 s (short)",
-        "train: left out 1: longer than 30 s (long)",
-        "train: left out 1: audio file missing (gone)",
-        "dev: 2 utterances, 0.00 h",
-    ]
-
-
-@pytest.mark.parametrize("split", ["train", "dev"])
-def test_a_missing_file_stops_the_run_before_it_starts(tmp_path, split):
-    rows = [{"audio_filepath": "gone.wav", "duration": 1.0, "text": "a cat", "split": split}] * 2
-    with pytest.raises(DataError, match=r"gone\.wav: no such file \(and 1 more are missing\); .*on_error=skip"):
-        build_task(with_rows(tmp_path, rows), lambda _: None)
-    lines = []
-    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
-    assert any("gone.wav" in line for line in lines)
-    assert len(task.dev.utterances) == 2
-
-
-def test_a_broken_line_stops_or_is_named(tmp_path):
-    manifest = write_corpus(tmp_path)
-    manifest.write_text(manifest.read_text() + "{broken\n")
-    number = len(TEXTS) + 3
-    with pytest.raises(DataError, match=rf"manifest\.jsonl:{number}: not JSON"):
-        build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe()), lambda _: None)
-    lines = []
-    build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe(data={"on_error": "skip"})), lines.append)
-    assert any(f"manifest.jsonl:{number}: not JSON" in line and "left out" in line for line in lines)
-
-
-def test_a_dev_set_without_text_is_refused(tmp_path):
-    rows = [{"audio_filepath": "1.wav", "duration": 0.9, "split": "test"}]
-    with pytest.raises(DataError, match="no utterance has both audio and text"):
-        build_task(
-            with_rows(tmp_path, rows, data={"dev": [{"path": "manifest.jsonl", "split": "test"}]}), lambda _: None
-        )
-
-
-def test_dev_is_thinned_evenly_and_train_repeats(tmp_path):
-    parts = {"train": [{"path": "manifest.jsonl", "split": "train", "repeat": 3}], "dev": [{"path": "manifest.jsonl"}]}
-    recipe = with_rows(tmp_path, [], data={**parts, "max_dev_utterances": 3})
-    task = build_task(recipe, lambda _: None)
-    assert len(task.train.utterances) == 3 * len(TEXTS)
-    assert [utterance.audio_filepath.name for utterance in task.dev.utterances] == ["0.wav", "2.wav", "4.wav"] or (
-        len(task.dev.utterances) == 3
-    )
 
 
 def test_an_encoder_and_its_heads_go_on_from_a_run(runs, tmp_path):
@@ -446,17 +380,6 @@ def test_missing_starts_are_named(build, tmp_path):
     ):
         with pytest.raises(KikitoriError, match="nothing"):
             build(values)
-
-
-def test_held_out_sentences_are_spread_and_never_trained_on(build):
-    task, lines = build(text_recipe(text={"dev_lines": 3}))
-    assert (len(task.sentences), len(task.dev)) == (11, 3)
-    assert "dev: 3 sentences" in lines[1]
-    task, _ = build(text_recipe(text={"dev_lines": 500}))  # more than there are: half
-    assert (len(task.sentences), len(task.dev)) == (7, 7)
-    task, _ = build(text_recipe(text={"dev_lines": 0}))
-    assert (len(task.sentences), len(task.dev)) == (14, 0)
-    assert task.evaluate() == {}
 
 
 def test_units_follow_their_settings(runs, tmp_path):

@@ -20,8 +20,9 @@ from torch import nn
 
 from kikitori.errors import TrainingError
 from kikitori.files import locked, write_text
-from kikitori.train.build import Log, build_task
+from kikitori.train.build import build_task
 from kikitori.train.checkpoint import list_checkpoints
+from kikitori.train.corpora import Log
 from kikitori.train.curves import draw_curves
 from kikitori.train.memory import LiveTensors, estimate
 from kikitori.train.provenance import provenance

@@ -1,0 +1,234 @@
+"""From a recipe to networks: encoder, heads, bridge and LLM, each with its start and policy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from kikitori.errors import ConfigError, KikitoriError
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.adapters import attach_encoder_lora, attach_lora
+from kikitori.model.encoder import SpeechEncoder, freeze
+from kikitori.model.folder import is_recogniser, load_config, load_llm, load_model
+from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
+from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
+from kikitori.text.units import TokenizerUnits, load_units
+from kikitori.train.components import LLM, Encoder, Lora
+from kikitori.train.recipe import Recipe
+
+
+def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel:
+    """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same units go on."""
+    assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
+    start, start_units = _start(recipe.encoder)
+    encoder = start.encoder if isinstance(start, AcousticModel) else start
+    layers = sorted(recipe.ctc.weights)
+    deepest = max([*layers, recipe.ctc.character_layer])
+    if deepest > encoder.num_layers or (layers and layers[0] < 1):
+        raise ConfigError(f"the encoder has layers 1 to {encoder.num_layers}", where="ctc", remedy="mend the layers")
+    config = AcousticModelConfig(encoder_config=encoder.config, ctc_layers=layers, num_units=units.size)
+    model = AcousticModel(config, encoder=encoder)
+    if isinstance(start, AcousticModel) and start_units is not None and equal_units(start_units, units):
+        for layer in set(layers) & set(start.config.ctc_layers):
+            model.ctc_heads[str(layer)] = start.ctc_heads[str(layer)]
+    freeze(encoder, _freeze_plan(recipe.encoder))
+    if recipe.encoder.policy == "lora":
+        attach_encoder_lora(encoder, **asdict(recipe.encoder.lora or Lora()))
+    return model
+
+
+def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
+    """The LLM, from scratch or from where the recipe says, with the units' vocabulary; its policy comes later."""
+    settings = recipe.llm
+    assert settings is not None  # noqa: S101  (validated by Recipe)
+    special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
+    if settings.config is not None:
+        values = {"vocab_size": units.size, **special, **settings.config}
+        llm = _random_llm(transformers_config(values, "llm.config"), "llm.config")
+    elif settings.random:
+        shape: Any = load_config(model_folder(str(settings.init)))
+        shape = shape.llm_config if isinstance(shape, SpeechLLMConfig) else shape
+        if has_new_vocabulary(settings, units):
+            for name, value in {"vocab_size": units.size, **special}.items():
+                setattr(shape, name, value)
+        llm = _random_llm(shape, "llm.init")
+    else:
+        llm = load_llm(model_folder(str(settings.init)))
+        if has_new_vocabulary(settings, units):
+            swap_vocabulary(llm, units, own_units(settings))
+    embeddings: Any = llm.get_input_embeddings()
+    vocabulary = int(embeddings.num_embeddings)
+    if vocabulary < units.size:
+        raise ConfigError(
+            f"the LLM knows {vocabulary} labels, the units are {units.size}",
+            where="units",
+            remedy="leave out llm.config.vocab_size, or mend the tokenizer of llm.init",
+        )
+    return llm
+
+
+def own_units(settings: LLM) -> TokenizerUnits | None:
+    """The units that the LLM was trained with, if it was and they are still there."""
+    if settings.init is None:
+        return None
+    folder = Path(model_folder(settings.init))
+    lost = folder.is_dir() and not any(folder.glob("tokenizer*"))
+    return None if lost else load_units(model_folder(settings.init))
+
+
+def has_new_vocabulary(settings: LLM, units: TokenizerUnits) -> bool:
+    """Whether the LLM starts from a model with other units than those it shall write."""
+    own = own_units(settings)
+    return settings.init is not None and (own is None or not equal_units(own, units))
+
+
+def with_policy(llm: PreTrainedModel, settings: LLM, units: TokenizerUnits) -> PreTrainedModel:
+    """The LLM as its policy wants it: as it is, frozen, or frozen within adapters; matrices for new units learn."""
+    is_new = has_new_vocabulary(settings, units)
+    if settings.freeze_embeddings:
+        if is_new:
+            raise ConfigError(
+                "the embeddings are new and have to learn", where="llm.freeze_embeddings", remedy="leave it out"
+            )
+        llm.get_input_embeddings().requires_grad_(False)
+    if settings.policy == "frozen":
+        llm.requires_grad_(False)
+    if settings.policy == "lora":
+        llm = attach_lora(llm, **asdict(settings.lora or Lora()))
+    if is_new:
+        for layer in embedding_layers(llm):
+            layer.requires_grad_(True)
+    return llm
+
+
+def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
+    """Acoustic model, bridge, interface and LLM joined, each with its start and policy."""
+    bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units.verbatim)
+    assert bridge is not None  # noqa: S101  (validated by Recipe)
+    assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
+    acoustic, llm = build_acoustic_model(recipe, units), build_llm(recipe, units)
+    if recipe.llm.auxiliary_layer >= (num_layers := int(llm.config.num_hidden_layers)):
+        raise ConfigError(
+            f"the last of the LLM's {num_layers} layers has its loss already",
+            where="llm.auxiliary_layer",
+            remedy="name an earlier layer",
+        )
+    config = SpeechLLMConfig(
+        acoustic_config=acoustic.config,
+        llm_config=llm.config,
+        bridge=bridge.kind,
+        bridge_stride=bridge.stride,
+        bridge_blanks=bridge.blanks,
+        bridge_repeats=bridge.repeats,
+        bridge_ctc_layer=bridge.ctc_layer,
+        show_ctc=bridge.show_ctc,
+        interface=recipe.interface,
+        prompt_before=prompt.before,
+        prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
+        eos_id=prompt.eos,
+    )
+    model = SpeechLLM(config, acoustic=acoustic, llm=llm)
+    if recipe.llm.config is not None or recipe.llm.random:
+        model.interface.open()
+    # Afterwards, for transformers looks for tied weights by their plain names.
+    model.llm = with_policy(llm, recipe.llm, units)
+    if bridge.init is not None:
+        trained = load_model(model_folder(bridge.init)).model
+        if not isinstance(trained, SpeechLLM):
+            raise ConfigError("it is no speech LLM", where="bridge.init", remedy="name a speech_llm run")
+        try:
+            model.bridge.load_state_dict(trained.bridge.state_dict())
+            if trained.config.interface == recipe.interface:
+                model.interface.load_state_dict(trained.interface.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                "its bridge or interface has another shape", where="bridge.init", remedy="same kind and sizes"
+            ) from None
+    if bridge.policy == "frozen":
+        model.bridge.requires_grad_(False)
+        model.interface.requires_grad_(False)
+    return model
+
+
+def model_folder(path_or_id: str) -> str:
+    """A run folder stands for the model it exported."""
+    exported = Path(path_or_id) / "model"
+    return str(exported) if exported.is_dir() else path_or_id
+
+
+def transformers_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
+    """A transformers configuration from a recipe's mapping.
+
+    Raises:
+        ConfigError: There is no such model type, or a value does not fit it.
+    """
+    with _refusals(where):
+        return AutoConfig.for_model(**values)
+
+
+@contextmanager
+def _refusals(where: str) -> Iterator[None]:
+    """What transformers says to a configuration of the recipe, as one line that names the key."""
+    try:
+        yield
+    except KikitoriError:
+        raise
+    except Exception as error:  # noqa: BLE001  (what a wrong configuration can raise in transformers has no end)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"transformers refuses it ({reason})", where=where, remedy="mend the value") from None
+
+
+def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerUnits | None]:
+    """The encoder, or the acoustic model around it with the units that its heads write."""
+    if settings.config is not None:
+        config = transformers_config(settings.config, "encoder.config")
+        with _refusals("encoder.config"):
+            return SpeechEncoder(config), None
+    folder = model_folder(str(settings.init))
+    if settings.random:
+        return SpeechEncoder(_encoder_shape(folder)), None
+    if not is_recogniser(folder):
+        return SpeechEncoder.from_pretrained(folder), None
+    loaded = load_model(folder)
+    model = loaded.model
+    return (model.acoustic if isinstance(model, SpeechLLM) else model), loaded.units
+
+
+def _encoder_shape(folder: str) -> Any:
+    config: Any = load_config(folder)
+    if isinstance(config, SpeechLLMConfig):
+        config = config.acoustic_config
+    return config.encoder_config if is_recogniser(folder) else SpeechEncoder.pretrained_config(folder)
+
+
+def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:
+    with _refusals(where):
+        llm: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return llm
+
+
+def equal_units(some: TokenizerUnits, others: TokenizerUnits) -> bool:
+    """Whether both stand for the same labels."""
+    return bool(some.tokenizer.get_vocab() == others.tokenizer.get_vocab())
+
+
+def _template(recipe: Recipe) -> PromptTemplate:
+    settings = recipe.prompt
+    given: dict[str, Any] = {
+        "before": settings.before,
+        "after": settings.after,
+        "bos": settings.bos,
+        "eos": settings.eos,
+    }
+    return replace(PRESETS[settings.preset], **{key: value for key, value in given.items() if value is not None})
+
+
+def _freeze_plan(settings: Encoder) -> Any:
+    if settings.policy == "frozen":
+        return "all"
+    return "conv_front_end" if settings.freeze_conv_front_end else "none"

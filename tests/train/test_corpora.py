@@ -1,0 +1,94 @@
+import pytest
+
+from kikitori.errors import DataError
+from kikitori.train.build import build_task
+from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, text_recipe, write_corpus
+
+
+def with_rows(folder, rows, **changes):
+    write_corpus(folder, rows)
+    return make_recipe(folder, folder, acoustic_recipe(**changes))
+
+
+def test_the_filter_reports_what_is_left_out_and_why(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "split": "train"}
+    rows = [
+        {**row, "id": "silent", "text": None},
+        {**row, "id": "symbols", "text": "!!!"},
+        {**row, "id": "short", "duration": 0.05},
+        {**row, "id": "long", "duration": 99.0},
+        {**row, "id": "gone", "audio_filepath": "gone.wav"},
+    ]
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
+    assert len(task.train.utterances) == len(TEXTS)
+    assert lines[1:] == [
+        "train: 7 utterances, 0.00 h",
+        "train: left out 2: no text (silent, symbols)",
+        "train: left out 1: shorter than 0.1 s (short)",
+        "train: left out 1: longer than 30 s (long)",
+        "train: left out 1: audio file missing (gone)",
+        "dev: 2 utterances, 0.00 h",
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_missing_file_stops_the_run_before_it_starts(tmp_path, split):
+    rows = [{"audio_filepath": "gone.wav", "duration": 1.0, "text": "a cat", "split": split}] * 2
+    with pytest.raises(DataError, match=r"gone\.wav: no such file \(and 1 more are missing\); .*on_error=skip"):
+        build_task(with_rows(tmp_path, rows), lambda _: None)
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
+    assert any("gone.wav" in line for line in lines)
+    assert len(task.dev.utterances) == 2
+
+
+def test_a_broken_line_stops_or_is_named(tmp_path):
+    manifest = write_corpus(tmp_path)
+    manifest.write_text(manifest.read_text() + "{broken\n")
+    number = len(TEXTS) + 3
+    with pytest.raises(DataError, match=rf"manifest\.jsonl:{number}: not JSON"):
+        build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe()), lambda _: None)
+    lines = []
+    build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe(data={"on_error": "skip"})), lines.append)
+    assert any(f"manifest.jsonl:{number}: not JSON" in line and "left out" in line for line in lines)
+
+
+def test_a_dev_set_without_text_is_refused(tmp_path):
+    rows = [{"audio_filepath": "1.wav", "duration": 0.9, "split": "test"}]
+    with pytest.raises(DataError, match="no utterance has both audio and text"):
+        build_task(
+            with_rows(tmp_path, rows, data={"dev": [{"path": "manifest.jsonl", "split": "test"}]}), lambda _: None
+        )
+
+
+def test_dev_is_thinned_evenly_and_train_repeats(tmp_path):
+    parts = {"train": [{"path": "manifest.jsonl", "split": "train", "repeat": 3}], "dev": [{"path": "manifest.jsonl"}]}
+    recipe = with_rows(tmp_path, [], data={**parts, "max_dev_utterances": 3})
+    task = build_task(recipe, lambda _: None)
+    assert len(task.train.utterances) == 3 * len(TEXTS)
+    assert [utterance.audio_filepath.name for utterance in task.dev.utterances] == ["0.wav", "1.wav", "4.wav"]
+
+
+@pytest.mark.parametrize(("share", "names"), [(0.5, "0135"), (0.3, "03"), (0.01, "0")])
+def test_a_share_of_a_manifest_is_spread_evenly(tmp_path, share, names):
+    parts = {"train": [{"path": "manifest.jsonl", "split": "train", "share": share}], "dev": []}
+    task = build_task(with_rows(tmp_path, [], data=parts), lambda _: None)
+    assert "".join(utterance.audio_filepath.stem for utterance in task.train.utterances) == names
+
+
+def test_held_out_sentences_are_spread_and_never_trained_on(tmp_path):
+    write_corpus(tmp_path)
+
+    def build(values):
+        lines = []
+        return build_task(make_recipe(tmp_path, tmp_path, values), lines.append), lines
+
+    task, lines = build(text_recipe(text={"dev_lines": 3}))
+    assert (len(task.sentences), len(task.dev)) == (11, 3)
+    assert "dev: 3 sentences" in lines[1]
+    task, _ = build(text_recipe(text={"dev_lines": 500}))  # more than there are: half
+    assert (len(task.sentences), len(task.dev)) == (7, 7)
+    task, _ = build(text_recipe(text={"dev_lines": 0}))
+    assert (len(task.sentences), len(task.dev)) == (14, 0)
+    assert task.evaluate() == {}
