@@ -9,7 +9,7 @@ from kikitori import recognizer
 from kikitori.audio import SAMPLE_RATE
 from kikitori.cli import SOME_FAILED, WRONG_CALL, app
 from kikitori.data.manifest import read_manifest, write_manifest
-from kikitori.decoding.options import Decoding
+from kikitori.decoding.options import GreedySearch
 from kikitori.evaluate import evaluate, versions
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
@@ -101,6 +101,20 @@ def test_search_and_overrides(model, data, tmp_path):
     assert any("length_limit" in row["flags"] for row in rows)
 
 
+def test_hypotheses_and_their_shares_stand_in_the_rows(model, data, tmp_path):
+    call("--model", model, "--data", data, "--decoding", "ctc_beam", "decoding.nbest=3", "-o", tmp_path / "beam")
+    call("--model", model, "--data", data, "--decoding", "greedy", "-o", tmp_path / "greedy")
+    for name, scorer, most in (("beam", "ctc", 3), ("greedy", "llm", 1)):
+        report, rows = read(tmp_path / name)
+        assert report["decoding"] in ("ctc_beam", "greedy")
+        for row in rows:
+            assert 1 <= len(row["nbest"]) <= most
+            assert row["nbest"][0]["text"] == row["pred_text"]
+            for hypothesis in row["nbest"]:
+                assert set(hypothesis) == {"text", "labels", "score", "shares"}
+                assert hypothesis["shares"] == {scorer: hypothesis["score"]}
+
+
 def test_a_failed_row_is_an_empty_prediction_and_is_named(model, data, tmp_path):
     data.with_name("1.wav").unlink()
     sf.write(data.with_name("2.wav"), np.full(8000, np.nan), SAMPLE_RATE, subtype="FLOAT")
@@ -169,8 +183,8 @@ def test_batches_do_not_change_texts_or_order(model, data):
     loaded = recognizer.load(model)
     utterances = read_manifest(data).utterances
     done: list[int] = []
-    one = evaluate(loaded, {"set": utterances}, decoding=Decoding(), batch_size=1, progress=done.append)["set"]
-    many = evaluate(loaded, {"set": utterances}, decoding=Decoding(), batch_size=4)["set"]
+    one = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=1, progress=done.append)["set"]
+    many = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=4)["set"]
     assert [p.utterance for p in one] == [p.utterance for p in many] == list(utterances)
     assert [p.pred_text for p in one] == [p.pred_text for p in many]
     assert len({p.pred_text for p in one}) > 1
@@ -183,7 +197,7 @@ def test_rows_are_cuts_of_their_file(model, data):
     cut = data.with_name("cuts.jsonl")
     write_manifest(cut, [{"audio_filepath": "long.wav", "offset": 1.0, "duration": 0.5, "text": "a"}])
     loaded = recognizer.load(model)
-    (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=Decoding())["set"]
+    (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=GreedySearch())["set"]
     assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
 
 

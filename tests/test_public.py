@@ -6,7 +6,7 @@ import pytest
 
 import kikitori
 
-HEAVY = ("torch", "transformers", "numpy", "soundfile", "pydantic", "omegaconf", "peft", "kikitori.model")
+HEAVY = ("torch", "numba", "transformers", "numpy", "soundfile", "pydantic", "omegaconf", "peft", "kikitori.model")
 
 
 def test_importing_the_package_is_cheap():
@@ -19,14 +19,18 @@ def test_importing_the_package_is_cheap():
 def test_exported_names():
     assert kikitori.__all__ == [
         "AudioError",
+        "CTCBeamSearch",
+        "CTCGreedySearch",
         "ConfigError",
         "DataError",
         "Decoding",
+        "GreedySearch",
         "Hypothesis",
         "KikitoriError",
         "KikitoriWarning",
         "ModelError",
         "Recognizer",
+        "SamplingSearch",
         "Segment",
         "TrainingError",
         "Transcript",

@@ -9,7 +9,7 @@ import torch
 
 import kikitori
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.options import Decoding
+from kikitori.decoding.options import CTCBeamSearch, CTCGreedySearch, GreedySearch, SamplingSearch
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.recognizer import LENGTH_LIMIT_FLAG, LONG_FLAG, load
 from tests.tiny import (
@@ -194,12 +194,12 @@ def test_the_last_position_of_the_llm_can_be_used(family, tmp_path):
     llm.get_output_embeddings().weight.data[2] = 0.0  # no end before the limit
     save_tiny(tmp_path, tiny_speech_llm(body=llm))
     recognizer = load(tmp_path, device="cpu")
-    (hypothesis,) = recognizer.recognize([waveform], Decoding(max_labels=1))
+    (hypothesis,) = recognizer.recognize([waveform], GreedySearch(max_labels=1))
     room = 60 - hypothesis.speech_positions - 1  # the prompt is one label
-    (hypothesis,) = recognizer.recognize([waveform], Decoding(max_labels=room))
+    (hypothesis,) = recognizer.recognize([waveform], GreedySearch(max_labels=room))
     assert len(hypothesis.labels) == room
     with pytest.raises(AudioError, match="the LLM has 60 positions"):
-        recognizer.recognize([waveform], Decoding(max_labels=room + 1))
+        recognizer.recognize([waveform], GreedySearch(max_labels=room + 1))
 
 
 @pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
@@ -208,10 +208,10 @@ def test_speech_in_a_memory_leaves_the_llm_its_positions(interface, tmp_path):
     llm.config.max_position_embeddings = 40
     save_tiny(tmp_path, tiny_speech_llm(body=llm, interface=interface))
     recognizer = load(tmp_path, device="cpu")
-    (hypothesis,) = recognizer.recognize([tiny_waveform(6.0)], Decoding(max_labels=39))
+    (hypothesis,) = recognizer.recognize([tiny_waveform(6.0)], GreedySearch(max_labels=39))
     assert hypothesis.speech_positions > 40
     with pytest.raises(AudioError, match=r"6\.0 s of speech take 1 LLM positions .* the LLM has 40 positions"):
-        recognizer.recognize([tiny_waveform(6.0)], Decoding(max_labels=40))
+        recognizer.recognize([tiny_waveform(6.0)], GreedySearch(max_labels=40))
 
 
 @pytest.mark.parametrize("search", ["greedy", "ctc_greedy"])
@@ -243,7 +243,7 @@ def test_ctc_greedy_reads_the_ctc_head(recognizer, expected):
     assert [result.text for result in results] != [result.text for result in expected]
     assert {result.llm_passes for result in results} == {0}
     assert all(LENGTH_LIMIT_FLAG not in result.flags for result in results)
-    assert results == list(recognizer.transcribe_many(WAVEFORMS, decoding=Decoding("ctc_greedy"), batch_size=1))
+    assert results == list(recognizer.transcribe_many(WAVEFORMS, decoding=CTCGreedySearch(), batch_size=1))
     with torch.no_grad():
         log_probs, lengths = recognizer.loaded.model.acoustic(*pad_waveforms(WAVEFORMS[:1]))
     path = [label for label, _ in itertools.groupby(log_probs[0, : lengths[0]].argmax(-1).tolist())]
@@ -251,10 +251,49 @@ def test_ctc_greedy_reads_the_ctc_head(recognizer, expected):
     assert results[0].text == recognizer.loaded.units.decode([label for label in path if label != blank])
 
 
+def test_ctc_beam(recognizer):
+    wide = CTCBeamSearch(nbest=5)
+    alone = [recognizer.transcribe(waveform, decoding=wide) for waveform in WAVEFORMS]
+    for batch_size in (4, 16):
+        for one, many in zip(
+            alone, recognizer.transcribe_many(WAVEFORMS, decoding=wide, batch_size=batch_size), strict=True
+        ):
+            assert (one.text, one.segments, one.flags) == (many.text, many.segments, many.flags)
+            assert [h.labels for h in one.nbest] == [h.labels for h in many.nbest]
+            assert [h.score for h in one.nbest] == pytest.approx([h.score for h in many.nbest], rel=1e-5)
+    backwards = list(recognizer.transcribe_many(WAVEFORMS[::-1], decoding=wide, batch_size=4))[::-1]
+    assert [transcript.text for transcript in backwards] == [transcript.text for transcript in alone]
+    assert any(len(transcript.nbest) == 5 for transcript in alone)
+    for transcript in alone:
+        scores = [hypothesis.score for hypothesis in transcript.nbest]
+        assert scores == sorted(scores, reverse=True)
+        for hypothesis in transcript.nbest:
+            assert hypothesis.shares == {"ctc": hypothesis.score}
+            assert hypothesis.text == recognizer.loaded.units.decode(hypothesis.labels)
+        assert transcript.text == (transcript.nbest[0].text if transcript.nbest else transcript.text)
+    assert recognizer.transcribe(WAVEFORMS[0], decoding=CTCBeamSearch(nbest=1)).nbest == ()
+
+
+def test_the_best_path_is_the_narrowest_beam_of_the_best_paths(recognizer):
+    narrow = CTCBeamSearch(beam=1, recombine="max", score_beam=None, frame_labels=1, min_log_prob=None)
+    batch = recognizer.recognize(WAVEFORMS[:4], "ctc_greedy")
+    for greedy, beam in zip(batch, recognizer.recognize(WAVEFORMS[:4], narrow), strict=True):
+        assert beam.score <= greedy.score + 1e-3
+    for greedy, beam in zip(batch, recognizer.recognize(WAVEFORMS[:4], CTCBeamSearch(recombine="max")), strict=True):
+        assert beam.score == pytest.approx(greedy.score, rel=1e-4)  # Viterbi's best path is CTC's greedy one
+        assert beam.labels == greedy.labels
+
+
+def test_every_hypothesis_has_its_shares(recognizer):
+    for search, scorer in (("greedy", "llm"), ("sampling", "llm"), ("ctc_greedy", "ctc"), ("ctc_beam", "ctc")):
+        for hypothesis in recognizer.recognize(WAVEFORMS[:3], search):
+            assert hypothesis.shares == {scorer: hypothesis.score}
+
+
 def test_acoustic_model_alone(tmp_path):
     save_tiny(tmp_path, tiny_acoustic_model())
     recognizer = load(tmp_path, device="cpu")
-    assert recognizer.decoding == Decoding("ctc_greedy")
+    assert recognizer.decoding == CTCGreedySearch()
     assert recognizer.transcribe(WAVEFORMS[0]).text
     for search in ("greedy", "sampling"):
         with pytest.raises(ModelError, match=f"has no LLM for '{search}'; use ctc_greedy"):
@@ -265,15 +304,16 @@ def test_without_ctc_head(tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(ctc_layers=()))
     recognizer = load(tmp_path, device="cpu")
     assert recognizer.transcribe(WAVEFORMS[0]).duration
-    with pytest.raises(ModelError, match="no CTC head; use greedy"):
-        recognizer.transcribe(WAVEFORMS[0], decoding="ctc_greedy")
+    for search in ("ctc_greedy", "ctc_beam"):
+        with pytest.raises(ModelError, match="no CTC head; use greedy"):
+            recognizer.transcribe(WAVEFORMS[0], decoding=search)
 
 
 def test_flags(recognizer, expected):
     limited = [transcript for transcript in expected if LENGTH_LIMIT_FLAG in transcript.flags]
     assert 0 < len(limited) < len(expected)
     assert all(t.llm_passes >= 20 for t in limited)
-    for transcript in recognizer.transcribe_many(WAVEFORMS, decoding=Decoding(max_labels=1)):
+    for transcript in recognizer.transcribe_many(WAVEFORMS, decoding=GreedySearch(max_labels=1)):
         assert transcript.llm_passes <= 1
     assert LONG_FLAG not in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds)).flags
     assert LONG_FLAG in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds + 0.01)).flags
@@ -301,12 +341,12 @@ def test_the_rule_of_the_length_and_the_fewest_labels_are_the_models(recognizer,
         if 6 <= before.llm_passes < limit and not before.flags:
             assert after == before
         assert (LENGTH_LIMIT_FLAG in after.flags) <= (after.llm_passes == limit)
-        assert other.transcribe(waveform, decoding=Decoding(min_labels=0)).llm_passes <= before.llm_passes
+        assert other.transcribe(waveform, decoding=GreedySearch(min_labels=0)).llm_passes <= before.llm_passes
     assert any(transcript.llm_passes < 6 for transcript in expected)
 
 
 def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, files):
-    decoding = Decoding("sampling", temperature=3.0, top_k=20)
+    decoding = SamplingSearch(temperature=3.0, top_k=20)
     alone = [recognizer.transcribe(waveform, decoding=decoding) for waveform in WAVEFORMS]
     assert sum(a.text != b.text for a, b in zip(alone, expected, strict=True)) > 18
     for batch_size in (3, 5):
@@ -315,13 +355,13 @@ def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, 
     assert list(backwards)[::-1] == alone
     others = recognizer.transcribe_many(WAVEFORMS, decoding=replace(decoding, seed=7))
     assert sum(a.text != b.text for a, b in zip(alone, others, strict=True)) > 18
-    sharp = Decoding("sampling", temperature=1e-6)
+    sharp = SamplingSearch(temperature=1e-6)
     assert list(recognizer.transcribe_many(WAVEFORMS, decoding=sharp)) == expected
 
 
 def test_bfloat16_runs(folder):
     recognizer = load(folder, device="cpu", dtype="bfloat16")
-    for search in ("greedy", "ctc_greedy"):
+    for search in ("greedy", "ctc_greedy", "ctc_beam"):
         results = list(recognizer.transcribe_many(WAVEFORMS[:6], decoding=search))
         assert any(result.text for result in results)
 
@@ -329,10 +369,10 @@ def test_bfloat16_runs(folder):
 def test_decoding_of_the_folder_and_of_the_call(folder, tmp_path):
     save_tiny(tmp_path)
     (tmp_path / "decoding.yaml").write_text("search: ctc_greedy\n")
-    assert load(tmp_path, device="cpu").decoding == Decoding("ctc_greedy")
-    assert load(tmp_path, device="cpu", decoding="greedy").decoding == Decoding("greedy")
-    assert load(folder, device="cpu").decoding == Decoding("greedy")
-    assert load(folder, device="cpu", decoding=Decoding(max_labels=2)).decoding.max_labels == 2
+    assert load(tmp_path, device="cpu").decoding == CTCGreedySearch()
+    assert load(tmp_path, device="cpu", decoding="greedy").decoding == GreedySearch()
+    assert load(folder, device="cpu").decoding == GreedySearch()
+    assert load(folder, device="cpu", decoding=GreedySearch(max_labels=2)).decoding.max_labels == 2
     (tmp_path / "decoding.yaml").write_text("search: beem\n")
     with pytest.raises(ConfigError, match="search"):
         load(tmp_path, device="cpu")

@@ -15,7 +15,10 @@ WORDS = (Word("hello", 0.0, 0.4, 0.9), Word("there", 0.5, 1.0), Word("がっこ�
 TRANSCRIPT = Transcript(
     text="hello there がっこう",
     segments=(Segment(0.0, 1.0, " hello\nthere"), Segment(2.0, 2.5, "がっこう")),
-    nbest=(Hypothesis((1, 2), "hello there", -1.23456), Hypothesis((), "", float("-inf"), complete=False)),
+    nbest=(
+        Hypothesis((1, 2), "hello there", -1.23456, shares={"ctc": -1.0004}),
+        Hypothesis((), "", float("-inf"), complete=False),
+    ),
     flags=("length_limit",),
     duration=3.0,
 )
@@ -33,7 +36,12 @@ def test_json_has_whispers_keys() -> None:
     assert value["text"] == TRANSCRIPT.text
     assert value["segments"][1] == {"id": 1, "start": 2.0, "end": 2.5, "text": "がっこう"}
     assert (value["language"], value["duration"], value["flags"]) == ("en", 3.0, ["length_limit"])
-    assert value["nbest"][0] == {"text": "hello there", "score": -1.235, "complete": True}
+    assert value["nbest"][0] == {
+        "text": "hello there",
+        "score": -1.235,
+        "shares": {"ctc": -1.0},
+        "complete": True,
+    }
     assert value["nbest"][1]["score"] is None
     assert "がっこう" in content
 

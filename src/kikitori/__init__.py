@@ -21,21 +21,31 @@ from kikitori.errors import (
 from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
-    from kikitori.decoding.options import Decoding
+    from kikitori.decoding.options import (
+        CTCBeamSearch,
+        CTCGreedySearch,
+        Decoding,
+        GreedySearch,
+        SamplingSearch,
+    )
     from kikitori.recognizer import Recognizer, load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AudioError",
+    "CTCBeamSearch",
+    "CTCGreedySearch",
     "ConfigError",
     "DataError",
     "Decoding",
+    "GreedySearch",
     "Hypothesis",
     "KikitoriError",
     "KikitoriWarning",
     "ModelError",
     "Recognizer",
+    "SamplingSearch",
     "Segment",
     "TrainingError",
     "Transcript",
@@ -48,7 +58,9 @@ __all__ = [
 _HEAVY = {
     "load": "kikitori.recognizer",
     "Recognizer": "kikitori.recognizer",
-    "Decoding": "kikitori.decoding.options",
+    **dict.fromkeys(
+        ("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch", "CTCBeamSearch"), "kikitori.decoding.options"
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kikitori.config import merge_yaml, validate
 from kikitori.data.manifest import read_manifest
-from kikitori.decoding.options import Decoding
+from kikitori.decoding.options import GreedySearch
 from kikitori.errors import ConfigError
 from kikitori.evaluate import evaluate, versions
 from kikitori.files import write_text
@@ -30,7 +30,7 @@ from kikitori.train.run import train_recipe
 from kikitori.train.settings import CTC
 from kikitori.types import Utterance
 
-SEARCH = Decoding("greedy")
+SEARCH = GreedySearch()
 """What the report decodes with: the LLM's own search, for the LLM is what is adapted."""
 CTC_WEIGHT = 0.3
 """Weight of each CTC loss where the encoder is adapted, so that its heads follow it."""

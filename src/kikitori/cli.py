@@ -72,7 +72,9 @@ class Format(StrEnum):
 
 
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
-Search = Annotated[str | None, typer.Option("--decoding", help="greedy, sampling, ctc_greedy, or a YAML file.")]
+Search = Annotated[
+    str | None, typer.Option("--decoding", help="greedy, sampling, ctc_greedy, ctc_beam, or a YAML file.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 DtypeOption = Annotated[
@@ -332,11 +334,11 @@ def _load(
     dtype: Precision,
     adapter: Path | None,
 ) -> "tuple[Recognizer, Decoding]":
-    from kikitori.decoding.options import Decoding, load_decoding, with_overrides
+    from kikitori.decoding.options import check_overrides, load_decoding, with_overrides
     from kikitori.recognizer import load
 
     # A wrong option should not cost the loading of a model.
-    with_overrides(Decoding(), overrides)
+    check_overrides(overrides)
     chosen = None if decoding is None else load_decoding(decoding, overrides)
     with _warnings_as_lines():
         recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter)

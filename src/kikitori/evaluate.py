@@ -16,9 +16,9 @@ from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
 from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError
-from kikitori.recognizer import LENGTH_LIMIT_FLAG, Recognizer
+from kikitori.recognizer import LENGTH_LIMIT_FLAG, NBest, Recognizer
 from kikitori.scoring.report import Prediction
-from kikitori.types import Hypothesis, Utterance
+from kikitori.types import Utterance
 
 Progress = Callable[[int], None]
 
@@ -88,16 +88,18 @@ def _evaluate_batch(recognizer: Recognizer, utterances: Sequence[Utterance], dec
     ]
 
 
-def _prediction(utterance: Utterance, result: Hypothesis | AudioError, seconds: float, error: str | None) -> Prediction:
+def _prediction(utterance: Utterance, result: NBest | AudioError, seconds: float, error: str | None) -> Prediction:
     if isinstance(result, AudioError):
         named = AudioError(result.what, where=utterance.audio_filepath, remedy=result.remedy)
         return Prediction(utterance, "", seconds, error=str(named))
+    best = result[0]
     return Prediction(
         utterance=utterance,
-        pred_text=result.text,
+        pred_text=best.text,
         time=seconds,
         error=error,
-        llm_passes=result.llm_passes,
-        flags=() if result.complete else (LENGTH_LIMIT_FLAG,),
-        speech_positions=result.speech_positions,
+        llm_passes=best.llm_passes,
+        flags=() if best.complete else (LENGTH_LIMIT_FLAG,),
+        speech_positions=best.speech_positions,
+        nbest=result,
     )

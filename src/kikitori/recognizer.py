@@ -22,7 +22,15 @@ from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.label_loop import LabelRow
 from kikitori.decoding.limits import label_limit, overrun
-from kikitori.decoding.options import Decoding, load_decoding
+from kikitori.decoding.options import (
+    CTC_SEARCHES,
+    CTCBeamSearch,
+    CTCGreedySearch,
+    Decoding,
+    GreedySearch,
+    SamplingSearch,
+    load_decoding,
+)
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -39,6 +47,8 @@ MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no spee
 LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
 
 Audio = str | Path | bytes
+NBest = tuple[Hypothesis, ...]
+"""What a search returns for one utterance: at least one hypothesis, best first."""
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -81,9 +91,10 @@ def load(
         if file.is_file():
             chosen = load_decoding(file)
         else:
-            chosen = Decoding("greedy" if isinstance(loaded.model, SpeechLLM) else "ctc_greedy")
-    if adapter is not None and chosen.search == "ctc_greedy" and "encoder" not in read_info(adapter).components:
-        warnings.warn(f"{adapter}: ctc_greedy uses nothing that it adapts; try greedy", KikitoriWarning, stacklevel=2)
+            chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
+    if adapter is not None and isinstance(chosen, CTC_SEARCHES) and "encoder" not in read_info(adapter).components:
+        unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
+        warnings.warn(unused, KikitoriWarning, stacklevel=2)
     return Recognizer(loaded, chosen, name=name, dtype=dtype)
 
 
@@ -147,7 +158,7 @@ class Recognizer:
             yield from self._transcribe_chunk(chunk, decoding)
 
     def recognize(self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None) -> list[Hypothesis]:
-        """Decodes one batch of 16 kHz mono waveforms.
+        """Decodes one batch of 16 kHz mono waveforms; returns the best hypothesis of each.
 
         Raises:
             AudioError: One of them is too long for the LLM.
@@ -156,21 +167,21 @@ class Recognizer:
         for result in self.try_recognize(waveforms, decoding):
             if isinstance(result, AudioError):
                 raise result
-            hypotheses.append(result)
+            hypotheses.append(result[0])
         return hypotheses
 
     @torch.inference_mode()
     def try_recognize(
         self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None
-    ) -> list[Hypothesis | AudioError]:
-        """As `recognize`, but gives the error of a waveform in its place."""
+    ) -> list[NBest | AudioError]:
+        """As `recognize`, but gives all hypotheses of a waveform, or its error in its place."""
         options = self._options(decoding)
         empty = Hypothesis(labels=(), text="", score=0.0)
         heard = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
-        results: list[Hypothesis | AudioError] = [empty] * len(waveforms)
+        results: list[NBest | AudioError] = [(empty,)] * len(waveforms)
         if heard:
-            for row, hypothesis in zip(heard, self._decode([waveforms[row] for row in heard], options), strict=True):
-                results[row] = hypothesis
+            for row, result in zip(heard, self._decode([waveforms[row] for row in heard], options), strict=True):
+                results[row] = result
         return results
 
     def _transcribe_chunk(
@@ -207,31 +218,56 @@ class Recognizer:
         model = self.loaded.model
         return model.acoustic if isinstance(model, SpeechLLM) else model
 
-    def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[Hypothesis | AudioError]:
-        model, acoustic, units = self.loaded.model, self._acoustic, self.loaded.units
+    def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[NBest | AudioError]:
+        acoustic = self._acoustic
         inputs, lengths = pad_waveforms(waveforms)
         device = acoustic.device
         features = acoustic.encoder.features(inputs.to(device), lengths.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             encoded: EncoderOutput = acoustic.encode(*features)
-            if options.search == "ctc_greedy":
-                best = ctc_greedy(*acoustic.log_probs(encoded))
-                return [Hypothesis(tuple(labels), units.decode(labels), score) for labels, score in best]
-            assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
-            prefix, limits = model.prefix(encoded), self._limits(waveforms, options)
-            most, sizes = max_positions(model.llm), prefix.lengths.tolist()
-            errors = [_too_long(*row, most) for row in zip(waveforms, sizes, limits, strict=True)]
-            if any(errors):
-                fitting = [waveform for waveform, error in zip(waveforms, errors, strict=True) if error is None]
-                others = iter(self._decode(fitting, options) if fitting else [])
-                return [next(others) if error is None else error for error in errors]
-            results = self._write(model, prefix, waveforms, limits, options)
+            if isinstance(options, CTCGreedySearch | CTCBeamSearch):
+                return self._decode_ctc(encoded, options)
+            return self._decode_llm(encoded, waveforms, options)
+
+    def _decode_ctc(self, encoded: EncoderOutput, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest | AudioError]:
+        nbest: list[list[tuple[Sequence[int], float]]]
+        if isinstance(options, CTCGreedySearch):
+            nbest = [[best] for best in ctc_greedy(*self._acoustic.log_probs(encoded))]
+        else:
+            from kikitori.decoding.ctc_beam import ctc_beam_of_logits  # numba takes a moment to load
+
+            found = ctc_beam_of_logits(*self._acoustic.ctc_logits(encoded), options)
+            nbest = [[(hypothesis.labels, hypothesis.ctc) for hypothesis in row] for row in found]
+        decode = self.loaded.units.decode
+        return [tuple(Hypothesis(tuple(ls), decode(ls), s, shares={"ctc": s}) for ls, s in row) for row in nbest]
+
+    def _decode_llm(
+        self, encoded: EncoderOutput, waveforms: Sequence[Waveform], options: GreedySearch | SamplingSearch
+    ) -> list[NBest | AudioError]:
+        model = self.loaded.model
+        assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
+        prefix, limits = model.prefix(encoded), self._limits(waveforms, options)
+        most, sizes = max_positions(model.llm), prefix.lengths.tolist()
+        errors = [_too_long(*row, most) for row in zip(waveforms, sizes, limits, strict=True)]
+        if any(errors):
+            fitting = [waveform for waveform, error in zip(waveforms, errors, strict=True) if error is None]
+            others = iter(self._decode(fitting, options) if fitting else [])
+            return [next(others) if error is None else error for error in errors]
+        decode = self.loaded.units.decode
+        results = zip(
+            self._write(model, prefix, waveforms, limits, options), prefix.speech_lengths.tolist(), strict=True
+        )
         return [
-            Hypothesis(tuple(r.labels), units.decode(r.labels), r.score, r.llm_passes, r.complete, positions)
-            for r, positions in zip(results, prefix.speech_lengths.tolist(), strict=True)
+            (
+                Hypothesis(
+                    *(tuple(r.labels), decode(r.labels), r.score, r.llm_passes, r.complete, positions),
+                    shares={"llm": r.score},
+                ),
+            )
+            for r, positions in results
         ]
 
-    def _limits(self, waveforms: Sequence[Waveform], options: Decoding) -> list[int]:
+    def _limits(self, waveforms: Sequence[Waveform], options: GreedySearch | SamplingSearch) -> list[int]:
         """Most labels of each waveform's transcript."""
         trained_on = self.loaded.trained_on
         return [options.max_labels or label_limit(len(waveform) / SAMPLE_RATE, trained_on) for waveform in waveforms]
@@ -242,12 +278,12 @@ class Recognizer:
         prefix: AssembledInput,
         waveforms: Sequence[Waveform],
         limits: Sequence[int],
-        options: Decoding,
+        options: GreedySearch | SamplingSearch,
     ) -> list[LabelRow]:
         """What the LLM writes behind each prefix."""
         eos_id = model.config.eos_id
         least = self.loaded.trained_on.min_labels if options.min_labels is None else options.min_labels
-        if options.search == "greedy":
+        if isinstance(options, GreedySearch):
             return greedy(model.llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
         settings = Sampling(options.temperature, options.top_k, options.top_p)
         seeds = [utterance_seed(options.seed, waveform) for waveform in waveforms]
@@ -256,15 +292,17 @@ class Recognizer:
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
         model = self.loaded.model
-        if options.search != "ctc_greedy" and not isinstance(model, SpeechLLM):
+        by_ctc = isinstance(options, CTC_SEARCHES)
+        if not by_ctc and not isinstance(model, SpeechLLM):
             raise ModelError(
                 f"an acoustic model has no LLM for '{options.search}'", where=self.name, remedy="use ctc_greedy"
             )
-        if options.search == "ctc_greedy" and not self._acoustic.config.ctc_layers:
+        if by_ctc and not self._acoustic.config.ctc_layers:
             raise ModelError("the model has no CTC head", where=self.name, remedy="use greedy")
         return options
 
-    def _transcript(self, hypothesis: Hypothesis, seconds: float) -> Transcript:
+    def _transcript(self, nbest: NBest, seconds: float) -> Transcript:
+        hypothesis = nbest[0]
         flags = [] if hypothesis.complete else [LENGTH_LIMIT_FLAG]
         if seconds > self.loaded.trained_on.max_seconds:
             flags.append(LONG_FLAG)
@@ -272,6 +310,7 @@ class Recognizer:
         return Transcript(
             text=hypothesis.text,
             segments=segments,
+            nbest=nbest if len(nbest) > 1 else (),
             flags=tuple(flags),
             duration=seconds,
             llm_passes=hypothesis.llm_passes,

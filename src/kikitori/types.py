@@ -1,5 +1,6 @@
 """Plain data that travels between the layers: an utterance goes in, hypotheses and a transcript come out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,8 @@ class Hypothesis:
         llm_passes: Forward passes of the LLM after prefill that this search needed (0 without an LLM).
         complete: False when the search stopped at its length limit before the end-of-sentence label.
         speech_positions: Positions of the speech in the LLM's input, or in its memory (None without an LLM).
+        shares: What each scorer says of it by itself, before its scale: natural logs, by the scorer's name (`ctc`,
+            `llm`).
     """
 
     labels: tuple[int, ...]
@@ -77,6 +80,7 @@ class Hypothesis:
     llm_passes: int = 0
     complete: bool = True
     speech_positions: int | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Transcript:
         text: The whole text.
         segments: The text in pieces with times.
         words: Words with times; empty until an aligner filled them.
-        nbest: Alternatives, best first, where the search keeps them.
+        nbest: All hypotheses, best first, where the search keeps more than one.
         flags: Reasons for doubt, such as `length_limit`.
         duration: Seconds of audio.
         llm_passes: Forward passes of the LLM after prefill.

@@ -102,7 +102,12 @@ def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[s
         entry = {"id": index, "start": _number(segment.start), "end": _number(segment.end), "text": segment.text}
         segments.append(entry | ({"words": [_word(word) for word in words[index]]} if words[index] else {}))
     nbest = [
-        {"text": hypothesis.text, "score": _number(hypothesis.score), "complete": hypothesis.complete}
+        {
+            "text": hypothesis.text,
+            "score": _number(hypothesis.score),
+            "shares": {scorer: _number(share) for scorer, share in hypothesis.shares.items()},
+            "complete": hypothesis.complete,
+        }
         for hypothesis in transcript.nbest
     ]
     return {

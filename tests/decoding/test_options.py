@@ -1,13 +1,24 @@
 import pytest
 
-from kikitori.decoding.options import Decoding, load_decoding, with_overrides
+from kikitori.decoding.options import (
+    SEARCHES,
+    CTCBeamSearch,
+    CTCGreedySearch,
+    GreedySearch,
+    SamplingSearch,
+    check_overrides,
+    load_decoding,
+    with_overrides,
+)
 from kikitori.errors import ConfigError
 
 
 def test_names():
-    assert load_decoding("greedy") == Decoding() == Decoding("greedy", None)
-    assert load_decoding("ctc_greedy") == Decoding("ctc_greedy")
-    assert load_decoding("sampling") == Decoding("sampling", temperature=1.0, top_k=0, top_p=1.0, seed=1234)
+    assert load_decoding("greedy") == GreedySearch() == GreedySearch("greedy", None)
+    assert load_decoding("ctc_greedy") == CTCGreedySearch()
+    assert load_decoding("sampling") == SamplingSearch(temperature=1.0, top_k=0, top_p=1.0, seed=1234)
+    assert load_decoding("ctc_beam") == CTCBeamSearch()
+    assert [*SEARCHES] == [search().search for search in SEARCHES.values()]
 
 
 @pytest.mark.parametrize("name", ["beem", "", "Greedy", "greedy.yam"])
@@ -23,17 +34,38 @@ def test_an_unknown_name_lists_the_known_ones(name):
 
 def test_yaml_and_overrides(tmp_path):
     file = tmp_path / "decoding.yaml"
-    file.write_text("search: ctc_greedy\nmax_labels: 40\n")
-    assert load_decoding(file) == load_decoding(str(file)) == Decoding("ctc_greedy", 40)
-    assert load_decoding(file, ["decoding.max_labels=7"]) == Decoding("ctc_greedy", 7)
-    assert load_decoding(file, ["decoding.max_labels=null", "decoding.search=greedy"]) == Decoding()
-    assert load_decoding("greedy", ["decoding.max_labels=1", "decoding.max_labels=2"]) == Decoding("greedy", 2)
+    file.write_text("search: greedy\nmax_labels: 40\n")
+    assert load_decoding(file) == load_decoding(str(file)) == GreedySearch(max_labels=40)
+    assert load_decoding(file, ["decoding.max_labels=7"]) == GreedySearch(max_labels=7)
+    assert load_decoding(file, ["decoding.max_labels=null", "decoding.search=greedy"]) == GreedySearch()
+    assert load_decoding("greedy", ["decoding.max_labels=1", "decoding.max_labels=2"]) == GreedySearch(max_labels=2)
     file.write_text("")
-    assert load_decoding(file) == Decoding()
+    assert load_decoding(file) == GreedySearch()
     file.write_text("search: sampling\ntemperature: 0.7\nmin_labels: 2\n")
     options = ["decoding.top_k=50", "decoding.top_p=0.9", "decoding.seed=5", "decoding.temperature=2"]
-    expected = Decoding("sampling", min_labels=2, temperature=2.0, top_k=50, top_p=0.9, seed=5)
+    expected = SamplingSearch(min_labels=2, temperature=2.0, top_k=50, top_p=0.9, seed=5)
     assert load_decoding(file, options) == expected
+    file.write_text("search: ctc_beam\nbeam: 64\nscore_beam: null\nrecombine: max\ncollapse: 0.8\n")
+    expected = CTCBeamSearch(beam=64, score_beam=None, recombine="max", collapse=0.8, nbest=3)
+    assert load_decoding(file, ["decoding.nbest=3"]) == expected
+
+
+def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: greedy\nmax_labels: 40\n")
+    assert load_decoding(file, ["decoding.search=ctc_beam", "decoding.beam=4"]) == CTCBeamSearch(beam=4)
+    with pytest.raises(ConfigError, match="max_labels"):
+        load_decoding(file, ["decoding.search=ctc_greedy", "decoding.max_labels=3"])
+
+
+def test_overrides_are_checked_before_the_search_is_known():
+    check_overrides([])
+    check_overrides(["decoding.max_labels=3"])
+    check_overrides(["decoding.beam=3", "decoding.recombine=max"])
+    check_overrides(["decoding.search=ctc_greedy"])
+    for overrides in (["decoding.beem=3"], ["decoding.beam=3", "decoding.max_labels=3"], ["decoding.beam=0"]):
+        with pytest.raises(ConfigError):
+            check_overrides(overrides)
 
 
 @pytest.mark.parametrize(
@@ -45,16 +77,26 @@ def test_yaml_and_overrides(tmp_path):
         ("max_labels: '3'", "max_labels"),
         ("search: beem", "'beem'"),
         ("min_labels: -1", "min_labels"),
-        ("temperature: 0", "temperature"),
-        ("temperature: -0.5", "temperature"),
-        ("temperature: .inf", "temperature"),
-        ("temperature: .nan", "temperature"),
-        ("top_k: -1", "top_k"),
-        ("top_k: 1.5", "top_k"),
-        ("top_p: 0", "top_p"),
-        ("top_p: 1.1", "top_p"),
-        ("seed: -1", "seed"),
-        ("seed: abc", "seed"),
+        ("search: sampling\ntemperature: 0", "temperature"),
+        ("search: sampling\ntemperature: -0.5", "temperature"),
+        ("search: sampling\ntemperature: .inf", "temperature"),
+        ("search: sampling\ntemperature: .nan", "temperature"),
+        ("search: sampling\ntop_k: -1", "top_k"),
+        ("search: sampling\ntop_k: 1.5", "top_k"),
+        ("search: sampling\ntop_p: 0", "top_p"),
+        ("search: sampling\ntop_p: 1.1", "top_p"),
+        ("search: sampling\nseed: -1", "seed"),
+        ("search: sampling\nseed: abc", "seed"),
+        ("search: ctc_greedy\nmax_labels: 3", "max_labels"),
+        ("search: 3", "no such search: 3"),
+        ("search: ctc_beam\nbeam: 0", "beam"),
+        ("search: ctc_beam\nbeam: 2.0", "beam"),
+        ("search: ctc_beam\nbaem: 2", "did you mean 'beam'"),
+        ("search: ctc_beam\nscore_beam: 0", "score_beam"),
+        ("search: ctc_beam\nscore_beam: .nan", "score_beam"),
+        ("search: ctc_beam\nmin_log_prob: 0.5", "min_log_prob"),
+        ("search: ctc_beam\nrecombine: mean", "recombine"),
+        ("search: ctc_beam\ncollapse: 1.5", "collapse"),
         ("- greedy", "mapping"),
         ("search: [", "YAML"),
     ],
@@ -89,12 +131,12 @@ def test_missing_yaml(tmp_path):
 )
 def test_bad_overrides(override, expected):
     with pytest.raises(ConfigError) as caught:
-        with_overrides(Decoding(), [override])
+        with_overrides(GreedySearch(), [override])
     assert expected in str(caught.value)
 
 
 def test_overrides_leave_the_original_alone():
-    original = Decoding("ctc_greedy", 9)
+    original = GreedySearch(max_labels=9)
     assert with_overrides(original, []) == original
-    assert with_overrides(original, ["decoding.max_labels=3"]) == Decoding("ctc_greedy", 3)
-    assert original == Decoding("ctc_greedy", 9)
+    assert with_overrides(original, ["decoding.max_labels=3"]) == GreedySearch(max_labels=3)
+    assert original == GreedySearch(max_labels=9)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.options import Decoding
+from kikitori.decoding.options import GreedySearch
 from kikitori.errors import ModelError
 from kikitori.model import nue_asr
 from kikitori.model.convert import convert_nue_asr
@@ -203,7 +203,7 @@ def test_convert_then_load_is_load(dtype, shard_bytes, tmp_path):
     assert [ours.units.encode(text) for text in texts] == [direct.units.encode(text) for text in texts]
     one, other = (load(path, device="cpu") for path in (source, tmp_path / "new" / "ours"))
     assert one.recognize(WAVEFORMS[:5]) == other.recognize(WAVEFORMS[:5])
-    assert other.decoding == Decoding("greedy")
+    assert other.decoding == GreedySearch()
 
 
 def test_what_a_converted_folder_holds(converted, saved):
@@ -477,7 +477,7 @@ def test_converting_keeps_a_shard_at_a_time_in_memory(saved, tmp_path, monkeypat
 
 
 def test_flags_beyond_16_seconds(saved):
-    recognizer = load(saved, device="cpu", decoding=Decoding(max_labels=1))
+    recognizer = load(saved, device="cpu", decoding=GreedySearch(max_labels=1))
     assert LONG_FLAG not in recognizer.transcribe(tiny_waveform(16.0)).flags
     assert LONG_FLAG in recognizer.transcribe(tiny_waveform(16.01)).flags
 

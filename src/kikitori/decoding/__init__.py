@@ -3,11 +3,13 @@
 Two families, as in the papers: time-synchronous searches step over frames, label-synchronous searches over labels.
 
 - `ctc_greedy`: acoustic model alone, the best output of every frame.
+- `ctc_beam`: acoustic model alone, the best label sequences; its loop over frames can be driven from outside.
+- `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.
 - `greedy`: speech LLM, the best label at every step, for a batch at once.
 - `sampling`: speech LLM, a drawn label at every step, the same whatever the batch.
 - `label_loop`: what these two share: prefill, one step per label, rows that leave when they end.
 - `limits`: how long a transcript may get, which ends runaway decoding.
-- `options`: a search by name or YAML.
+- `options`: a search by name or YAML, with options of its own.
 
 Searches take tensors with lengths and return labels with scores; turning labels into text is the units' work.
 """

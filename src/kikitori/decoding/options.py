@@ -1,42 +1,103 @@
-"""How to decode: the name of a search and its options, from a name, a YAML file or a model folder's `decoding.yaml`."""
+"""How to decode: a search and its options, from a name, a YAML file or a model folder's `decoding.yaml`.
 
-from collections.abc import Sequence
+Each search has a dataclass of its own, which the key `search` chooses.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.config import load_config, merge_yaml, validate
+from kikitori.config import merge_yaml, validate
 from kikitori.errors import ConfigError
 
-SearchName = Literal["greedy", "sampling", "ctc_greedy"]
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
-class Decoding:
-    """A search and its options.
+@dataclass(frozen=True, config=STRICT)
+class GreedySearch:
+    """The speech LLM's most probable labels.
 
     Attributes:
-        search: `greedy` (the speech LLM's most probable labels), `sampling` (drawn from the speech LLM) or
-            `ctc_greedy` (the CTC head's most probable outputs).
+        search: Name.
         max_labels: Most labels per utterance; None derives it from the duration (see `kikitori.decoding.limits`).
-            Searches of the speech LLM only.
-        min_labels: Fewest labels per utterance; None takes the model's. Searches of the speech LLM only.
-        temperature: Divides the logits before drawing. This and what follows: `sampling` only.
+        min_labels: Fewest labels per utterance; None takes the model's.
+    """
+
+    search: Literal["greedy"] = "greedy"
+    max_labels: Count | None = None
+    min_labels: Annotated[int, Field(ge=0)] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class SamplingSearch:
+    """Labels drawn from the speech LLM.
+
+    Attributes:
+        search: Name.
+        max_labels: As of `GreedySearch`.
+        min_labels: As of `GreedySearch`.
+        temperature: Divides the logits before drawing.
         top_k: Draw from so many of the most probable labels; 0 draws from all.
         top_p: Draw from the most probable labels that together reach this probability.
         seed: Decides, together with the audio, what is drawn.
     """
 
-    search: SearchName = "greedy"
-    max_labels: Annotated[int, Field(ge=1)] | None = None
+    search: Literal["sampling"] = "sampling"
+    max_labels: Count | None = None
     min_labels: Annotated[int, Field(ge=0)] | None = None
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     seed: Annotated[int, Field(ge=0)] = 1234
+
+
+@dataclass(frozen=True, config=STRICT)
+class CTCGreedySearch:
+    """The CTC head's most probable outputs."""
+
+    search: Literal["ctc_greedy"] = "ctc_greedy"
+
+
+@dataclass(frozen=True, config=STRICT)
+class CTCBeamSearch:
+    """The label sequences to which the CTC head gives most, see `kikitori.decoding.ctc_beam`; logs are natural.
+
+    Attributes:
+        search: Name.
+        beam: Most hypotheses that are kept from frame to frame.
+        nbest: Most hypotheses that are returned.
+        recombine: Whether the paths of a label sequence are summed, or the best counts (Viterbi).
+        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
+        frame_labels: Labels per frame that may extend a hypothesis, the most probable ones; None for all.
+        min_log_prob: Labels below are left out of a frame; None leaves out none.
+        vocabulary: Labels of an utterance: those most probable over its frames, renormalised; None for all.
+        vocabulary_by: Whether that is by the highest of their log-probabilities over time, or the mean.
+        collapse: A frame joins the one before if both have the same best output with at least this probability; None
+            joins none.
+        collapse_by: Whether joined frames are averaged, or the highest of each output renormalised.
+    """
+
+    search: Literal["ctc_beam"] = "ctc_beam"
+    beam: Count = 16
+    nbest: Count = 8
+    recombine: Literal["sum", "max"] = "sum"
+    score_beam: Annotated[float, Field(gt=0.0)] | None = 14.0
+    frame_labels: Count | None = 40
+    min_log_prob: Annotated[float, Field(le=0.0)] | None = -9.0
+    vocabulary: Count | None = None
+    vocabulary_by: Literal["mean", "max"] = "max"
+    collapse: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    collapse_by: Literal["mean", "max"] = "mean"
+
+
+Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch
+SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
+CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch)
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:
@@ -46,12 +107,14 @@ def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> De
         ConfigError: No such search or file, or an option that does not fit.
     """
     if str(name_or_yaml).endswith((".yaml", ".yml")):
-        return with_overrides(load_config(Decoding, name_or_yaml), overrides)
-    return with_overrides(validate(Decoding, {"search": str(name_or_yaml)}, "--decoding"), overrides)
+        return with_overrides(_validated(merge_yaml(name_or_yaml), str(name_or_yaml)), overrides)
+    return with_overrides(_validated({"search": str(name_or_yaml)}, "--decoding"), overrides)
 
 
 def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
     """The options with overrides such as `decoding.max_labels=50` applied.
+
+    `decoding.search=NAME` changes the search; what was set of another one's options is then left behind.
 
     Raises:
         ConfigError: An override that names no option or does not fit.
@@ -60,4 +123,30 @@ def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
         if not override.startswith("decoding."):
             raise ConfigError("no such option", where=override, remedy="options here begin with decoding.")
     changes = merge_yaml(None, [override.removeprefix("decoding.") for override in overrides])
-    return validate(Decoding, asdict(decoding) | changes, "decoding")
+    kept = asdict(decoding) if changes.get("search", decoding.search) == decoding.search else {}
+    return _validated(kept | changes, "decoding")
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Checks overrides before it is known to which search they will apply.
+
+    Raises:
+        ConfigError: There is no search that they all fit.
+    """
+    problems = []
+    for search in SEARCHES.values():
+        try:
+            with_overrides(search(), overrides)
+        except ConfigError as error:
+            problems.append(error)
+        else:
+            return
+    raise problems[0]
+
+
+def _validated(values: dict[str, Any], where: str) -> Decoding:
+    name = values.get("search", GreedySearch.search)
+    if not isinstance(name, str) or name not in SEARCHES:
+        known = ", ".join(repr(search) for search in SEARCHES)
+        raise ConfigError(f"no such search: {name!r}", where=f"{where}: search", remedy=f"known are {known}")
+    return validate(SEARCHES[name], values, where)

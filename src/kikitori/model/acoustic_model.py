@@ -70,13 +70,23 @@ class AcousticModel(PreTrainedModel):
 
     def log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
         """CTC log-probabilities (batch, frames, labels + 1) and lengths of one head, by default the last."""
+        head, frames = self._head(encoded, layer)
+        result: tuple[Tensor, Tensor] = head(frames, encoded.lengths)
+        return result
+
+    def ctc_logits(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
+        """The last head's outputs (batch, frames, labels + 1) before they are normalised, and lengths."""
+        head, frames = self._head(encoded, None)
+        return head.logits(frames, encoded.lengths)
+
+    def _head(self, encoded: EncoderOutput, layer: int | None) -> tuple[CTCHead, Tensor]:
+        """A head and the frames that it reads."""
         index = -1 if layer is None else self.config.ctc_layers.index(layer)
         layer = self.config.ctc_layers[index]
         # The last layer's head reads the finished frames, which a family may normalise once more.
         frames = encoded.frames if layer == self.encoder.num_layers else encoded.intermediate[index]
         head: CTCHead = self.ctc_heads[str(layer)]  # type: ignore[assignment]
-        result: tuple[Tensor, Tensor] = head(frames, encoded.lengths)
-        return result
+        return head, frames
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Right-padded 16 kHz waveforms (batch, samples) to the last head's log-probabilities and lengths."""

@@ -33,9 +33,14 @@ class CTCHead(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (batch, frames, dim) to float32 log-probabilities (batch, frames * upsample, labels + 1), lengths."""
+        logits, lengths = self.logits(frames, lengths)
+        return logits.float().log_softmax(dim=-1), lengths
+
+    def logits(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same before it is normalised, which takes its time with the vocabulary of an LLM."""
         batch, num_frames, _ = frames.shape
         logits = self.linear(frames).reshape(batch, num_frames * self.upsample, self.num_labels + 1)
-        return logits.float().log_softmax(dim=-1), lengths * self.upsample
+        return logits, lengths * self.upsample
 
 
 @dataclass(frozen=True)

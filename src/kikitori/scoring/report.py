@@ -16,7 +16,7 @@ from kikitori.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
 from kikitori.text.normalize import default_normalizer, normalize
-from kikitori.types import Utterance
+from kikitori.types import Hypothesis, Utterance
 
 REPLACED_FLAG = "replaced"  # set by a guard that put another text in place of the recogniser's
 WORST_UTTERANCES = 50
@@ -36,6 +36,7 @@ class Prediction:
         llm_passes: Forward passes of the LLM after prefill.
         flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
         speech_positions: Positions of the speech in the LLM's input or memory, or None without an LLM.
+        nbest: What the search returned, best first; the first is the prediction.
     """
 
     utterance: Utterance
@@ -45,6 +46,7 @@ class Prediction:
     llm_passes: int = 0
     flags: tuple[str, ...] = ()
     speech_positions: int | None = None
+    nbest: tuple[Hypothesis, ...] = ()
 
 
 def build_report(
@@ -187,8 +189,18 @@ def _row(set_name: str, prediction: Prediction) -> dict[str, Any]:
         "flags": list(prediction.flags),
         "llm_passes": prediction.llm_passes,
         "speech_positions": prediction.speech_positions,
+        "nbest": [_hypothesis(hypothesis) for hypothesis in prediction.nbest],
     }
     return row | {key: value for key, value in utterance.extra.items() if key not in row}
+
+
+def _hypothesis(hypothesis: Hypothesis) -> dict[str, Any]:
+    return {
+        "text": hypothesis.text,
+        "labels": list(hypothesis.labels),
+        "score": hypothesis.score,
+        "shares": dict(hypothesis.shares),
+    }
 
 
 def _table(report: Mapping[str, Any]) -> list[list[str]]:
