@@ -18,7 +18,7 @@ from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform
 
 PACKAGE = Path(cli.__file__).parent
 ROOT = Path(__file__).parents[1]
-NOT_BUILT = ("tune", "perplexity", "study", "bench", "serve", "data", "doctor")
+NOT_BUILT = ("tune", "perplexity", "study", "serve", "data", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,7 @@ def test_acoustic_model(audio, tmp_path):
         ["transcribe", "a.wav", "-o", "out", "-f", "docx"],
         ["train"],
         ["convert", "bogus"],
+        ["bench", "bogus"],
         ["convert", "nue-asr"],
         *([command] for command in NOT_BUILT),
     ],

@@ -1,4 +1,4 @@
-"""The command line: `kikitori transcribe | evaluate | train | adapt | merge | convert`.
+"""The command line: `kikitori transcribe | evaluate | train | adapt | merge | convert | bench`.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -45,6 +45,13 @@ convert = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(convert)
+bench = typer.Typer(
+    name="bench",
+    help="Time our searches beside others, in one process, taking turns.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(bench)
 
 
 class Device(StrEnum):
@@ -299,6 +306,21 @@ def convert_nue_asr(
 
         conversion.convert_nue_asr(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))
         print(output)
+
+
+@bench.command("combination")
+def bench_combination(
+    rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
+    small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
+) -> None:
+    """CTC beam search and what feeds it, against other packages that are installed."""
+    with _one_line_errors():
+        from kikitori.bench.combination import combination, missing_peers, small_combination
+        from kikitori.bench.timing import format_rows
+
+        for package in missing_peers():
+            print(f"kikitori: {package} is not installed, so it is left out", file=sys.stderr)
+        print(format_rows(list(small_combination(rounds) if small else combination(rounds))))
 
 
 def main() -> None:

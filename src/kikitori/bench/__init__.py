@@ -1,0 +1,7 @@
+"""`kikitori bench`: our searches against others, timed side by side.
+
+- `timing`: contenders that take turns, medians, ratios.
+- `posteriors`: made-up CTC outputs that look like those of a trained head.
+- `ctc_peers`: CTC beam searches of other packages, as far as they are installed.
+- `combination`: the rows of `kikitori bench combination`.
+"""

@@ -1,0 +1,67 @@
+"""The benchmark runs, compares like with like, and says what it could not compare."""
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kikitori.bench import combination, ctc_peers
+from kikitori.bench.posteriors import simulate_ctc
+from kikitori.bench.timing import Row, alternate, format_rows
+from kikitori.cli import app
+from kikitori.decoding.ctc_beam import ctc_beam
+from kikitori.decoding.options import CTCBeamSearch
+
+
+def test_contenders_take_turns():
+    calls = []
+    seconds = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 5)
+    assert calls == ["a", "b"] * 6
+    assert set(seconds) == {"a", "b"}
+    assert all(value >= 0 for value in seconds.values())
+
+
+def test_table():
+    rows = [Row("work", "kikitori", 0.001, 1.0, "note"), Row("work", "other", 0.0125, 12.5)]
+    head, ours, other = format_rows(rows).splitlines()
+    assert head.split() == ["work", "contender", "ms", "ratio", "note"]
+    assert ours.split() == ["work", "kikitori", "1.00", "1.00", "note"]
+    assert other.split() == ["work", "other", "12.50", "12.50"]
+
+
+def test_posteriors_are_normalised_spiky_and_readable():
+    log_probs, labels = simulate_ctc(400, 50, seed=1)
+    assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(400), abs=1e-4)
+    assert (np.exp(log_probs[:, -1]) > 0.97).mean() > 0.8
+    assert (simulate_ctc(400, 50, seed=1)[0] == log_probs).all()
+    assert (simulate_ctc(400, 50, seed=2)[0] != log_probs).any()
+    best = ctc_beam(torch.from_numpy(log_probs)[None], torch.tensor([400]), CTCBeamSearch())[0][0]
+    assert len(labels) == 40
+    assert len(set(enumerate(labels)) - set(enumerate(best.labels))) < 20
+
+
+def test_peers_that_are_missing_are_named(monkeypatch):
+    absent = ctc_peers.Peer("no-such-package", ctc_peers.PEERS[0].prepare, 10, ctc_peers.PEERS[0].ours)
+    monkeypatch.setattr(combination, "PEERS", (absent,))
+    assert combination.missing_peers() == ["no-such-package"]
+    result = CliRunner().invoke(app, ["bench", "combination", "--small"])
+    assert result.exit_code == 0
+    assert "no-such-package is not installed" in result.stderr
+    assert [line.split()[6] for line in result.stdout.splitlines()[1:]] == ["kikitori", "torch"]
+
+
+@pytest.mark.parametrize(
+    "peer", [peer for peer in ctc_peers.PEERS if peer.version is not None], ids=lambda p: p.package
+)
+def test_installed_peers_find_what_we_find(peer):
+    size = combination.Size(100, 32)
+    log_probs, _ = simulate_ctc(size.frames, size.num_labels)
+    ours, other = combination.prefix_beam_rows(size, log_probs, 8, peer, 5)
+    assert (ours.name, ours.ratio) == ("kikitori", 1.0)
+    assert ours.note == other.note
+
+
+def test_candidate_rows():
+    ours, other = combination.candidate_rows(combination.Size(20, 300), 5)
+    assert (ours.name, other.name) == ("kikitori", "torch")
+    assert float(ours.note.split()[-1]) < 1e-5
