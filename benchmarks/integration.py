@@ -2,6 +2,7 @@
 
 python benchmarks/integration.py train base bridge_conv ...     (recipes/integration/, into runs/integration/)
 python benchmarks/integration.py table base bridge_conv ...
+OMP_NUM_THREADS=1 python benchmarks/integration.py steps base bridge_conv ...     (how long a step takes, as a ratio)
 
 A finished row is not trained again; one that broke off is resumed.
 """
@@ -9,14 +10,21 @@ A finished row is not trained again; one that broke off is resumed.
 import json
 import subprocess
 import sys
-from itertools import pairwise
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
+from kikitori.train.build import build_task
+from kikitori.train.recipe import load_recipe
+from kikitori.train.trainer import Moment
+
 RECIPES, RUNS = Path("recipes/integration"), Path("runs/integration")
 MANIFEST = "../shared/speech/librispeech_clean_5/manifest.jsonl"
 PROCESSES = 2
+ROUNDS = 5
 SPLITS = ("dev", "test")
 
 
@@ -38,8 +46,8 @@ def call(*command: str) -> None:
 
 
 def table(names: list[str]) -> None:
-    print("| recipe | WER dev | WER test (95 %) | CTC WER dev | text loss | positions/s | s/step |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| recipe | WER dev | WER test (95 %) | CTC WER dev | text loss | positions/s |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name in names:
         run = RUNS / name
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -48,22 +56,39 @@ def table(names: list[str]) -> None:
         print(
             f"| `{name}` | {reports['dev']['wer']:.3f} | {reports['test']['wer']:.3f} ({low:.3f}-{high:.3f}) "
             f"| {last(metrics, 'final_wer_ctc_greedy'):.3f} | {last(metrics, 'text'):.2f} "
-            f"| {reports['test']['positions_per_second']:.1f} | {seconds_per_step(metrics):.2f} |"
+            f"| {reports['test']['positions_per_second']:.1f} |"
         )
+
+
+def steps(names: list[str]) -> None:
+    """Loss and gradients of the same batches, the recipes taking turns; ratios are to the first recipe."""
+    tasks = {name: build_task(load_recipe(RECIPES / f"{name}.yaml"), lambda _: None) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(ROUNDS + 1):
+        for name, task in tasks.items():
+            batch = task.load(task.batches(0)[index], 0)
+            task.module.train()
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, _ = task.loss(batch, Moment(0, index, 0.0))
+            loss.backward()
+            if index:  # the first round warms up
+                times[name].append(time.perf_counter() - started)
+            task.module.zero_grad()
+    for name, values in times.items():
+        ratios = [value / base for value, base in zip(values, times[names[0]], strict=True)]
+        print(f"{name:20} {median(values):.2f} s   ratio {median(ratios):.2f}")
 
 
 def last(metrics: list[dict[str, Any]], key: str) -> float:
     return float([row[key] for row in metrics if key in row][-1])
 
 
-def seconds_per_step(metrics: list[dict[str, Any]]) -> float:
-    rows = [row for row in metrics if "loss" in row]
-    return median((b["time"] - a["time"]) / (b["step"] - a["step"]) for a, b in pairwise(rows))
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "train":
         for recipe in sys.argv[2:]:
             train(recipe)
+    elif sys.argv[1] == "steps":
+        steps(sys.argv[2:])
     else:
         table(sys.argv[2:])
