@@ -53,6 +53,16 @@ def one_line(result, status: int = cli.WRONG_CALL) -> str:
     return result.stderr
 
 
+def test_kernel_caches_are_bounded_unless_the_environment_says_otherwise(monkeypatch):
+    first, second = cli.KERNEL_CACHES
+    monkeypatch.setattr(cli, "app", lambda: None)
+    monkeypatch.setenv(first, "7")
+    monkeypatch.setenv(second, "")  # so that it is put back
+    monkeypatch.delenv(second)
+    cli.main()
+    assert (os.environ[first], os.environ[second]) == ("7", "64")
+
+
 def test_prints_path_tab_text(model, audio):
     files = [audio("a.wav"), audio("b.flac", seed=2), audio("a.wav")]
     result = call("transcribe", *files, "--model", model)
