@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from kikitori import cli, recognizer
 from kikitori.audio import SAMPLE_RATE
 from kikitori.cli import app
+from kikitori.data.manifest import write_manifest
+from kikitori.decoding.prior import load_prior
 from tests.published import save_published
-from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform
+from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_units, tiny_waveform
 
 PACKAGE = Path(cli.__file__).parent
 ROOT = Path(__file__).parents[1]
@@ -325,6 +327,33 @@ def test_sampling(model, audio):
     assert one.stdout != call("transcribe", *files, "--model", model).stdout
 
 
+def test_prior_and_shallow_fusion(audio, tmp_path):
+    model, manifest, prior = tmp_path / "model", tmp_path / "rows.jsonl", tmp_path / "out" / "prior.safetensors"
+    save_tiny(model)
+    save_tiny_llm(tmp_path / "lm")
+    files = [audio(f"{seed}.wav", 1.0 + seed / 4, seed) for seed in range(3)]
+    rows = [{"audio_filepath": f.name, "duration": 1.0, "text": "the quick fox", "split": "a"} for f in files]
+    write_manifest(manifest, rows)
+    for by in ("softmax", "counts"):
+        result = call("prior", "--model", model, "--data", manifest, "--split", "a", "--by", by, "-o", prior)
+        assert (result.exit_code, result.stdout) == (0, f"{prior}\n")
+        log_probs = load_prior(prior, tiny_units().size)
+        assert float(log_probs.exp().sum()) == pytest.approx(1.0)
+    often, never = (tiny_units().encode(letter)[-1] for letter in "qz")
+    assert log_probs[often] > log_probs[never]
+    fusion = ["transcribe", *files, "--model", model, "--decoding", "shallow_fusion"]
+    options = [f"decoding.lm={tmp_path / 'lm'}", f"decoding.prior={prior}", "decoding.prior_scale=0.2"]
+    result = call(*fusion, *options, "-o", tmp_path / "json", "-f", "json")
+    assert result.exit_code == 0, result.output
+    nbest = json.loads((tmp_path / "json" / "0.json").read_text())["nbest"]
+    assert set(nbest[0]["shares"]) == {"ctc", "llm", "length", "prior"}
+    assert "no lm/" in one_line(call(*fusion))
+    assert "-o" in one_line(call("prior", "--data", manifest))
+    assert "--data" in one_line(call("prior", "-o", prior))
+    files[1].unlink()
+    assert "1.wav" in one_line(call("prior", "--model", model, "--data", manifest, "-o", prior))
+
+
 def test_unexpected_os_error_is_one_line(audio, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
@@ -359,7 +388,7 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
 def test_version_and_help():
     assert call("--version").stdout.startswith("kikitori ")
     help_text = call("--help").stdout
-    commands = ("transcribe", "evaluate", "train", "adapt", "merge", "convert")
+    commands = ("transcribe", "evaluate", "train", "adapt", "merge", "prior", "convert")
     assert all(command in help_text for command in commands)
     for command in (*([name] for name in commands), ["convert", "nue-asr"]):
         assert call(*command, "--help").exit_code == 0

@@ -32,6 +32,7 @@ def test_exported_names():
         "Recognizer",
         "SamplingSearch",
         "Segment",
+        "ShallowFusionSearch",
         "TrainingError",
         "Transcript",
         "Utterance",

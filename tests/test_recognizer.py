@@ -9,12 +9,21 @@ import torch
 
 import kikitori
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.options import CTCBeamSearch, CTCGreedySearch, GreedySearch, SamplingSearch
+from kikitori.decoding.options import (
+    CTCBeamSearch,
+    CTCGreedySearch,
+    GreedySearch,
+    SamplingSearch,
+    ShallowFusionSearch,
+)
+from kikitori.decoding.prior import count_prior, save_prior
 from kikitori.errors import AudioError, ConfigError, ModelError
+from kikitori.model.safety import quiet_transformers
 from kikitori.recognizer import LENGTH_LIMIT_FLAG, LONG_FLAG, load
 from tests.tiny import (
     TRAINED_ON,
     save_tiny,
+    save_tiny_llm,
     tiny_acoustic_model,
     tiny_gpt2,
     tiny_llm,
@@ -274,6 +283,54 @@ def test_ctc_beam(recognizer):
     assert recognizer.transcribe(WAVEFORMS[0], decoding=CTCBeamSearch(nbest=1)).nbest == ()
 
 
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory):
+    """A recogniser folder with a language model and a prior."""
+    path = tmp_path_factory.mktemp("combined")
+    save_tiny(path, tiny_acoustic_model())
+    save_tiny_llm(path / "lm", "llama")
+    save_prior(path / "prior.safetensors", count_prior([[5, 6, 7]], tiny_units().size))
+    (path / "decoding.yaml").write_text("search: shallow_fusion\nprior_scale: 0.1\n")
+    return path
+
+
+def test_shallow_fusion(combined):
+    recognizer = load(combined, device="cpu")
+    alone = [recognizer.transcribe(waveform) for waveform in WAVEFORMS]
+    assert len({transcript.text for transcript in alone}) > 10
+    for batch_size in (4, 16):
+        many = list(recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=batch_size))[::-1]
+        for one, other in zip(alone, many, strict=True):
+            assert (one.text, one.llm_passes, one.flags) == (other.text, other.llm_passes, other.flags)
+            assert [h.labels for h in one.nbest] == [h.labels for h in other.nbest]
+            assert [h.score for h in one.nbest] == pytest.approx([h.score for h in other.nbest], rel=1e-5)
+    assert any(transcript.llm_passes > 3 for transcript in alone)
+    for transcript in alone:
+        for each in transcript.nbest:
+            shares = each.shares
+            assert [*shares] == ["ctc", "llm", "length", "prior"]
+            assert each.score == pytest.approx(shares["ctc"] + 0.5 * shares["llm"] - 0.1 * shares["prior"])
+            assert shares["length"] == len(each.labels)
+    acoustic = recognizer.transcribe_many(WAVEFORMS, decoding="ctc_beam")
+    silent = recognizer.transcribe_many(WAVEFORMS, decoding=ShallowFusionSearch(llm_scale=0.0))
+    assert [transcript.text for transcript in silent] == [transcript.text for transcript in acoustic]
+
+
+def test_shallow_fusion_in_bfloat16(combined):
+    recognizer = load(combined, device="cpu", dtype="bfloat16")
+    assert any(recognizer.transcribe(waveform).text for waveform in WAVEFORMS[:6])
+
+
+def test_shallow_fusion_beyond_what_the_llm_can_read(combined, tmp_path):
+    with quiet_transformers():
+        tiny_gpt2(tiny_units().size, max_positions=4).save_pretrained(tmp_path)
+    tiny_units().save(tmp_path)
+    search = ShallowFusionSearch(lm=str(tmp_path), length_scale=50.0)
+    found = [load(combined, device="cpu").transcribe(waveform, decoding=search) for waveform in WAVEFORMS[:8]]
+    assert max(len(h.labels) for transcript in found for h in transcript.nbest) == 3
+    assert any(LENGTH_LIMIT_FLAG in transcript.flags for transcript in found)
+
+
 def test_the_best_path_is_the_narrowest_beam_of_the_best_paths(recognizer):
     narrow = CTCBeamSearch(beam=1, recombine="max", score_beam=None, frame_labels=1, min_log_prob=None)
     batch = recognizer.recognize(WAVEFORMS[:4], "ctc_greedy")
@@ -304,7 +361,7 @@ def test_without_ctc_head(tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(ctc_layers=()))
     recognizer = load(tmp_path, device="cpu")
     assert recognizer.transcribe(WAVEFORMS[0]).duration
-    for search in ("ctc_greedy", "ctc_beam"):
+    for search in ("ctc_greedy", "ctc_beam", "shallow_fusion"):
         with pytest.raises(ModelError, match="no CTC head; use greedy"):
             recognizer.transcribe(WAVEFORMS[0], decoding=search)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Decoding,
         GreedySearch,
         SamplingSearch,
+        ShallowFusionSearch,
     )
     from kikitori.recognizer import Recognizer, load
 
@@ -47,6 +48,7 @@ __all__ = [
     "Recognizer",
     "SamplingSearch",
     "Segment",
+    "ShallowFusionSearch",
     "TrainingError",
     "Transcript",
     "Utterance",
@@ -59,7 +61,8 @@ _HEAVY = {
     "load": "kikitori.recognizer",
     "Recognizer": "kikitori.recognizer",
     **dict.fromkeys(
-        ("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch", "CTCBeamSearch"), "kikitori.decoding.options"
+        ("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch", "CTCBeamSearch", "ShallowFusionSearch"),
+        "kikitori.decoding.options",
     ),
 }
 

@@ -19,12 +19,11 @@ from kikitori.errors import ConfigError
 from kikitori.evaluate import evaluate, versions
 from kikitori.files import write_text
 from kikitori.model.adapter_folder import num_bytes, num_parameters
-from kikitori.model.folder import read_trained_on
+from kikitori.model.folder import model_folder, read_trained_on
 from kikitori.model.safety import read_json
 from kikitori.recognizer import load
 from kikitori.scoring.two_sided import compare, format_sides
 from kikitori.train.corpora import taken
-from kikitori.train.models import model_folder
 from kikitori.train.recipe import Recipe
 from kikitori.train.run import train_recipe
 from kikitori.train.settings import CTC

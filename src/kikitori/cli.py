@@ -1,4 +1,4 @@
-"""The command line: `kikitori transcribe | evaluate | train | adapt | merge | convert | bench`.
+"""The command line: `kikitori transcribe | evaluate | train | adapt | merge | prior | convert | bench`.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -72,6 +72,13 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Estimate(StrEnum):
+    """How a label prior is estimated."""
+
+    softmax = "softmax"
+    counts = "counts"
+
+
 class Format(StrEnum):
     """Transcript file formats."""
 
@@ -83,7 +90,8 @@ class Format(StrEnum):
 
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
 Search = Annotated[
-    str | None, typer.Option("--decoding", help="greedy, sampling, ctc_greedy, ctc_beam, or a YAML file.")
+    str | None,
+    typer.Option("--decoding", help="greedy, sampling, ctc_greedy, ctc_beam, shallow_fusion, or a YAML file."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
@@ -294,6 +302,41 @@ def merge(
 
         merge_adapter(model or BUNDLED, adapter, output)
         print(f"{output}", flush=True)
+
+
+@app.command()
+def prior(
+    data: Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")] = None,
+    split: SplitOption = None,
+    model: Model = None,
+    by: Annotated[
+        Estimate, typer.Option("--by", help="softmax: what the CTC head gives on average; counts: of transcripts.")
+    ] = Estimate.softmax,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File, .safetensors.")] = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Estimate how probable each label is by itself, for fusion with a language model."""
+    with _one_line_errors():
+        if not data:
+            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+        if output is None or output.suffix != ".safetensors":
+            raise ConfigError("no file for the prior", where="-o", remedy="name one, such as prior.safetensors")
+        from kikitori.data.manifest import read_manifest
+        from kikitori.decoding.prior import save_prior
+        from kikitori.prior import speech_prior, text_prior
+        from kikitori.recognizer import load
+
+        rows = [row for path in data for row in read_manifest(path, split=split).utterances]
+        with _warnings_as_lines():
+            recognizer = load(model, device=device.value)
+        _make_folder(output.parent)
+        if by == Estimate.counts:
+            save_prior(output, text_prior(recognizer, rows))
+        else:
+            with _progress_bar("listening", len(rows)) as progress:
+                save_prior(output, speech_prior(recognizer, rows, batch_size=batch_size, progress=progress))
+        print(output, flush=True)
 
 
 @convert.command("nue-asr")

@@ -7,6 +7,7 @@ batched with.
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kikitori.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.data.augment import Waveform
@@ -29,8 +31,10 @@ from kikitori.decoding.options import (
     Decoding,
     GreedySearch,
     SamplingSearch,
+    ShallowFusionSearch,
     load_decoding,
 )
+from kikitori.decoding.partners import Partners
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -95,7 +99,8 @@ def load(
     if adapter is not None and isinstance(chosen, CTC_SEARCHES) and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
-    return Recognizer(loaded, chosen, name=name, dtype=dtype)
+    path = Path(folder) if Path(folder).is_dir() else None
+    return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path)
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,19 @@ class Recognizer:
         decoding: Default search.
         name: Name of the model, for reports.
         dtype: Arithmetic of the networks.
+        folder: Where the recogniser lies, None for the hub: its `lm/` and prior are found there.
     """
 
     loaded: LoadedModel
     decoding: Decoding
     name: str
     dtype: Precision = "float32"
+    folder: Path | None = None
+
+    @cached_property
+    def partners(self) -> Partners:
+        """Language models and priors that join in search."""
+        return Partners(self.folder, self.loaded.units, self._acoustic.device)
 
     def transcribe(self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None) -> Transcript:
         """Transcribes one recording.
@@ -184,6 +196,17 @@ class Recognizer:
                 results[row] = result
         return results
 
+    @torch.inference_mode()
+    def ctc_log_probs(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the CTC head (batch, frames, labels + 1), blank last, and valid frames (batch,).
+
+        Raises:
+            ModelError: There is no CTC head.
+        """
+        self._options(CTCGreedySearch())
+        with self._arithmetic():
+            return self._acoustic.log_probs(self._encode(waveforms))
+
     def _transcribe_chunk(
         self, chunk: Sequence[Audio | NDArray[Any]], decoding: Decoding | str | None
     ) -> list[Transcript | KikitoriError]:
@@ -219,15 +242,22 @@ class Recognizer:
         return model.acoustic if isinstance(model, SpeechLLM) else model
 
     def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[NBest | AudioError]:
-        acoustic = self._acoustic
-        inputs, lengths = pad_waveforms(waveforms)
-        device = acoustic.device
-        features = acoustic.encoder.features(inputs.to(device), lengths.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            encoded: EncoderOutput = acoustic.encode(*features)
+        with self._arithmetic():
+            encoded = self._encode(waveforms)
             if isinstance(options, CTCGreedySearch | CTCBeamSearch):
                 return self._decode_ctc(encoded, options)
+            if isinstance(options, ShallowFusionSearch):
+                return self._decode_fused(encoded, options)
             return self._decode_llm(encoded, waveforms, options)
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+    def _encode(self, waveforms: Sequence[Waveform]) -> EncoderOutput:
+        acoustic = self._acoustic
+        inputs, lengths = pad_waveforms(waveforms)
+        features = acoustic.encoder.features(inputs.to(acoustic.device), lengths.to(acoustic.device))
+        return acoustic.encode(*features)
 
     def _decode_ctc(self, encoded: EncoderOutput, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest | AudioError]:
         nbest: list[list[tuple[Sequence[int], float]]]
@@ -240,6 +270,25 @@ class Recognizer:
             nbest = [[(hypothesis.labels, hypothesis.ctc) for hypothesis in row] for row in found]
         decode = self.loaded.units.decode
         return [tuple(Hypothesis(tuple(ls), decode(ls), s, shares={"ctc": s}) for ls, s in row) for row in nbest]
+
+    def _decode_fused(self, encoded: EncoderOutput, options: ShallowFusionSearch) -> list[NBest | AudioError]:
+        from kikitori.decoding.shallow_fusion import shallow_fusion_of_logits
+
+        scorer = self.partners.scorer(options)
+        found = shallow_fusion_of_logits(*self._acoustic.ctc_logits(encoded), scorer, options)
+        decode, names = self.loaded.units.decode, ("ctc", *scorer.names)
+        most = self.partners.lm(options.lm).max_labels
+        return [
+            tuple(
+                Hypothesis(
+                    *(each.labels, decode(each.labels), each.score, each.calls),
+                    complete=most is None or len(each.labels) < most,
+                    shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
+                )
+                for each in row
+            )
+            for row in found
+        ]
 
     def _decode_llm(
         self, encoded: EncoderOutput, waveforms: Sequence[Waveform], options: GreedySearch | SamplingSearch

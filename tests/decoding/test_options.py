@@ -6,6 +6,7 @@ from kikitori.decoding.options import (
     CTCGreedySearch,
     GreedySearch,
     SamplingSearch,
+    ShallowFusionSearch,
     check_overrides,
     load_decoding,
     with_overrides,
@@ -18,6 +19,9 @@ def test_names():
     assert load_decoding("ctc_greedy") == CTCGreedySearch()
     assert load_decoding("sampling") == SamplingSearch(temperature=1.0, top_k=0, top_p=1.0, seed=1234)
     assert load_decoding("ctc_beam") == CTCBeamSearch()
+    assert load_decoding("shallow_fusion", ["decoding.lm=a/b", "decoding.beam=3"]) == ShallowFusionSearch(
+        lm="a/b", beam=3
+    )
     assert [*SEARCHES] == [search().search for search in SEARCHES.values()]
 
 
@@ -71,6 +75,8 @@ def test_overrides_are_checked_before_the_search_is_known():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("search: shallow_fusion\nllm_scale: -1", "llm_scale"),
+        ("search: shallow_fusion\nlm: 3", "lm"),
         ("serch: greedy", "did you mean 'search'"),
         ("max_labels: 0", "max_labels"),
         ("max_labels: 2.5", "max_labels"),

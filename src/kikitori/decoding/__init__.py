@@ -4,6 +4,9 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 
 - `ctc_greedy`: acoustic model alone, the best output of every frame.
 - `ctc_beam`: acoustic model alone, the best label sequences; its loop over frames can be driven from outside.
+- `shallow_fusion`: acoustic model and language model over the same labels, whose scores meet in the beam.
+- `scorers`: what else judges labels in a search, of whatever kind it is: language models, priors, lengths, sums.
+- `prior` · `partners`: estimated label priors; where a recogniser's language model and prior come from.
 - `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.
 - `greedy`: speech LLM, the best label at every step, for a batch at once.
 - `sampling`: speech LLM, a drawn label at every step, the same whatever the batch.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kikitori.decoding import prefix_beam
 from kikitori.decoding.candidates import Candidates, candidates, candidates_of_logits
-from kikitori.decoding.options import CTCBeamSearch
+from kikitori.decoding.options import CTCBeamSearch, FrameBeam
 from kikitori.decoding.prefix_beam import PrefixBeam
 
 NO_GAINS = np.zeros((0, 0))
@@ -81,7 +81,7 @@ def ctc_beam_of_logits(logits: Tensor, lengths: Tensor, options: CTCBeamSearch) 
     return [search(prepare_logits(row[:length], options), options) for row, length in rows]
 
 
-def prepare(log_probs: Tensor, options: CTCBeamSearch) -> SearchInput:
+def prepare(log_probs: Tensor, options: FrameBeam) -> SearchInput:
     """An utterance's log-probabilities (frames, labels + 1) as the options thin them out."""
     ids = None
     if options.vocabulary is not None:
@@ -94,7 +94,7 @@ def prepare(log_probs: Tensor, options: CTCBeamSearch) -> SearchInput:
     return SearchInput(found, log_probs.shape[1] - 1, ids)
 
 
-def prepare_logits(logits: Tensor, options: CTCBeamSearch) -> SearchInput:
+def prepare_logits(logits: Tensor, options: FrameBeam) -> SearchInput:
     """As `prepare` of `logits.log_softmax(-1)`; normalised on the way, where nothing needs all log-probabilities."""
     if options.vocabulary is not None or options.collapse is not None:
         return prepare(logits.log_softmax(dim=-1), options)
@@ -102,7 +102,7 @@ def prepare_logits(logits: Tensor, options: CTCBeamSearch) -> SearchInput:
     return SearchInput(found, logits.shape[1] - 1)
 
 
-def search(utterance: SearchInput, options: CTCBeamSearch) -> list[CTCHypothesis]:
+def search(utterance: SearchInput, options: FrameBeam) -> list[CTCHypothesis]:
     """The n-best list of one utterance, as of `ctc_beam`."""
     beam = prefix_beam.new_beam(utterance.num_labels)
     return _nbest(prefix_beam.search(beam, *utterance.candidates, *_limits(options)), options.nbest, utterance.ids)
@@ -120,7 +120,7 @@ class FrameSearch:
         options: Beam and recombination; what thins out frames and labels is the caller's.
     """
 
-    def __init__(self, num_labels: int, options: CTCBeamSearch) -> None:
+    def __init__(self, num_labels: int, options: FrameBeam) -> None:
         self._beam = prefix_beam.new_beam(num_labels)
         self._options = options
 
@@ -231,7 +231,7 @@ def _normalised(log_probs: Tensor) -> Tensor:
     return log_probs - total.masked_fill(total == -inf, 0.0)
 
 
-def _limits(options: CTCBeamSearch) -> tuple[int, float, bool]:
+def _limits(options: FrameBeam) -> tuple[int, float, bool]:
     score_beam = inf if options.score_beam is None else options.score_beam
     return options.beam, score_beam, options.recombine == "sum"
 

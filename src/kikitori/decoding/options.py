@@ -64,8 +64,8 @@ class CTCGreedySearch:
 
 
 @dataclass(frozen=True, config=STRICT)
-class CTCBeamSearch:
-    """The label sequences to which the CTC head gives most, see `kikitori.decoding.ctc_beam`; logs are natural.
+class FrameBeam:
+    """What the searches over the frames of the CTC head share, see `kikitori.decoding.ctc_beam`; logs are natural.
 
     Attributes:
         search: Name.
@@ -82,7 +82,7 @@ class CTCBeamSearch:
         collapse_by: Whether joined frames are averaged, or the highest of each output renormalised.
     """
 
-    search: Literal["ctc_beam"] = "ctc_beam"
+    search: str
     beam: Count = 16
     nbest: Count = 8
     recombine: Literal["sum", "max"] = "sum"
@@ -95,9 +95,37 @@ class CTCBeamSearch:
     collapse_by: Literal["mean", "max"] = "mean"
 
 
-Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch
+@dataclass(frozen=True, config=STRICT)
+class CTCBeamSearch(FrameBeam):
+    """The label sequences to which the CTC head gives most; its options are those of `FrameBeam`."""
+
+    search: Literal["ctc_beam"] = "ctc_beam"
+
+
+@dataclass(frozen=True, config=STRICT)
+class ShallowFusionSearch(FrameBeam):
+    """CTC beam search with a language model over the same label units, see `kikitori.decoding.shallow_fusion`.
+
+    Attributes:
+        search: Name; further options as of `FrameBeam`.
+        lm: Folder, run or hub id of the LM; None takes `lm/` in the model folder.
+        prior: File of the label prior; None takes `prior.safetensors` in the model folder.
+        llm_scale: Weight of the LM's log-probability, that of the sentence's end included.
+        prior_scale: Weight of the prior's, which is subtracted; with 0 none is needed.
+        length_scale: Added for each label.
+    """
+
+    search: Literal["shallow_fusion"] = "shallow_fusion"
+    lm: str | None = None
+    prior: str | None = None
+    llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
+    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
+    length_scale: float = 0.0
+
+
+Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch | ShallowFusionSearch
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
-CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch)
+CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch)
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:

@@ -6,7 +6,7 @@ from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.model.adapter_folder import fingerprint
-from kikitori.model.folder import load_model
+from kikitori.model.folder import load_model, model_folder
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units, with_text_form
 from kikitori.train.adaptation_task import AdaptationTask, Base, TextAdaptationTask, set_components
@@ -19,7 +19,6 @@ from kikitori.train.models import (
     build_speech_llm,
     equal_units,
     has_new_vocabulary,
-    model_folder,
     with_policy,
 )
 from kikitori.train.pseudo_prompts import PosteriorBank, posterior_bank

@@ -13,7 +13,7 @@ from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters import attach_encoder_lora, attach_lora
 from kikitori.model.encoder import SpeechEncoder, freeze
-from kikitori.model.folder import is_recogniser, load_config, load_llm, load_model
+from kikitori.model.folder import is_recogniser, load_config, load_llm, load_model, model_folder
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
@@ -153,12 +153,6 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
         model.bridge.requires_grad_(False)
         model.interface.requires_grad_(False)
     return model
-
-
-def model_folder(path_or_id: str) -> str:
-    """A run folder stands for the model it exported."""
-    exported = Path(path_or_id) / "model"
-    return str(exported) if exported.is_dir() else path_or_id
 
 
 def transformers_config(values: dict[str, Any], where: str) -> PreTrainedConfig:

@@ -1,0 +1,106 @@
+"""Label priors: how probable each label is by itself, estimated, and kept as a small safetensors file.
+
+Two estimates of papers.md B3.5: the mean of what a CTC head gives, blank taken away, and counts of transcripts.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kikitori.errors import DataError, ModelError
+from kikitori.model.weight_checks import check_safetensors
+
+PRIOR = "prior.safetensors"
+"""Its name in a model folder."""
+TENSOR = "log_probs"
+UNIFORM = 0.1
+"""Share of the uniform distribution that counts are mixed with."""
+LOWEST = -80.0
+"""No label is less probable: what is subtracted must be finite."""
+
+
+def softmax_prior(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean of CTC outputs over all frames, without blank and renormalised.
+
+    Args:
+        outputs: Batches of log-probabilities (batch, frames, labels + 1), blank last, and valid frames (batch,).
+
+    Returns:
+        Log-probabilities (labels,), float32.
+
+    Raises:
+        DataError: There is no frame, or one that is no distribution.
+    """
+    total: Tensor | None = None
+    for log_probs, lengths in outputs:
+        valid = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]
+        probs = log_probs[valid.to(log_probs.device)].double().exp().sum(dim=0).cpu()
+        total = probs if total is None else total + probs
+    if total is None or not bool(total.isfinite().all()) or not bool(total[:-1].any()):
+        raise DataError("no speech to estimate a prior from", remedy="name a manifest with speech")
+    return _normalised(total[:-1])
+
+
+def count_prior(sentences: Iterable[Sequence[int]], num_labels: int, *, uniform: float = UNIFORM) -> Tensor:
+    """Relative counts of labels, mixed with a share of the uniform distribution.
+
+    Args:
+        sentences: Transcripts as labels.
+        num_labels: Labels that there are.
+        uniform: The share, above 0 for labels that never occur to be possible.
+
+    Returns:
+        Log-probabilities (labels,), float32.
+
+    Raises:
+        DataError: There is no label.
+    """
+    counts = torch.zeros(num_labels, dtype=torch.float64)
+    for labels in sentences:
+        counts += torch.bincount(torch.tensor(labels, dtype=torch.int64), minlength=num_labels)
+    if not bool(counts.any()):
+        raise DataError("no transcript to count labels of", remedy="name a manifest with texts")
+    return _normalised((1.0 - uniform) * counts / counts.sum() + uniform / num_labels)
+
+
+def save_prior(file: Path, log_probs: Tensor) -> None:
+    """Writes a prior (labels,).
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    try:
+        save_file({TENSOR: log_probs.float().contiguous()}, file, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot be written ({error})", where=file, remedy="check the path") from None
+
+
+def load_prior(file: Path, num_labels: int) -> Tensor:
+    """Reads a prior over so many labels.
+
+    Raises:
+        ModelError: There is no such file, it is damaged, or it is over other labels.
+    """
+    remedy = "make one with kikitori prior"
+    if not file.is_file():
+        raise ModelError("no such file with a label prior", where=file, remedy=remedy)
+    check_safetensors(file)
+    with safe_open(file, "pt") as tensors:
+        names = list(tensors.keys())
+        shape = tuple(tensors.get_slice(TENSOR).get_shape()) if names == [TENSOR] else None
+        if shape is None or len(shape) != 1:
+            raise ModelError("it holds something else than a label prior", where=file, remedy=remedy)
+        if shape != (num_labels,):
+            raise ModelError(f"a prior of {shape[0]} labels, the model has {num_labels}", where=file, remedy=remedy)
+        log_probs: Tensor = tensors.get_tensor(TENSOR)
+    if not log_probs.is_floating_point() or not bool(log_probs.isfinite().all()):
+        raise ModelError("the prior is not finite", where=file, remedy=remedy)
+    return log_probs.float()
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    return (weights / weights.sum()).log().clamp(min=LOWEST).float()

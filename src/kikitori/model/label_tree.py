@@ -1,0 +1,84 @@
+"""What an LLM remembers of a tree of label sequences: keys and values of each label once, however many share it.
+
+A search forks, drops and takes up hypotheses at every step. Here a hypothesis is the list of places at which its labels
+lie; forking and reordering copy such lists, and one that returns to the beam finds its labels where they were. Keys
+and values are gathered for the rows that grow, and for no others.
+"""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kikitori.model.llm import LLMState, embed, prefill, step
+
+FEWEST_PLACES = 64
+
+
+class LabelTree:
+    """Label sequences behind one common prefix, such as BOS; it only ever grows.
+
+    Args:
+        llm: A model that passes `check_llm`.
+        prefix: Labels that every sequence begins with, (labels,), at least one.
+    """
+
+    def __init__(self, llm: PreTrainedModel, prefix: Tensor) -> None:
+        self._llm = llm
+        logits, state = prefill(llm, embed(llm, prefix[None]), torch.tensor([len(prefix)], device=prefix.device))
+        self._layers = [(_empty(keys), _empty(values)) for keys, values in state.layers]
+        self._size = 0
+        every = torch.ones(1, len(prefix), dtype=torch.bool, device=prefix.device)
+        self.prefix = self._keep(state, 0, every)
+        """Places of the prefix, (1, labels)."""
+        self.logits = logits
+        """Logits of the label behind the prefix, (1, vocab)."""
+
+    def append(self, places: Tensor, counts: Tensor, labels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores what may follow each of some new labels.
+
+        Args:
+            places: Of the labels so far, (rows, longest), the prefix included; what is beyond `counts` does not matter.
+            counts: How many these are, (rows,).
+            labels: New labels, (rows, n).
+            lengths: How many of these count, (rows,), each 1 to n.
+
+        Returns:
+            Logits (rows, n, vocab), as of `llm.step`, and the places of the new labels (rows, n), 0 beyond `lengths`.
+        """
+        places = places[:, : int(counts.max())]
+        valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]
+        places = places.masked_fill(~valid, 0)
+        layers = tuple((keys[places].transpose(1, 2), values[places].transpose(1, 2)) for keys, values in self._layers)
+        logits, state = step(self._llm, labels, LLMState(layers, valid, counts), lengths)
+        new = torch.arange(labels.shape[1], device=counts.device) < lengths[:, None]
+        return logits, self._keep(state, places.shape[1], new)
+
+    def _keep(self, state: LLMState, start: int, new: Tensor) -> Tensor:
+        """Stores the slots of a state from `start` on that are new; returns their places."""
+        count = int(new.sum())
+        self._make_room(count)
+        for stored, grown in zip(self._layers, state.layers, strict=True):
+            for kept, tensor in zip(stored, grown, strict=True):
+                kept[self._size : self._size + count] = tensor[:, :, start:].transpose(1, 2)[new]
+        places = torch.zeros(new.shape, dtype=torch.int64, device=new.device)
+        places[new] = torch.arange(self._size, self._size + count, device=new.device)
+        self._size += count
+        return places
+
+    def _make_room(self, count: int) -> None:
+        room = len(self._layers[0][0])
+        if self._size + count <= room:
+            return
+        size = max(2 * room, self._size + count)
+        self._layers = [(_longer(keys, size), _longer(values, size)) for keys, values in self._layers]
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    """Room for places like those of a cache (rows, heads, slots, dim): (places, heads, dim)."""
+    return tensor.new_empty(FEWEST_PLACES, tensor.shape[1], tensor.shape[3])
+
+
+def _longer(tensor: Tensor, size: int) -> Tensor:
+    longer = tensor.new_empty(size, *tensor.shape[1:])
+    longer[: len(tensor)] = tensor
+    return longer
