@@ -6,6 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from kikitori.bench import combination, ctc_peers
+from kikitori.bench.fusion import fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate, format_rows
 from kikitori.cli import app
@@ -47,7 +48,9 @@ def test_peers_that_are_missing_are_named(monkeypatch):
     result = CliRunner().invoke(app, ["bench", "combination", "--small"])
     assert result.exit_code == 0
     assert "no-such-package is not installed" in result.stderr
-    assert [line.split()[6] for line in result.stdout.splitlines()[1:]] == ["kikitori", "torch"]
+    names = ["kikitori", "torch", "kikitori", "one at a time"]
+    lines = result.stdout.splitlines()[1:]
+    assert all(name in line for name, line in zip(names, lines, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,10 @@ def test_candidate_rows():
     ours, other = combination.candidate_rows(combination.Size(20, 300), 5)
     assert (ours.name, other.name) == ("kikitori", "torch")
     assert float(ours.note.split()[-1]) < 1e-5
+
+
+def test_fusion_rows():
+    ours, other = fusion_rows(40, 32, 5)
+    assert (ours.name, ours.ratio, other.name) == ("kikitori", 1.0, "one at a time")
+    batched, single = (int(row.note.split()[-1]) for row in (ours, other))
+    assert 0 < batched < single / 4

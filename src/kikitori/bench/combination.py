@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from kikitori.bench.ctc_peers import PEERS, Peer
+from kikitori.bench.fusion import fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate
 from kikitori.decoding.candidates import candidates_of_logits
@@ -30,6 +31,7 @@ class Size:
 
 BEAMS = (8, 32)
 SIZES = (Size(750, 32), Size(250, 1_000), Size(750, 1_000), Size(1500, 1_000), Size(375, 10_000), Size(375, 150_000))
+FUSION_SIZES = (Size(250, 1_000),)
 LOGIT_SIZES = (Size(750, 1_000), Size(750, 10_000), Size(375, 150_000))
 
 
@@ -43,6 +45,7 @@ def combination(
     sizes: Sequence[Size] = SIZES,
     logit_sizes: Sequence[Size] = LOGIT_SIZES,
     beams: Sequence[int] = BEAMS,
+    fusion_sizes: Sequence[Size] = FUSION_SIZES,
 ) -> Iterator[Row]:
     """Times everything, one row per contender; one thread, on the CPU."""
     threads = torch.get_num_threads()
@@ -56,13 +59,15 @@ def combination(
                         yield from prefix_beam_rows(size, log_probs, beam, peer, rounds)
         for size in logit_sizes:
             yield from candidate_rows(size, rounds)
+        for size in fusion_sizes:
+            yield from fusion_rows(size.frames, size.num_labels, rounds)
     finally:
         torch.set_num_threads(threads)
 
 
 def small_combination(rounds: int = 5) -> Iterator[Row]:
     """The same rows on inputs that take a second, to see that everything runs."""
-    return combination(rounds, (Size(100, 32),), (Size(100, 1_000),), (8,))
+    return combination(rounds, (Size(100, 32),), (Size(100, 1_000),), (8,), (Size(50, 32),))
 
 
 def prefix_beam_rows(size: Size, log_probs: NDArray[np.float32], beam: int, peer: Peer, rounds: int) -> Iterator[Row]:
