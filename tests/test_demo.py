@@ -36,5 +36,6 @@ def test_missing_model_is_one_line(tmp_path, capsys):
 def test_bundled_model_understands(capsys):
     assert demo.main([]) == 0
     rates = {match[1]: float(match[2]) for match in WER.finditer(capsys.readouterr().out)}
-    assert set(rates) == set(demo.MODES)
+    assert set(rates) == {*demo.MODES, demo.COMBINATION}
     assert all(rate < 0.9 for rate in rates.values())
+    assert rates[demo.COMBINATION] == min(rates.values())
