@@ -64,5 +64,7 @@ def test_every_recipe_passes_a_dry_run(path, world, monkeypatch):
         overrides.append("text.batch_labels=500")  # batches for a GPU take long here
     if path.stem.endswith("_text"):
         overrides.append("text.dev_lines=2")  # of the stand-ins' few
+    if path.stem == "written":
+        overrides.append("units.size=1000")  # more than the stand-ins have
     lines = dry_run(path, overrides)
     assert "loss before training" in lines[-1]
