@@ -20,7 +20,7 @@ from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_units
 
 PACKAGE = Path(cli.__file__).parent
 ROOT = Path(__file__).parents[1]
-NOT_BUILT = ("tune", "perplexity", "study", "serve", "data", "doctor")
+NOT_BUILT = ("tune", "study", "serve", "data", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +388,7 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
 def test_version_and_help():
     assert call("--version").stdout.startswith("kikitori ")
     help_text = call("--help").stdout
-    commands = ("transcribe", "evaluate", "train", "adapt", "merge", "prior", "convert")
+    commands = ("transcribe", "evaluate", "rescore", "perplexity", "train", "adapt", "merge", "prior", "convert")
     assert all(command in help_text for command in commands)
     for command in (*([name] for name in commands), ["convert", "nue-asr"]):
         assert call(*command, "--help").exit_code == 0

@@ -13,6 +13,8 @@ from kikitori.decoding.options import (
     CTCBeamSearch,
     CTCGreedySearch,
     GreedySearch,
+    LMOptions,
+    RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
 )
@@ -347,6 +349,65 @@ def test_every_hypothesis_has_its_shares(recognizer):
             assert hypothesis.shares == {scorer: hypothesis.score}
 
 
+@pytest.fixture(scope="module")
+def rescoring(tmp_path_factory):
+    lm = tmp_path_factory.mktemp("lm")
+    save_tiny_llm(lm, "llama")
+    scales = {"lm": 0.4, "llm": 0.2, "length": 0.1}
+    return RescoringSearch(first=CTCBeamSearch(beam=8, nbest=6), lms={"lm": LMOptions(str(lm))}, scales=scales)
+
+
+def test_rescoring(recognizer, rescoring):
+    alone = [recognizer.transcribe(waveform, decoding=rescoring) for waveform in WAVEFORMS]
+    first = [recognizer.transcribe(waveform, decoding=rescoring.first) for waveform in WAVEFORMS]
+    assert any(one.text != other.text for one, other in zip(alone, first, strict=True))
+    for batch_size in (4, 16):
+        many = recognizer.transcribe_many(WAVEFORMS, decoding=rescoring, batch_size=batch_size)
+        for one, other in zip(alone, many, strict=True):
+            assert [h.labels for h in one.nbest] == [h.labels for h in other.nbest]
+            assert [h.score for h in one.nbest] == pytest.approx([h.score for h in other.nbest], rel=1e-5)
+    for one, before in zip(alone, first, strict=True):
+        assert {h.labels for h in one.nbest} == {h.labels for h in before.nbest}
+        for hypothesis in one.nbest:
+            shares = hypothesis.shares
+            assert shares.keys() == {"ctc", "lm", "llm", "length"}
+            expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["llm"] + 0.1 * len(hypothesis.labels)
+            assert hypothesis.score == pytest.approx(expected)
+    assert len(recognizer._lms) == 1
+
+
+def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):
+    nothing = replace(rescoring, scales=dict.fromkeys(("ctc", "lm", "llm", "length"), 0.0))
+    results = recognizer.try_recognize(WAVEFORMS[:8], nothing)
+    for result, first in zip(results, recognizer.try_recognize(WAVEFORMS[:8], rescoring.first), strict=True):
+        assert [h.labels for h in result] == [h.labels for h in first]
+        assert {h.score for h in result} == {0.0}
+        assert [h.shares["ctc"] for h in result] == pytest.approx([h.shares["ctc"] for h in first], rel=1e-5)
+
+
+def test_the_share_of_the_speech_llm_is_that_of_teacher_forcing(recognizer):
+    search = RescoringSearch(first=CTCBeamSearch(beam=8, nbest=4), scales={"llm": 1.0})
+    for waveform in WAVEFORMS[:6]:
+        (nbest,) = recognizer.try_recognize([waveform], search)
+        assert all(h.speech_positions == nbest[0].speech_positions for h in nbest)
+        encoded = recognizer.loaded.model.acoustic.encode(
+            *recognizer.loaded.model.acoustic.encoder.features(*pad_waveforms([waveform]))
+        )
+        with torch.inference_mode():
+            logits, labels = recognizer.loaded.model.label_logits(encoded, [nbest[0].labels])
+        expected = logits.log_softmax(dim=-1).gather(1, labels[:, None]).sum()
+        assert nbest[0].shares["llm"] == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_rescoring_an_acoustic_model(tmp_path, rescoring):
+    save_tiny(tmp_path, tiny_acoustic_model())
+    recognizer = load(tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match=r"scales.llm: no such scorer"):
+        recognizer.transcribe(WAVEFORMS[0], decoding=rescoring)
+    without = replace(rescoring, scales={"lm": 0.4})
+    assert recognizer.transcribe(WAVEFORMS[0], decoding=without).nbest[0].shares.keys() == {"ctc", "lm"}
+
+
 def test_acoustic_model_alone(tmp_path):
     save_tiny(tmp_path, tiny_acoustic_model())
     recognizer = load(tmp_path, device="cpu")
@@ -418,7 +479,7 @@ def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, 
 
 def test_bfloat16_runs(folder):
     recognizer = load(folder, device="cpu", dtype="bfloat16")
-    for search in ("greedy", "ctc_greedy", "ctc_beam"):
+    for search in ("greedy", "ctc_greedy", "ctc_beam", RescoringSearch(scales={"llm": 0.3})):
         results = list(recognizer.transcribe_many(WAVEFORMS[:6], decoding=search))
         assert any(result.text for result in results)
 

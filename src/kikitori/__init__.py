@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         CTCGreedySearch,
         Decoding,
         GreedySearch,
+        LMOptions,
+        RescoringSearch,
         SamplingSearch,
         ShallowFusionSearch,
     )
@@ -44,8 +46,10 @@ __all__ = [
     "Hypothesis",
     "KikitoriError",
     "KikitoriWarning",
+    "LMOptions",
     "ModelError",
     "Recognizer",
+    "RescoringSearch",
     "SamplingSearch",
     "Segment",
     "ShallowFusionSearch",
@@ -61,7 +65,10 @@ _HEAVY = {
     "load": "kikitori.recognizer",
     "Recognizer": "kikitori.recognizer",
     **dict.fromkeys(
-        ("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch", "CTCBeamSearch", "ShallowFusionSearch"),
+        (
+            *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
+            *("CTCBeamSearch", "ShallowFusionSearch", "LMOptions", "RescoringSearch"),
+        ),
         "kikitori.decoding.options",
     ),
 }

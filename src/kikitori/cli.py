@@ -1,4 +1,4 @@
-"""The command line: `kikitori transcribe | evaluate | train | adapt | merge | prior | convert | bench`.
+"""The command line: `kikitori transcribe | evaluate | rescore | perplexity | train | adapt | merge | prior | ...`.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -79,6 +79,14 @@ class Estimate(StrEnum):
     counts = "counts"
 
 
+class TextForm(StrEnum):
+    """Forms of text."""
+
+    own = "as_is"
+    lower_case = "lower"
+    plain = "en_plain"
+
+
 class Format(StrEnum):
     """Transcript file formats."""
 
@@ -91,7 +99,7 @@ class Format(StrEnum):
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
 Search = Annotated[
     str | None,
-    typer.Option("--decoding", help="greedy, sampling, ctc_greedy, ctc_beam, shallow_fusion, or a YAML file."),
+    typer.Option("--decoding", help="greedy, sampling, ctc_greedy, ctc_beam, shallow_fusion, rescoring, or a YAML."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
@@ -209,6 +217,90 @@ def evaluate(
             print(f"kikitori: {prediction.error}", file=sys.stderr)
     if failures:
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def rescore(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl of an evaluation with n-best lists.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides such as decoding.lms.lm.path=FOLDER decoding.scales.lm=0.3.")
+    ] = None,
+    decoding: Annotated[str, typer.Option("--decoding", help="A YAML file with search: rescoring.")] = "rescoring",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the report.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Recogniser that wrote the labels; without it, texts count.")
+    ] = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Put the n-best lists of an evaluation in another order, by language models and scales."""
+    with _one_line_errors():
+        extra, settings = _split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="write decoding.name=value")
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
+        from kikitori.decoding.options import RescoringSearch, load_decoding
+
+        options = load_decoding(decoding, settings)
+        if not isinstance(options, RescoringSearch):
+            raise ConfigError(f"'{options.search}' rescores nothing", where=decoding, remedy="use search: rescoring")
+        from kikitori import rescore as rescoring
+        from kikitori.evaluate import versions
+        from kikitori.recognizer import torch_device
+        from kikitori.scoring.predictions import read_predictions
+        from kikitori.scoring.report import build_report, format_table, write_report
+        from kikitori.text.units import load_units
+
+        sets = read_predictions(predictions)
+        _make_folder(output)
+        units = None if model is None else load_units(model)
+        done = rescoring.rescore(sets, options, units, torch_device(device.value))
+        name = str(predictions)
+        report = build_report(done.sets, normalizer=None, decoding=options.search, model=name, versions=versions())
+        write_report(output, report, done.sets)
+        if done.nodes:
+            ratio = f"{done.labels / done.nodes:.2f} times fewer"
+            print(f"kikitori: {done.labels} labels scored as {done.nodes}, {ratio}", file=sys.stderr)
+        print(format_table(report), flush=True)
+
+
+@app.command()
+def perplexity(
+    model: Annotated[str | None, typer.Option("--model", help="Language model, or that of a speech LLM.")] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text, one sentence a line, plain, .gz, .xz; may be repeated.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest whose transcripts are text.")] = None,
+    split: SplitOption = None,
+    text_form: Annotated[
+        TextForm, typer.Option("--text-form", help="Form that the text gets first, the same for models to compare.")
+    ] = TextForm.own,
+    max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each file, evenly spread.")] = 0,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Perplexity of a language model on text: per token, per word and per character."""
+    with _one_line_errors():
+        if model is None:
+            raise ConfigError("no language model given", where="--model", remedy="name its folder")
+        if not text and not data:
+            raise ConfigError("no text given", where="--text", remedy="name at least one file")
+        from kikitori.data.manifest import read_manifest
+        from kikitori.data.text import read_lines
+        from kikitori.decoding.language_model import load_language_model
+        from kikitori.decoding.options import LMOptions
+        from kikitori.recognizer import torch_device
+        from kikitori.scoring.perplexity import format_perplexity
+        from kikitori.scoring.perplexity import perplexity as measure
+
+        lines = [(f"{path}", line) for path in text or () for line in read_lines(path, max_lines=max_lines)]
+        for path in data or ():
+            rows = read_manifest(path, split=split).utterances
+            lines += [(f"{path}: {row.utt_id}", row.text) for row in rows if row.text]
+        with _warnings_as_lines():
+            lm = load_language_model(LMOptions(model, text_form.value), torch_device(device.value))
+        with _progress_bar("scoring", len(lines)) as progress:
+            found = measure(lm, lines, progress)
+        print(format_perplexity(found), flush=True)
 
 
 @app.command()
@@ -359,7 +451,7 @@ def bench_combination(
     rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
     small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
 ) -> None:
-    """CTC beam search and what feeds it, against other packages that are installed."""
+    """CTC beam search and what feeds it against other packages that are installed; rescoring against transformers."""
     with _one_line_errors():
         from kikitori.bench.combination import combination, missing_peers, small_combination
         from kikitori.bench.timing import format_rows

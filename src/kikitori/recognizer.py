@@ -6,7 +6,7 @@ batched with.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,18 +23,23 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.label_loop import LabelRow
+from kikitori.decoding.language_model import LanguageModel, load_language_model
 from kikitori.decoding.limits import label_limit, overrun
 from kikitori.decoding.options import (
     CTC_SEARCHES,
+    SPEECH_LLM,
     CTCBeamSearch,
     CTCGreedySearch,
     Decoding,
     GreedySearch,
+    LMOptions,
+    RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
     load_decoding,
 )
 from kikitori.decoding.partners import Partners
+from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm, with_speech_llm
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -84,11 +89,7 @@ def load(
     if adapter is not None:
         loaded = load_adapter(loaded, folder, adapter)
         name = f"{name} + {adapter}"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("torch sees no GPU", where="--device cuda", remedy="use --device cpu")
-    loaded.model.to(device)  # type: ignore[arg-type]
+    loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     chosen = load_decoding(decoding) if isinstance(decoding, str) else decoding
     if chosen is None:
         file = Path(folder) / "decoding.yaml"
@@ -96,11 +97,25 @@ def load(
             chosen = load_decoding(file)
         else:
             chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
-    if adapter is not None and isinstance(chosen, CTC_SEARCHES) and "encoder" not in read_info(adapter).components:
+    by_ctc = isinstance(chosen, CTC_SEARCHES) and SPEECH_LLM not in getattr(chosen, "scales", ())
+    if adapter is not None and by_ctc and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     path = Path(folder) if Path(folder).is_dir() else None
     return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path)
+
+
+def torch_device(device: Device) -> str:
+    """Where to compute, as torch names it.
+
+    Raises:
+        ModelError: There is no GPU, and one is asked for.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("torch sees no GPU", where="--device cuda", remedy="use --device cpu")
+    return device
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,7 @@ class Recognizer:
     name: str
     dtype: Precision = "float32"
     folder: Path | None = None
+    _lms: dict[LMOptions, LanguageModel] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def partners(self) -> Partners:
@@ -245,7 +261,9 @@ class Recognizer:
         with self._arithmetic():
             encoded = self._encode(waveforms)
             if isinstance(options, CTCGreedySearch | CTCBeamSearch):
-                return self._decode_ctc(encoded, options)
+                return list(self._decode_ctc(encoded, options))
+            if isinstance(options, RescoringSearch):
+                return list(self._rescore(encoded, options))
             if isinstance(options, ShallowFusionSearch):
                 return self._decode_fused(encoded, options)
             return self._decode_llm(encoded, waveforms, options)
@@ -259,7 +277,7 @@ class Recognizer:
         features = acoustic.encoder.features(inputs.to(acoustic.device), lengths.to(acoustic.device))
         return acoustic.encode(*features)
 
-    def _decode_ctc(self, encoded: EncoderOutput, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest | AudioError]:
+    def _decode_ctc(self, encoded: EncoderOutput, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
         nbest: list[list[tuple[Sequence[int], float]]]
         if isinstance(options, CTCGreedySearch):
             nbest = [[best] for best in ctc_greedy(*self._acoustic.log_probs(encoded))]
@@ -289,6 +307,17 @@ class Recognizer:
             )
             for row in found
         ]
+
+    def _rescore(self, encoded: EncoderOutput, options: RescoringSearch) -> list[NBest]:
+        model, nbests = self.loaded.model, self._decode_ctc(encoded, options.first)
+        if SPEECH_LLM in options.scales:
+            assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
+            nbests = with_speech_llm(nbests, model, model.prefix(encoded))
+        for name, settings in options.lms.items():
+            if settings not in self._lms:
+                self._lms[settings] = load_language_model(settings, self._acoustic.device)
+            nbests, _ = with_lm(nbests, name, self._lms[settings], self.loaded.units)
+        return [rescored(nbest, scales_of(options)) for nbest in nbests]
 
     def _decode_llm(
         self, encoded: EncoderOutput, waveforms: Sequence[Waveform], options: GreedySearch | SamplingSearch
@@ -348,6 +377,8 @@ class Recognizer:
             )
         if by_ctc and not self._acoustic.config.ctc_layers:
             raise ModelError("the model has no CTC head", where=self.name, remedy="use greedy")
+        if isinstance(options, RescoringSearch):
+            check_rescoring(options, (SPEECH_LLM,) if isinstance(model, SpeechLLM) else ())
         return options
 
     def _transcript(self, nbest: NBest, seconds: float) -> Transcript:

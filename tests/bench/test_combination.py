@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from kikitori.bench import combination, ctc_peers
 from kikitori.bench.fusion import fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
+from kikitori.bench.rescoring import SMALL, rescoring_rows, simulate_nbest
 from kikitori.bench.timing import Row, alternate, format_rows
 from kikitori.cli import app
 from kikitori.decoding.ctc_beam import ctc_beam
@@ -48,7 +49,7 @@ def test_peers_that_are_missing_are_named(monkeypatch):
     result = CliRunner().invoke(app, ["bench", "combination", "--small"])
     assert result.exit_code == 0
     assert "no-such-package is not installed" in result.stderr
-    names = ["kikitori", "torch", "kikitori", "one at a time"]
+    names = ["kikitori", "torch", "kikitori", "one at a time", "kikitori", "padded batch", "shared-prefix cache"]
     lines = result.stdout.splitlines()[1:]
     assert all(name in line for name, line in zip(names, lines, strict=True))
 
@@ -62,6 +63,21 @@ def test_installed_peers_find_what_we_find(peer):
     ours, other = combination.prefix_beam_rows(size, log_probs, 8, peer, 5)
     assert (ours.name, ours.ratio) == ("kikitori", 1.0)
     assert ours.note == other.note
+
+
+def test_hypotheses_differ_in_some_places():
+    nbest = simulate_nbest(1000)
+    assert len(nbest) == 32
+    assert all(18 <= len(sequence) <= 36 for sequence in nbest)
+    assert simulate_nbest(1000) == nbest != simulate_nbest(1000, seed=1)
+
+
+def test_rescoring_rows_give_the_same_scores():
+    ours, *others = rescoring_rows(SMALL, 5, torch.float64)
+    assert (ours.name, ours.ratio) == ("kikitori", 1.0)
+    assert "x fewer" in ours.note
+    assert [row.name for row in others] == ["padded batch", "shared-prefix cache"]
+    assert all(float(row.note.split()[-1]) < 1e-3 for row in others)
 
 
 def test_candidate_rows():

@@ -5,6 +5,8 @@ from kikitori.decoding.options import (
     CTCBeamSearch,
     CTCGreedySearch,
     GreedySearch,
+    LMOptions,
+    RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
     check_overrides,
@@ -52,6 +54,17 @@ def test_yaml_and_overrides(tmp_path):
     file.write_text("search: ctc_beam\nbeam: 64\nscore_beam: null\nrecombine: max\ncollapse: 0.8\n")
     expected = CTCBeamSearch(beam=64, score_beam=None, recombine="max", collapse=0.8, nbest=3)
     assert load_decoding(file, ["decoding.nbest=3"]) == expected
+
+
+def test_sections_are_overridden_key_by_key(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text(
+        "search: rescoring\nfirst: {beam: 8, nbest: 5}\nlms: {lm: {path: here}}\nscales: {ctc: 0.9, lm: 0.3}\n"
+    )
+    found = load_decoding(file, ["decoding.scales.lm=0.5", "decoding.lms.lm.text_form=lower", "decoding.first.beam=9"])
+    lms = {"lm": LMOptions("here", text_form="lower")}
+    assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), lms=lms, scales={"ctc": 0.9, "lm": 0.5})
+    check_overrides(["decoding.scales.lm=0.5"])
 
 
 def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):
@@ -103,6 +116,10 @@ def test_overrides_are_checked_before_the_search_is_known():
         ("search: ctc_beam\nmin_log_prob: 0.5", "min_log_prob"),
         ("search: ctc_beam\nrecombine: mean", "recombine"),
         ("search: ctc_beam\ncollapse: 1.5", "collapse"),
+        ("search: rescoring\nfirst: {beem: 3}", "beem"),
+        ("search: rescoring\nlms: {lm: {}}", "lms.lm.path"),
+        ("search: rescoring\nlms: {lm: {path: x, text_form: upper}}", "text_form"),
+        ("search: rescoring\nscales: {lm: .nan}", "scales.lm"),
         ("- greedy", "mapping"),
         ("search: [", "YAML"),
     ],

@@ -16,7 +16,17 @@ from transformers import (
 )
 
 from kikitori.errors import ModelError
-from kikitori.model.llm import LLMState, check_llm, embed, embed_mixture, forward, prefill, project, step
+from kikitori.model.llm import (
+    LLMState,
+    check_llm,
+    embed,
+    embed_mixture,
+    forward,
+    forward_tree,
+    prefill,
+    project,
+    step,
+)
 
 VOCAB, DIM = 50, 32
 SIZES = {
@@ -101,6 +111,29 @@ def test_forward_takes_other_positions(llm):
         usual = forward(llm, embeds, lengths)
         close(forward(llm, embeds, lengths, positions=torch.tensor([[0, 1, 2, 3]])), usual)
         assert not torch.allclose(forward(llm, embeds, lengths, positions=torch.tensor([[0, 5, 6, 9]])), usual)
+
+
+def test_a_tree_without_branches_is_a_row(llm):
+    rows = [torch.randn(n, DIM) for n in (4, 6)]
+    embeds, lengths = batch_of(rows, junk=0.0)
+    padding = torch.arange(1, 7)
+    ends = torch.stack([torch.cat([torch.full((n,), n), padding[n:]]) for n in (4, 6)])
+    with torch.no_grad():
+        tree, usual = forward_tree(llm, embeds, ends), forward(llm, embeds, lengths)
+    for i, row in enumerate(rows):
+        close(tree[i, : len(row)], usual[i, : len(row)])
+
+
+def test_branches_of_a_tree_do_not_see_each_other(llm):
+    #     0 - 1 - 2
+    #         |   3 - 4
+    #         5
+    embeds, ends = torch.randn(1, 6, DIM), torch.tensor([[6, 6, 3, 5, 5, 6]])
+    paths = [[0, 1, 2], [0, 1, 3, 4], [0, 1, 5]]
+    with torch.no_grad():
+        logits = project(llm, forward_tree(llm, embeds, ends))[0]
+    for path in paths:
+        close(logits[path], reference(llm, embeds[0, path]))
 
 
 def test_project_keeps_leading_shape(llm):

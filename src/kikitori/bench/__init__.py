@@ -2,6 +2,7 @@
 
 - `timing`: contenders that take turns, medians, ratios.
 - `posteriors`: made-up CTC outputs that look like those of a trained head.
+- `rescoring`: n-best lists through an LLM, merged and not.
 - `ctc_peers`: CTC beam searches of other packages, as far as they are installed.
 - `fusion`: shallow fusion of a batch, against one utterance at a time.
 - `combination`: the rows of `kikitori bench combination`.

@@ -1,4 +1,4 @@
-"""`kikitori bench combination`: CTC prefix search and the way from logits to candidates, against their peers."""
+"""`kikitori bench combination`: CTC prefix search, from logits to candidates, rescoring, against their peers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kikitori.bench.ctc_peers import PEERS, Peer
 from kikitori.bench.fusion import fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
+from kikitori.bench.rescoring import SHAPES, SMALL, Shape, rescoring_rows
 from kikitori.bench.timing import Row, alternate
 from kikitori.decoding.candidates import candidates_of_logits
 from kikitori.decoding.ctc_beam import ctc_beam
@@ -46,6 +47,7 @@ def combination(
     logit_sizes: Sequence[Size] = LOGIT_SIZES,
     beams: Sequence[int] = BEAMS,
     fusion_sizes: Sequence[Size] = FUSION_SIZES,
+    shapes: Sequence[Shape] = SHAPES,
 ) -> Iterator[Row]:
     """Times everything, one row per contender; one thread, on the CPU."""
     threads = torch.get_num_threads()
@@ -61,13 +63,15 @@ def combination(
             yield from candidate_rows(size, rounds)
         for size in fusion_sizes:
             yield from fusion_rows(size.frames, size.num_labels, rounds)
+        for shape in shapes:
+            yield from rescoring_rows(shape, rounds)
     finally:
         torch.set_num_threads(threads)
 
 
 def small_combination(rounds: int = 5) -> Iterator[Row]:
     """The same rows on inputs that take a second, to see that everything runs."""
-    return combination(rounds, (Size(100, 32),), (Size(100, 1_000),), (8,), (Size(50, 32),))
+    return combination(rounds, (Size(100, 32),), (Size(100, 1_000),), (8,), (Size(50, 32),), (SMALL,))
 
 
 def prefix_beam_rows(size: Size, log_probs: NDArray[np.float32], beam: int, peer: Peer, rounds: int) -> Iterator[Row]:

@@ -11,6 +11,8 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `greedy`: speech LLM, the best label at every step, for a batch at once.
 - `sampling`: speech LLM, a drawn label at every step, the same whatever the batch.
 - `label_loop`: what these two share: prefill, one step per label, rows that leave when they end.
+- `rescoring`: n-best lists in another order, by language models, the speech LLM and length.
+- `language_model` · `tree_scores` · `trie`: whole texts judged by an LLM, merged where they begin alike.
 - `limits`: how long a transcript may get, which ends runaway decoding.
 - `options`: a search by name or YAML, with options of its own.
 

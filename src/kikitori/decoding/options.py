@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.config import merge_yaml, validate
 from kikitori.errors import ConfigError
+from kikitori.text.units import TextForm
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1)]
@@ -123,9 +124,44 @@ class ShallowFusionSearch(FrameBeam):
     length_scale: float = 0.0
 
 
-Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch | ShallowFusionSearch
+@dataclass(frozen=True, config=STRICT)
+class LMOptions:
+    """A language model that judges hypotheses by their text.
+
+    Attributes:
+        path: Its folder or hub id; of a speech LLM its LLM.
+        text_form: Form that texts get first, `lower` or `en_plain`; `as_is` leaves them to its tokenizer.
+        prompt: Text before each hypothesis, such as words of the domain.
+    """
+
+    path: str
+    text_form: TextForm = "as_is"
+    prompt: str = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class RescoringSearch:
+    """The hypotheses of a CTC beam search in another order, see `kikitori.decoding.rescoring`.
+
+    Attributes:
+        search: Name.
+        first: The search that makes the hypotheses.
+        lms: Language models by name; each needs a scale.
+        scales: What the shares count, by name: `ctc` (1 if not given), `llm` (the recogniser's own speech LLM),
+            `length` (the number of labels), and those of `lms`. What is named is computed, also with scale 0.
+    """
+
+    search: Literal["rescoring"] = "rescoring"
+    first: CTCBeamSearch = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
+    lms: dict[str, LMOptions] = Field(default_factory=dict)
+    scales: dict[str, float] = Field(default_factory=dict)
+
+
+Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch | ShallowFusionSearch | RescoringSearch
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
-CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch)
+CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, RescoringSearch)
+CTC, SPEECH_LLM, LENGTH = "ctc", "llm", "length"
+"""Names of shares that need no language model beside the recogniser."""
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:
@@ -152,7 +188,7 @@ def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
             raise ConfigError("no such option", where=override, remedy="options here begin with decoding.")
     changes = merge_yaml(None, [override.removeprefix("decoding.") for override in overrides])
     kept = asdict(decoding) if changes.get("search", decoding.search) == decoding.search else {}
-    return _validated(kept | changes, "decoding")
+    return _validated(_merged(kept, changes), "decoding")
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -170,6 +206,15 @@ def check_overrides(overrides: Sequence[str]) -> None:
         else:
             return
     raise problems[0]
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes applied, section by section."""
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return merged
 
 
 def _validated(values: dict[str, Any], where: str) -> Decoding:

@@ -166,7 +166,27 @@ def forward_layers(
     valid = _valid(lengths, embeds.shape[1])
     if positions is None:
         positions = _positions(torch.zeros_like(lengths), lengths, embeds.shape[1])
-    return _body(llm, _cleared(embeds, valid), valid, positions, None, memory, layers)
+    return _body(llm, _cleared(embeds, valid), valid.long(), positions, None, memory, layers)
+
+
+def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Memory | None = None) -> Tensor:
+    """Run a batch of trees without a cache: each position reads those above it, as if its branch were a whole row.
+
+    Args:
+        llm: As of `forward`; its position ids are the depths in the tree.
+        embeds: Input embeddings in preorder, what is below a position directly behind it: (batch, n, dim), finite.
+        ends: For each column the first one behind it that is not below it, (batch, n) int64: n all along a row without
+            branches, a column's own number plus 1 in padding, which then reaches nothing.
+        memory: The speech of each row, if an interface keeps it beside the text.
+
+    Returns:
+        As of `forward`.
+    """
+    columns = torch.arange(embeds.shape[1], device=embeds.device)
+    reads = (columns <= columns[:, None]) & (columns[:, None] < ends[:, None, :])  # (batch, reader, read)
+    # Numbers and not truth values: attention that is written out adds them to its scores.
+    mask = embeds.new_zeros(reads.shape).masked_fill(~reads, torch.finfo(embeds.dtype).min)
+    return _body(llm, embeds, mask[:, None], reads.sum(dim=2) - 1, None, memory)[-1]
 
 
 def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -232,7 +252,7 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: LLMSta
     valid = torch.cat([state.valid, new], dim=1)
     cache = _to_cache(state.layers)
     positions = _positions(state.lengths, lengths, embeds.shape[1])
-    hidden = _body(llm, _cleared(embeds, new), valid, positions, cache, state.memory)[-1]
+    hidden = _body(llm, _cleared(embeds, new), valid.long(), positions, cache, state.memory)[-1]
     grown: Any = cache.layers
     layers = tuple((layer.keys, layer.values) for layer in grown)
     return hidden, LLMState(layers, valid, state.lengths + lengths, state.memory)
@@ -241,18 +261,22 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: LLMSta
 def _body(
     llm: PreTrainedModel,
     embeds: Tensor,
-    valid: Tensor,
+    mask: Tensor,
     positions: Tensor,
     cache: DynamicCache | None,
     memory: Memory | None,
     layers: Sequence[int] = (),
 ) -> list[Tensor]:
-    """Hidden states after some layers, then those of the last, (batch, n, dim) each."""
+    """Hidden states after some layers, then those of the last, (batch, n, dim) each.
+
+    The mask says which slots, old and new, are real, (batch, slots), causal order being that of the slots; or it is
+    added to all attention scores, (batch, 1, n, n).
+    """
     model: Any = llm
     decoder = model.get_decoder()
     inputs: dict[str, Any] = {
         "inputs_embeds": embeds,
-        "attention_mask": valid.long(),  # over all slots, old and new; causal order is the order of the slots
+        "attention_mask": mask,
         "position_ids": positions,
         "past_key_values": cache,
         "use_cache": cache is not None,

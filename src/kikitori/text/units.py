@@ -185,6 +185,11 @@ def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits
     return TokenizerUnits(tokenizer)
 
 
+def equal_units(some: TokenizerUnits, others: TokenizerUnits) -> bool:
+    """Whether both stand for the same labels."""
+    return some.size == others.size and bool(some.tokenizer.get_vocab() == others.tokenizer.get_vocab())
+
+
 def character_units(texts: Iterable[str], text_form: TextForm) -> TokenizerUnits:
     """One label per character that occurs in `texts`, with the word mark for spaces.
 

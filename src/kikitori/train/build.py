@@ -8,7 +8,14 @@ from kikitori.errors import ConfigError
 from kikitori.model.adapter_folder import fingerprint
 from kikitori.model.folder import load_model, model_folder
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.text.units import TokenizerUnits, character_units, load_units, sentencepiece_units, with_text_form
+from kikitori.text.units import (
+    TokenizerUnits,
+    character_units,
+    equal_units,
+    load_units,
+    sentencepiece_units,
+    with_text_form,
+)
 from kikitori.train.adaptation_task import AdaptationTask, Base, TextAdaptationTask, set_components
 from kikitori.train.components import Lora
 from kikitori.train.corpora import Log, corpus, sentences, speech, taken, training_rows, transcripts, waveform_augment
@@ -17,7 +24,6 @@ from kikitori.train.models import (
     build_acoustic_model,
     build_llm,
     build_speech_llm,
-    equal_units,
     has_new_vocabulary,
     with_policy,
 )

@@ -17,7 +17,7 @@ from kikitori.model.folder import is_recogniser, load_config, load_llm, load_mod
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
-from kikitori.text.units import TokenizerUnits, load_units
+from kikitori.text.units import TokenizerUnits, equal_units, load_units
 from kikitori.train.components import LLM, Encoder, Lora
 from kikitori.train.recipe import Recipe
 
@@ -204,11 +204,6 @@ def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:
     with _refusals(where):
         llm: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     return llm
-
-
-def equal_units(some: TokenizerUnits, others: TokenizerUnits) -> bool:
-    """Whether both stand for the same labels."""
-    return bool(some.tokenizer.get_vocab() == others.tokenizer.get_vocab())
 
 
 def _template(recipe: Recipe) -> PromptTemplate:

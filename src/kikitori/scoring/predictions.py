@@ -1,0 +1,117 @@
+"""`predictions.jsonl` read again: what an evaluation has found, hypotheses and shares included."""
+
+import json
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from kikitori.config import validate
+from kikitori.errors import ConfigError, DataError
+from kikitori.scoring.report import Prediction
+from kikitori.types import Hypothesis, Utterance
+
+_IGNORE = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=_IGNORE)
+class _Candidate:
+    text: str
+    labels: list[int]
+    score: float | None  # JSON has no -inf
+    shares: dict[str, float | None]
+
+
+@dataclass(frozen=True, config=_IGNORE)
+class _Row:
+    audio_filepath: str
+    duration: float
+    text: str | None
+    pred_text: str
+    time: float
+    id: str
+    set: str
+    nbest: list[_Candidate]
+    offset: float = 0.0
+    speaker: str | None = None
+    language: str | None = None
+    error: str | None = None
+    flags: list[str] = Field(default_factory=list)
+    llm_passes: int = 0
+    speech_positions: int | None = None
+
+
+def read_predictions(path: Path) -> dict[str, list[Prediction]]:
+    """Predictions by the name of their set, in the order of the file.
+
+    Raises:
+        DataError: There is no such file, or a line is no row of an evaluation; the line is named.
+    """
+    sets: dict[str, list[Prediction]] = {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    name, prediction = _prediction(line, f"{path}:{number}")
+                    sets.setdefault(name, []).append(prediction)
+    except UnicodeDecodeError:
+        raise DataError("not a UTF-8 text file", where=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from None
+    if not sets:
+        raise DataError("it has no rows", where=path, remedy="give the predictions.jsonl of kikitori evaluate")
+    return sets
+
+
+def _prediction(line: str, where: str) -> tuple[str, Prediction]:
+    remedy = "write the file again with kikitori evaluate"
+    try:
+        values: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({error})", where=where, remedy=remedy) from None
+    if not isinstance(values, dict):
+        raise DataError("not a JSON object", where=where, remedy=remedy)
+    try:
+        row = validate(_Row, values, where)
+    except ConfigError as error:
+        raise DataError(error.what, where=error.where, remedy=remedy) from None
+    if not row.nbest and row.error is None:
+        raise DataError("it has no hypothesis", where=where, remedy=remedy)
+    fields = set(_Row.__dataclass_fields__)
+    utterance = Utterance(
+        audio_filepath=Path(row.audio_filepath),
+        duration=row.duration,
+        text=row.text,
+        offset=row.offset,
+        utt_id=row.id,
+        language=row.language,
+        speaker=row.speaker,
+        extra={key: value for key, value in values.items() if key not in fields},
+    )
+    nbest = tuple(
+        Hypothesis(
+            labels=tuple(candidate.labels),
+            text=candidate.text,
+            score=_log(candidate.score),
+            llm_passes=row.llm_passes,
+            speech_positions=row.speech_positions,
+            shares={name: _log(share) for name, share in candidate.shares.items()},
+        )
+        for candidate in row.nbest
+    )
+    return row.set, Prediction(
+        utterance,
+        row.pred_text,
+        row.time,
+        error=row.error,
+        llm_passes=row.llm_passes,
+        flags=tuple(row.flags),
+        speech_positions=row.speech_positions,
+        nbest=nbest,
+    )
+
+
+def _log(value: float | None) -> float:
+    return -inf if value is None else value

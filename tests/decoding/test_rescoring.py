@@ -1,0 +1,116 @@
+from itertools import pairwise
+from math import inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kikitori.decoding.language_model import LanguageModel, language_model
+from kikitori.decoding.options import CTCBeamSearch, LMOptions, RescoringSearch
+from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, weighted, with_lm
+from kikitori.errors import ConfigError
+from kikitori.text.units import TokenizerUnits
+from kikitori.types import Hypothesis
+from tests.tiny import TEXTS, tiny_bpe, tiny_llm, tiny_units
+
+SHARES = st.floats(-100, 0) | st.just(-inf)
+
+
+def lm_over(units: TokenizerUnits) -> LanguageModel:
+    return language_model(tiny_llm("qwen2", units.size), units, LMOptions("here"))
+
+
+def nbest_of(texts: list[str], units: TokenizerUnits) -> tuple[Hypothesis, ...]:
+    return tuple(
+        Hypothesis(tuple(units.encode(text)), text, -float(place), shares={"ctc": -float(place)})
+        for place, text in enumerate(texts)
+    )
+
+
+@given(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=8))
+def test_scales_of_zero_keep_the_order(shares):
+    nbest = [Hypothesis((i,), str(i), 0.0, shares={"ctc": c, "lm": x}) for i, (c, x) in enumerate(shares)]
+    found = rescored(nbest, {"ctc": 0.0, "lm": 0.0, "length": 0.0, "absent": 0.0})
+    assert [hypothesis.text for hypothesis in found] == [hypothesis.text for hypothesis in nbest]
+    assert {hypothesis.score for hypothesis in found} == {0.0}
+
+
+@given(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=8), st.floats(-2, 2), st.floats(-2, 2))
+def test_order_is_that_of_the_weighted_sums_and_stable(shares, ctc, lm):
+    nbest = [Hypothesis((i,), str(i), 0.0, shares={"ctc": c, "lm": x}) for i, (c, x) in enumerate(shares)]
+    found = rescored(nbest, {"ctc": ctc, "lm": lm})
+    for before, after in pairwise(found):
+        assert before.score >= after.score
+        assert before.score > after.score or int(before.text) < int(after.text)
+    assert all(hypothesis.score == weighted(hypothesis.shares, {"ctc": ctc, "lm": lm}) for hypothesis in found)
+    assert {h.text: (h.shares["ctc"], h.shares["lm"]) for h in found} == {str(i): s for i, s in enumerate(shares)}
+
+
+def test_zero_times_infinity_is_zero_and_other_infinities_are_impossible():
+    assert weighted({"ctc": -1.0, "lm": -inf}, {"ctc": 1.0, "lm": 0.0}) == -1.0
+    assert weighted({"ctc": -1.0, "lm": -inf}, {"ctc": 1.0, "lm": 0.5}) == -inf
+    assert weighted({"ctc": -1.0, "lm": -inf}, {"lm": -0.5, "ctc": 1.0}) == -inf
+    assert weighted({"ctc": -1.0, "lm": nan}, {"lm": 0.5, "ctc": 1.0}) == -inf
+
+
+def test_length_counts_labels():
+    nbest = [Hypothesis((1,), "a", 0.0, shares={"ctc": -1.0}), Hypothesis((1, 2, 3), "abc", 0.0, shares={"ctc": -2.0})]
+    best, other = rescored(nbest, {"ctc": 1.0, "length": 1.0})
+    assert (best.text, best.score, other.score) == ("abc", 1.0, 0.0)
+    assert best.shares == {"ctc": -2.0, "length": 3.0}
+
+
+def test_a_scale_without_a_share():
+    with pytest.raises(ConfigError, match=r"scales.lm: the hypotheses have no share of that name \(theirs: ctc\)"):
+        rescored([Hypothesis((1,), "a", 0.0, shares={"ctc": -1.0})], {"lm": 1.0})
+
+
+def test_ctc_counts_once_unless_said_otherwise():
+    assert scales_of(RescoringSearch()) == {"ctc": 1.0}
+    assert scales_of(RescoringSearch(scales={"ctc": 0.5, "lm": 0.2})) == {"ctc": 0.5, "lm": 0.2}
+    assert RescoringSearch().first == CTCBeamSearch(beam=64, nbest=64)
+
+
+@pytest.mark.parametrize(
+    ("lms", "scales", "message"),
+    [
+        ({"lm": LMOptions("x")}, {}, r"lms.lm: it has no scale; set decoding.scales.lm"),
+        ({"ctc": LMOptions("x")}, {"ctc": 1.0}, r"lms.ctc: the name is taken"),
+        ({}, {"llm": 1.0}, r"scales.llm: no such scorer \(there are ctc, length\)"),
+        ({"lm": LMOptions("x")}, {"lm": 1.0, "ml": 1.0}, r"scales.ml: no such scorer \(there are ctc, length, lm\)"),
+    ],
+)
+def test_names_must_fit(lms, scales, message):
+    with pytest.raises(ConfigError, match=message):
+        check_rescoring(RescoringSearch(lms=lms, scales=scales))
+
+
+def test_known_scorers_take_scales():
+    check_rescoring(RescoringSearch(scales={"llm": 1.0, "length": 0.1, "ctc": 0.0}), ["llm"])
+
+
+def test_equal_units_judge_the_labels_as_they_are():
+    units = tiny_units("sentencepiece")
+    lm, text = lm_over(units), TEXTS[0]
+    canonical = units.encode(text)
+    spelt = [units.special_id(piece) for piece in ["▁", *units.normalize(text).replace(" ", "▁")]]
+    labels = tuple(label for label in spelt if label is not None)
+    nbest = [Hypothesis(labels, units.decode(labels), 0.0), Hypothesis(tuple(canonical), text, 0.0)]
+    (own,), _ = with_lm([nbest], "lm", lm, units)
+    assert [h.shares["lm"] for h in own] == pytest.approx(lm.log_probs([[labels, canonical]]).scores[0])
+    (read,), _ = with_lm([nbest], "lm", lm, None)
+    assert [h.shares["lm"] for h in read] == pytest.approx(
+        lm.log_probs([[units.encode(nbest[0].text), canonical]]).scores[0]
+    )
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters"])
+def test_other_units_judge_the_text(kind):
+    units, own = tiny_bpe(kind), tiny_units()
+    lm = lm_over(units)
+    nbest = nbest_of([TEXTS[0], "", TEXTS[1], TEXTS[0]], own)
+    (found,), counts = with_lm([nbest], "lm", lm, own)
+    expected = [lm.log_probs([[units.encode(h.text)]]).scores[0][0] for h in nbest]
+    assert [h.shares["lm"] for h in found] == pytest.approx(expected, abs=1e-4)
+    assert counts.nodes < counts.labels
+    assert all(h.shares["ctc"] == old.shares["ctc"] for h, old in zip(found, nbest, strict=True))
