@@ -1,8 +1,8 @@
 """The demonstration: `python -m kikitori.demo` transcribes the bundled recordings with the bundled model.
 
-It runs by integration (`greedy`: the speech LLM), by the CTC head of the same model alone (`ctc_greedy`) and, where that
-is the model's default, by combination of a CTC head and a language model (`shallow_fusion`). It prints all texts under
-the reference, and one line `WER <mode> <fraction>` per mode.
+It runs by integration (`greedy`: the speech LLM), by the CTC head of the same model alone (`ctc_greedy`) and, where
+that is the model's default, by combination of a CTC head and a language model (`shallow_fusion`). It prints all texts
+under the reference, and one line `WER <mode> <fraction>` per mode.
 """
 
 import argparse
