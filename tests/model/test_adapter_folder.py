@@ -115,6 +115,8 @@ def test_peft_reads_the_folder_itself(base, tmp_path):
 def test_merging_gives_a_plain_recogniser_with_equal_logits(tmp_path, llm, components):
     save_tiny(tmp_path / "base", tiny_speech_llm(llm=llm))
     (tmp_path / "base" / "decoding.yaml").write_text("search: greedy\n")
+    (tmp_path / "base" / "lm").mkdir()
+    (tmp_path / "base" / "lm" / "config.json").write_text("{}")
     expected = adapted_logits(tmp_path / "base", tmp_path / "adapter", components)
     merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "new" / "merged")
     merged = load_model(tmp_path / "new" / "merged")

@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 INFO, LORA_CONFIG, LORA_WEIGHTS = "kikitori_adapter.json", "adapter_config.json", "adapter_model.safetensors"
 COMPONENT_WEIGHTS = "components.safetensors"
+SEARCH = ("decoding.yaml", "lm", "prior.safetensors")
+"""What searches find in a base's folder, and in that of a merged recogniser too."""
 PREFIXES: dict[Component, tuple[str, ...]] = {
     "whole_llm": ("llm.",),
     "bridge": ("bridge.", "interface."),
@@ -186,9 +188,11 @@ def merge_adapter(base: str | Path, adapter: str | Path, directory: Path) -> Non
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replace_folder(directory) as staging:
         save_model(staging, model, loaded.units, loaded.trained_on)
-        search = Path(base) / "decoding.yaml"
-        if search.is_file():
-            shutil.copy(search, staging)
+        for part in (Path(base) / name for name in SEARCH):
+            if part.is_dir():
+                shutil.copytree(part, staging / part.name)
+            elif part.is_file():
+                shutil.copy(part, staging)
 
 
 def num_bytes(folder: Path) -> int:
