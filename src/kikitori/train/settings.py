@@ -24,14 +24,14 @@ class ManifestRef:
     Attributes:
         path: Manifest file, relative to `data_root`.
         split: Rows of this split only.
-        share: Take so many of them, evenly spread over the manifest.
         repeat: How often an epoch goes through it.
+        share: Take so many of its rows, evenly spread.
     """
 
     path: str
     split: str | None = None
-    share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     repeat: AtLeastOne = 1
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
