@@ -19,7 +19,7 @@ import torch
 
 from kikitori.train.build import build_task
 from kikitori.train.recipe import load_recipe
-from kikitori.train.trainer import Moment
+from kikitori.train.task import Moment
 
 RECIPES, RUNS = Path("recipes/integration"), Path("runs/integration")
 MANIFEST = "../shared/speech/librispeech_clean_5/manifest.jsonl"

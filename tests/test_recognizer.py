@@ -373,7 +373,7 @@ def test_rescoring(recognizer, rescoring):
             assert shares.keys() == {"ctc", "lm", "llm", "length"}
             expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["llm"] + 0.1 * len(hypothesis.labels)
             assert hypothesis.score == pytest.approx(expected)
-    assert len(recognizer._lms) == 1
+    assert len(recognizer.partners._judges) == 1
 
 
 def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):

@@ -6,7 +6,7 @@ batched with.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,6 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.label_loop import LabelRow
-from kikitori.decoding.language_model import LanguageModel, load_language_model
 from kikitori.decoding.limits import label_limit, overrun
 from kikitori.decoding.options import (
     CTC_SEARCHES,
@@ -32,7 +31,6 @@ from kikitori.decoding.options import (
     CTCGreedySearch,
     Decoding,
     GreedySearch,
-    LMOptions,
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
@@ -135,7 +133,6 @@ class Recognizer:
     name: str
     dtype: Precision = "float32"
     folder: Path | None = None
-    _lms: dict[LMOptions, LanguageModel] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def partners(self) -> Partners:
@@ -314,9 +311,7 @@ class Recognizer:
             assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
             nbests = with_speech_llm(nbests, model, model.prefix(encoded))
         for name, settings in options.lms.items():
-            if settings not in self._lms:
-                self._lms[settings] = load_language_model(settings, self._acoustic.device)
-            nbests, _ = with_lm(nbests, name, self._lms[settings], self.loaded.units)
+            nbests, _ = with_lm(nbests, name, self.partners.judge(settings), self.loaded.units)
         return [rescored(nbest, scales_of(options)) for nbest in nbests]
 
     def _decode_llm(

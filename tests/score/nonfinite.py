@@ -13,7 +13,8 @@ from kikitori.errors import TrainingError
 from kikitori.train.build import build_task
 from kikitori.train.checkpoint import load_newest
 from kikitori.train.state import first_not_finite, weights
-from kikitori.train.trainer import Moment, Trainer
+from kikitori.train.task import Moment
+from kikitori.train.trainer import Trainer
 from tests.score.row import Row
 from tests.train.helpers import acoustic_recipe, make_recipe, write_corpus
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from kikitori.audio import SAMPLE_RATE
 from kikitori.train.recipe import Recipe, load_recipe
 from kikitori.train.settings import Optim, Piecewise, Run
-from kikitori.train.trainer import Moment, Trainer
+from kikitori.train.task import Moment
+from kikitori.train.trainer import Trainer
 from tests.tiny import tiny_waveform
 
 TEXTS = ("a cat", "the dog", "a small bird", "two cats", "the bird", "a dog and a cat", "small dogs")

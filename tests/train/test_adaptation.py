@@ -14,7 +14,8 @@ from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.train.adaptation_task import AdaptationTask, TextAdaptationTask, divergence, with_replay
 from kikitori.train.build import build_task
 from kikitori.train.run import dry_run, train
-from kikitori.train.trainer import Moment, Trainer
+from kikitori.train.task import Moment
+from kikitori.train.trainer import Trainer
 from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_llm, tiny_units
 from tests.train.helpers import make_recipe, merged, write_corpus, write_recipe
 

@@ -17,8 +17,8 @@ from kikitori.train.run import train
 from kikitori.train.settings import Optim
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask
+from kikitori.train.task import Moment
 from kikitori.train.text_task import TextTask
-from kikitori.train.trainer import Moment
 from tests.tiny import save_tiny_llm, tiny_bpe
 from tests.train.helpers import (
     HUBERT,
@@ -90,7 +90,7 @@ def equal(left, right):
     ],
 )
 def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
-    from kikitori.train.trainer import Moment
+    from kikitori.train.task import Moment
 
     task, lines = build(values)
     assert type(task) is kind

@@ -16,7 +16,7 @@ from kikitori.train.build import build_task
 from kikitori.train.memory import Estimate, LiveTensors, checkpoint_activations, estimate
 from kikitori.train.run import dry_run, train
 from kikitori.train.settings import Run
-from kikitori.train.trainer import Moment
+from kikitori.train.task import Moment
 from tests.tiny import ENCODERS, LLMS, tiny_encoder_config, tiny_llm, tiny_speech_llm
 from tests.train.helpers import (
     LLAMA,

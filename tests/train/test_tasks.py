@@ -11,8 +11,8 @@ from kikitori.model.folder import load_model
 from kikitori.train.build import build_task
 from kikitori.train.pseudo_prompts import NO_PROMPT, PseudoPrompt
 from kikitori.train.stages import plan
+from kikitori.train.task import Moment
 from kikitori.train.text_task import TextBatch, TextTask
-from kikitori.train.trainer import Moment
 from tests.tiny import INTERFACES, tiny_llm
 from tests.train.helpers import (
     AUGMENT,

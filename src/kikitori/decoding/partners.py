@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from kikitori.decoding.options import ShallowFusionSearch
+from kikitori.decoding.language_model import LanguageModel, load_language_model
+from kikitori.decoding.options import LMOptions, ShallowFusionSearch
 from kikitori.decoding.prior import PRIOR, load_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
 from kikitori.errors import ModelError
@@ -28,6 +29,7 @@ class Partners:
     def __init__(self, folder: Path | None, units: TokenizerUnits, device: torch.device) -> None:
         self._folder, self._units, self._device = folder, units, device
         self._lms: dict[str, LMScorer] = {}
+        self._judges: dict[LMOptions, LanguageModel] = {}
 
     def scorer(self, options: ShallowFusionSearch) -> WeightedSum:
         """What judges labels beside the CTC head: the LM, the prior if there is one, the length.
@@ -59,6 +61,16 @@ class Partners:
         if path not in self._lms:
             self._lms[path] = self._load(path)
         return self._lms[path]
+
+    def judge(self, options: LMOptions) -> LanguageModel:
+        """A language model that judges whole texts, over any units.
+
+        Raises:
+            ModelError: It is missing or damaged.
+        """
+        if options not in self._judges:
+            self._judges[options] = load_language_model(options, self._device)
+        return self._judges[options]
 
     def _load(self, path: str) -> LMScorer:
         units, labels = load_units(path), self._units.tokenizer.get_vocab()

@@ -27,8 +27,8 @@ from kikitori.train.pseudo_prompts import PosteriorBank
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Adapt
 from kikitori.train.speech_llm_task import SpeechLLMTask
+from kikitori.train.task import Moment
 from kikitori.train.text_task import TextBatch, TextTask
-from kikitori.train.trainer import Moment
 
 WHOLE = ("model.llm", "model.bridge", "model.interface", "model.acoustic")
 """Parts that may be fine-tuned fully."""
@@ -116,7 +116,7 @@ def divergence(adapted: Tensor, base: Tensor) -> Tensor:
 
 
 class AdaptationTask(SpeechLLMTask):
-    """Adapts to transcribed speech; see `kikitori.train.trainer.Task`.
+    """Adapts to transcribed speech; see `kikitori.train.task.Task`.
 
     Args:
         recipe: The run's recipe.
@@ -184,7 +184,7 @@ class AdaptationTask(SpeechLLMTask):
 
 
 class TextAdaptationTask(TextTask):
-    """Adapts to text alone, shown as CTC-shaped prompts in place of speech; see `kikitori.train.trainer.Task`.
+    """Adapts to text alone, shown as CTC-shaped prompts in place of speech; see `kikitori.train.task.Task`.
 
     Args:
         recipe: The run's recipe.

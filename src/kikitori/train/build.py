@@ -31,8 +31,8 @@ from kikitori.train.pseudo_prompts import PosteriorBank, posterior_bank
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask, hear
+from kikitori.train.task import Task
 from kikitori.train.text_task import TextTask
-from kikitori.train.trainer import Task
 
 
 def build_task(recipe: Recipe, log: Log) -> Task:

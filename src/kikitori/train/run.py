@@ -27,7 +27,8 @@ from kikitori.train.curves import draw_curves
 from kikitori.train.memory import LiveTensors, estimate
 from kikitori.train.provenance import provenance
 from kikitori.train.recipe import Recipe, load_recipe
-from kikitori.train.trainer import Moment, Trainer
+from kikitori.train.task import Moment
+from kikitori.train.trainer import Trainer
 
 
 def train(

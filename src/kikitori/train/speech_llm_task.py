@@ -25,12 +25,12 @@ from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_task import AcousticTask
-from kikitori.train.trainer import Moment
+from kikitori.train.task import Moment
 from kikitori.types import Utterance
 
 
 class SpeechLLMTask(AcousticTask):
-    """Trains a speech LLM; see `kikitori.train.trainer.Task`.
+    """Trains a speech LLM; see `kikitori.train.task.Task`.
 
     Args:
         recipe: The run's recipe.

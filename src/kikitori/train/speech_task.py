@@ -33,7 +33,7 @@ from kikitori.train.components import LLM, Bridge, Encoder
 from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Augment, SpecAugment
-from kikitori.train.trainer import Moment
+from kikitori.train.task import Moment
 
 T = TypeVar("T")
 Decoder = Callable[[SpeechBatch], list[str]]
@@ -45,7 +45,7 @@ HEARD_TOGETHER = 16
 
 
 class AcousticTask:
-    """Trains an acoustic model with CTC; see `kikitori.train.trainer.Task`.
+    """Trains an acoustic model with CTC; see `kikitori.train.task.Task`.
 
     Args:
         recipe: The run's recipe.

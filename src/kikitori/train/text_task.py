@@ -21,7 +21,7 @@ from kikitori.text.units import TokenizerUnits
 from kikitori.train.provenance import digest
 from kikitori.train.pseudo_prompts import NO_PROMPT, PosteriorBank, PseudoPrompt, noisy_prompt, stack
 from kikitori.train.recipe import Recipe
-from kikitori.train.trainer import Moment
+from kikitori.train.task import Moment
 
 SEGMENTATION = 1
 """Tells the random numbers of BPE dropout from those of the prompts."""
@@ -36,7 +36,7 @@ class TextBatch:
 
 
 class TextTask:
-    """Trains an LLM on text; see `kikitori.train.trainer.Task`.
+    """Trains an LLM on text; see `kikitori.train.task.Task`.
 
     Args:
         recipe: The run's recipe.
