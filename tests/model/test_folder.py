@@ -12,6 +12,7 @@ from kikitori.model.acoustic_model import FORMAT_VERSION
 from kikitori.model.folder import TrainedOn, is_recogniser, load_llm, load_model, save_model
 from kikitori.model.safety import quiet_transformers
 from kikitori.untrusted import MAX_JSON_BYTES
+from tests.refusal import refused
 from tests.tiny import (
     LLMS,
     TRAINED_ON,
@@ -44,18 +45,6 @@ def edit(file, **changes):
 
 def nest(file, key, **changes):
     edit(file, **{key: json.loads(file.read_text())[key] | changes})
-
-
-def refused(folder, *expected, load=load_model):
-    """The one line with which a folder is refused: it names the folder, the fault and what to do."""
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    error = caught.value
-    assert "\n" not in str(error)
-    assert str(folder) in str(error)
-    assert error.remedy
-    for text in expected:
-        assert text in str(error)
 
 
 def test_a_folder_gives_back_what_was_saved(folder):

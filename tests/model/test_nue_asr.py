@@ -32,6 +32,7 @@ from tests.published import (
     save_published,
     save_weights,
 )
+from tests.refusal import refused
 from tests.tiny import tiny_waveform, tiny_waveforms
 from tests.train.helpers import speech_llm_recipe, write_corpus, write_recipe
 
@@ -89,18 +90,6 @@ def spoil(folder, **changes):
     tensors = {**load_file(folder / "model.safetensors"), **changes}
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def refused(folder, *expected, load=load_model):
-    """The one line with which a release is refused: it names the folder, the fault and what to do."""
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    error = caught.value
-    assert "\n" not in str(error)
-    assert str(folder) in str(error)
-    assert error.remedy
-    for text in expected:
-        assert text in str(error)
 
 
 def refused_to_convert(source, output, *expected):

@@ -66,6 +66,20 @@ class Interruption(Exception):  # noqa: N818
     """Ends a run where a test wants it to end."""
 
 
+def interrupt(monkeypatch: Any, task: type, after: int) -> None:
+    """Lets so many losses of a kind of task through, then raises."""
+    real, count = task.loss, 0  # type: ignore[attr-defined]
+
+    def loss(self: Any, batch: Any, moment: Moment) -> Any:
+        nonlocal count
+        if count == after:
+            raise Interruption
+        count += 1
+        return real(self, batch, moment)
+
+    monkeypatch.setattr(task, "loss", loss)
+
+
 @dataclass(frozen=True)
 class ToyBatch:
     inputs: Tensor

@@ -15,6 +15,7 @@ from tests.train.helpers import (
     acoustic_recipe,
     assert_same,
     checkpoint_contents,
+    interrupt,
     make_recipe,
     speech_llm_recipe,
     text_recipe,
@@ -93,24 +94,11 @@ def test_a_staged_speech_llm_resumes_bit_for_bit(corpus, tmp_path):
     for after in (2, 3, 5):
         folder = tmp_path / str(after)
         with pytest.MonkeyPatch.context() as patch:
-            interrupt(patch, after)
+            interrupt(patch, SpeechLLMTask, after)
             with pytest.raises(Interruption):
                 train(recipe, folder)
         train(recipe, folder, resume=True)
         assert_same(checkpoint_contents(folder), checkpoint_contents(tmp_path / "straight"))
-
-
-def interrupt(monkeypatch, after):
-    real, count = SpeechLLMTask.loss, 0
-
-    def loss(self, batch, moment):
-        nonlocal count
-        if count == after:
-            raise Interruption
-        count += 1
-        return real(self, batch, moment)
-
-    monkeypatch.setattr(SpeechLLMTask, "loss", loss)
 
 
 def test_components_begin_at_their_steps(corpus, tmp_path):

@@ -22,6 +22,7 @@ from tests.train.helpers import (
     acoustic_recipe,
     assert_same,
     checkpoint_contents,
+    interrupt,
     toy_trainer,
     write_corpus,
     write_recipe,
@@ -35,24 +36,10 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def interrupt(monkeypatch, after):
-    """Lets so many losses through, then raises."""
-    real, count = AcousticTask.loss, 0
-
-    def loss(self, batch, moment):
-        nonlocal count
-        if count == after:
-            raise Interruption
-        count += 1
-        return real(self, batch, moment)
-
-    monkeypatch.setattr(AcousticTask, "loss", loss)
-
-
 def train_with_interruptions(recipe, directory, stops):
     for index, after in enumerate(stops):
         with pytest.MonkeyPatch.context() as patch:
-            interrupt(patch, after)
+            interrupt(patch, AcousticTask, after)
             with pytest.raises(Interruption):
                 train(recipe, directory, resume=index > 0)
         np.random.seed(99)  # what another process would have
