@@ -8,8 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from kikitori import adapt as adaptation
-from kikitori import cli, recognizer
+from kikitori import recognizer
 from kikitori.cli import app
+from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import read_manifest
 from kikitori.model.adapter_folder import LORA_WEIGHTS
 from kikitori.scoring.metrics import ErrorCounts, char_errors, word_errors
@@ -115,7 +116,7 @@ def test_merging(done, base, manifest, tmp_path):
     merged = call("transcribe", *files, "--model", tmp_path / "merged")
     assert merged.stdout == call("transcribe", *files, "--model", base, "--adapter", run).stdout
     again = call("merge", run, "--model", base, "-o", tmp_path / "merged")
-    assert again.exit_code == cli.WRONG_CALL
+    assert again.exit_code == WRONG_CALL
     assert "is there already" in again.stderr
 
 
@@ -143,7 +144,7 @@ def test_more_than_the_llm(base, manifest, tmp_path, components):
 def test_another_base_is_refused(done, manifest):
     run, _ = done
     result = call("transcribe", manifest.parent / "0.wav", "--adapter", run)  # for mini-en, which it is not
-    assert (result.exit_code, result.stdout) == (cli.WRONG_CALL, "")
+    assert (result.exit_code, result.stdout) == (WRONG_CALL, "")
     assert "the adapter was made for another base" in result.stderr
     assert result.stderr.count("\n") == 1
 
@@ -159,14 +160,14 @@ def test_a_recipe_ends_with_the_same_report(done, manifest, tmp_path):
     assert dry.exit_code == 0
     assert "loss before training: " in dry.stdout
     wrong = call("train", done[0] / "recipe.yaml", "-o", tmp_path / "wrong", third.replace("dev", "no_such_split"))
-    assert wrong.exit_code == cli.WRONG_CALL
+    assert wrong.exit_code == WRONG_CALL
     assert "no usable row of split 'no_such_split'" in wrong.stderr
     assert not (tmp_path / "wrong").exists()
 
 
 def test_wrong_targets_are_one_line_with_the_names(base, manifest, tmp_path):
     result = call("adapt", "--model", base, "--data", manifest, "-o", tmp_path / "run", "lora.targets=[q_proj]")
-    assert (result.exit_code, result.stdout) == (cli.WRONG_CALL, "")
+    assert (result.exit_code, result.stdout) == (WRONG_CALL, "")
     assert "LoRA finds no layer 'q_proj' (there are dense, " in result.stderr.splitlines()[-1]
 
 

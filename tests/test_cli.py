@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from kikitori import cli, recognizer
 from kikitori.audio import SAMPLE_RATE
-from kikitori.cli import app
+from kikitori.cli import app, recognition
+from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.decoding.prior import load_prior
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_units, tiny_waveform
 
-PACKAGE = Path(cli.__file__).parent
+PACKAGE = Path(recognizer.__file__).parent
 ROOT = Path(__file__).parents[1]
 NOT_BUILT = ("tune", "study", "serve", "data", "doctor")
 
@@ -46,7 +47,7 @@ def call(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def one_line(result, status: int = cli.WRONG_CALL) -> str:
+def one_line(result, status: int = WRONG_CALL) -> str:
     """The only line on standard error of a call that did nothing."""
     assert result.exit_code == status, result.output
     assert result.stdout == ""
@@ -86,7 +87,7 @@ def test_bad_files_are_named_and_the_others_done(model, audio, tmp_path):
     names = ["missing", "empty", "text", "cut", "folder", "nan"]
     bad = [tmp_path / f"{name}.wav" for name in names]
     result = call("transcribe", *bad[:3], good, *bad[3:], good, "--model", model, "--batch-size", "2")
-    assert result.exit_code == cli.SOME_FAILED
+    assert result.exit_code == SOME_FAILED
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [str(good)] * 2
     lines = result.stderr.splitlines()
     for path, line in zip(bad, lines, strict=True):
@@ -95,7 +96,7 @@ def test_bad_files_are_named_and_the_others_done(model, audio, tmp_path):
 
 def test_all_files_bad(model, tmp_path):
     result = call("transcribe", tmp_path / "missing.wav", "--model", model)
-    assert "no such file" in one_line(result, cli.SOME_FAILED)
+    assert "no such file" in one_line(result, SOME_FAILED)
 
 
 def test_doubtful_transcripts_are_flagged(model, audio):
@@ -149,7 +150,7 @@ def test_a_transcript_that_cannot_be_written_costs_only_itself(model, audio, tmp
     (tmp_path / "out" / "first.txt" / "in the way").mkdir(parents=True)
     files = audio("first.wav"), audio("second.wav")
     result = call("transcribe", *files, "--model", model, "-o", tmp_path / "out")
-    assert "first.txt: cannot be written" in one_line(result, cli.SOME_FAILED)
+    assert "first.txt: cannot be written" in one_line(result, SOME_FAILED)
     assert (tmp_path / "out" / "second.txt").is_file()
 
 
@@ -215,7 +216,7 @@ def test_acoustic_model(audio, tmp_path):
 )
 def test_usage_errors_are_a_line_and_the_usage(arguments):
     result = call(*arguments)
-    assert (result.exit_code, result.stdout) == (cli.WRONG_CALL, "")
+    assert (result.exit_code, result.stdout) == (WRONG_CALL, "")
     lines = [line for line in result.stderr.splitlines() if line]
     assert lines[0].startswith("Usage: ")
     assert lines[-1].startswith("Error: ")
@@ -358,7 +359,7 @@ def test_unexpected_os_error_is_one_line(audio, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(recognition, "load_recognizer", fail)
     assert one_line(call("transcribe", audio("a.wav"))) == "kikitori: /somewhere: No space left on device\n"
 
 
@@ -366,19 +367,19 @@ def test_interrupt_is_one_line(audio, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load", interrupt)
-    assert one_line(call("transcribe", audio("a.wav")), cli.INTERRUPTED) == "kikitori: interrupted\n"
+    monkeypatch.setattr(recognition, "load_recognizer", interrupt)
+    assert one_line(call("transcribe", audio("a.wav")), INTERRUPTED) == "kikitori: interrupted\n"
 
 
 def test_bugs_are_one_line(audio, monkeypatch, capsys):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(recognition, "load_recognizer", fail)
     monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", str(audio("a.wav"))])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
-    assert exit_.value.code == cli.SOME_FAILED
+    assert exit_.value.code == SOME_FAILED
     output = capsys.readouterr()
     assert output.out == ""
     assert "unexpected ZeroDivisionError at test_cli.py:" in output.err
@@ -411,7 +412,7 @@ def test_streams_of_the_real_command(model, audio, tmp_path):
     command = [sys.executable, "-m", "kikitori", "transcribe", name, missing, "--model", model]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, env=environment)
-    assert done.returncode == cli.SOME_FAILED
+    assert done.returncode == SOME_FAILED
     assert done.stdout.startswith(name + b"\t")
     assert done.stdout.count(b"\n") == 1
     assert done.stderr == f"kikitori: {missing}: no such file; check the path\n".encode()
@@ -427,7 +428,7 @@ def test_a_reader_that_has_seen_enough(model, audio):
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait() == cli.SOME_FAILED
+    assert process.wait() == SOME_FAILED
 
 
 def test_package_carries_samples():

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from kikitori import recognizer
 from kikitori.audio import SAMPLE_RATE
-from kikitori.cli import SOME_FAILED, WRONG_CALL, app
+from kikitori.cli import app
+from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.decoding.options import GreedySearch
 from kikitori.evaluate import evaluate, versions

@@ -7,7 +7,8 @@ import soundfile as sf
 from typer.testing import CliRunner
 
 from kikitori.audio import SAMPLE_RATE
-from kikitori.cli import WRONG_CALL, app
+from kikitori.cli import app
+from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.decoding.options import LMOptions, RescoringSearch
 from kikitori.errors import ConfigError, DataError

@@ -1,0 +1,81 @@
+"""The command line: `kikitori transcribe | evaluate | rescore | perplexity | train | adapt | merge | prior | ...`.
+
+- `recognition` · `scoring` · `training` · `tools`: the commands, a family each; `common`: what they share.
+
+Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
+are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
+"""
+
+import io
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kikitori import __version__
+from kikitori.cli import recognition, scoring, tools, training
+from kikitori.cli.common import SOME_FAILED, complain
+from kikitori.errors import KikitoriError
+
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""On the CPU oneDNN keeps kernels with their buffers for the last 1,024 shapes, and speech comes in ever new shapes: a
+process that trains in bfloat16 would grow by gigabytes."""
+
+
+def _group(name: str | None, help_text: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # usage errors are one line, without a box
+    )
+
+
+app = _group("kikitori", "Speech recognition with pre-trained speech encoders and large language models.")
+for _command in (
+    *(recognition.transcribe, recognition.evaluate),
+    *(scoring.rescore, scoring.perplexity),
+    *(training.train, training.adapt, training.merge),
+    scoring.prior,
+):
+    app.command()(_command)
+
+_convert = _group("convert", "Make a model folder from a published model in another layout.")
+_convert.command("nue-asr")(tools.convert_nue_asr)
+app.add_typer(_convert)
+
+_bench = _group("bench", "Time our searches beside others, in one process, taking turns.")
+_bench.command("combination")(tools.bench_combination)
+app.add_typer(_bench)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"kikitori {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the `kikitori` command."""
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, "64")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Scripts get one encoding everywhere, and file names that are not text come out as they came in.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        app()
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+        complain(KikitoriError(f"unexpected {where}: {error}", remedy="set PYTHONDEVMODE=1 to see the traceback"))
+        sys.exit(SOME_FAILED)

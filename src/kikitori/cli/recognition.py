@@ -1,0 +1,135 @@
+"""`kikitori transcribe | evaluate`: recordings in, transcripts or a report out."""
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kikitori.cli.common import (
+    SOME_FAILED,
+    Adapter,
+    BatchSize,
+    Device,
+    DeviceOption,
+    DtypeOption,
+    Model,
+    Precision,
+    Search,
+    complain,
+    load_recognizer,
+    make_folder,
+    one_line_errors,
+    progress_bar,
+    split_overrides,
+)
+from kikitori.errors import ConfigError, KikitoriError
+
+LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
+
+
+class Format(StrEnum):
+    """Transcript file formats."""
+
+    txt = "txt"
+    json = "json"
+    jsonl = "jsonl"
+    all = "all"
+
+
+def transcribe(
+    audio: Annotated[list[str], typer.Argument(help="Audio files, and overrides such as decoding.max_labels=50.")],
+    model: Model = None,
+    decoding: Search = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for transcript files.")] = None,
+    formats: Annotated[list[Format] | None, typer.Option("-f", "--format", help="Formats, with -o.")] = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
+) -> None:
+    """Transcribe audio files: one line per file (path, tab, text), or files in a folder with -o."""
+    with one_line_errors():
+        files, overrides = split_overrides(audio)
+        if not files:
+            raise ConfigError("no audio file given", remedy="name at least one file")
+        if formats and output is None:
+            raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
+        recognizer, options = load_recognizer(model, decoding, overrides, device, dtype, adapter)
+        from kikitori.writers import FORMATS, unique_stems, write_transcript
+
+        if output is not None:
+            make_folder(output)
+        names = FORMATS if formats and Format.all in formats else [f.value for f in formats or [Format.txt]]
+        language = recognizer.loaded.trained_on.language
+        failed = 0
+        paths = [Path(file) for file in files]
+        results = recognizer.try_transcribe_many(paths, batch_size=batch_size, decoding=options)
+        with progress_bar("transcribing", 0 if output is None else len(paths)) as progress:
+            for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
+                try:
+                    if isinstance(result, KikitoriError):
+                        raise result
+                    for flag in result.flags:
+                        print(f"kikitori: {path}: {flag.replace('_', ' ')}; check this transcript", file=sys.stderr)
+                    if output is None:
+                        print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
+                    else:
+                        write_transcript(result, path, output, names, stem=stem, language=language)
+                except KikitoriError as error:
+                    failed += 1
+                    complain(error)
+                progress(1)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def evaluate(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.max_labels=50.")] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the report.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Rows of this split only.")] = None,
+    model: Model = None,
+    decoding: Search = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
+) -> None:
+    """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder."""
+    with one_line_errors():
+        extra, settings = split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
+        if not data:
+            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
+        from kikitori.data.manifest import read_manifest
+
+        sets = {str(path): read_manifest(path, split=split).utterances for path in data}
+        recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
+        make_folder(output)
+        from kikitori import evaluate as evaluation
+        from kikitori.scoring.report import build_report, format_table, write_report
+
+        with progress_bar("evaluating", sum(map(len, sets.values()))) as progress:
+            predictions = evaluation.evaluate(
+                recognizer, sets, decoding=options, batch_size=batch_size, progress=progress
+            )
+        report = build_report(
+            predictions,
+            normalizer=None,
+            decoding=options.search,
+            model=recognizer.name,
+            versions=evaluation.versions(),
+        )
+        write_report(output, report, predictions)
+        print(format_table(report), flush=True)
+        failures = [p for rows in predictions.values() for p in rows if p.error is not None]
+        for prediction in failures:
+            print(f"kikitori: {prediction.error}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(SOME_FAILED)

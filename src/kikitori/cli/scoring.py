@@ -1,0 +1,153 @@
+"""`kikitori rescore | perplexity | prior`: language models and label priors, and what they make of hypotheses."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kikitori.cli.common import (
+    BatchSize,
+    Device,
+    DeviceOption,
+    Model,
+    SplitOption,
+    make_folder,
+    one_line_errors,
+    progress_bar,
+    split_overrides,
+    warnings_as_lines,
+)
+from kikitori.errors import ConfigError
+
+
+class Estimate(StrEnum):
+    """How a label prior is estimated."""
+
+    softmax = "softmax"
+    counts = "counts"
+
+
+class TextForm(StrEnum):
+    """Forms of text."""
+
+    own = "as_is"
+    lower_case = "lower"
+    plain = "en_plain"
+
+
+def rescore(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl of an evaluation with n-best lists.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides such as decoding.lms.lm.path=FOLDER decoding.scales.lm=0.3.")
+    ] = None,
+    decoding: Annotated[str, typer.Option("--decoding", help="A YAML file with search: rescoring.")] = "rescoring",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the report.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Recogniser that wrote the labels; without it, texts count.")
+    ] = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Put the n-best lists of an evaluation in another order, by language models and scales."""
+    with one_line_errors():
+        extra, settings = split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="write decoding.name=value")
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
+        from kikitori.decoding.options import RescoringSearch, load_decoding
+
+        options = load_decoding(decoding, settings)
+        if not isinstance(options, RescoringSearch):
+            raise ConfigError(f"'{options.search}' rescores nothing", where=decoding, remedy="use search: rescoring")
+        from kikitori import rescore as rescoring
+        from kikitori.evaluate import versions
+        from kikitori.recognizer import torch_device
+        from kikitori.scoring.predictions import read_predictions
+        from kikitori.scoring.report import build_report, format_table, write_report
+        from kikitori.text.units import load_units
+
+        sets = read_predictions(predictions)
+        make_folder(output)
+        units = None if model is None else load_units(model)
+        done = rescoring.rescore(sets, options, units, torch_device(device.value))
+        name = str(predictions)
+        report = build_report(done.sets, normalizer=None, decoding=options.search, model=name, versions=versions())
+        write_report(output, report, done.sets)
+        if done.nodes:
+            ratio = f"{done.labels / done.nodes:.2f} times fewer"
+            print(f"kikitori: {done.labels} labels scored as {done.nodes}, {ratio}", file=sys.stderr)
+        print(format_table(report), flush=True)
+
+
+def perplexity(
+    model: Annotated[str | None, typer.Option("--model", help="Language model, or that of a speech LLM.")] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text, one sentence a line, plain, .gz, .xz; may be repeated.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest whose transcripts are text.")] = None,
+    split: SplitOption = None,
+    text_form: Annotated[
+        TextForm, typer.Option("--text-form", help="Form that the text gets first, the same for models to compare.")
+    ] = TextForm.own,
+    max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each file, evenly spread.")] = 0,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Perplexity of a language model on text: per token, per word and per character."""
+    with one_line_errors():
+        if model is None:
+            raise ConfigError("no language model given", where="--model", remedy="name its folder")
+        if not text and not data:
+            raise ConfigError("no text given", where="--text", remedy="name at least one file")
+        from kikitori.data.manifest import read_manifest
+        from kikitori.data.text import read_lines
+        from kikitori.decoding.language_model import load_language_model
+        from kikitori.decoding.options import LMOptions
+        from kikitori.recognizer import torch_device
+        from kikitori.scoring.perplexity import format_perplexity
+        from kikitori.scoring.perplexity import perplexity as measure
+
+        lines = [(f"{path}", line) for path in text or () for line in read_lines(path, max_lines=max_lines)]
+        for path in data or ():
+            rows = read_manifest(path, split=split).utterances
+            lines += [(f"{path}: {row.utt_id}", row.text) for row in rows if row.text]
+        with warnings_as_lines():
+            lm = load_language_model(LMOptions(model, text_form.value), torch_device(device.value))
+        with progress_bar("scoring", len(lines)) as progress:
+            found = measure(lm, lines, progress)
+        print(format_perplexity(found), flush=True)
+
+
+def prior(
+    data: Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")] = None,
+    split: SplitOption = None,
+    model: Model = None,
+    by: Annotated[
+        Estimate, typer.Option("--by", help="softmax: what the CTC head gives on average; counts: of transcripts.")
+    ] = Estimate.softmax,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File, .safetensors.")] = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Estimate how probable each label is by itself, for fusion with a language model."""
+    with one_line_errors():
+        if not data:
+            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+        if output is None or output.suffix != ".safetensors":
+            raise ConfigError("no file for the prior", where="-o", remedy="name one, such as prior.safetensors")
+        from kikitori.data.manifest import read_manifest
+        from kikitori.decoding.prior import save_prior
+        from kikitori.prior import speech_prior, text_prior
+        from kikitori.recognizer import load
+
+        rows = [row for path in data for row in read_manifest(path, split=split).utterances]
+        with warnings_as_lines():
+            recognizer = load(model, device=device.value)
+        make_folder(output.parent)
+        if by == Estimate.counts:
+            save_prior(output, text_prior(recognizer, rows))
+        else:
+            with progress_bar("listening", len(rows)) as progress:
+                save_prior(output, speech_prior(recognizer, rows, batch_size=batch_size, progress=progress))
+        print(output, flush=True)

@@ -1,0 +1,117 @@
+"""`kikitori train | adapt | merge`: recognisers from recipes, and for other domains."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kikitori.cli.common import (
+    Model,
+    SplitOption,
+    one_line_errors,
+    split_overrides,
+    warnings_as_lines,
+)
+from kikitori.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kikitori.train.recipe import Recipe
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as run.epochs=10.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")] = False,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="With --resume: weights and position alone, the rest afresh.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+) -> None:
+    """Train what a recipe describes."""
+    with one_line_errors():
+        for override in overrides or []:
+            if "=" not in override:
+                raise ConfigError("not an override", where=override, remedy="write section.key=value")
+        from kikitori.train import run
+        from kikitori.train.recipe import load_recipe
+
+        if dry_run:
+            for line in run.dry_run(recipe, overrides or []):
+                print(line)
+        elif output is None:
+            raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
+        else:
+            loaded = load_recipe(recipe, overrides or [])
+            if loaded.task == "adaptation":
+                _adapt(loaded, output, resume=resume, weights_only=weights_only)
+            else:
+                run.train_recipe(loaded, output, resume=resume, weights_only=weights_only)
+
+
+def adapt(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides such as lora.rank=8 or run.epochs=3.")
+    ] = None,
+    model: Model = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest to adapt to; may be repeated.")] = None,
+    split: SplitOption = None,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text to adapt to instead, plain, .gz, .xz.")
+    ] = None,
+    dev: Annotated[
+        list[Path] | None, typer.Option("--dev", help="New domain's manifest, to choose and report.")
+    ] = None,
+    dev_split: SplitOption = None,
+    replay: Annotated[list[Path] | None, typer.Option("--replay", help="Old domain's manifest, to mix in.")] = None,
+    replay_split: SplitOption = None,
+    source: Annotated[list[Path] | None, typer.Option("--source", help="Old domain's manifest, to report.")] = None,
+    source_split: SplitOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")] = False,
+) -> None:
+    """Adapt a recogniser to a domain: an adapter, and what it gains and costs."""
+    with one_line_errors():
+        extra, settings = split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
+        if output is None:
+            raise ConfigError("no run folder given", where="-o", remedy="name one")
+        from kikitori import adapt as adaptation
+        from kikitori.recognizer import BUNDLED
+
+        rows = adaptation.Rows
+        domain = adaptation.Domain(
+            data=rows(data or (), split),
+            text=text or (),
+            dev=rows(dev or (), dev_split),
+            replay=rows(replay or (), replay_split),
+            source=rows(source or (), source_split),
+        )
+        recipe = adaptation.adaptation_recipe(model or str(BUNDLED), domain, settings)
+        _adapt(recipe, output, resume=resume)
+
+
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder, or the run of kikitori adapt.")],
+    model: Model = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the recogniser.")] = None,
+) -> None:
+    """Write a recogniser and its adapter as one plain recogniser."""
+    with one_line_errors(), warnings_as_lines():
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the recogniser")
+        from kikitori.model.adapter_folder import merge_adapter
+        from kikitori.recognizer import BUNDLED
+
+        merge_adapter(model or BUNDLED, adapter, output)
+        print(f"{output}", flush=True)
+
+
+def _adapt(recipe: "Recipe", output: Path, *, resume: bool, weights_only: bool = False) -> None:
+    from kikitori import adapt as adaptation
+
+    with warnings_as_lines():
+        report = adaptation.adapt(recipe, output, resume=resume, weights_only=weights_only)
+    if report is not None:
+        print(adaptation.format_report(report), flush=True)
