@@ -14,9 +14,10 @@ import kikitori
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
+from kikitori.decoding.decode import NBest
 from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError
-from kikitori.recognizer import LENGTH_LIMIT_FLAG, NBest, Recognizer
+from kikitori.recognizer import LENGTH_LIMIT_FLAG, Recognizer
 from kikitori.scoring.report import Prediction
 from kikitori.types import Utterance
 

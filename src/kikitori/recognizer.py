@@ -20,32 +20,21 @@ from torch import Tensor
 from kikitori.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.ctc_greedy import ctc_greedy
-from kikitori.decoding.greedy import greedy
-from kikitori.decoding.label_loop import LabelRow
-from kikitori.decoding.limits import label_limit, overrun
+from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search, decode
 from kikitori.decoding.options import (
     CTC_SEARCHES,
     SPEECH_LLM,
-    CTCBeamSearch,
     CTCGreedySearch,
     Decoding,
     GreedySearch,
-    RescoringSearch,
-    SamplingSearch,
-    ShallowFusionSearch,
     load_decoding,
 )
 from kikitori.decoding.partners import Partners
-from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm, with_speech_llm
-from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapter_folder import load_adapter, read_info
-from kikitori.model.assemble import AssembledInput
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, load_model
-from kikitori.model.llm import max_positions
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.types import Hypothesis, Segment, Transcript
 
@@ -54,8 +43,6 @@ MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no spee
 LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
 
 Audio = str | Path | bytes
-NBest = tuple[Hypothesis, ...]
-"""What a search returns for one utterance: at least one hypothesis, best first."""
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -205,7 +192,10 @@ class Recognizer:
         heard = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
         results: list[NBest | AudioError] = [(empty,)] * len(waveforms)
         if heard:
-            for row, result in zip(heard, self._decode([waveforms[row] for row in heard], options), strict=True):
+            batch = [waveforms[row] for row in heard]
+            with self._arithmetic():
+                found = decode(Heard(self.loaded, self.partners, batch, self._encode(batch)), options)
+            for row, result in zip(heard, found, strict=True):
                 results[row] = result
         return results
 
@@ -251,19 +241,7 @@ class Recognizer:
 
     @property
     def _acoustic(self) -> AcousticModel:
-        model = self.loaded.model
-        return model.acoustic if isinstance(model, SpeechLLM) else model
-
-    def _decode(self, waveforms: Sequence[Waveform], options: Decoding) -> list[NBest | AudioError]:
-        with self._arithmetic():
-            encoded = self._encode(waveforms)
-            if isinstance(options, CTCGreedySearch | CTCBeamSearch):
-                return list(self._decode_ctc(encoded, options))
-            if isinstance(options, RescoringSearch):
-                return list(self._rescore(encoded, options))
-            if isinstance(options, ShallowFusionSearch):
-                return self._decode_fused(encoded, options)
-            return self._decode_llm(encoded, waveforms, options)
+        return acoustic_model(self.loaded.model)
 
     def _arithmetic(self) -> torch.autocast:
         return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
@@ -274,106 +252,9 @@ class Recognizer:
         features = acoustic.encoder.features(inputs.to(acoustic.device), lengths.to(acoustic.device))
         return acoustic.encode(*features)
 
-    def _decode_ctc(self, encoded: EncoderOutput, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
-        nbest: list[list[tuple[Sequence[int], float]]]
-        if isinstance(options, CTCGreedySearch):
-            nbest = [[best] for best in ctc_greedy(*self._acoustic.log_probs(encoded))]
-        else:
-            from kikitori.decoding.ctc_beam import ctc_beam_of_logits  # numba takes a moment to load
-
-            found = ctc_beam_of_logits(*self._acoustic.ctc_logits(encoded), options)
-            nbest = [[(hypothesis.labels, hypothesis.ctc) for hypothesis in row] for row in found]
-        decode = self.loaded.units.decode
-        return [tuple(Hypothesis(tuple(ls), decode(ls), s, shares={"ctc": s}) for ls, s in row) for row in nbest]
-
-    def _decode_fused(self, encoded: EncoderOutput, options: ShallowFusionSearch) -> list[NBest | AudioError]:
-        from kikitori.decoding.shallow_fusion import shallow_fusion_of_logits
-
-        scorer = self.partners.scorer(options)
-        found = shallow_fusion_of_logits(*self._acoustic.ctc_logits(encoded), scorer, options)
-        decode, names = self.loaded.units.decode, ("ctc", *scorer.names)
-        most = self.partners.lm(options.lm).max_labels
-        return [
-            tuple(
-                Hypothesis(
-                    *(each.labels, decode(each.labels), each.score, each.calls),
-                    complete=most is None or len(each.labels) < most,
-                    shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
-                )
-                for each in row
-            )
-            for row in found
-        ]
-
-    def _rescore(self, encoded: EncoderOutput, options: RescoringSearch) -> list[NBest]:
-        model, nbests = self.loaded.model, self._decode_ctc(encoded, options.first)
-        if SPEECH_LLM in options.scales:
-            assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
-            nbests = with_speech_llm(nbests, model, model.prefix(encoded))
-        for name, settings in options.lms.items():
-            nbests, _ = with_lm(nbests, name, self.partners.judge(settings), self.loaded.units)
-        return [rescored(nbest, scales_of(options)) for nbest in nbests]
-
-    def _decode_llm(
-        self, encoded: EncoderOutput, waveforms: Sequence[Waveform], options: GreedySearch | SamplingSearch
-    ) -> list[NBest | AudioError]:
-        model = self.loaded.model
-        assert isinstance(model, SpeechLLM)  # noqa: S101  (checked by _options)
-        prefix, limits = model.prefix(encoded), self._limits(waveforms, options)
-        most, sizes = max_positions(model.llm), prefix.lengths.tolist()
-        errors = [_too_long(*row, most) for row in zip(waveforms, sizes, limits, strict=True)]
-        if any(errors):
-            fitting = [waveform for waveform, error in zip(waveforms, errors, strict=True) if error is None]
-            others = iter(self._decode(fitting, options) if fitting else [])
-            return [next(others) if error is None else error for error in errors]
-        decode = self.loaded.units.decode
-        results = zip(
-            self._write(model, prefix, waveforms, limits, options), prefix.speech_lengths.tolist(), strict=True
-        )
-        return [
-            (
-                Hypothesis(
-                    *(tuple(r.labels), decode(r.labels), r.score, r.llm_passes, r.complete, positions),
-                    shares={"llm": r.score},
-                ),
-            )
-            for r, positions in results
-        ]
-
-    def _limits(self, waveforms: Sequence[Waveform], options: GreedySearch | SamplingSearch) -> list[int]:
-        """Most labels of each waveform's transcript."""
-        trained_on = self.loaded.trained_on
-        return [options.max_labels or label_limit(len(waveform) / SAMPLE_RATE, trained_on) for waveform in waveforms]
-
-    def _write(
-        self,
-        model: SpeechLLM,
-        prefix: AssembledInput,
-        waveforms: Sequence[Waveform],
-        limits: Sequence[int],
-        options: GreedySearch | SamplingSearch,
-    ) -> list[LabelRow]:
-        """What the LLM writes behind each prefix."""
-        eos_id = model.config.eos_id
-        least = self.loaded.trained_on.min_labels if options.min_labels is None else options.min_labels
-        if isinstance(options, GreedySearch):
-            return greedy(model.llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
-        settings = Sampling(options.temperature, options.top_k, options.top_p)
-        seeds = [utterance_seed(options.seed, waveform) for waveform in waveforms]
-        return sample(model.llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
-
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
-        model = self.loaded.model
-        by_ctc = isinstance(options, CTC_SEARCHES)
-        if not by_ctc and not isinstance(model, SpeechLLM):
-            raise ModelError(
-                f"an acoustic model has no LLM for '{options.search}'", where=self.name, remedy="use ctc_greedy"
-            )
-        if by_ctc and not self._acoustic.config.ctc_layers:
-            raise ModelError("the model has no CTC head", where=self.name, remedy="use greedy")
-        if isinstance(options, RescoringSearch):
-            check_rescoring(options, (SPEECH_LLM,) if isinstance(model, SpeechLLM) else ())
+        check_search(options, self.loaded.model, self.name)
         return options
 
     def _transcript(self, nbest: NBest, seconds: float) -> Transcript:
@@ -394,10 +275,3 @@ class Recognizer:
 
 def _name(audio: object) -> object:
     return audio if isinstance(audio, str | Path) else "audio"
-
-
-def _too_long(waveform: Waveform, prefix: int, limit: int, most: int | None) -> AudioError | None:
-    """The error of a waveform whose prefix and longest transcript do not fit into the LLM."""
-    problem = overrun(len(waveform) / SAMPLE_RATE, prefix, limit, most)
-    remedy = "split the recording or lower decoding.max_labels"
-    return None if problem is None else AudioError(problem, remedy=remedy)

@@ -2,6 +2,7 @@
 
 Two families, as in the papers: time-synchronous searches step over frames, label-synchronous searches over labels.
 
+- `decode`: which search when, from what the encoder heard to n-best lists.
 - `ctc_greedy`: acoustic model alone, the best output of every frame.
 - `ctc_beam`: acoustic model alone, the best label sequences; its loop over frames can be driven from outside.
 - `shallow_fusion`: acoustic model and language model over the same labels, whose scores meet in the beam.

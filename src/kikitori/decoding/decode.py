@@ -1,0 +1,213 @@
+"""Which search when: the one place that knows all searches, from what the encoder heard to n-best lists.
+
+Each search is a function of its own module, over tensors and scorers; here are those tensors taken from the models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kikitori.audio import SAMPLE_RATE
+from kikitori.data.augment import Waveform
+from kikitori.decoding.ctc_greedy import ctc_greedy
+from kikitori.decoding.greedy import greedy
+from kikitori.decoding.label_loop import LabelRow
+from kikitori.decoding.limits import label_limit, overrun
+from kikitori.decoding.options import (
+    CTC_SEARCHES,
+    SPEECH_LLM,
+    CTCBeamSearch,
+    CTCGreedySearch,
+    Decoding,
+    GreedySearch,
+    RescoringSearch,
+    SamplingSearch,
+    ShallowFusionSearch,
+)
+from kikitori.decoding.partners import Partners
+from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm, with_speech_llm
+from kikitori.decoding.sampling import Sampling, sample, utterance_seed
+from kikitori.errors import AudioError, ModelError
+from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.assemble import AssembledInput
+from kikitori.model.encoder import EncoderOutput
+from kikitori.model.folder import LoadedModel
+from kikitori.model.llm import max_positions
+from kikitori.model.speech_llm import SpeechLLM
+from kikitori.text.units import TokenizerUnits
+from kikitori.types import Hypothesis, TrainedOn
+
+NBest = tuple[Hypothesis, ...]
+"""What a search returns for one utterance: at least one hypothesis, best first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A batch of recordings as a recogniser has heard it.
+
+    Attributes:
+        loaded: The recogniser.
+        partners: Language models and priors that may join.
+        waveforms: The recordings, 16 kHz mono.
+        encoded: What the encoder says about them.
+    """
+
+    loaded: LoadedModel
+    partners: Partners
+    waveforms: Sequence[Waveform]
+    encoded: EncoderOutput
+
+    @property
+    def model(self) -> AcousticModel | SpeechLLM:
+        """The network."""
+        return self.loaded.model
+
+    @property
+    def speech_llm(self) -> SpeechLLM:
+        """The network of a search that needs an LLM, see `check_search`."""
+        assert isinstance(self.model, SpeechLLM)  # noqa: S101
+        return self.model
+
+    @property
+    def units(self) -> TokenizerUnits:
+        """Label units."""
+        return self.loaded.units
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What the training data were like."""
+        return self.loaded.trained_on
+
+    @property
+    def seconds(self) -> list[float]:
+        """Durations."""
+        return [len(waveform) / SAMPLE_RATE for waveform in self.waveforms]
+
+    def ctc_logits(self) -> tuple[Tensor, Tensor]:
+        """Of the CTC head, (batch, frames, labels + 1), blank last, and valid frames (batch,)."""
+        return acoustic_model(self.model).ctc_logits(self.encoded)
+
+    def rows(self, rows: Sequence[int]) -> "Heard":
+        """Some of the recordings."""
+        place = torch.tensor(rows, device=self.encoded.lengths.device)
+        states = tuple(layer[place] for layer in self.encoded.intermediate)
+        encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states)
+        return Heard(self.loaded, self.partners, [self.waveforms[row] for row in rows], encoded)
+
+
+def acoustic_model(model: AcousticModel | SpeechLLM) -> AcousticModel:
+    """The acoustic model that a network is or has."""
+    return model.acoustic if isinstance(model, SpeechLLM) else model
+
+
+def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str) -> None:
+    """Refuses a search for which a network has not what it takes.
+
+    Raises:
+        ModelError: It has no LLM, or no CTC head; `name` says which network.
+        ConfigError: Scales do not fit.
+    """
+    by_ctc = isinstance(options, CTC_SEARCHES)
+    if not by_ctc and not isinstance(model, SpeechLLM):
+        raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
+    if by_ctc and not acoustic_model(model).config.ctc_layers:
+        raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
+    if isinstance(options, RescoringSearch):
+        check_rescoring(options, (SPEECH_LLM,) if isinstance(model, SpeechLLM) else ())
+
+
+def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
+    """The n-best list of each recording, or why it has none; options are as `check_search` wants them."""
+    match options:
+        case CTCGreedySearch() | CTCBeamSearch():
+            return [*_ctc(heard, options)]
+        case ShallowFusionSearch():
+            return [*_fused(heard, options)]
+        case RescoringSearch():
+            return [*_rescored(heard, options)]
+        case GreedySearch() | SamplingSearch():
+            return _written(heard, options)
+
+
+def _ctc(heard: Heard, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
+    nbest: list[list[tuple[Sequence[int], float]]]
+    if isinstance(options, CTCGreedySearch):
+        nbest = [[best] for best in ctc_greedy(*acoustic_model(heard.model).log_probs(heard.encoded))]
+    else:
+        from kikitori.decoding.ctc_beam import ctc_beam_of_logits  # numba takes a moment to load
+
+        found = ctc_beam_of_logits(*heard.ctc_logits(), options)
+        nbest = [[(hypothesis.labels, hypothesis.ctc) for hypothesis in row] for row in found]
+    text = heard.units.decode
+    return [tuple(Hypothesis(tuple(ls), text(ls), s, shares={"ctc": s}) for ls, s in row) for row in nbest]
+
+
+def _fused(heard: Heard, options: ShallowFusionSearch) -> list[NBest]:
+    from kikitori.decoding.shallow_fusion import shallow_fusion_of_logits
+
+    scorer = heard.partners.scorer(options)
+    found = shallow_fusion_of_logits(*heard.ctc_logits(), scorer, options)
+    names, most = ("ctc", *scorer.names), heard.partners.lm(options.lm).max_labels
+    return [
+        tuple(
+            Hypothesis(
+                *(each.labels, heard.units.decode(each.labels), each.score, each.calls),
+                complete=most is None or len(each.labels) < most,
+                shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
+            )
+            for each in row
+        )
+        for row in found
+    ]
+
+
+def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
+    nbests = _ctc(heard, options.first)
+    if SPEECH_LLM in options.scales:
+        nbests = with_speech_llm(nbests, heard.speech_llm, heard.speech_llm.prefix(heard.encoded))
+    for name, settings in options.lms.items():
+        nbests, _ = with_lm(nbests, name, heard.partners.judge(settings), heard.units)
+    return [rescored(nbest, scales_of(options)) for nbest in nbests]
+
+
+def _written(heard: Heard, options: GreedySearch | SamplingSearch) -> list[NBest | AudioError]:
+    """What the speech LLM writes, label by label."""
+    prefix = heard.speech_llm.prefix(heard.encoded)
+    limits = [options.max_labels or label_limit(seconds, heard.trained_on) for seconds in heard.seconds]
+    most, sizes = max_positions(heard.speech_llm.llm), prefix.lengths.tolist()
+    errors = [_too_long(*row, most) for row in zip(heard.seconds, sizes, limits, strict=True)]
+    if any(errors):
+        fitting = [row for row, error in enumerate(errors) if error is None]
+        others = iter(_written(heard.rows(fitting), options) if fitting else [])
+        return [next(others) if error is None else error for error in errors]
+    text, positions = heard.units.decode, prefix.speech_lengths.tolist()
+    return [
+        (
+            Hypothesis(
+                *(tuple(row.labels), text(row.labels), row.score, row.llm_passes, row.complete, place),
+                shares={"llm": row.score},
+            ),
+        )
+        for row, place in zip(_write(heard, prefix, limits, options), positions, strict=True)
+    ]
+
+
+def _write(
+    heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: GreedySearch | SamplingSearch
+) -> list[LabelRow]:
+    llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
+    least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
+    if isinstance(options, GreedySearch):
+        return greedy(llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
+    settings = Sampling(options.temperature, options.top_k, options.top_p)
+    seeds = [utterance_seed(options.seed, waveform) for waveform in heard.waveforms]
+    return sample(llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
+
+
+def _too_long(seconds: float, prefix: int, limit: int, most: int | None) -> AudioError | None:
+    """The error of a recording whose prefix and longest transcript do not fit into the LLM."""
+    problem = overrun(seconds, prefix, limit, most)
+    remedy = "split the recording or lower decoding.max_labels"
+    return None if problem is None else AudioError(problem, remedy=remedy)
