@@ -48,6 +48,12 @@ def test_the_llm_of_a_speech_llm_is_one_too(tmp_path):
     assert torch.equal(lm.llm.get_input_embeddings().weight, model.llm.get_input_embeddings().weight)
 
 
+def test_a_run_stands_for_its_model(tmp_path):
+    save_tiny_llm(tmp_path / "model")
+    run, model = (load_language_model(LMOptions(str(path))) for path in (tmp_path, tmp_path / "model"))
+    assert run.log_probs([[[3, 4]]]).scores == model.log_probs([[[3, 4]]]).scores
+
+
 def test_a_folder_without_an_llm(tmp_path):
     with pytest.raises(ModelError, match=r"config.json is missing"):
         load_language_model(LMOptions(str(tmp_path)))

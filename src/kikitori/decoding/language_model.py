@@ -13,7 +13,7 @@ import torch
 from kikitori.decoding.options import LMOptions
 from kikitori.decoding.tree_scores import TreeScores, score_sequences
 from kikitori.model.assemble import assemble
-from kikitori.model.folder import load_llm
+from kikitori.model.folder import load_llm, model_folder
 from kikitori.model.llm import embed, max_positions
 from kikitori.text.prompt import PLAIN, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
@@ -67,11 +67,12 @@ def language_model(llm: "PreTrainedModel", units: TokenizerUnits, options: LMOpt
 
 
 def load_language_model(options: LMOptions, device: torch.device | str = "cpu") -> LanguageModel:
-    """Loads a language model, or that of a speech LLM, from a folder or the hub.
+    """Loads a language model, or that of a speech LLM, from a folder, a run or the hub.
 
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
     """
+    path = model_folder(options.path)
     with torch.inference_mode(mode=False):
-        llm = load_llm(options.path).eval().to(device)  # type: ignore[arg-type]
-    return language_model(llm, load_units(options.path), options)
+        llm = load_llm(path).eval().to(device)  # type: ignore[arg-type]
+    return language_model(llm, load_units(path), options)
