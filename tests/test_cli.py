@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,10 @@ from kikitori.cli import app, recognition
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.decoding.prior import load_prior
+from kikitori.errors import ModelError
+from kikitori.text.units import vocabulary_fingerprint
 from tests.published import save_published
-from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_units, tiny_waveform
+from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform
 
 PACKAGE = Path(recognizer.__file__).parent
 ROOT = Path(__file__).parents[1]
@@ -355,6 +359,51 @@ def test_prior_and_shallow_fusion(audio, tmp_path):
     assert "1.wav" in one_line(call("prior", "--model", model, "--data", manifest, "-o", prior))
 
 
+def test_priors_over_other_segmentations_and_units(tmp_path):
+    model, manifest, prior = tmp_path / "model", tmp_path / "rows.jsonl", tmp_path / "p.safetensors"
+    save_tiny(model)
+    tiny_bpe().save(tmp_path / "lm")
+    write_manifest(manifest, [{"audio_filepath": "none.wav", "duration": 1.0, "text": "The quick fox"}])
+    units, size = ["--units", tmp_path / "lm"], tiny_bpe().size
+    priors = []
+    plain, sampled = ["counts"], ["sampled_counts"]
+    for options in (plain, [*plain, "--text-form", "en_plain"], sampled, [*sampled, "--seed", 1]):
+        result = call("prior", "--data", manifest, "-o", prior, *units, "--by", *options)
+        assert (result.exit_code, result.stdout) == (0, f"{prior}\n")
+        priors.append(load_prior(prior, size, vocabulary=vocabulary_fingerprint(tiny_bpe())))
+    assert all(not some.equal(others) for some, others in pairwise(priors))
+    with pytest.raises(ModelError, match="other labels"):
+        load_prior(prior, size, vocabulary=vocabulary_fingerprint(tiny_units()))
+    assert call("prior", "--data", manifest, "-o", prior, "--model", model, "--by", "sampled_counts").exit_code == 0
+    assert "--by counts" in one_line(call("prior", "--data", manifest, "-o", prior, *units))
+
+
+def test_an_n_gram_from_text_to_fusion(audio, tmp_path):
+    model, books, arpa = tmp_path / "model", tmp_path / "books.txt", tmp_path / "out" / "lm.arpa"
+    save_tiny(model)
+    books.write_text("Mr. Fox jumps\nthe dog\n\n")
+    manifest = tmp_path / "rows.jsonl"
+    write_manifest(manifest, [{"audio_filepath": "none.wav", "duration": 1.0, "text": "a small world"}])
+    more = ["--data", manifest, "--spoken-titles", "--order", 3, "--model", model, "-o", arpa]
+    result = call("ngram", "--text", books, *more)
+    assert (result.exit_code, result.stdout) == (0, f"{arpa}\n")
+    written = arpa.read_text()
+    assert "\\3-grams:" in written
+    assert all(gram in written for gram in ("i s t", "<s> ▁ a", "d o g"))
+    assert "--text" in one_line(call("ngram", "-o", arpa))
+    assert "-o" in one_line(call("ngram", "--text", books))
+    assert "no such text file" in one_line(call("ngram", "--text", tmp_path / "none.txt", "-o", arpa))
+    fusion = ["transcribe", audio("a.wav"), "--model", model, "--decoding", "shallow_fusion", f"decoding.lm={arpa}"]
+    if find_spec("kenlm") is None:
+        assert "pip install 'kikitori[ngram]'" in one_line(call(*fusion))
+        return
+    result = call(*fusion, f"decoding.ngram={arpa}", "decoding.ngram_scale=0.2", "-o", tmp_path / "json", "-f", "json")
+    assert result.exit_code == 0, result.output
+    (best, *_) = json.loads((tmp_path / "json" / "a.json").read_text())["nbest"]
+    assert set(best["shares"]) == {"ctc", "llm", "ngram", "length"}
+    assert best["shares"]["llm"] == best["shares"]["ngram"] < 0
+
+
 def test_unexpected_os_error_is_one_line(audio, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
@@ -389,7 +438,18 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
 def test_version_and_help():
     assert call("--version").stdout.startswith("kikitori ")
     help_text = call("--help").stdout
-    commands = ("transcribe", "evaluate", "rescore", "perplexity", "train", "adapt", "merge", "prior", "convert")
+    commands = (
+        "transcribe",
+        "evaluate",
+        "rescore",
+        "perplexity",
+        "train",
+        "adapt",
+        "merge",
+        "prior",
+        "ngram",
+        "convert",
+    )
     assert all(command in help_text for command in commands)
     for command in (*([name] for name in commands), ["convert", "nue-asr"]):
         assert call(*command, "--help").exit_code == 0

@@ -14,6 +14,7 @@ from kikitori.decoding.options import (
     CTCGreedySearch,
     GreedySearch,
     LMOptions,
+    PriorOptions,
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
@@ -316,6 +317,21 @@ def test_shallow_fusion(combined):
     acoustic = recognizer.transcribe_many(WAVEFORMS, decoding="ctc_beam")
     silent = recognizer.transcribe_many(WAVEFORMS, decoding=ShallowFusionSearch(llm_scale=0.0))
     assert [transcript.text for transcript in silent] == [transcript.text for transcript in acoustic]
+
+
+def test_rescoring_with_the_internal_lm_and_a_prior(combined, tmp_path):
+    save_tiny(tmp_path)
+    recognizer = load(tmp_path, device="cpu")
+    priors = {"prior": PriorOptions(str(combined / "prior.safetensors"))}
+    scales = {"llm": 0.5, "ilm": -0.3, "prior": -0.2}
+    search = RescoringSearch(first=CTCBeamSearch(nbest=4), priors=priors, scales=scales)
+    for transcript in recognizer.transcribe_many(WAVEFORMS[:4], decoding=search):
+        for each in transcript.nbest:
+            assert {*each.shares} == {"ctc", "llm", "ilm", "prior"}
+            expected = each.shares["ctc"] + sum(scale * each.shares[name] for name, scale in scales.items())
+            assert each.score == pytest.approx(expected)
+    with pytest.raises(ConfigError, match=r"scales\.ilm: no such scorer"):
+        load(combined, device="cpu").transcribe(WAVEFORMS[0], decoding=RescoringSearch(scales={"ilm": 1.0}))
 
 
 def test_shallow_fusion_in_bfloat16(combined):

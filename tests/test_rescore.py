@@ -4,16 +4,19 @@ import json
 
 import pytest
 import soundfile as sf
+import torch
 from typer.testing import CliRunner
 
 from kikitori.audio import SAMPLE_RATE
 from kikitori.cli import app
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import write_manifest
-from kikitori.decoding.options import LMOptions, RescoringSearch
+from kikitori.decoding.options import LMOptions, PriorOptions, RescoringSearch
+from kikitori.decoding.prior import save_prior
 from kikitori.errors import ConfigError, DataError
 from kikitori.rescore import rescore
 from kikitori.scoring.predictions import read_predictions
+from kikitori.text.units import vocabulary_fingerprint
 from tests.tiny import save_tiny, save_tiny_llm, tiny_bpe, tiny_units, tiny_waveform
 
 
@@ -128,6 +131,24 @@ GOOD = {
     "set": "s",
     "nbest": [{"text": "a", "labels": [1], "score": -1.0, "shares": {"ctc": -1.0}}],
 }
+
+
+def test_priors_join(world, tmp_path):
+    sets, units, file = (
+        read_predictions(world / "report" / "predictions.jsonl"),
+        tiny_units(),
+        tmp_path / "p.safetensors",
+    )
+    values = torch.linspace(-3, -1, units.size)
+    save_prior(file, values, vocabulary=vocabulary_fingerprint(units))
+    options = RescoringSearch(priors={"prior": PriorOptions(str(file))}, scales={"prior": -0.5})
+    (rows,) = rescore(sets, options, units).sets.values()
+    for hypothesis in rows[0].nbest:
+        shares = hypothesis.shares
+        assert shares["prior"] == pytest.approx(float(values[list(hypothesis.labels)].sum()), abs=1e-4)
+        assert hypothesis.score == pytest.approx(shares["ctc"] - 0.5 * shares["prior"])
+    with pytest.raises(ConfigError, match="--model"):
+        rescore(sets, options)
 
 
 def test_infinite_scores_come_back(tmp_path):

@@ -23,6 +23,7 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search, decode
 from kikitori.decoding.options import (
     CTC_SEARCHES,
+    INTERNAL_LM,
     SPEECH_LLM,
     CTCGreedySearch,
     Decoding,
@@ -82,7 +83,7 @@ def load(
             chosen = load_decoding(file)
         else:
             chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
-    by_ctc = isinstance(chosen, CTC_SEARCHES) and SPEECH_LLM not in getattr(chosen, "scales", ())
+    by_ctc = isinstance(chosen, CTC_SEARCHES) and not {SPEECH_LLM, INTERNAL_LM} & {*getattr(chosen, "scales", ())}
     if adapter is not None and by_ctc and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)

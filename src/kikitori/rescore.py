@@ -4,9 +4,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kikitori.decoding.language_model import load_language_model
 from kikitori.decoding.options import RescoringSearch
-from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm
+from kikitori.decoding.rescoring import (
+    check_rescoring,
+    load_judge,
+    load_label_prior,
+    rescored,
+    scales_of,
+    with_lm,
+    with_prior,
+)
 from kikitori.scoring.report import Prediction
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import Hypothesis
@@ -56,8 +63,10 @@ def rescore(
     check_rescoring(options, _shared_names(nbests))
     labels = nodes = 0
     started = time.perf_counter()
+    for name, prior in options.priors.items():
+        nbests = with_prior(nbests, name, load_label_prior(prior, options.lms, units, name), units)
     for name, settings in options.lms.items():
-        nbests, found = with_lm(nbests, name, load_language_model(settings, device), units)
+        nbests, found = with_lm(nbests, name, load_judge(settings, device), units)
         labels, nodes = labels + found.labels, nodes + found.nodes
     scales = scales_of(options)
     ordered = [rescored(nbest, scales) for nbest in nbests]

@@ -1,11 +1,14 @@
 import pytest
 import torch
 
-from kikitori.decoding.options import ShallowFusionSearch
+from kikitori.decoding.ngram import NGramScorer
+from kikitori.decoding.options import LMOptions, ShallowFusionSearch
 from kikitori.decoding.partners import Partners
 from kikitori.decoding.prior import count_prior, save_prior
 from kikitori.errors import ModelError
-from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_units
+from kikitori.ngram import write_ngram
+from kikitori.text.units import vocabulary_fingerprint
+from tests.tiny import TEXTS, save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units
 
 CPU = torch.device("cpu")
 UNITS = tiny_units()
@@ -72,3 +75,45 @@ def test_an_acoustic_model_is_no_lm(tmp_path):
     save_tiny(tmp_path, tiny_acoustic_model())
     with pytest.raises(ModelError, match="an acoustic model has no LLM"):
         Partners(None, UNITS, CPU).lm(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def arpa(tmp_path_factory):
+    pytest.importorskip("kenlm")
+    file = tmp_path_factory.mktemp("ngram") / "lm.arpa"
+    write_ngram(file, UNITS, TEXTS, order=3)
+    return str(file)
+
+
+def test_an_n_gram_beside_the_lm_instead_of_it_or_alone(folder, arpa):
+    partners, alone = Partners(folder, UNITS, CPU), Partners(None, UNITS, CPU)
+    assert partners.scorer(ShallowFusionSearch(ngram=arpa)).names == ("llm", "ngram", "length", "prior")
+    assert partners.scorer(ShallowFusionSearch(lm=arpa)).names == ("llm", "length", "prior")
+    assert partners.scorer(ShallowFusionSearch(lm=arpa, ngram=arpa)).names == ("llm", "ngram", "length", "prior")
+    assert alone.scorer(ShallowFusionSearch(ngram=arpa)).names == ("ngram", "length")
+    assert isinstance(alone.lm(arpa), NGramScorer)
+    assert alone.lm(arpa) is alone.lm(arpa)  # loaded once
+    assert alone.max_labels(ShallowFusionSearch(ngram=arpa)) is None
+    assert partners.max_labels(ShallowFusionSearch(ngram=arpa)) == partners.lm(None).max_labels
+    judge = partners.any_judge(LMOptions(arpa))
+    assert judge is partners.any_judge(LMOptions(arpa))
+
+
+def test_an_n_gram_that_is_missing_or_over_other_words(tmp_path):
+    pytest.importorskip("kenlm")
+    with pytest.raises(ModelError, match=r"no such file with an n-gram.*kikitori ngram"):
+        Partners(None, UNITS, CPU).scorer(ShallowFusionSearch(lm=str(tmp_path / "lm.arpa")))
+    write_ngram(tmp_path / "lm.arpa", tiny_bpe(), TEXTS, order=2)
+    for options in (
+        ShallowFusionSearch(ngram=str(tmp_path / "lm.arpa")),
+        ShallowFusionSearch(lm=str(tmp_path / "lm.arpa")),
+    ):
+        with pytest.raises(ModelError, match=r"lm\.arpa: the n-gram is over other words"):
+            Partners(None, UNITS, CPU).scorer(options)
+
+
+def test_a_prior_of_other_labels(folder, tmp_path):
+    others = vocabulary_fingerprint(tiny_units("pieces"))
+    save_prior(tmp_path / "p.safetensors", count_prior([[5, 6]], SIZE), vocabulary=others)
+    with pytest.raises(ModelError, match=r"p\.safetensors: a prior of other labels, though as many"):
+        Partners(folder, UNITS, CPU).scorer(ShallowFusionSearch(prior=str(tmp_path / "p.safetensors")))

@@ -5,6 +5,8 @@ from safetensors.torch import save_file
 
 from kikitori.decoding.prior import LOWEST, count_prior, load_prior, save_prior, softmax_prior
 from kikitori.errors import DataError, ModelError
+from kikitori.text.units import vocabulary_fingerprint, with_text_form
+from tests.tiny import tiny_units
 
 
 def test_the_mean_of_ctc_outputs_without_blank():
@@ -50,6 +52,20 @@ def test_a_file_and_back(tmp_path):
         load_prior(tmp_path / "prior.safetensors", 6)
     with pytest.raises(DataError, match="cannot be written"):
         save_prior(tmp_path / "missing" / "prior.safetensors", prior)
+
+
+def test_a_file_tells_the_labels_that_it_counts(tmp_path):
+    ours, others = (vocabulary_fingerprint(units) for units in (tiny_units(), tiny_units("pieces")))
+    assert vocabulary_fingerprint(tiny_units()) == ours != others
+    assert vocabulary_fingerprint(with_text_form(tiny_units(), "lower")) == ours
+    file, prior = tmp_path / "prior.safetensors", count_prior([[0, 1]], 5)
+    save_prior(file, prior, vocabulary=ours)
+    assert load_prior(file, 5, vocabulary=ours).equal(prior)
+    assert load_prior(file, 5).equal(prior)
+    with pytest.raises(ModelError, match=r"prior\.safetensors: a prior of other labels, though as many"):
+        load_prior(file, 5, vocabulary=others)
+    save_prior(file, prior)  # as it was written before there were fingerprints
+    assert load_prior(file, 5, vocabulary=ours).equal(prior)
 
 
 @pytest.mark.parametrize(

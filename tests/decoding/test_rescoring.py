@@ -2,14 +2,24 @@ from itertools import pairwise
 from math import inf, nan
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kikitori.decoding.language_model import LanguageModel, language_model
-from kikitori.decoding.options import CTCBeamSearch, LMOptions, RescoringSearch
-from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, weighted, with_lm
-from kikitori.errors import ConfigError
-from kikitori.text.units import TokenizerUnits
+from kikitori.decoding.options import CTCBeamSearch, LMOptions, PriorOptions, RescoringSearch
+from kikitori.decoding.prior import save_prior
+from kikitori.decoding.rescoring import (
+    check_rescoring,
+    load_label_prior,
+    rescored,
+    scales_of,
+    weighted,
+    with_lm,
+    with_prior,
+)
+from kikitori.errors import ConfigError, ModelError
+from kikitori.text.units import TokenizerUnits, vocabulary_fingerprint
 from kikitori.types import Hypothesis
 from tests.tiny import TEXTS, tiny_bpe, tiny_llm, tiny_units
 
@@ -83,6 +93,50 @@ def test_ctc_counts_once_unless_said_otherwise():
 def test_names_must_fit(lms, scales, message):
     with pytest.raises(ConfigError, match=message):
         check_rescoring(RescoringSearch(lms=lms, scales=scales))
+
+
+@pytest.mark.parametrize(
+    ("lms", "priors", "scales", "message"),
+    [
+        ({}, {"prior": PriorOptions("p")}, {}, r"priors.prior: it has no scale; set decoding.scales.prior"),
+        ({}, {"ilm": PriorOptions("p")}, {"ilm": 1.0}, r"priors.ilm: the name is taken"),
+        ({"lm": LMOptions("x")}, {"lm": PriorOptions("p")}, {"lm": 1.0}, r"priors.lm: the name is taken"),
+        ({}, {"prior": PriorOptions("p", "lm")}, {"prior": 1.0}, r"priors.prior.lm: 'lm' is no language model"),
+        (
+            {"lm": LMOptions("x.arpa")},
+            {"prior": PriorOptions("p", "lm")},
+            {"prior": 1.0, "lm": 1.0},
+            r"priors.prior.lm: 'lm' is no language model with units",
+        ),
+    ],
+)
+def test_names_of_priors_must_fit(lms, priors, scales, message):
+    with pytest.raises(ConfigError, match=message):
+        check_rescoring(RescoringSearch(lms=lms, priors=priors, scales=scales))
+
+
+def test_priors_over_the_recognisers_units_and_over_those_of_a_language_model(tmp_path):
+    own, other = tiny_units(), tiny_bpe()
+    other.save(tmp_path / "lm")
+    lms = {"lm": LMOptions(str(tmp_path / "lm"), "en_plain")}
+    values = {units.size: torch.linspace(-5, -1, units.size) for units in (own, other)}
+    for units in (own, other):
+        file = tmp_path / f"{units.size}.safetensors"
+        save_prior(file, values[units.size], vocabulary=vocabulary_fingerprint(units))
+    nbests = [nbest_of(["The fox!", ""], own), ()]
+    for options, units in (
+        (PriorOptions(f"{tmp_path / str(own.size)}.safetensors"), own),
+        (PriorOptions(f"{tmp_path / str(other.size)}.safetensors", "lm"), other),
+    ):
+        prior = load_label_prior(options, lms, own)
+        (judged, nothing) = with_prior(nbests, "p", prior, own)
+        expected = float(values[units.size][units.encode("the fox")].double().sum())
+        assert [hypothesis.shares["p"] for hypothesis in judged] == pytest.approx([expected, 0.0])
+        assert nothing == ()
+    with pytest.raises(ModelError, match=r"a prior of \d+ labels"):
+        load_label_prior(PriorOptions(options.path), lms, own)
+    with pytest.raises(ConfigError, match=r"decoding.priors.p: whose labels .*--model"):
+        load_label_prior(PriorOptions(options.path), lms, None, "p")
 
 
 def test_known_scorers_take_scales():

@@ -41,7 +41,7 @@ for _command in (
     *(recognition.transcribe, recognition.evaluate),
     *(scoring.rescore, scoring.perplexity),
     *(training.train, training.adapt, training.merge),
-    scoring.prior,
+    *(scoring.prior, scoring.ngram),
 ):
     app.command()(_command)
 

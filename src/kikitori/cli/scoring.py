@@ -1,4 +1,4 @@
-"""`kikitori rescore | perplexity | prior`: language models and label priors, and what they make of hypotheses."""
+"""`kikitori rescore | perplexity | prior | ngram`: language models and priors, and what they make of hypotheses."""
 
 import sys
 from enum import StrEnum
@@ -27,6 +27,7 @@ class Estimate(StrEnum):
 
     softmax = "softmax"
     counts = "counts"
+    sampled_counts = "sampled_counts"
 
 
 class TextForm(StrEnum):
@@ -124,8 +125,21 @@ def prior(
     split: SplitOption = None,
     model: Model = None,
     by: Annotated[
-        Estimate, typer.Option("--by", help="softmax: what the CTC head gives on average; counts: of transcripts.")
+        Estimate,
+        typer.Option(
+            "--by",
+            help="softmax: what the CTC head gives on average; counts: of transcripts; sampled_counts: of several "
+            "segmentations of them, drawn at random.",
+        ),
     ] = Estimate.softmax,
+    units: Annotated[
+        str | None, typer.Option("--units", help="Count in the units of this language model, as it reads texts.")
+    ] = None,
+    text_form: Annotated[
+        TextForm, typer.Option("--text-form", help="Form that texts get before the tokenizer of --units.")
+    ] = TextForm.own,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Segmentations drawn of each transcript.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides what is drawn.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File, .safetensors.")] = None,
     batch_size: BatchSize = 8,
     device: DeviceOption = Device.auto,
@@ -136,18 +150,67 @@ def prior(
             raise ConfigError("no manifest given", where="--data", remedy="name at least one")
         if output is None or output.suffix != ".safetensors":
             raise ConfigError("no file for the prior", where="-o", remedy="name one, such as prior.safetensors")
+        if units is not None and by == Estimate.softmax:
+            raise ConfigError("a CTC head has its own units", where="--units", remedy="use --by counts")
         from kikitori.data.manifest import read_manifest
         from kikitori.decoding.prior import save_prior
-        from kikitori.prior import speech_prior, text_prior
+        from kikitori.prior import sampled_text_prior, speech_prior, text_prior
         from kikitori.recognizer import load
+        from kikitori.text.units import load_units, vocabulary_fingerprint, with_text_form
 
         rows = [row for path in data for row in read_manifest(path, split=split).utterances]
         with warnings_as_lines():
             recognizer = load(model, device=device.value)
+        counted = recognizer.loaded.units if units is None else with_text_form(load_units(units), text_form.value)
         make_folder(output.parent)
-        if by == Estimate.counts:
-            save_prior(output, text_prior(recognizer, rows))
-        else:
-            with progress_bar("listening", len(rows)) as progress:
-                save_prior(output, speech_prior(recognizer, rows, batch_size=batch_size, progress=progress))
+        match by:
+            case Estimate.softmax:
+                with progress_bar("listening", len(rows)) as progress:
+                    found = speech_prior(recognizer, rows, batch_size=batch_size, progress=progress)
+            case Estimate.counts:
+                found = text_prior(counted, rows)
+            case Estimate.sampled_counts:
+                found = sampled_text_prior(counted, rows, samples=samples, seed=seed)
+        save_prior(output, found, vocabulary=vocabulary_fingerprint(counted))
+        print(output, flush=True)
+
+
+def ngram(
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text, one sentence a line, plain, .gz, .xz; may be repeated.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest whose transcripts are text.")] = None,
+    split: SplitOption = None,
+    model: Model = None,
+    order: Annotated[int, typer.Option("--order", min=2, max=6, help="Longest n-grams, in labels.")] = 4,
+    min_count: Annotated[
+        int, typer.Option("--min-count", min=1, help="Leave out n-grams of three labels and more that are rarer.")
+    ] = 1,
+    max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each file, evenly spread.")] = 0,
+    spoken_titles: Annotated[
+        bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. of --text as they are spoken (English).")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File, .arpa.")] = None,
+) -> None:
+    """Estimate an n-gram over a recogniser's label units, for decoding with KenLM."""
+    with one_line_errors():
+        if not text and not data:
+            raise ConfigError("no text given", where="--text", remedy="name at least one file")
+        if output is None or output.suffix != ".arpa":
+            raise ConfigError("no file for the n-gram", where="-o", remedy="name one, such as lm.arpa")
+        from itertools import chain
+
+        from kikitori.data.manifest import read_manifest
+        from kikitori.data.text import read_lines, speak_titles
+        from kikitori.ngram import write_ngram
+        from kikitori.recognizer import BUNDLED
+        from kikitori.text.units import load_units
+
+        units = load_units(model or BUNDLED)
+        books = chain.from_iterable(read_lines(path, max_lines=max_lines) for path in text or ())
+        rows = [row for path in data or () for row in read_manifest(path, split=split).utterances]
+        lines = chain(map(speak_titles, books) if spoken_titles else books, (row.text for row in rows if row.text))
+        make_folder(output.parent)
+        counts = write_ngram(output, units, lines, order=order, min_count=min_count)
+        print(f"kikitori: n-grams by order: {', '.join(map(str, counts))}", file=sys.stderr)
         print(output, flush=True)

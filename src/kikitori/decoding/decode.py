@@ -13,10 +13,12 @@ from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import Waveform
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.decoding.greedy import greedy
+from kikitori.decoding.internal_lm import internal_judge
 from kikitori.decoding.label_loop import LabelRow
 from kikitori.decoding.limits import label_limit, overrun
 from kikitori.decoding.options import (
     CTC_SEARCHES,
+    INTERNAL_LM,
     SPEECH_LLM,
     CTCBeamSearch,
     CTCGreedySearch,
@@ -27,7 +29,7 @@ from kikitori.decoding.options import (
     ShallowFusionSearch,
 )
 from kikitori.decoding.partners import Partners
-from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm, with_speech_llm
+from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm, with_prior, with_speech_llm
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
 from kikitori.errors import AudioError, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -115,7 +117,7 @@ def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str)
     if by_ctc and not acoustic_model(model).config.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     if isinstance(options, RescoringSearch):
-        check_rescoring(options, (SPEECH_LLM,) if isinstance(model, SpeechLLM) else ())
+        check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
 
 
 def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
@@ -149,7 +151,7 @@ def _fused(heard: Heard, options: ShallowFusionSearch) -> list[NBest]:
 
     scorer = heard.partners.scorer(options)
     found = shallow_fusion_of_logits(*heard.ctc_logits(), scorer, options)
-    names, most = ("ctc", *scorer.names), heard.partners.lm(options.lm).max_labels
+    names, most = ("ctc", *scorer.names), heard.partners.max_labels(options)
     return [
         tuple(
             Hypothesis(
@@ -167,8 +169,12 @@ def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
     nbests = _ctc(heard, options.first)
     if SPEECH_LLM in options.scales:
         nbests = with_speech_llm(nbests, heard.speech_llm, heard.speech_llm.prefix(heard.encoded))
+    if INTERNAL_LM in options.scales:
+        nbests, _ = with_lm(nbests, INTERNAL_LM, internal_judge(heard.speech_llm, heard.units), heard.units)
     for name, settings in options.lms.items():
-        nbests, _ = with_lm(nbests, name, heard.partners.judge(settings), heard.units)
+        nbests, _ = with_lm(nbests, name, heard.partners.any_judge(settings), heard.units)
+    for name in options.priors:
+        nbests = with_prior(nbests, name, heard.partners.prior_judge(options, name), heard.units)
     return [rescored(nbest, scales_of(options)) for nbest in nbests]
 
 

@@ -109,11 +109,13 @@ class ShallowFusionSearch(FrameBeam):
 
     Attributes:
         search: Name; further options as of `FrameBeam`.
-        lm: Folder, run or hub id of the LM; None takes `lm/` in the model folder.
+        lm: Folder, run or hub id of the LM, or file of an n-gram; None takes `lm/` in the model folder.
         prior: File of the label prior; None takes `prior.safetensors` in the model folder.
         llm_scale: Weight of the LM's log-probability, that of the sentence's end included.
         prior_scale: Weight of the prior's, which is subtracted; with 0 none is needed.
         length_scale: Added for each label.
+        ngram: File of an n-gram that joins beside the LM, .arpa or .bin; also alone, where no LM is named or at hand.
+        ngram_scale: Weight of its log-probability.
     """
 
     search: Literal["shallow_fusion"] = "shallow_fusion"
@@ -122,6 +124,8 @@ class ShallowFusionSearch(FrameBeam):
     llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
     prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
     length_scale: float = 0.0
+    ngram: str | None = None
+    ngram_scale: Annotated[float, Field(ge=0.0)] = 0.5
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -129,7 +133,7 @@ class LMOptions:
     """A language model that judges hypotheses by their text.
 
     Attributes:
-        path: Its folder or hub id; of a speech LLM its LLM.
+        path: Its folder or hub id; of a speech LLM its LLM; or file of an n-gram over labels or words, .arpa or .bin.
         text_form: Form that texts get first, `lower` or `en_plain`; `as_is` leaves them to its tokenizer.
         prompt: Text before each hypothesis, such as words of the domain.
     """
@@ -140,6 +144,19 @@ class LMOptions:
 
 
 @dataclass(frozen=True, config=STRICT)
+class PriorOptions:
+    """A label prior that judges hypotheses.
+
+    Attributes:
+        path: Its file.
+        lm: Name of the language model whose units it counts; None for the recogniser's own.
+    """
+
+    path: str
+    lm: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class RescoringSearch:
     """The hypotheses of a CTC beam search in another order, see `kikitori.decoding.rescoring`.
 
@@ -147,20 +164,23 @@ class RescoringSearch:
         search: Name.
         first: The search that makes the hypotheses.
         lms: Language models by name; each needs a scale.
-        scales: What the shares count, by name: `ctc` (1 if not given), `llm` (the recogniser's own speech LLM),
-            `length` (the number of labels), and those of `lms`. What is named is computed, also with scale 0.
+        priors: Label priors by name; each needs a scale, which is below 0 to subtract it.
+        scales: What the shares count, by name: `ctc` (1 if not given), `llm` (the recogniser's own speech LLM), `ilm`
+            (its internal language model), `length` (the number of labels), and those of `lms` and `priors`. What is
+            named is computed, also with scale 0.
     """
 
     search: Literal["rescoring"] = "rescoring"
     first: CTCBeamSearch = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
     lms: dict[str, LMOptions] = Field(default_factory=dict)
+    priors: dict[str, PriorOptions] = Field(default_factory=dict)
     scales: dict[str, float] = Field(default_factory=dict)
 
 
 Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch | ShallowFusionSearch | RescoringSearch
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
 CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, RescoringSearch)
-CTC, SPEECH_LLM, LENGTH = "ctc", "llm", "length"
+CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "llm", "ilm", "length"
 """Names of shares that need no language model beside the recogniser."""
 
 

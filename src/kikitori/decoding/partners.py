@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kikitori.decoding.language_model import LanguageModel, load_language_model
-from kikitori.decoding.options import LMOptions, ShallowFusionSearch
+from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram
+from kikitori.decoding.options import LMOptions, PriorOptions, RescoringSearch, ShallowFusionSearch
 from kikitori.decoding.prior import PRIOR, load_prior
+from kikitori.decoding.rescoring import LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_llm, model_folder
-from kikitori.text.units import TokenizerUnits, load_units
+from kikitori.text.units import TokenizerUnits, load_units, vocabulary_fingerprint
 
 LM = "lm"
 """Folder of the language model within a model folder."""
@@ -29,29 +32,62 @@ class Partners:
     def __init__(self, folder: Path | None, units: TokenizerUnits, device: torch.device) -> None:
         self._folder, self._units, self._device = folder, units, device
         self._lms: dict[str, LMScorer] = {}
+        self._ngrams: dict[tuple[str, str], NGramScorer] = {}
         self._judges: dict[LMOptions, LanguageModel] = {}
+        self._ngram_judges: dict[LMOptions, NGramJudge] = {}
+        self._priors: dict[tuple[PriorOptions, LMOptions | None], LabelPrior] = {}
 
     def scorer(self, options: ShallowFusionSearch) -> WeightedSum:
-        """What judges labels beside the CTC head: the LM, the prior if there is one, the length.
+        """What judges labels beside the CTC head: the LM, the n-gram and the prior if there are, the length.
 
         Raises:
             ModelError: The LM is missing, damaged or over other label units; or the prior is, and it is asked for.
         """
-        weighted: list[tuple[Scorer[Any], float]] = [(self.lm(options.lm), options.llm_scale)]
+        weighted: list[tuple[Scorer[Any], float]] = [*self._fused(options)]
         weighted.append((length_scorer(self._units.size), options.length_scale))
         file = Path(options.prior) if options.prior else self._own(PRIOR)
         if options.prior_scale or options.prior or (file is not None and file.is_file()):
             if file is None:
                 raise ModelError("no label prior is named", where="decoding.prior", remedy="name its file")
-            weighted.append((PriorScorer(load_prior(file, self._units.size)), -options.prior_scale))
+            weighted.append((PriorScorer(self.load_prior(file)), -options.prior_scale))
         return WeightedSum(weighted)
 
-    def lm(self, path_or_id: str | None) -> LMScorer:
-        """A language model over the recogniser's units by folder, run or hub id; None for its own.
+    def max_labels(self, options: ShallowFusionSearch) -> int | None:
+        """Most labels of a hypothesis that the language models of a search have positions for; None without a limit."""
+        return min((lm.max_labels for lm, _ in self._fused(options) if lm.max_labels is not None), default=None)
+
+    def load_prior(self, file: Path) -> Tensor:
+        """A prior over the recogniser's units, (labels,).
+
+        Raises:
+            ModelError: It is missing, damaged or over other labels.
+        """
+        return load_prior(file, self._units.size, vocabulary=vocabulary_fingerprint(self._units))
+
+    def _fused(self, options: ShallowFusionSearch) -> list[tuple[LMScorer | NGramScorer, float]]:
+        """The language models of label-wise fusion, with their scales."""
+        found: list[tuple[LMScorer | NGramScorer, float]] = []
+        own = self._own(LM)
+        if options.ngram is None or options.lm is not None or (own is not None and own.is_dir()):
+            found.append((self.lm(options.lm), options.llm_scale))
+        if options.ngram is not None:
+            found.append((self._ngram(options.ngram, "ngram"), options.ngram_scale))
+        return found
+
+    def _ngram(self, file: str, name: str) -> NGramScorer:
+        if (file, name) not in self._ngrams:
+            model = load_ngram(file)
+            self._ngrams[file, name] = NGramScorer(model, label_words(self._units), name=name, where=file)
+        return self._ngrams[file, name]
+
+    def lm(self, path_or_id: str | None) -> LMScorer | NGramScorer:
+        """A language model over the recogniser's units by folder, run, hub id or n-gram's file; None for its own.
 
         Raises:
             ModelError: As of `scorer`.
         """
+        if path_or_id is not None and is_ngram(path_or_id):
+            return self._ngram(path_or_id, "llm")
         own = self._own(LM)
         if path_or_id is None and (own is None or not own.is_dir()):
             raise ModelError(
@@ -71,6 +107,30 @@ class Partners:
         if options not in self._judges:
             self._judges[options] = load_language_model(options, self._device)
         return self._judges[options]
+
+    def any_judge(self, options: LMOptions) -> LanguageModel | NGramJudge:
+        """As `judge`, which may be an n-gram.
+
+        Raises:
+            ModelError: It is missing or damaged.
+        """
+        if not is_ngram(options.path):
+            return self.judge(options)
+        if options not in self._ngram_judges:
+            self._ngram_judges[options] = NGramJudge(load_ngram(options.path), options.text_form)
+        return self._ngram_judges[options]
+
+    def prior_judge(self, options: RescoringSearch, name: str) -> LabelPrior:
+        """One of the priors that judge whole hypotheses, by name.
+
+        Raises:
+            ModelError: It is missing, damaged or over other labels.
+        """
+        settings = options.priors[name]
+        key = settings, None if settings.lm is None else options.lms[settings.lm]
+        if key not in self._priors:
+            self._priors[key] = load_label_prior(settings, options.lms, self._units, name)
+        return self._priors[key]
 
     def _load(self, path: str) -> LMScorer:
         units, labels = load_units(path), self._units.tokenizer.get_vocab()

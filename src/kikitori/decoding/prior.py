@@ -1,6 +1,6 @@
 """Label priors: how probable each label is by itself, estimated, and kept as a small safetensors file.
 
-Two estimates of papers.md B3.5: the mean of what a CTC head gives, blank taken away, and counts of transcripts.
+Estimates of papers.md B3.5: the mean of what a CTC head gives, blank taken away, and counts of transcripts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,8 @@ from kikitori.model.weight_checks import check_safetensors
 PRIOR = "prior.safetensors"
 """Its name in a model folder."""
 TENSOR = "log_probs"
+VOCABULARY = "vocabulary"
+"""Key of the file's metadata: a fingerprint of the labels that it counts."""
 UNIFORM = 0.1
 """Share of the uniform distribution that counts are mixed with."""
 LOWEST = -80.0
@@ -61,26 +63,37 @@ def count_prior(sentences: Iterable[Sequence[int]], num_labels: int, *, uniform:
     """
     counts = torch.zeros(num_labels, dtype=torch.float64)
     for labels in sentences:
-        counts += torch.bincount(torch.tensor(labels, dtype=torch.int64), minlength=num_labels)
+        counts.index_add_(0, torch.tensor(labels, dtype=torch.int64), torch.ones(len(labels), dtype=torch.float64))
     if not bool(counts.any()):
         raise DataError("no transcript to count labels of", remedy="name a manifest with texts")
     return _normalised((1.0 - uniform) * counts / counts.sum() + uniform / num_labels)
 
 
-def save_prior(file: Path, log_probs: Tensor) -> None:
+def save_prior(file: Path, log_probs: Tensor, *, vocabulary: str | None = None) -> None:
     """Writes a prior (labels,).
+
+    Args:
+        file: To write.
+        log_probs: The prior.
+        vocabulary: Fingerprint of the units that it counts (`kikitori.text.units.vocabulary_fingerprint`).
 
     Raises:
         DataError: The file cannot be written.
     """
+    named = {} if vocabulary is None else {VOCABULARY: vocabulary}
     try:
-        save_file({TENSOR: log_probs.float().contiguous()}, file, metadata={"format": "pt"})
+        save_file({TENSOR: log_probs.float().contiguous()}, file, metadata={"format": "pt", **named})
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot be written ({error})", where=file, remedy="check the path") from None
 
 
-def load_prior(file: Path, num_labels: int) -> Tensor:
+def load_prior(file: Path, num_labels: int, *, vocabulary: str | None = None) -> Tensor:
     """Reads a prior over so many labels.
+
+    Args:
+        file: To read.
+        num_labels: Labels of the units.
+        vocabulary: Their fingerprint; a file that has another is refused, one without is not.
 
     Raises:
         ModelError: There is no such file, it is damaged, or it is over other labels.
@@ -96,6 +109,9 @@ def load_prior(file: Path, num_labels: int) -> Tensor:
             raise ModelError("it holds something else than a label prior", where=file, remedy=remedy)
         if shape != (num_labels,):
             raise ModelError(f"a prior of {shape[0]} labels, the model has {num_labels}", where=file, remedy=remedy)
+        theirs = (tensors.metadata() or {}).get(VOCABULARY)
+        if vocabulary is not None and theirs not in (None, vocabulary):
+            raise ModelError("a prior of other labels, though as many", where=file, remedy=remedy)
         log_probs: Tensor = tensors.get_tensor(TENSOR)
     if not log_probs.is_floating_point() or not bool(log_probs.isfinite().all()):
         raise ModelError("the prior is not finite", where=file, remedy=remedy)

@@ -1,21 +1,35 @@
 """Rescoring: the hypotheses of a first search put in another order by scorers that see them whole.
 
 score(y) = Σ scale_i · share_i(y), where a share is the natural log-probability that a scorer gives to the hypothesis
-with its end, before any scale; CTC's comes from the first search (papers.md B3.5, B3.6). Two further shares need no
-model: `length`, the number of labels, and whatever an n-best list has brought along.
+with its end, before any scale; CTC's comes from the first search (papers.md B3.5, B3.6). Further shares need no
+model: `length`, the number of labels, label priors, and whatever an n-best list has brought along.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite
+from pathlib import Path
 
-from kikitori.decoding.language_model import LanguageModel
-from kikitori.decoding.options import CTC, LENGTH, SPEECH_LLM, RescoringSearch
+import torch
+from torch import Tensor
+
+from kikitori.decoding.language_model import LanguageModel, load_language_model
+from kikitori.decoding.ngram import NGramJudge, is_ngram, load_ngram
+from kikitori.decoding.options import (
+    CTC,
+    INTERNAL_LM,
+    LENGTH,
+    SPEECH_LLM,
+    LMOptions,
+    PriorOptions,
+    RescoringSearch,
+)
+from kikitori.decoding.prior import load_prior
 from kikitori.decoding.tree_scores import TreeScores, score_sequences
 from kikitori.errors import ConfigError
 from kikitori.model.assemble import AssembledInput
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.text.units import TokenizerUnits, equal_units
+from kikitori.text.units import TokenizerUnits, equal_units, load_units, vocabulary_fingerprint, with_text_form
 from kikitori.types import Hypothesis
 
 NBest = Sequence[Hypothesis]
@@ -69,17 +83,27 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
 
     Args:
         options: To check.
-        known: Scorers that are there beside CTC, length and the language models.
+        known: Scorers that are there beside CTC, length, the language models and the priors.
 
     Raises:
         ConfigError: With the name.
     """
-    for name in options.lms:
-        if name in (CTC, LENGTH, SPEECH_LLM):
-            raise ConfigError("the name is taken", where=f"decoding.lms.{name}", remedy="choose another, such as lm")
+    taken = {CTC, LENGTH, SPEECH_LLM, INTERNAL_LM}
+    for where, name in [*(("lms", name) for name in options.lms), *(("priors", name) for name in options.priors)]:
+        if name in taken:
+            remedy = "choose another, such as lm" if where == "lms" else "choose another, such as prior"
+            raise ConfigError("the name is taken", where=f"decoding.{where}.{name}", remedy=remedy)
         if name not in options.scales:
-            raise ConfigError("it has no scale", where=f"decoding.lms.{name}", remedy=f"set decoding.scales.{name}")
-    names = (CTC, LENGTH, *known, *options.lms)
+            raise ConfigError("it has no scale", where=f"decoding.{where}.{name}", remedy=f"set decoding.scales.{name}")
+        taken.add(name)
+    for name, prior in options.priors.items():
+        if prior.lm is not None and (prior.lm not in options.lms or is_ngram(options.lms[prior.lm].path)):
+            raise ConfigError(
+                f"{prior.lm!r} is no language model with units",
+                where=f"decoding.priors.{name}.lm",
+                remedy="name one of decoding.lms, or leave it out for the recogniser's units",
+            )
+    names = (CTC, LENGTH, *known, *options.lms, *options.priors)
     for name in options.scales:
         if name not in names:
             raise ConfigError(
@@ -89,15 +113,30 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
             )
 
 
-def lm_labels(lm: LanguageModel, nbest: NBest, units: TokenizerUnits | None) -> list[Sequence[int]]:
-    """Each hypothesis in the labels of a language model: as it is if its own `units` are equal, else from its text."""
-    if units is not None and equal_units(units, lm.units):
+Judge = LanguageModel | NGramJudge
+"""What gives a share to whole hypotheses."""
+
+
+def load_judge(options: LMOptions, device: torch.device | str = "cpu") -> Judge:
+    """An LLM from a folder or the hub, or an n-gram from its file.
+
+    Raises:
+        ModelError: It is missing, damaged or unsafe.
+    """
+    if is_ngram(options.path):
+        return NGramJudge(load_ngram(options.path), options.text_form)
+    return load_language_model(options, device)
+
+
+def labels_in(wanted: TokenizerUnits, nbest: NBest, units: TokenizerUnits | None) -> list[Sequence[int]]:
+    """Each hypothesis in the labels of `wanted`: as it is if its own `units` are equal, else from its text."""
+    if units is not None and equal_units(units, wanted):
         return [hypothesis.labels for hypothesis in nbest]
-    return [lm.units.encode(hypothesis.text) for hypothesis in nbest]
+    return [wanted.encode(hypothesis.text) for hypothesis in nbest]
 
 
 def with_lm(
-    nbests: Sequence[NBest], name: str, lm: LanguageModel, units: TokenizerUnits | None
+    nbests: Sequence[NBest], name: str, lm: Judge, units: TokenizerUnits | None
 ) -> tuple[list[tuple[Hypothesis, ...]], TreeScores]:
     """The hypotheses of some utterances with a language model's share of each, and what that took.
 
@@ -107,8 +146,57 @@ def with_lm(
         lm: The language model.
         units: The units of the hypotheses' labels; None goes by their texts.
     """
-    found = lm.log_probs([lm_labels(lm, nbest, units) for nbest in nbests])
-    return _with_shares(nbests, name, found), found
+    if isinstance(lm, NGramJudge):
+        found = lm.scores(nbests, units)
+    else:
+        found = lm.log_probs([labels_in(lm.units, nbest, units) for nbest in nbests])
+    return _with_shares(nbests, name, found.scores), found
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPrior:
+    """A label prior as a judge of whole hypotheses; it counts no end.
+
+    Attributes:
+        log_probs: Of each label, (labels,) float64.
+        units: The labels that it counts.
+    """
+
+    log_probs: Tensor
+    units: TokenizerUnits
+
+
+def load_label_prior(
+    options: PriorOptions, lms: Mapping[str, LMOptions], units: TokenizerUnits | None, name: str = "prior"
+) -> LabelPrior:
+    """Loads a prior over the recogniser's units, or over those in which a language model reads texts.
+
+    Args:
+        options: Its file, and which of the language models.
+        lms: These by name; see `check_rescoring`.
+        units: The recogniser's, if they are known.
+        name: Its own, for errors.
+
+    Raises:
+        ConfigError: The recogniser's units are meant and not known.
+        ModelError: The file is missing, damaged or over other labels; the LM has no tokenizer.
+    """
+    if options.lm is not None:
+        settings = lms[options.lm]
+        units = with_text_form(load_units(settings.path), settings.text_form)
+    if units is None:
+        raise ConfigError("whose labels does it count?", where=f"decoding.priors.{name}", remedy="give --model")
+    log_probs = load_prior(Path(options.path), units.size, vocabulary=vocabulary_fingerprint(units))
+    return LabelPrior(log_probs.double(), units)
+
+
+def with_prior(
+    nbests: Sequence[NBest], name: str, prior: LabelPrior, units: TokenizerUnits | None
+) -> list[tuple[Hypothesis, ...]]:
+    """The hypotheses of some utterances with the share of a label prior; arguments as of `with_lm`."""
+    labels = [labels_in(prior.units, nbest, units) for nbest in nbests]
+    scores = [[float(prior.log_probs[list(each)].sum()) for each in row] for row in labels]
+    return _with_shares(nbests, name, scores)
 
 
 def with_speech_llm(nbests: Sequence[NBest], model: SpeechLLM, prefix: AssembledInput) -> list[tuple[Hypothesis, ...]]:
@@ -120,14 +208,15 @@ def with_speech_llm(nbests: Sequence[NBest], model: SpeechLLM, prefix: Assembled
         prefix: Its input before the first label, of the same utterances.
     """
     labels = [[hypothesis.labels for hypothesis in nbest] for nbest in nbests]
-    judged = _with_shares(nbests, SPEECH_LLM, score_sequences(model.llm, prefix, labels, eos_id=model.config.eos_id))
+    found = score_sequences(model.llm, prefix, labels, eos_id=model.config.eos_id)
+    judged = _with_shares(nbests, SPEECH_LLM, found.scores)
     positions: list[int] = prefix.speech_lengths.tolist()
     rows = zip(judged, positions, strict=True)
     return [tuple(replace(h, speech_positions=heard) for h in nbest) for nbest, heard in rows]
 
 
-def _with_shares(nbests: Sequence[NBest], name: str, found: TreeScores) -> list[tuple[Hypothesis, ...]]:
+def _with_shares(nbests: Sequence[NBest], name: str, found: Sequence[Sequence[float]]) -> list[tuple[Hypothesis, ...]]:
     return [
         tuple(replace(h, shares={**h.shares, name: score}) for h, score in zip(nbest, scores, strict=True))
-        for nbest, scores in zip(nbests, found.scores, strict=True)
+        for nbest, scores in zip(nbests, found, strict=True)
     ]

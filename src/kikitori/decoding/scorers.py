@@ -58,7 +58,7 @@ class LMState:
 
     Attributes:
         tree: Keys and values, which states of one search share.
-        places: Where in the tree the labels of each hypothesis lie, (rows, longest), BOS first.
+        places: Where in the tree the labels of each hypothesis lie, (rows, longest), BOS (or a prompt) first.
         counts: How many these are, (rows,).
         next: Log-probabilities of what may follow, (rows, labels + 1), the end last.
     """
@@ -79,23 +79,33 @@ class LMScorer:
         num_labels: Labels of the search, which are the first of the LLM's vocabulary.
         bos_id: What stands before the first label.
         eos_id: The LLM's end of a sentence.
+        before: What it reads before that, such as a prompt.
         name: Its name among the shares.
 
     Raises:
         ModelError: The LLM's cache cannot be forked.
     """
 
-    def __init__(self, llm: PreTrainedModel, num_labels: int, *, bos_id: int, eos_id: int, name: str = "llm") -> None:
+    def __init__(
+        self,
+        llm: PreTrainedModel,
+        num_labels: int,
+        *,
+        bos_id: int,
+        eos_id: int,
+        before: Sequence[int] = (),
+        name: str = "llm",
+    ) -> None:
         check_llm(llm)
         self.name = name
-        self._llm, self._bos = llm, bos_id
+        self._llm, self._prefix = llm, (*before, bos_id)
         self._columns = torch.tensor([*range(num_labels), eos_id], device=llm.device)
-        self.max_labels = None if (most := max_positions(llm)) is None else most - 1
+        self.max_labels = None if (most := max_positions(llm)) is None else most - len(self._prefix)
 
     def start(self, batch: int) -> LMState:
-        """Reads BOS."""
-        tree = LabelTree(self._llm, torch.tensor([self._bos], device=self._llm.device))
-        counts = torch.ones(batch, dtype=torch.int64, device=self._llm.device)
+        """Reads what stands before the first label."""
+        tree = LabelTree(self._llm, torch.tensor(self._prefix, device=self._llm.device))
+        counts = torch.full((batch,), len(self._prefix), dtype=torch.int64, device=self._llm.device)
         following = _log_softmax(tree.logits)[:, self._columns]
         return LMState(tree, tree.prefix.expand(batch, -1), counts, following.expand(batch, -1))
 
@@ -131,11 +141,11 @@ class LMScorer:
 
     def _fits(self, counts: Tensor) -> Tensor:
         assert self.max_labels is not None  # noqa: S101  (asked by the caller)
-        return counts <= self.max_labels + 1
+        return counts <= self.max_labels + len(self._prefix)
 
     def _without_labels(self, following: Tensor, counts: Tensor) -> Tensor:
         """What may follow, where the LLM has no position left: only the end."""
-        if self.max_labels is not None and bool((full := counts > self.max_labels).any()):
+        if self.max_labels is not None and bool((full := counts >= self.max_labels + len(self._prefix)).any()):
             following[full, :-1] = -inf
         return following
 

@@ -6,7 +6,9 @@ all that a recogniser, an LLM or another toolkit needs to agree on the units.
 """
 
 import copy
+import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -188,6 +190,17 @@ def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits
 def equal_units(some: TokenizerUnits, others: TokenizerUnits) -> bool:
     """Whether both stand for the same labels."""
     return some.size == others.size and bool(some.tokenizer.get_vocab() == others.tokenizer.get_vocab())
+
+
+def vocabulary_fingerprint(units: TokenizerUnits) -> str:
+    """A hash of the labels and their order, equal for units that stand for the same labels in any text form."""
+    labels = units.tokenizer.convert_ids_to_tokens([*range(units.size)])
+    return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
+
+
+def in_form(text: str, text_form: TextForm) -> str:
+    """A text in a text form, with single spaces between words."""
+    return str(_normalizer(text_form).normalize_str(text))
 
 
 def character_units(texts: Iterable[str], text_form: TextForm) -> TokenizerUnits:
