@@ -118,7 +118,7 @@ def _path_sums(batch: Sequence[Trie], contexts: Tensor, llm: PreTrainedModel, eo
         places += [root + 1 + node for node in trie.last]
         labels += [eos_id] * len(trie.last)
         root += 1 + len(trie.labels)
-    steps = iter(_next_log_probs(llm, contexts, torch.tensor(places), torch.tensor(labels)).tolist())
+    steps = iter(next_log_probs(llm, contexts, torch.tensor(places), torch.tensor(labels)).tolist())
     results = []
     for trie in batch:
         totals = [0.0]  # of the root and the nodes
@@ -128,7 +128,7 @@ def _path_sums(batch: Sequence[Trie], contexts: Tensor, llm: PreTrainedModel, eo
     return results
 
 
-def _next_log_probs(llm: PreTrainedModel, contexts: Tensor, places: Tensor, labels: Tensor) -> Tensor:
+def next_log_probs(llm: PreTrainedModel, contexts: Tensor, places: Tensor, labels: Tensor) -> Tensor:
     """Log-probabilities of some labels, (n,) float64: of `labels` (n,) behind the contexts (m, dim) at `places` (n,).
 
     Logits exist for a chunk of contexts at a time.

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kikitori.model.llm import LLMState, embed, prefill, step
+from kikitori.model.memory import Layers
 
 FEWEST_PLACES = 64
 
@@ -23,12 +24,10 @@ class LabelTree:
     """
 
     def __init__(self, llm: PreTrainedModel, prefix: Tensor) -> None:
-        self._llm = llm
+        self._llm, self._stored = llm, KeyValues()
         logits, state = prefill(llm, embed(llm, prefix[None]), torch.tensor([len(prefix)], device=prefix.device))
-        self._layers = [(_empty(keys), _empty(values)) for keys, values in state.layers]
-        self._size = 0
         every = torch.ones(1, len(prefix), dtype=torch.bool, device=prefix.device)
-        self.prefix = self._keep(state, 0, every)
+        self.prefix = self._stored.keep(state.layers, 0, every)
         """Places of the prefix, (1, labels)."""
         self.logits = logits
         """Logits of the label behind the prefix, (1, vocab)."""
@@ -48,16 +47,29 @@ class LabelTree:
         places = places[:, : int(counts.max())]
         valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]
         places = places.masked_fill(~valid, 0)
-        layers = tuple((keys[places].transpose(1, 2), values[places].transpose(1, 2)) for keys, values in self._layers)
-        logits, state = step(self._llm, labels, LLMState(layers, valid, counts), lengths)
+        logits, state = step(self._llm, labels, LLMState(self._stored.gather(places), valid, counts), lengths)
         new = torch.arange(labels.shape[1], device=counts.device) < lengths[:, None]
-        return logits, self._keep(state, places.shape[1], new)
+        return logits, self._stored.keep(state.layers, places.shape[1], new)
 
-    def _keep(self, state: LLMState, start: int, new: Tensor) -> Tensor:
-        """Stores the slots of a state from `start` on that are new; returns their places."""
+
+class KeyValues:
+    """Keys and values of labels, each at a place of its own; there are only ever more of them."""
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._size = 0
+
+    def gather(self, places: Tensor) -> Layers:
+        """Those at some places (rows, slots), as rows of a cache: (rows, heads, slots, dim) each."""
+        return tuple((keys[places].transpose(1, 2), values[places].transpose(1, 2)) for keys, values in self._layers)
+
+    def keep(self, layers: Layers, start: int, new: Tensor) -> Tensor:
+        """Stores what is new, (rows, n), of the slots of a cache from `start` on; returns places, 0 for the others."""
+        if not self._layers:
+            self._layers = [(_empty(keys), _empty(values)) for keys, values in layers]
         count = int(new.sum())
         self._make_room(count)
-        for stored, grown in zip(self._layers, state.layers, strict=True):
+        for stored, grown in zip(self._layers, layers, strict=True):
             for kept, tensor in zip(stored, grown, strict=True):
                 kept[self._size : self._size + count] = tensor[:, :, start:].transpose(1, 2)[new]
         places = torch.zeros(new.shape, dtype=torch.int64, device=new.device)

@@ -184,9 +184,7 @@ def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Mem
     """
     columns = torch.arange(embeds.shape[1], device=embeds.device)
     reads = (columns <= columns[:, None]) & (columns[:, None] < ends[:, None, :])  # (batch, reader, read)
-    # Numbers and not truth values: attention that is written out adds them to its scores.
-    mask = embeds.new_zeros(reads.shape).masked_fill(~reads, torch.finfo(embeds.dtype).min)
-    return _body(llm, embeds, mask[:, None], reads.sum(dim=2) - 1, None, memory)[-1]
+    return _body(llm, embeds, _added(reads, embeds.dtype), reads.sum(dim=2) - 1, None, memory)[-1]
 
 
 def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -246,6 +244,34 @@ def step(
     return project(llm, hidden), state
 
 
+def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tensor) -> tuple[Tensor, Layers]:
+    """Append the labels of a tree, each of which reads those above it, as if its branch were a whole row.
+
+    Args:
+        llm: A model that passes `check_llm`, without speech in a memory.
+        labels: (batch, n) int64.
+        layers: Keys and values of each layer, (batch, heads, slots, dim), of labels in any order; left as they are.
+        reads: Which slots, old ones and then new ones, each label reads, (batch, n, slots + n): all labels before it in
+            its branch, from the first position on, and itself; in padding at least itself.
+
+    Returns:
+        Hidden states of the last layer (batch, n, dim), and the layers with the new slots.
+    """
+    embeds, cache = embed(llm, labels), _to_cache(layers)
+    hidden = _body(llm, embeds, _added(reads, embeds.dtype), reads.sum(dim=2) - 1, cache, None)[-1]
+    grown: Any = cache.layers
+    return hidden, tuple((layer.keys, layer.values) for layer in grown)
+
+
+def _added(reads: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores (batch, 1, n, slots) so that no label reads more than it may.
+
+    Numbers and not truth values: attention that is written out adds them to its scores.
+    """
+    mask = torch.zeros(reads.shape, dtype=dtype, device=reads.device).masked_fill(~reads, torch.finfo(dtype).min)
+    return mask[:, None]
+
+
 def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: LLMState) -> tuple[Tensor, LLMState]:
     """Run the LLM over `embeds` behind the state; all n columns take a slot, the first `lengths[i]` count."""
     new = _valid(lengths, embeds.shape[1])
@@ -270,7 +296,7 @@ def _body(
     """Hidden states after some layers, then those of the last, (batch, n, dim) each.
 
     The mask says which slots, old and new, are real, (batch, slots), causal order being that of the slots; or it is
-    added to all attention scores, (batch, 1, n, n).
+    added to all attention scores, (batch, 1, n, slots).
     """
     model: Any = llm
     decoder = model.get_decoder()
