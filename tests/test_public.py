@@ -24,6 +24,7 @@ def test_exported_names():
         "ConfigError",
         "DataError",
         "Decoding",
+        "DelayedFusionSearch",
         "GreedySearch",
         "Hypothesis",
         "KikitoriError",

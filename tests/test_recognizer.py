@@ -12,6 +12,7 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.decoding.options import (
     CTCBeamSearch,
     CTCGreedySearch,
+    DelayedFusionSearch,
     GreedySearch,
     LMOptions,
     PriorOptions,
@@ -28,6 +29,7 @@ from tests.tiny import (
     save_tiny,
     save_tiny_llm,
     tiny_acoustic_model,
+    tiny_bpe,
     tiny_gpt2,
     tiny_llm,
     tiny_speech_llm,
@@ -347,6 +349,34 @@ def test_shallow_fusion_beyond_what_the_llm_can_read(combined, tmp_path):
     found = [load(combined, device="cpu").transcribe(waveform, decoding=search) for waveform in WAVEFORMS[:8]]
     assert max(len(h.labels) for transcript in found for h in transcript.nbest) == 3
     assert any(LENGTH_LIMIT_FLAG in transcript.flags for transcript in found)
+
+
+def test_delayed_fusion(combined, tmp_path):
+    acoustic, path = tiny_acoustic_model(), tmp_path / "lm"
+    for head in acoustic.ctc_heads.values():
+        head.linear.bias.data[tiny_units().special_id("▁")] += 4.0  # so that there are words
+    save_tiny(tmp_path / "model", acoustic)
+    save_tiny_llm(path, "llama", units=tiny_bpe())
+    own = str(combined / "prior.safetensors")
+    search = DelayedFusionSearch(lm=LMOptions(str(path)), prior=own, trigger=2, beam=6, prior_scale=0.1)
+    recognizer = load(tmp_path / "model", device="cpu")
+    alone = [recognizer.transcribe(waveform, decoding=search) for waveform in WAVEFORMS]
+    assert len({transcript.text for transcript in alone}) > 10
+    assert any(transcript.llm_passes > 1 for transcript in alone)
+    for batch_size in (4, 16):
+        many = list(recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=batch_size, decoding=search))[::-1]
+        for one, other in zip(alone, many, strict=True):
+            assert (one.text, one.llm_passes, one.flags) == (other.text, other.llm_passes, other.flags)
+            assert [h.labels for h in one.nbest] == [h.labels for h in other.nbest]
+            assert [h.score for h in one.nbest] == pytest.approx([h.score for h in other.nbest], rel=1e-5)
+    lm = recognizer.partners.judge(LMOptions(str(path)))
+    for transcript in alone[:4]:
+        for each in transcript.nbest:
+            ((llm,),) = lm.log_probs([[lm.units.encode(each.text)]]).scores
+            assert each.shares["llm"] == pytest.approx(llm, rel=1e-4)
+            assert each.score == pytest.approx(each.shares["ctc"] + 0.5 * llm - 0.1 * each.shares["prior"], rel=1e-4)
+    default = load(combined, device="cpu").transcribe(WAVEFORMS[0], decoding="delayed_fusion")
+    assert default.nbest[0].shares.keys() == {"ctc", "llm", "length", "prior"}
 
 
 def test_the_best_path_is_the_narrowest_beam_of_the_best_paths(recognizer):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         CTCBeamSearch,
         CTCGreedySearch,
         Decoding,
+        DelayedFusionSearch,
         GreedySearch,
         LMOptions,
         RescoringSearch,
@@ -42,6 +43,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Decoding",
+    "DelayedFusionSearch",
     "GreedySearch",
     "Hypothesis",
     "KikitoriError",
@@ -67,7 +69,7 @@ _HEAVY = {
     **dict.fromkeys(
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
-            *("CTCBeamSearch", "ShallowFusionSearch", "LMOptions", "RescoringSearch"),
+            *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "LMOptions", "RescoringSearch"),
         ),
         "kikitori.decoding.options",
     ),

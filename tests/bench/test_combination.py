@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from kikitori.bench import combination, ctc_peers
-from kikitori.bench.fusion import fusion_rows
+from kikitori.bench.fusion import delayed_rows, fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.rescoring import SMALL, rescoring_rows, simulate_nbest
 from kikitori.bench.timing import Row, alternate, format_rows
@@ -49,7 +49,8 @@ def test_peers_that_are_missing_are_named(monkeypatch):
     result = CliRunner().invoke(app, ["bench", "combination", "--small"])
     assert result.exit_code == 0
     assert "no-such-package is not installed" in result.stderr
-    names = ["kikitori", "torch", "kikitori", "one at a time", "kikitori", "padded batch", "shared-prefix cache"]
+    names = ["kikitori", "torch", "kikitori", "one at a time"]
+    names += ["every 20 frames", "every frame", "kikitori", "padded batch", "shared-prefix cache"]
     lines = result.stdout.splitlines()[1:]
     assert all(name in line for name, line in zip(names, lines, strict=True))
 
@@ -91,3 +92,9 @@ def test_fusion_rows():
     assert (ours.name, ours.ratio, other.name) == ("kikitori", 1.0, "one at a time")
     batched, single = (int(row.note.split()[-1]) for row in (ours, other))
     assert 0 < batched < single / 4
+
+
+def test_delayed_rows():
+    seldom, always = delayed_rows(60, 5)
+    assert (seldom.name, seldom.ratio, always.name) == ("every 20 frames", 1.0, "every frame")
+    assert 0 < int(seldom.note.split()[-1]) <= 3 < int(always.note.split()[-1])

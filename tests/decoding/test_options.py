@@ -4,6 +4,7 @@ from kikitori.decoding.options import (
     SEARCHES,
     CTCBeamSearch,
     CTCGreedySearch,
+    DelayedFusionSearch,
     GreedySearch,
     LMOptions,
     RescoringSearch,
@@ -65,6 +66,17 @@ def test_sections_are_overridden_key_by_key(tmp_path):
     lms = {"lm": LMOptions("here", text_form="lower")}
     assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), lms=lms, scales={"ctc": 0.9, "lm": 0.5})
     check_overrides(["decoding.scales.lm=0.5"])
+
+
+def test_when_delayed_fusion_judges():
+    assert load_decoding("delayed_fusion") == DelayedFusionSearch(trigger=20)
+    options = ["decoding.trigger=word_end", "decoding.lm.path=a/b", "decoding.lm.text_form=lower"]
+    expected = DelayedFusionSearch(trigger="word_end", lm=LMOptions("a/b", text_form="lower"))
+    assert load_decoding("delayed_fusion", options) == expected
+    assert load_decoding("delayed_fusion", ["decoding.trigger=5"]).trigger == 5
+    for wrong in ("0", "sometimes", "2.5", "null"):
+        with pytest.raises(ConfigError, match=r"trigger"):
+            load_decoding("delayed_fusion", [f"decoding.trigger={wrong}"])
 
 
 def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from kikitori.decoding.ngram import NGramScorer
-from kikitori.decoding.options import LMOptions, ShallowFusionSearch
+from kikitori.decoding.options import DelayedFusionSearch, LMOptions, ShallowFusionSearch
 from kikitori.decoding.partners import Partners
 from kikitori.decoding.prior import count_prior, save_prior
 from kikitori.errors import ModelError
 from kikitori.ngram import write_ngram
-from kikitori.text.units import vocabulary_fingerprint
+from kikitori.text.units import character_units, vocabulary_fingerprint
 from tests.tiny import TEXTS, save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units
 
 CPU = torch.device("cpu")
@@ -53,6 +53,30 @@ def test_unequal_units_lead_to_delayed_fusion(tmp_path):
     save_tiny_llm(tmp_path, units=tiny_units("pieces"))
     with pytest.raises(ModelError, match=r"other label units .* delayed fusion is the way"):
         Partners(None, UNITS, CPU).lm(str(tmp_path))
+
+
+def test_any_units_for_delayed_fusion(folder, tmp_path):
+    partners, options = Partners(folder, UNITS, CPU), LMOptions(str(tmp_path), text_form="lower")
+    own = partners.reader(None)
+    assert own.equal
+    assert own is partners.reader(LMOptions(str(folder / "lm")))
+    save_tiny_llm(tmp_path, units=tiny_bpe())
+    other = partners.reader(options)
+    assert not other.equal
+    assert other.tokens(tuple(UNITS.encode("a b"))) == tuple(tiny_bpe().encode("a b"))
+    assert partners.prior(DelayedFusionSearch()) is not None
+    assert Partners(None, UNITS, CPU).prior(DelayedFusionSearch()) is None
+    with pytest.raises(ModelError, match=r"no lm/; name one with decoding\.lm\.path"):
+        Partners(None, UNITS, CPU).reader(None)
+    with pytest.raises(ModelError, match=r"lm\.arpa: an n-gram, .* use it in rescoring"):
+        partners.reader(LMOptions(str(tmp_path / "lm.arpa")))
+
+
+def test_an_lm_that_cannot_write_what_the_recogniser_writes(tmp_path):
+    save_tiny_llm(tmp_path, units=character_units(["AN OLD LM OF CAPITALS"], "as_is"))
+    message = r"it cannot write 26 of the recogniser's 26 letters, as 'a'; choose another text_form"
+    with pytest.raises(ModelError, match=message):
+        Partners(None, UNITS, CPU).reader(LMOptions(str(tmp_path)))
 
 
 def test_partners_that_are_missing(tmp_path, folder):

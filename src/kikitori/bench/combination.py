@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from kikitori.bench.ctc_peers import PEERS, Peer
-from kikitori.bench.fusion import fusion_rows
+from kikitori.bench.fusion import delayed_rows, fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.rescoring import SHAPES, SMALL, Shape, rescoring_rows
 from kikitori.bench.timing import Row, alternate
@@ -63,6 +63,7 @@ def combination(
             yield from candidate_rows(size, rounds)
         for size in fusion_sizes:
             yield from fusion_rows(size.frames, size.num_labels, rounds)
+            yield from delayed_rows(size.frames, rounds)
         for shape in shapes:
             yield from rescoring_rows(shape, rounds)
     finally:

@@ -1,4 +1,8 @@
-"""`kikitori bench combination`: shallow fusion of a batch against the same search one utterance at a time."""
+"""Fusion rows of `kikitori bench combination`.
+
+Shallow fusion of a batch against the same search one utterance at a time; delayed fusion every 20 frames against every
+frame.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +13,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate
 from kikitori.decoding.ctc_beam import prepare
-from kikitori.decoding.options import ShallowFusionSearch
+from kikitori.decoding.delayed_fusion import fuse_words
+from kikitori.decoding.language_model import language_model
+from kikitori.decoding.options import DelayedFusionSearch, LMOptions, ShallowFusionSearch
 from kikitori.decoding.scorers import LMScorer, WeightedSum
 from kikitori.decoding.shallow_fusion import FusedHypothesis, fuse
+from kikitori.decoding.word_reader import WordReader
+from kikitori.recognizer import BUNDLED
+from kikitori.text.units import TokenizerUnits, load_units
+from kikitori.types import Hypothesis
 
 BATCH, BEAM = 8, 8
 
@@ -41,6 +51,35 @@ def fusion_rows(frames: int, num_labels: int, rounds: int) -> Iterator[Row]:
     work = f"shallow fusion beam {BEAM} batch {BATCH} T={frames} V={num_labels}"
     yield Row(work, name, seconds[name], 1.0, f"LM calls: {max(calls)}")
     yield Row(work, other, seconds[other], seconds[other] / seconds[name], f"LM calls: {sum(calls)}")
+
+
+def delayed_rows(frames: int, rounds: int) -> Iterator[Row]:
+    """As `fusion_rows`, over mini-en's labels with an LM of the same shape whose units are one more.
+
+    Args:
+        frames: Of each utterance.
+        rounds: Runs of each contender.
+    """
+    seldom, always = DelayedFusionSearch(beam=BEAM, trigger=20), DelayedFusionSearch(beam=BEAM, trigger=1)
+    units, others = load_units(BUNDLED), load_units(BUNDLED).tokenizer
+    others.add_special_tokens({"additional_special_tokens": ["[MORE]"]})
+    lm_units = TokenizerUnits(others)
+    reader = WordReader(language_model(_llm(lm_units.size), lm_units, LMOptions("made up")), units)
+    outputs = [simulate_ctc(frames, units.size, seed)[0] for seed in range(BATCH)]
+    utterances = [prepare(torch.from_numpy(each), seldom) for each in outputs]
+
+    def every_20() -> list[tuple[Hypothesis, ...]]:
+        return fuse_words(utterances, reader, None, seldom)
+
+    def every_frame() -> list[tuple[Hypothesis, ...]]:
+        return fuse_words(utterances, reader, None, always)
+
+    contenders = {"every 20 frames": every_20, "every frame": every_frame}
+    calls = {name: max(nbest[0].llm_passes for nbest in run()) for name, run in contenders.items()}
+    seconds = alternate(contenders, rounds)
+    work = f"delayed fusion beam {BEAM} batch {BATCH} T={frames} V={units.size}"
+    for name in contenders:
+        yield Row(work, name, seconds[name], seconds[name] / seconds["every 20 frames"], f"LM calls: {calls[name]}")
 
 
 def _llm(num_labels: int) -> LlamaForCausalLM:

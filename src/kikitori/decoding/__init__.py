@@ -6,6 +6,8 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `ctc_greedy`: acoustic model alone, the best output of every frame.
 - `ctc_beam`: acoustic model alone, the best label sequences; its loop over frames can be driven from outside.
 - `shallow_fusion`: acoustic model and language model over the same labels, whose scores meet in the beam.
+- `delayed_fusion`: acoustic model and language model over any labels, which judges words once they are complete.
+- `word_reader` · `growing_scores`: labels as that LM's tokens; texts that grow, of which it reads each token once.
 - `scorers`: what else judges labels in a search, of whatever kind it is: language models, priors, lengths, sums.
 - `prior` · `partners`: estimated label priors; where a recogniser's language model and prior come from.
 - `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.

@@ -23,6 +23,7 @@ from kikitori.decoding.options import (
     CTCBeamSearch,
     CTCGreedySearch,
     Decoding,
+    DelayedFusionSearch,
     GreedySearch,
     RescoringSearch,
     SamplingSearch,
@@ -127,6 +128,8 @@ def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
             return [*_ctc(heard, options)]
         case ShallowFusionSearch():
             return [*_fused(heard, options)]
+        case DelayedFusionSearch():
+            return [*_fused_by_words(heard, options)]
         case RescoringSearch():
             return [*_rescored(heard, options)]
         case GreedySearch() | SamplingSearch():
@@ -163,6 +166,13 @@ def _fused(heard: Heard, options: ShallowFusionSearch) -> list[NBest]:
         )
         for row in found
     ]
+
+
+def _fused_by_words(heard: Heard, options: DelayedFusionSearch) -> list[NBest]:
+    from kikitori.decoding.delayed_fusion import delayed_fusion_of_logits
+
+    reader, prior = heard.partners.reader(options.lm), heard.partners.prior(options)
+    return delayed_fusion_of_logits(*heard.ctc_logits(), reader, prior, options)
 
 
 def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:

@@ -157,6 +157,30 @@ class PriorOptions:
 
 
 @dataclass(frozen=True, config=STRICT)
+class DelayedFusionSearch(FrameBeam):
+    """CTC beam search with a language model over any units, which judges words, see `kikitori.decoding.delayed_fusion`.
+
+    Attributes:
+        search: Name; further options as of `FrameBeam`.
+        lm: The LM; None takes `lm/` in the model folder as it is.
+        trigger: When complete words are judged: after every so many frames; at every `word_end`; when the `shortest`
+            hypothesis has some; or `never`, that is, when the frames are over.
+        prior: As of `ShallowFusionSearch`; so the scales. All of them count from when the words are judged.
+        llm_scale: As there.
+        prior_scale: As there.
+        length_scale: As there.
+    """
+
+    search: Literal["delayed_fusion"] = "delayed_fusion"
+    lm: LMOptions | None = None
+    trigger: Count | Literal["word_end", "shortest", "never"] = 20
+    prior: str | None = None
+    llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
+    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
+    length_scale: float = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
 class RescoringSearch:
     """The hypotheses of a CTC beam search in another order, see `kikitori.decoding.rescoring`.
 
@@ -177,9 +201,17 @@ class RescoringSearch:
     scales: dict[str, float] = Field(default_factory=dict)
 
 
-Decoding = GreedySearch | SamplingSearch | CTCGreedySearch | CTCBeamSearch | ShallowFusionSearch | RescoringSearch
+Decoding = (
+    GreedySearch
+    | SamplingSearch
+    | CTCGreedySearch
+    | CTCBeamSearch
+    | ShallowFusionSearch
+    | DelayedFusionSearch
+    | RescoringSearch
+)
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
-CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, RescoringSearch)
+CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, RescoringSearch)
 CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "llm", "ilm", "length"
 """Names of shares that need no language model beside the recogniser."""
 

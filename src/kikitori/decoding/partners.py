@@ -8,12 +8,14 @@ from torch import Tensor
 
 from kikitori.decoding.language_model import LanguageModel, load_language_model
 from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram
-from kikitori.decoding.options import LMOptions, PriorOptions, RescoringSearch, ShallowFusionSearch
+from kikitori.decoding.options import DelayedFusionSearch, LMOptions, PriorOptions, RescoringSearch, ShallowFusionSearch
 from kikitori.decoding.prior import PRIOR, load_prior
 from kikitori.decoding.rescoring import LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
+from kikitori.decoding.word_reader import WordReader
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_llm, model_folder
+from kikitori.model.llm import check_llm
 from kikitori.text.units import TokenizerUnits, load_units, vocabulary_fingerprint
 
 LM = "lm"
@@ -36,6 +38,7 @@ class Partners:
         self._judges: dict[LMOptions, LanguageModel] = {}
         self._ngram_judges: dict[LMOptions, NGramJudge] = {}
         self._priors: dict[tuple[PriorOptions, LMOptions | None], LabelPrior] = {}
+        self._readers: dict[LMOptions, WordReader] = {}
 
     def scorer(self, options: ShallowFusionSearch) -> WeightedSum:
         """What judges labels beside the CTC head: the LM, the n-gram and the prior if there are, the length.
@@ -45,12 +48,22 @@ class Partners:
         """
         weighted: list[tuple[Scorer[Any], float]] = [*self._fused(options)]
         weighted.append((length_scorer(self._units.size), options.length_scale))
-        file = Path(options.prior) if options.prior else self._own(PRIOR)
-        if options.prior_scale or options.prior or (file is not None and file.is_file()):
-            if file is None:
-                raise ModelError("no label prior is named", where="decoding.prior", remedy="name its file")
-            weighted.append((PriorScorer(self.load_prior(file)), -options.prior_scale))
+        if (prior := self.prior(options)) is not None:
+            weighted.append((PriorScorer(prior), -options.prior_scale))
         return WeightedSum(weighted)
+
+    def prior(self, options: ShallowFusionSearch | DelayedFusionSearch) -> Tensor | None:
+        """The label prior, (labels,), None where there is none and none is asked for.
+
+        Raises:
+            ModelError: It is missing or damaged, and asked for.
+        """
+        file = Path(options.prior) if options.prior else self._own(PRIOR)
+        if not options.prior_scale and not options.prior and not (file is not None and file.is_file()):
+            return None
+        if file is None:
+            raise ModelError("no label prior is named", where="decoding.prior", remedy="name its file")
+        return self.load_prior(file)
 
     def max_labels(self, options: ShallowFusionSearch) -> int | None:
         """Most labels of a hypothesis that the language models of a search have positions for; None without a limit."""
@@ -88,12 +101,7 @@ class Partners:
         """
         if path_or_id is not None and is_ngram(path_or_id):
             return self._ngram(path_or_id, "llm")
-        own = self._own(LM)
-        if path_or_id is None and (own is None or not own.is_dir()):
-            raise ModelError(
-                "the model folder has no lm/", where=self._folder or "decoding.lm", remedy="name one with decoding.lm"
-            )
-        path = model_folder(path_or_id or str(own))
+        path = model_folder(path_or_id or self._own_lm("decoding.lm"))
         if path not in self._lms:
             self._lms[path] = self._load(path)
         return self._lms[path]
@@ -132,6 +140,26 @@ class Partners:
             self._priors[key] = load_label_prior(settings, options.lms, self._units, name)
         return self._priors[key]
 
+    def reader(self, options: LMOptions | None) -> WordReader:
+        """A language model over any units that judges words as they are completed; None for the recogniser's own.
+
+        Raises:
+            ModelError: It is missing, damaged or an n-gram, its cache cannot be forked, or it cannot write the
+                recogniser's texts.
+        """
+        options = options or LMOptions(self._own_lm("decoding.lm.path"))
+        if is_ngram(options.path):
+            raise ModelError(
+                "an n-gram, and delayed fusion takes causal LMs", where=options.path, remedy="use it in rescoring"
+            )
+        if options not in self._readers:
+            lm = self.judge(options)
+            check_llm(lm.llm)
+            reader = WordReader(lm, self._units)
+            reader.check(options.path)
+            self._readers[options] = reader
+        return self._readers[options]
+
     def _load(self, path: str) -> LMScorer:
         units, labels = load_units(path), self._units.tokenizer.get_vocab()
         others = units.tokenizer.get_vocab()
@@ -149,6 +177,14 @@ class Partners:
             )
         bos = units.eos_id if units.bos_id is None else units.bos_id
         return LMScorer(llm, self._units.size, bos_id=bos, eos_id=units.eos_id)
+
+    def _own_lm(self, option: str) -> str:
+        own = self._own(LM)
+        if own is None or not own.is_dir():
+            raise ModelError(
+                "the model folder has no lm/", where=self._folder or option, remedy=f"name one with {option}"
+            )
+        return str(own)
 
     def _own(self, name: str) -> Path | None:
         return None if self._folder is None else self._folder / name
