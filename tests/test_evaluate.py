@@ -105,7 +105,7 @@ def test_search_and_overrides(model, data, tmp_path):
 def test_hypotheses_and_their_shares_stand_in_the_rows(model, data, tmp_path):
     call("--model", model, "--data", data, "--decoding", "ctc_beam", "decoding.nbest=3", "-o", tmp_path / "beam")
     call("--model", model, "--data", data, "--decoding", "greedy", "-o", tmp_path / "greedy")
-    for name, scorer, most in (("beam", "ctc", 3), ("greedy", "llm", 1)):
+    for name, scorer, most in (("beam", "ctc", 3), ("greedy", "speech_llm", 1)):
         report, rows = read(tmp_path / name)
         assert report["decoding"] in ("ctc_beam", "greedy")
         for row in rows:

@@ -313,8 +313,8 @@ def test_shallow_fusion(combined):
     for transcript in alone:
         for each in transcript.nbest:
             shares = each.shares
-            assert [*shares] == ["ctc", "llm", "length", "prior"]
-            assert each.score == pytest.approx(shares["ctc"] + 0.5 * shares["llm"] - 0.1 * shares["prior"])
+            assert [*shares] == ["ctc", "lm", "length", "prior"]
+            assert each.score == pytest.approx(shares["ctc"] + 0.5 * shares["lm"] - 0.1 * shares["prior"])
             assert shares["length"] == len(each.labels)
     acoustic = recognizer.transcribe_many(WAVEFORMS, decoding="ctc_beam")
     silent = recognizer.transcribe_many(WAVEFORMS, decoding=ShallowFusionSearch(llm_scale=0.0))
@@ -325,11 +325,11 @@ def test_rescoring_with_the_internal_lm_and_a_prior(combined, tmp_path):
     save_tiny(tmp_path)
     recognizer = load(tmp_path, device="cpu")
     priors = {"prior": PriorOptions(str(combined / "prior.safetensors"))}
-    scales = {"llm": 0.5, "ilm": -0.3, "prior": -0.2}
+    scales = {"speech_llm": 0.5, "ilm": -0.3, "prior": -0.2}
     search = RescoringSearch(first=CTCBeamSearch(nbest=4), priors=priors, scales=scales)
     for transcript in recognizer.transcribe_many(WAVEFORMS[:4], decoding=search):
         for each in transcript.nbest:
-            assert {*each.shares} == {"ctc", "llm", "ilm", "prior"}
+            assert {*each.shares} == {"ctc", "speech_llm", "ilm", "prior"}
             expected = each.shares["ctc"] + sum(scale * each.shares[name] for name, scale in scales.items())
             assert each.score == pytest.approx(expected)
     with pytest.raises(ConfigError, match=r"scales\.ilm: no such scorer"):
@@ -373,10 +373,10 @@ def test_delayed_fusion(combined, tmp_path):
     for transcript in alone[:4]:
         for each in transcript.nbest:
             ((llm,),) = lm.log_probs([[lm.units.encode(each.text)]]).scores
-            assert each.shares["llm"] == pytest.approx(llm, rel=1e-4)
+            assert each.shares["lm"] == pytest.approx(llm, rel=1e-4)
             assert each.score == pytest.approx(each.shares["ctc"] + 0.5 * llm - 0.1 * each.shares["prior"], rel=1e-4)
     default = load(combined, device="cpu").transcribe(WAVEFORMS[0], decoding="delayed_fusion")
-    assert default.nbest[0].shares.keys() == {"ctc", "llm", "length", "prior"}
+    assert default.nbest[0].shares.keys() == {"ctc", "lm", "length", "prior"}
 
 
 def test_the_best_path_is_the_narrowest_beam_of_the_best_paths(recognizer):
@@ -390,7 +390,12 @@ def test_the_best_path_is_the_narrowest_beam_of_the_best_paths(recognizer):
 
 
 def test_every_hypothesis_has_its_shares(recognizer):
-    for search, scorer in (("greedy", "llm"), ("sampling", "llm"), ("ctc_greedy", "ctc"), ("ctc_beam", "ctc")):
+    for search, scorer in (
+        ("greedy", "speech_llm"),
+        ("sampling", "speech_llm"),
+        ("ctc_greedy", "ctc"),
+        ("ctc_beam", "ctc"),
+    ):
         for hypothesis in recognizer.recognize(WAVEFORMS[:3], search):
             assert hypothesis.shares == {scorer: hypothesis.score}
 
@@ -399,7 +404,7 @@ def test_every_hypothesis_has_its_shares(recognizer):
 def rescoring(tmp_path_factory):
     lm = tmp_path_factory.mktemp("lm")
     save_tiny_llm(lm, "llama")
-    scales = {"lm": 0.4, "llm": 0.2, "length": 0.1}
+    scales = {"lm": 0.4, "speech_llm": 0.2, "length": 0.1}
     return RescoringSearch(first=CTCBeamSearch(beam=8, nbest=6), lms={"lm": LMOptions(str(lm))}, scales=scales)
 
 
@@ -416,14 +421,14 @@ def test_rescoring(recognizer, rescoring):
         assert {h.labels for h in one.nbest} == {h.labels for h in before.nbest}
         for hypothesis in one.nbest:
             shares = hypothesis.shares
-            assert shares.keys() == {"ctc", "lm", "llm", "length"}
-            expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["llm"] + 0.1 * len(hypothesis.labels)
+            assert shares.keys() == {"ctc", "lm", "speech_llm", "length"}
+            expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["speech_llm"] + 0.1 * len(hypothesis.labels)
             assert hypothesis.score == pytest.approx(expected)
     assert len(recognizer.partners._judges) == 1
 
 
 def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):
-    nothing = replace(rescoring, scales=dict.fromkeys(("ctc", "lm", "llm", "length"), 0.0))
+    nothing = replace(rescoring, scales=dict.fromkeys(("ctc", "lm", "speech_llm", "length"), 0.0))
     results = recognizer.try_recognize(WAVEFORMS[:8], nothing)
     for result, first in zip(results, recognizer.try_recognize(WAVEFORMS[:8], rescoring.first), strict=True):
         assert [h.labels for h in result] == [h.labels for h in first]
@@ -432,7 +437,7 @@ def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):
 
 
 def test_the_share_of_the_speech_llm_is_that_of_teacher_forcing(recognizer):
-    search = RescoringSearch(first=CTCBeamSearch(beam=8, nbest=4), scales={"llm": 1.0})
+    search = RescoringSearch(first=CTCBeamSearch(beam=8, nbest=4), scales={"speech_llm": 1.0})
     for waveform in WAVEFORMS[:6]:
         (nbest,) = recognizer.try_recognize([waveform], search)
         assert all(h.speech_positions == nbest[0].speech_positions for h in nbest)
@@ -442,13 +447,13 @@ def test_the_share_of_the_speech_llm_is_that_of_teacher_forcing(recognizer):
         with torch.inference_mode():
             logits, labels = recognizer.loaded.model.label_logits(encoded, [nbest[0].labels])
         expected = logits.log_softmax(dim=-1).gather(1, labels[:, None]).sum()
-        assert nbest[0].shares["llm"] == pytest.approx(float(expected), abs=1e-3)
+        assert nbest[0].shares["speech_llm"] == pytest.approx(float(expected), abs=1e-3)
 
 
 def test_rescoring_an_acoustic_model(tmp_path, rescoring):
     save_tiny(tmp_path, tiny_acoustic_model())
     recognizer = load(tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match=r"scales.llm: no such scorer"):
+    with pytest.raises(ConfigError, match=r"scales.speech_llm: no such scorer"):
         recognizer.transcribe(WAVEFORMS[0], decoding=rescoring)
     without = replace(rescoring, scales={"lm": 0.4})
     assert recognizer.transcribe(WAVEFORMS[0], decoding=without).nbest[0].shares.keys() == {"ctc", "lm"}
@@ -525,7 +530,7 @@ def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, 
 
 def test_bfloat16_runs(folder):
     recognizer = load(folder, device="cpu", dtype="bfloat16")
-    for search in ("greedy", "ctc_greedy", "ctc_beam", RescoringSearch(scales={"llm": 0.3})):
+    for search in ("greedy", "ctc_greedy", "ctc_beam", RescoringSearch(scales={"speech_llm": 0.3})):
         results = list(recognizer.transcribe_many(WAVEFORMS[:6], decoding=search))
         assert any(result.text for result in results)
 

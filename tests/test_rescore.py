@@ -117,8 +117,8 @@ def test_nothing_to_rescore(world):
 
 def test_a_share_that_is_not_there(world):
     sets = read_predictions(world / "report" / "predictions.jsonl")
-    with pytest.raises(ConfigError, match=r"scales.llm: no such scorer \(there are ctc, length"):
-        rescore(sets, RescoringSearch(scales={"llm": 0.5}))
+    with pytest.raises(ConfigError, match=r"scales.speech_llm: no such scorer \(there are ctc, length"):
+        rescore(sets, RescoringSearch(scales={"speech_llm": 0.5}))
 
 
 GOOD = {

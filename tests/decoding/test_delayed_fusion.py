@@ -74,12 +74,12 @@ def from_scratch(labels, reader):
     """The shares beside the CTC head's, of whole texts alone."""
     ((llm,),) = reader.lm.log_probs([[reader.tokens(labels)]]).scores
     own = float(prior(reader.units.size)[list(labels)].sum())
-    return {"llm": llm, "prior": own, "length": float(len(labels))}
+    return {"lm": llm, "prior": own, "length": float(len(labels))}
 
 
 def weigh(shares, options):
     others = -options.prior_scale * shares["prior"] + options.length_scale * shares["length"]
-    return options.llm_scale * shares["llm"] + others
+    return options.llm_scale * shares["lm"] + others
 
 
 def seen(nbest):
@@ -101,7 +101,7 @@ def test_with_a_full_beam_it_is_the_rescoring_of_every_label_sequence(frames, se
     ((*llm,),) = reader.lm.log_probs([[reader.tokens(labels) for labels in paths]]).scores
     expected = {}
     for (labels, ctc), score in zip(paths.items(), llm, strict=True):
-        shares = {"llm": score, "prior": float(prior(units.size)[list(labels)].sum()), "length": len(labels)}
+        shares = {"lm": score, "prior": float(prior(units.size)[list(labels)].sum()), "length": len(labels)}
         expected[labels] = ctc + weigh(shares, options)
     assert {each.labels: each.score for each in found} == pytest.approx(expected, abs=1e-9)
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
@@ -152,7 +152,7 @@ def test_bonuses_in_the_beam_are_those_of_the_complete_words(kind, monkeypatch):
 
     def judged(words):
         ((score,),) = module.GrowingScores(reader.lm, 1).scores([[reader.tokens(words)]])
-        return weigh({**from_scratch(words, reader), "llm": score}, options)
+        return weigh({**from_scratch(words, reader), "lm": score}, options)
 
     monkeypatch.setattr(module, "_Search", Watched)
     for seed in range(4):
@@ -164,7 +164,7 @@ def test_bonuses_in_the_beam_are_those_of_the_complete_words(kind, monkeypatch):
 @pytest.mark.parametrize("recombine", ["sum", "max"])
 def test_never_is_the_rescoring_of_the_same_beam(kind, recombine):
     reader, options = READERS[kind], search(trigger="never", beam=12, nbest=12, recombine=recombine)
-    scales = {"ctc": 1.0, "llm": 0.5, "prior": -0.3, "length": 0.2}
+    scales = {"ctc": 1.0, "lm": 0.5, "prior": -0.3, "length": 0.2}
     log_probs, changed = torch.stack([posteriors(30, seed) for seed in range(4)]), 0
     lengths = torch.tensor([30, 30, 12, 0])
     beams = ctc_beam(log_probs, lengths, CTCBeamSearch(beam=12, nbest=12, recombine=recombine))
@@ -177,7 +177,7 @@ def test_never_is_the_rescoring_of_the_same_beam(kind, recombine):
         [Hypothesis(h.labels, OWN.decode(h.labels), h.ctc, shares={"ctc": h.ctc, "prior": alone(h)}) for h in row]
         for row in beams
     ]
-    judged, _ = with_lm(nbests, "llm", reader.lm, OWN)
+    judged, _ = with_lm(nbests, "lm", reader.lm, OWN)
     for found, first in zip(delayed_fusion(log_probs, lengths, reader, own, options), judged, strict=True):
         expected = rescored(first, scales)
         assert seen(found) == seen(expected)
@@ -215,7 +215,7 @@ def test_with_all_scales_0_it_is_the_acoustic_search(kind, trigger):
     found = one(log_probs, READERS[kind], search((0.0, 0.0, 0.0), trigger=trigger))
     (expected,) = ctc_beam(log_probs[None], torch.tensor([40]), CTCBeamSearch())
     assert [(each.labels, each.score) for each in found] == [(each.labels, each.ctc) for each in expected]
-    assert all(each.shares["llm"] < 0.0 for each in found)
+    assert all(each.shares["lm"] < 0.0 for each in found)
 
 
 @pytest.mark.parametrize("trigger", [1, 7, "shortest"])
@@ -314,9 +314,9 @@ def test_a_unit_that_is_only_the_word_mark_ends_a_word():
         assert found.shares == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, READERS["bytes"])})
     (found,) = one(spelt("a "), READERS["bytes"], search(trigger=1))
     assert (found.text, found.labels[-1]) == ("a", MARK)
-    assert found.shares["llm"] == pytest.approx(from_scratch(OWN.encode("a"), READERS["bytes"])["llm"])
+    assert found.shares["lm"] == pytest.approx(from_scratch(OWN.encode("a"), READERS["bytes"])["lm"])
     (found,) = one(spelt(""), READERS["bytes"], search(trigger=1))
-    assert (found.text, found.shares["llm"]) == ("", pytest.approx(from_scratch((), READERS["bytes"])["llm"]))
+    assert (found.text, found.shares["lm"]) == ("", pytest.approx(from_scratch((), READERS["bytes"])["lm"]))
 
 
 def test_equal_texts_of_different_labels_have_the_same_share():
@@ -332,7 +332,7 @@ def test_equal_texts_of_different_labels_have_the_same_share():
     found = one(log_probs, reader, search(trigger=1, score_beam=None))
     same = [each for each in found if each.text == found[0].text]
     assert len(seen(found)) == len({*seen(found)})
-    assert len({each.shares["llm"] for each in same}) == 1
+    assert len({each.shares["lm"] for each in same}) == 1
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -352,9 +352,9 @@ def test_the_lm_reads_its_own_text_form():
     plain, lower = reader_of("bytes", units), reader_of("bytes", units, text_form="lower")
     (as_is,), (lowered,) = (one(spelt("AB C", units), reader, search(trigger=1)) for reader in (plain, lower))
     assert as_is.text == lowered.text == "AB C"
-    assert lowered.shares["llm"] == pytest.approx(from_scratch(plain.units.encode("AB C"), lower)["llm"])
-    assert lowered.shares["llm"] == pytest.approx(plain.lm.log_probs([[plain.lm.units.encode("ab c")]]).scores[0][0])
-    assert as_is.shares["llm"] != pytest.approx(lowered.shares["llm"])
+    assert lowered.shares["lm"] == pytest.approx(from_scratch(plain.units.encode("AB C"), lower)["lm"])
+    assert lowered.shares["lm"] == pytest.approx(plain.lm.log_probs([[plain.lm.units.encode("ab c")]]).scores[0][0])
+    assert as_is.shares["lm"] != pytest.approx(lowered.shares["lm"])
 
 
 def impossible(word):
@@ -397,7 +397,7 @@ def test_an_lm_out_of_positions_leaves_the_beam_as_it_is(trigger):
     found = one(log_probs, reader, search(trigger=trigger))
     assert len(found) == 2
     for each in found:
-        assert (each.score, each.shares["llm"], each.complete) == (-inf, -inf, False)
+        assert (each.score, each.shares["lm"], each.complete) == (-inf, -inf, False)
         assert len(each.text) == 29
     short = one(spelt("we"), reader, search(trigger=trigger))
     assert short[0].complete
@@ -410,7 +410,7 @@ def test_nothing_and_blanks_have_finite_scores():
     reader, own = READERS["bytes"], prior(OWN.size)
     for (found,) in delayed_fusion(blanks, torch.tensor([20, 0]), reader, own, search(trigger=1)):
         assert (found.labels, found.text, found.llm_passes) == ((), "", 1)
-        assert found.score == pytest.approx(0.5 * from_scratch((), reader)["llm"])
+        assert found.score == pytest.approx(0.5 * from_scratch((), reader)["lm"])
     assert fuse_words([], reader, own, search()) == []
 
 
@@ -428,4 +428,4 @@ def test_without_a_prior():
     (found,) = delayed_fusion(log_probs[None], torch.tensor([20]), reader, None, options)
     same = one(log_probs, reader, options)
     assert [(each.labels, each.score) for each in found] == [(each.labels, each.score) for each in same]
-    assert {*found[0].shares} == {"ctc", "llm", "length"}
+    assert {*found[0].shares} == {"ctc", "lm", "length"}

@@ -77,7 +77,7 @@ def test_it_does_not_hear(kind):
     judged, _ = with_lm(nbests, "ilm", internal_judge(model, UNITS), UNITS)
     for some, others in zip(*judged, strict=True):
         assert some.shares["ilm"] == pytest.approx(others.shares["ilm"], abs=1e-12)
-        assert abs(some.shares["llm"] - others.shares["llm"]) > 1e-3
+        assert abs(some.shares["speech_llm"] - others.shares["speech_llm"]) > 1e-3
 
 
 @kinds

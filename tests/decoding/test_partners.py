@@ -25,18 +25,18 @@ def folder(tmp_path_factory):
 
 def test_its_own_lm_and_prior(folder, tmp_path):
     partners = Partners(folder, UNITS, CPU)
-    assert partners.scorer(ShallowFusionSearch()).names == ("llm", "length", "prior")
+    assert partners.scorer(ShallowFusionSearch()).names == ("lm", "length", "prior")
     assert partners.lm(None) is partners.lm(str(folder / "lm"))  # loaded once
     save_tiny_llm(tmp_path / "run" / "model", "llama")
     alone = Partners(None, UNITS, CPU)
-    assert alone.scorer(ShallowFusionSearch(lm=str(tmp_path / "run"))).names == ("llm", "length")
+    assert alone.scorer(ShallowFusionSearch(lm=str(tmp_path / "run"))).names == ("lm", "length")
     named = ShallowFusionSearch(lm=str(tmp_path / "run"), prior=str(folder / "prior.safetensors"))
-    assert alone.scorer(named).names == ("llm", "length", "prior")
+    assert alone.scorer(named).names == ("lm", "length", "prior")
 
 
 def test_the_llm_of_a_speech_llm(tmp_path):
     save_tiny(tmp_path)
-    assert Partners(None, UNITS, CPU).lm(str(tmp_path)).name == "llm"
+    assert Partners(None, UNITS, CPU).lm(str(tmp_path)).name == "lm"
 
 
 def test_more_labels_than_the_recogniser_has(tmp_path):
@@ -111,9 +111,9 @@ def arpa(tmp_path_factory):
 
 def test_an_n_gram_beside_the_lm_instead_of_it_or_alone(folder, arpa):
     partners, alone = Partners(folder, UNITS, CPU), Partners(None, UNITS, CPU)
-    assert partners.scorer(ShallowFusionSearch(ngram=arpa)).names == ("llm", "ngram", "length", "prior")
-    assert partners.scorer(ShallowFusionSearch(lm=arpa)).names == ("llm", "length", "prior")
-    assert partners.scorer(ShallowFusionSearch(lm=arpa, ngram=arpa)).names == ("llm", "ngram", "length", "prior")
+    assert partners.scorer(ShallowFusionSearch(ngram=arpa)).names == ("lm", "ngram", "length", "prior")
+    assert partners.scorer(ShallowFusionSearch(lm=arpa)).names == ("lm", "length", "prior")
+    assert partners.scorer(ShallowFusionSearch(lm=arpa, ngram=arpa)).names == ("lm", "ngram", "length", "prior")
     assert alone.scorer(ShallowFusionSearch(ngram=arpa)).names == ("ngram", "length")
     assert isinstance(alone.lm(arpa), NGramScorer)
     assert alone.lm(arpa) is alone.lm(arpa)  # loaded once

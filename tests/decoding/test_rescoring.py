@@ -86,7 +86,7 @@ def test_ctc_counts_once_unless_said_otherwise():
     [
         ({"lm": LMOptions("x")}, {}, r"lms.lm: it has no scale; set decoding.scales.lm"),
         ({"ctc": LMOptions("x")}, {"ctc": 1.0}, r"lms.ctc: the name is taken"),
-        ({}, {"llm": 1.0}, r"scales.llm: no such scorer \(there are ctc, length\)"),
+        ({}, {"speech_llm": 1.0}, r"scales.speech_llm: no such scorer \(there are ctc, length\)"),
         ({"lm": LMOptions("x")}, {"lm": 1.0, "ml": 1.0}, r"scales.ml: no such scorer \(there are ctc, length, lm\)"),
     ],
 )
@@ -140,7 +140,7 @@ def test_priors_over_the_recognisers_units_and_over_those_of_a_language_model(tm
 
 
 def test_known_scorers_take_scales():
-    check_rescoring(RescoringSearch(scales={"llm": 1.0, "length": 0.1, "ctc": 0.0}), ["llm"])
+    check_rescoring(RescoringSearch(scales={"speech_llm": 1.0, "length": 0.1, "ctc": 0.0}), ["speech_llm"])
 
 
 def test_equal_units_judge_the_labels_as_they_are():
@@ -156,6 +156,16 @@ def test_equal_units_judge_the_labels_as_they_are():
     assert [h.shares["lm"] for h in read] == pytest.approx(
         lm.log_probs([[units.encode(nbest[0].text), canonical]]).scores[0]
     )
+
+
+def test_units_with_more_labels_judge_the_labels_as_they_are():
+    units, more = tiny_units("sentencepiece"), tiny_units("sentencepiece")
+    more.tokenizer.add_special_tokens({"additional_special_tokens": ["[SEP]", "[MORE]"]})
+    lm = lm_over(TokenizerUnits(more.tokenizer))
+    assert lm.units.size == units.size + 1
+    labels = [5, 6, 5]
+    (found,), _ = with_lm([[Hypothesis(tuple(labels), "other", 0.0)]], "lm", lm, units)
+    assert found[0].shares["lm"] == pytest.approx(lm.log_probs([[labels]]).scores[0][0])
 
 
 @pytest.mark.parametrize("kind", ["bytes", "characters"])

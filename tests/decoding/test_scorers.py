@@ -140,7 +140,7 @@ def test_a_prior_and_a_length():
 
 def test_a_sum_keeps_the_shares_before_scaling():
     total = WeightedSum([(lm(), 0.5), (PriorScorer(table()), -0.25), (length_scorer(LABELS), 2.0)])
-    assert total.names == ("llm", "prior", "length")
+    assert total.names == ("lm", "prior", "length")
     state, rows = total.start(1), torch.tensor([0])
     with torch.inference_mode():
         state, first = total.extend(state, rows, torch.tensor([[3, 4]]), torch.tensor([2]))

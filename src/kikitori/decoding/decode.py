@@ -203,7 +203,7 @@ def _written(heard: Heard, options: GreedySearch | SamplingSearch) -> list[NBest
         (
             Hypothesis(
                 *(tuple(row.labels), text(row.labels), row.score, row.llm_passes, row.complete, place),
-                shares={"llm": row.score},
+                shares={SPEECH_LLM: row.score},
             ),
         )
         for row, place in zip(_write(heard, prefix, limits, options), positions, strict=True)

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from kikitori.decoding.ctc_beam import FrameSearch, SearchInput, prepare, prepare_logits
 from kikitori.decoding.growing_scores import GrowingScores, Tokens
-from kikitori.decoding.options import CTC, LENGTH, DelayedFusionSearch
+from kikitori.decoding.options import CTC, LENGTH, LM, PRIOR, DelayedFusionSearch
 from kikitori.decoding.rescoring import weighted
 from kikitori.decoding.word_reader import Labels, WordReader
 from kikitori.types import Hypothesis
 
 ROOT = 0
-LLM, PRIOR = "llm", "prior"
 
 NBest = tuple[Hypothesis, ...]
 
@@ -76,11 +75,11 @@ class _Judge:
 
     def __init__(self, reader: WordReader, prior: Tensor | None, options: DelayedFusionSearch) -> None:
         self.reader, self._prior = reader, None if prior is None else prior.double().numpy()
-        self._scales = {LLM: options.llm_scale, LENGTH: options.length_scale, PRIOR: -options.prior_scale}
+        self._scales = {LM: options.llm_scale, LENGTH: options.length_scale, PRIOR: -options.prior_scale}
 
-    def shares(self, labels: Labels, llm: float) -> dict[str, float]:
+    def shares(self, labels: Labels, lm: float) -> dict[str, float]:
         """By name, before their scales."""
-        shares = {LLM: llm, LENGTH: float(len(labels))}
+        shares = {LM: lm, LENGTH: float(len(labels))}
         return shares if self._prior is None else {**shares, PRIOR: float(self._prior[list(labels)].sum())}
 
     def total(self, shares: dict[str, float]) -> float:

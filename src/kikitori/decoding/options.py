@@ -111,7 +111,7 @@ class ShallowFusionSearch(FrameBeam):
         search: Name; further options as of `FrameBeam`.
         lm: Folder, run or hub id of the LM, or file of an n-gram; None takes `lm/` in the model folder.
         prior: File of the label prior; None takes `prior.safetensors` in the model folder.
-        llm_scale: Weight of the LM's log-probability, that of the sentence's end included.
+        llm_scale: Weight of the LM's log-probability (share `lm`), that of the sentence's end included.
         prior_scale: Weight of the prior's, which is subtracted; with 0 none is needed.
         length_scale: Added for each label.
         ngram: File of an n-gram that joins beside the LM, .arpa or .bin; also alone, where no LM is named or at hand.
@@ -189,7 +189,7 @@ class RescoringSearch:
         first: The search that makes the hypotheses.
         lms: Language models by name; each needs a scale.
         priors: Label priors by name; each needs a scale, which is below 0 to subtract it.
-        scales: What the shares count, by name: `ctc` (1 if not given), `llm` (the recogniser's own speech LLM), `ilm`
+        scales: What the shares count, by name: `ctc` (1 if not given), `speech_llm` (the recogniser's own), `ilm`
             (its internal language model), `length` (the number of labels), and those of `lms` and `priors`. What is
             named is computed, also with scale 0.
     """
@@ -212,8 +212,10 @@ Decoding = (
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
 CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, RescoringSearch)
-CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "llm", "ilm", "length"
+CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "speech_llm", "ilm", "length"
 """Names of shares that need no language model beside the recogniser."""
+LM, NGRAM, PRIOR = "lm", "ngram", "prior"
+"""Names of the partners' shares in one-pass search; rescoring takes any."""
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:

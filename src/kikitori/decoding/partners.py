@@ -8,7 +8,15 @@ from torch import Tensor
 
 from kikitori.decoding.language_model import LanguageModel, load_language_model
 from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram
-from kikitori.decoding.options import DelayedFusionSearch, LMOptions, PriorOptions, RescoringSearch, ShallowFusionSearch
+from kikitori.decoding.options import LM as LM_SHARE
+from kikitori.decoding.options import (
+    NGRAM,
+    DelayedFusionSearch,
+    LMOptions,
+    PriorOptions,
+    RescoringSearch,
+    ShallowFusionSearch,
+)
 from kikitori.decoding.prior import PRIOR, load_prior
 from kikitori.decoding.rescoring import LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
@@ -16,7 +24,7 @@ from kikitori.decoding.word_reader import WordReader
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.model.llm import check_llm
-from kikitori.text.units import TokenizerUnits, load_units, vocabulary_fingerprint
+from kikitori.text.units import TokenizerUnits, differing_labels, load_units, vocabulary_fingerprint
 
 LM = "lm"
 """Folder of the language model within a model folder."""
@@ -84,7 +92,7 @@ class Partners:
         if options.ngram is None or options.lm is not None or (own is not None and own.is_dir()):
             found.append((self.lm(options.lm), options.llm_scale))
         if options.ngram is not None:
-            found.append((self._ngram(options.ngram, "ngram"), options.ngram_scale))
+            found.append((self._ngram(options.ngram, NGRAM), options.ngram_scale))
         return found
 
     def _ngram(self, file: str, name: str) -> NGramScorer:
@@ -100,7 +108,7 @@ class Partners:
             ModelError: As of `scorer`.
         """
         if path_or_id is not None and is_ngram(path_or_id):
-            return self._ngram(path_or_id, "llm")
+            return self._ngram(path_or_id, LM_SHARE)
         path = model_folder(path_or_id or self._own_lm("decoding.lm"))
         if path not in self._lms:
             self._lms[path] = self._load(path)
@@ -161,12 +169,10 @@ class Partners:
         return self._readers[options]
 
     def _load(self, path: str) -> LMScorer:
-        units, labels = load_units(path), self._units.tokenizer.get_vocab()
-        others = units.tokenizer.get_vocab()
-        different = [label for label, number in labels.items() if others.get(label) != number]
-        if different:
+        units = load_units(path)
+        if different := [*differing_labels(self._units, units)]:
             raise ModelError(
-                f"other label units than the recogniser's: {len(different)} of {len(labels)} differ",
+                f"other label units than the recogniser's: {len(different)} of {self._units.size} differ",
                 where=path,
                 remedy="label-wise fusion needs equal units; delayed fusion is the way for an LM with others",
             )

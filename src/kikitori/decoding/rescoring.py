@@ -29,7 +29,7 @@ from kikitori.decoding.tree_scores import TreeScores, score_sequences
 from kikitori.errors import ConfigError
 from kikitori.model.assemble import AssembledInput
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.text.units import TokenizerUnits, equal_units, load_units, vocabulary_fingerprint, with_text_form
+from kikitori.text.units import TokenizerUnits, differing_labels, load_units, vocabulary_fingerprint, with_text_form
 from kikitori.types import Hypothesis
 
 NBest = Sequence[Hypothesis]
@@ -129,8 +129,8 @@ def load_judge(options: LMOptions, device: torch.device | str = "cpu") -> Judge:
 
 
 def labels_in(wanted: TokenizerUnits, nbest: NBest, units: TokenizerUnits | None) -> list[Sequence[int]]:
-    """Each hypothesis in the labels of `wanted`: as it is if its own `units` are equal, else from its text."""
-    if units is not None and equal_units(units, wanted):
+    """Each hypothesis in the labels of `wanted`: as it is if they know its own `units`, else from its text."""
+    if units is not None and not any(differing_labels(units, wanted)):
         return [hypothesis.labels for hypothesis in nbest]
     return [wanted.encode(hypothesis.text) for hypothesis in nbest]
 

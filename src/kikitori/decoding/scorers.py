@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kikitori.decoding.options import LM
 from kikitori.model.label_tree import LabelTree
 from kikitori.model.llm import check_llm, max_positions
 
@@ -94,7 +95,7 @@ class LMScorer:
         bos_id: int,
         eos_id: int,
         before: Sequence[int] = (),
-        name: str = "llm",
+        name: str = LM,
     ) -> None:
         check_llm(llm)
         self.name = name

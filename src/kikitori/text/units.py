@@ -187,6 +187,12 @@ def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits
     return TokenizerUnits(tokenizer)
 
 
+def differing_labels(units: TokenizerUnits, others: TokenizerUnits) -> Iterator[str]:
+    """Labels of some units to which others, which may have more, give no number or another."""
+    number_of = others.tokenizer.backend_tokenizer.token_to_id
+    return (label for label, number in units.tokenizer.get_vocab().items() if number_of(label) != number)
+
+
 def equal_units(some: TokenizerUnits, others: TokenizerUnits) -> bool:
     """Whether both stand for the same labels."""
     return some.size == others.size and bool(some.tokenizer.get_vocab() == others.tokenizer.get_vocab())
