@@ -1,6 +1,7 @@
 """N-best lists on file: read, rescored, written again."""
 
 import json
+from pathlib import Path
 
 import pytest
 import soundfile as sf
@@ -15,8 +16,10 @@ from kikitori.decoding.options import LMOptions, PriorOptions, RescoringSearch
 from kikitori.decoding.prior import save_prior
 from kikitori.errors import ConfigError, DataError
 from kikitori.rescore import rescore
-from kikitori.scoring.predictions import read_predictions
+from kikitori.scoring.predictions import merged_lists, read_predictions
+from kikitori.scoring.report import Prediction
 from kikitori.text.units import vocabulary_fingerprint
+from kikitori.types import Hypothesis, Utterance
 from tests.tiny import save_tiny, save_tiny_llm, tiny_bpe, tiny_units, tiny_waveform
 
 
@@ -156,6 +159,29 @@ def test_infinite_scores_come_back(tmp_path):
     file.write_text(json.dumps(GOOD | {"nbest": [{"text": "", "labels": [], "score": None, "shares": {"ctc": None}}]}))
     (row,) = read_predictions(file)["s"]
     assert row.nbest[0].score == row.nbest[0].shares["ctc"] == float("-inf")
+
+
+def test_lists_of_two_searches_become_one():
+    def row(*nbest, text="a", utt_id="u"):
+        hypotheses = tuple(Hypothesis((n,), str(n), 0.0, shares=shares) for n, shares in nbest)
+        return Prediction(Utterance(Path("a.wav"), 1.0, text, utt_id=utt_id), "p", 0.1, nbest=hypotheses)
+
+    one = row((1, {"ctc": -1.0, "lm": -5.0}), (2, {"ctc": -3.0}))
+    other = row((3, {"ctc": -1.5}), (2, {"ctc": -2.0, "lm": -4.0}), (1, {"ctc": -9.0}))
+    (joined,) = merged_lists([{"s": [one]}, {"s": [other]}])["s"]
+    assert [(h.text, dict(h.shares)) for h in joined.nbest] == [
+        ("1", {"ctc": -1.0, "lm": -5.0}),
+        ("2", {"ctc": -2.0, "lm": -4.0}),
+        ("3", {"ctc": -1.5}),
+    ]
+    twice = {"s": [one, other], "t": [row((4, {"ctc": 0.0}))]}
+    assert merged_lists([twice]) == twice  # the same name twice is two recordings
+    assert merged_lists([{"s": [one]}, twice])["s"][1] == other
+    silent = row((0, {}))
+    assert merged_lists([{"s": [silent]}, {"s": [silent]}])["s"] == [silent]
+    assert merged_lists([{"s": [silent]}, {"s": [one]}])["s"][0].nbest == one.nbest
+    with pytest.raises(DataError, match="u: two references; name evaluations of the same manifest"):
+        merged_lists([{"s": [one]}, {"s": [row(text="b")]}])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from kikitori.scoring.report import Prediction
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import Hypothesis
 
+Sets = Mapping[str, Sequence[Prediction]]
+
 
 @dataclass(frozen=True)
 class Rescored:
@@ -34,12 +36,7 @@ class Rescored:
     nodes: int = 0
 
 
-def rescore(
-    sets: Mapping[str, Sequence[Prediction]],
-    options: RescoringSearch,
-    units: TokenizerUnits | None = None,
-    device: str = "cpu",
-) -> Rescored:
+def rescore(sets: Sets, options: RescoringSearch, units: TokenizerUnits | None = None, device: str = "cpu") -> Rescored:
     """Rescores predictions; those that no search has scored stay as they are.
 
     Args:
@@ -53,14 +50,25 @@ def rescore(
         ConfigError: A scale without a scorer, or a language model without a scale.
         ModelError: A language model cannot be loaded.
     """
-    places = [
-        (name, index)
-        for name, rows in sets.items()
-        for index, row in enumerate(rows)
-        if any(hypothesis.shares for hypothesis in row.nbest)  # an utterance too short to be searched has none
-    ]
+    judged = with_shares(sets, options, units, device)
+    scales = scales_of(options)
+
+    def ordered(row: Prediction) -> Prediction:
+        if not _is_scored(row):
+            return row
+        nbest = rescored(row.nbest, scales)
+        return replace(row, pred_text=nbest[0].text, nbest=nbest)
+
+    return replace(judged, sets={name: [ordered(row) for row in rows] for name, rows in judged.sets.items()})
+
+
+def with_shares(
+    sets: Sets, options: RescoringSearch, units: TokenizerUnits | None = None, device: str = "cpu"
+) -> Rescored:
+    """The same hypotheses in the same order, with the shares that `rescore` would order them by."""
+    places = [(name, index) for name, rows in sets.items() for index, row in enumerate(rows) if _is_scored(row)]
     nbests: list[tuple[Hypothesis, ...]] = [sets[name][index].nbest for name, index in places]
-    check_rescoring(options, _shared_names(nbests))
+    check_rescoring(options, stored_shares(sets))
     labels = nodes = 0
     started = time.perf_counter()
     for name, prior in options.priors.items():
@@ -68,17 +76,19 @@ def rescore(
     for name, settings in options.lms.items():
         nbests, found = with_lm(nbests, name, load_judge(settings, device), units)
         labels, nodes = labels + found.labels, nodes + found.nodes
-    scales = scales_of(options)
-    ordered = [rescored(nbest, scales) for nbest in nbests]
-    seconds = (time.perf_counter() - started) / max(1, len(ordered))
+    seconds = (time.perf_counter() - started) / max(1, len(nbests))
     results = {name: list(rows) for name, rows in sets.items()}
-    for (name, index), nbest in zip(places, ordered, strict=True):
+    for (name, index), nbest in zip(places, nbests, strict=True):
         old = results[name][index]
-        results[name][index] = replace(old, pred_text=nbest[0].text, time=old.time + seconds, nbest=nbest)
+        results[name][index] = replace(old, time=old.time + seconds, nbest=nbest)
     return Rescored(results, labels, nodes)
 
 
-def _shared_names(nbests: Sequence[Sequence[Hypothesis]]) -> list[str]:
-    """Shares that every hypothesis has."""
-    names = [set(hypothesis.shares) for nbest in nbests for hypothesis in nbest]
+def stored_shares(sets: Sets) -> list[str]:
+    """Shares that every scored hypothesis has."""
+    names = [{*h.shares} for rows in sets.values() for row in rows if _is_scored(row) for h in row.nbest]
     return sorted(set.intersection(*names)) if names else []
+
+
+def _is_scored(row: Prediction) -> bool:
+    return any(hypothesis.shares for hypothesis in row.nbest)  # an utterance too short to be searched has none

@@ -1,6 +1,6 @@
-"""The command line: `kikitori transcribe | evaluate | rescore | perplexity | train | adapt | merge | prior | ...`.
+"""The command line: `kikitori transcribe | evaluate | rescore | tune | perplexity | train | adapt | ...`.
 
-- `recognition` · `scoring` · `training` · `tools`: the commands, a family each; `common`: what they share.
+- `recognition` · `scoring` · `tuning` · `training` · `tools`: the commands, a family each; `common`: what they share.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from kikitori import __version__
-from kikitori.cli import recognition, scoring, tools, training
+from kikitori.cli import recognition, scoring, tools, training, tuning
 from kikitori.cli.common import SOME_FAILED, complain
 from kikitori.errors import KikitoriError
 
@@ -39,7 +39,7 @@ def _group(name: str | None, help_text: str) -> typer.Typer:
 app = _group("kikitori", "Speech recognition with pre-trained speech encoders and large language models.")
 for _command in (
     *(recognition.transcribe, recognition.evaluate),
-    *(scoring.rescore, scoring.perplexity),
+    *(scoring.rescore, tuning.tune, scoring.perplexity),
     *(training.train, training.adapt, training.merge),
     *(scoring.prior, scoring.ngram),
 ):

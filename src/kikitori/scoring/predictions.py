@@ -1,6 +1,9 @@
 """`predictions.jsonl` read again: what an evaluation has found, hypotheses and shares included."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.config import validate
+from kikitori.decoding.options import CTC
 from kikitori.errors import ConfigError, DataError
 from kikitori.scoring.report import Prediction
 from kikitori.types import Hypothesis, Utterance
@@ -63,6 +67,45 @@ def read_predictions(path: Path) -> dict[str, list[Prediction]]:
     if not sets:
         raise DataError("it has no rows", where=path, remedy="give the predictions.jsonl of kikitori evaluate")
     return sets
+
+
+def merged_lists(several: Sequence[Mapping[str, Sequence[Prediction]]]) -> dict[str, list[Prediction]]:
+    """The n-best lists of several searches over the same speech as one list for each utterance.
+
+    Its first hypotheses, and all that is no hypothesis, are those of the first search; the others follow where they
+    have other labels. Of the same labels the larger share of CTC counts, since pruning only ever loses paths.
+
+    Raises:
+        DataError: Two searches disagree about what was said.
+    """
+    merged: dict[str, dict[tuple[str, float, int], Prediction]] = {}
+    for sets in several:
+        for name, rows in sets.items():
+            members, seen = merged.setdefault(name, {}), Counter[tuple[str, float]]()
+            for row in rows:
+                place = (row.utterance.utt_id, row.utterance.offset)
+                key = (*place, seen[place])
+                seen[place] += 1
+                members[key] = _joined(members[key], row) if key in members else row
+    return {name: [*members.values()] for name, members in merged.items()}
+
+
+def _joined(one: Prediction, other: Prediction) -> Prediction:
+    if one.utterance.text != other.utterance.text:
+        raise DataError("two references", where=one.utterance.utt_id, remedy="name evaluations of the same manifest")
+    found: dict[tuple[int, ...], Hypothesis] = {}
+    for hypothesis in (*one.nbest, *other.nbest):
+        if hypothesis.shares:
+            known = found.get(hypothesis.labels)
+            found[hypothesis.labels] = hypothesis if known is None else _with_best_ctc(known, hypothesis)
+    return replace(one, nbest=tuple(found.values()) or one.nbest)
+
+
+def _with_best_ctc(one: Hypothesis, other: Hypothesis) -> Hypothesis:
+    shares = {**other.shares, **one.shares}
+    if CTC in one.shares and CTC in other.shares:
+        shares[CTC] = max(one.shares[CTC], other.shares[CTC])
+    return replace(one, shares=shares)
 
 
 def _prediction(line: str, where: str) -> tuple[str, Prediction]:

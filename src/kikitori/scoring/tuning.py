@@ -1,0 +1,361 @@
+"""Scales of a weighted sum of shares: those with the fewest word errors on n-best lists (papers.md B3.5).
+
+Word errors of all hypotheses are counted once; a point of scales then costs a weighted sum and the best hypothesis of
+every list. Sums are those of `kikitori.decoding.rescoring.weighted`, bit by bit, so that a search with the scales found
+chooses the same hypotheses.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import floor, inf, isfinite, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.decoding.options import CTC, INTERNAL_LM, LENGTH, PRIOR, SPEECH_LLM
+from kikitori.errors import ConfigError, DataError
+from kikitori.scoring.metrics import word_errors
+from kikitori.scoring.report import Prediction
+from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.types import Hypothesis
+
+MAX_POINTS = 200_000
+HALVINGS = 4
+"""The local search ends with steps of 1/16 of the grid's."""
+CLOSE = 1.01
+"""Points with at most so many times the fewest errors count as flat."""
+_BLOCK = 1 << 15  # sums at a time, which stay in the cache of the processor
+_DIGITS = 9  # of scales, so that 3 · 0.1 is 0.3
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scales to try, from `low` to `high`; a `step` of 0 holds the scale at `low`."""
+
+    low: float
+    high: float
+    step: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """How many points it has, counted up to one more than can be tried."""
+        return floor(min((self.high - self.low) / self.step + 1e-6, MAX_POINTS)) + 1 if self.step else 1
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Its points, ascending."""
+        return tuple(round(self.low + index * self.step, _DIGITS) for index in range(self.size))
+
+
+GRIDS: Mapping[str, Grid] = {
+    CTC: Grid(1.0, 1.0),
+    PRIOR: Grid(-1.0, 0.0, 0.1),
+    INTERNAL_LM: Grid(-1.0, 0.0, 0.1),
+    LENGTH: Grid(-1.0, 3.0, 0.5),
+    SPEECH_LLM: Grid(0.0, 1.0, 0.1),
+}
+"""Scales that are tried where none are given, by the name of the share."""
+LM_GRID = Grid(0.0, 1.0, 0.1)
+"""The same of language models, whatever their name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """N-best lists as arrays; those whose hypotheses all have the same errors are settled and left out.
+
+    Attributes:
+        names: Of the shares, in the order of the sum.
+        shares: (names, lists, hypotheses); 0 where they are not finite.
+        impossible: Where they are not, (names, lists, hypotheses).
+        missing: Start of the sums (lists, hypotheses): 0, and -inf behind the end of a list.
+        errors: Word errors, (lists, hypotheses).
+        settled: Errors of the lists that are left out.
+        words: Words of all references.
+        utterances: References.
+    """
+
+    names: tuple[str, ...]
+    shares: Floats
+    impossible: NDArray[np.bool_]
+    missing: Floats
+    errors: Counts
+    settled: int
+    words: int
+    utterances: int
+
+    @property
+    def first(self) -> int:
+        """Errors of the hypotheses that come first in their lists."""
+        return self.settled + int(self.errors[:, 0].sum())
+
+    @property
+    def oracle(self) -> int:
+        """Errors of the best hypothesis of each list."""
+        return self.settled + int(self.errors.min(axis=1).sum())
+
+    def rate(self, errors: int) -> float:
+        """Word error rate, as `kikitori.scoring.metrics.ErrorCounts` has it."""
+        return errors / self.words if self.words else float(errors > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Where the fewest word errors are, and what lies around.
+
+    Attributes:
+        scales: By name, in the order of the sum.
+        errors: Their word errors.
+        unscaled: Word errors with CTC alone.
+        neighbours: Word errors with one scale a step of its grid lower and higher; None outside of the grid.
+        points: All points of the grid, (points, names).
+        point_errors: Their word errors, (points,).
+        edges: Scales that lie at an end of their grid that is not 0: a wider one may have better.
+    """
+
+    scales: dict[str, float]
+    errors: int
+    unscaled: int
+    neighbours: dict[str, tuple[int | None, int | None]]
+    points: Floats
+    point_errors: Counts
+    edges: tuple[str, ...]
+
+    @property
+    def flat(self) -> float:
+        """Share of the grid's points with at most 1 % more errors."""
+        return float((self.point_errors <= CLOSE * self.errors).mean())
+
+
+def parse_grid(text: str) -> tuple[str, Grid]:
+    """A name and its grid from `NAME=FROM:TO:STEP`, or `NAME=VALUE` for a scale that is held.
+
+    Raises:
+        ConfigError: It is neither, or it has no points.
+    """
+    name, _, values = text.partition("=")
+    try:
+        numbers = [float(value) for value in values.split(":")]
+    except ValueError:
+        numbers = []
+    if not name or len(numbers) not in (1, 3) or not all(map(isfinite, numbers)):
+        raise ConfigError("no grid of scales", where=f"--scale {text}", remedy="write NAME=FROM:TO:STEP or NAME=VALUE")
+    grid = Grid(numbers[0], numbers[0]) if len(numbers) == 1 else Grid(*numbers)
+    if len(numbers) == 3 and not (grid.step > 0.0 and grid.low <= grid.high):
+        raise ConfigError("a grid without points", where=f"--scale {text}", remedy="write NAME=FROM:TO:STEP, upwards")
+    if name == CTC and grid != GRIDS[CTC]:
+        raise ConfigError("the scale of ctc is 1", where=f"--scale {text}", remedy="tune the others, relative to it")
+    return name, grid
+
+
+def check_grids(grids: Mapping[str, Grid]) -> None:
+    """Refuses grids with more points than can be tried.
+
+    Raises:
+        ConfigError: With how many each has.
+    """
+    if prod(grid.size for grid in grids.values()) > MAX_POINTS:
+        sizes = " x ".join(f"{name} {grid.size}" for name, grid in grids.items() if grid.size > 1)
+        raise ConfigError(
+            f"{sizes} points are more than {MAX_POINTS}",
+            where="--scale",
+            remedy="give larger steps (NAME=FROM:TO:STEP) or hold some scales (NAME=VALUE)",
+        )
+
+
+def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -> Lists:
+    """The n-best lists of predictions with what each hypothesis costs in words.
+
+    Texts are normalised as in a report, set by set. Utterances without a reference are left out. Those that no search
+    has scored, such as failed ones, keep their prediction.
+
+    Args:
+        sets: Predictions by set.
+        names: Shares that all scored hypotheses must have (their `length` is counted).
+
+    Raises:
+        DataError: There is no reference, no list, or a hypothesis without one of the shares.
+    """
+    kept: list[tuple[Sequence[Hypothesis], list[int]]] = []
+    settled = words = utterances = 0
+    scored = False
+    for rows in sets.values():
+        form = default_normalizer(row.utterance.language for row in rows)
+        for row in rows:
+            if row.utterance.text is None:
+                continue
+            utterances += 1
+            reference = normalize(form, row.utterance.text)
+            words += len(reference.split())
+            nbest = row.nbest if any(hypothesis.shares for hypothesis in row.nbest) else ()
+            _check_shares(nbest, names, row.utterance.utt_id)
+            scored |= bool(nbest)
+            texts = [hypothesis.text for hypothesis in nbest] or [row.pred_text]
+            errors = [word_errors(reference, normalize(form, text)).errors for text in texts]
+            if min(errors) == max(errors):
+                settled += errors[0]
+            else:
+                kept.append((nbest, errors))
+    if not utterances:
+        raise DataError("no utterance has a reference text", remedy="tune on transcribed speech")
+    if not scored:
+        raise DataError("no n-best list with scores", remedy="make some with kikitori evaluate --decoding ctc_beam")
+    return _arrays(kept, tuple(names), settled, words, utterances)
+
+
+def error_counts(lists: Lists, points: Floats) -> Counts:
+    """Word errors of the hypotheses that some scales put first, exactly.
+
+    What is impossible for a scorer is impossible with any scale but 0; equal sums keep the order of the list.
+
+    Args:
+        lists: The n-best lists.
+        points: Scales in the order of `lists.names`, (points, names).
+
+    Returns:
+        (points,).
+    """
+    counts = np.full(len(points), lists.settled, np.int64)
+    if not lists.errors.size:
+        return counts
+    some_impossible = [bool(each.any()) for each in lists.impossible]
+    block = max(1, _BLOCK // lists.errors.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(points), block):
+            some = points[start : start + block]
+            totals = np.repeat(lists.missing[None], len(some), axis=0)
+            for scales, shares, impossible, any_impossible in zip(
+                some.T, lists.shares, lists.impossible, some_impossible, strict=True
+            ):
+                if scales.any():
+                    totals += scales[:, None, None] * shares
+                if any_impossible:
+                    totals[(scales != 0.0)[:, None, None] & impossible] = -inf
+            totals[~np.isfinite(totals)] = -inf
+            best = totals.argmax(axis=2)
+            counts[start : start + block] += lists.errors[np.arange(len(lists.errors)), best].sum(axis=1)
+    return counts
+
+
+def tune(lists: Lists, grids: Mapping[str, Grid]) -> Tuned:
+    """The scales with the fewest word errors: the best of all grid points, then a local search around it.
+
+    The local search moves one or two scales by a step up or down, to the best of these points while that is better, and
+    goes on with steps half as long, down to 1/16 of the grid's; it stays within the grid's ends. Of scales with equally
+    many errors the smaller ones are better, by the sum of their absolute values. Nothing is left to chance.
+
+    Args:
+        lists: The n-best lists.
+        grids: Scales to try, by the names of the lists' shares.
+
+    Raises:
+        ConfigError: There are too many points, see `check_grids`.
+    """
+    check_grids(grids)
+    chosen = [grids[name] for name in lists.names]
+    points = np.array([*product(*(grid.values for grid in chosen))])
+    errors = error_counts(lists, points)
+    best, fewest = _best(points, errors)
+    steps = np.array([grid.step for grid in chosen])
+    moves = _moves(len(chosen), np.flatnonzero(steps))
+    low, high = np.array([grid.values[0] for grid in chosen]), np.array([grid.values[-1] for grid in chosen])
+    for halving in range(1, HALVINGS + 1):
+        while True:
+            around = np.clip(best + moves * steps / 2**halving, low, high).round(_DIGITS)
+            # The best point is one of them, and stays the best unless another is truly better.
+            nearby, count = _best(np.vstack([best, around]), np.append(fewest, error_counts(lists, around)))
+            if (nearby == best).all():
+                break
+            best, fewest = nearby, count
+    return Tuned(
+        scales=dict(zip(lists.names, best.tolist(), strict=True)),
+        errors=fewest,
+        unscaled=int(error_counts(lists, np.array([[float(name == CTC) for name in lists.names]]))[0]),
+        neighbours=_neighbours(lists, best, chosen),
+        points=points,
+        point_errors=errors,
+        edges=tuple(
+            name
+            for name, grid, scale in zip(lists.names, chosen, best.tolist(), strict=True)
+            if grid.step and scale and scale in (grid.values[0], grid.values[-1])
+        ),
+    )
+
+
+def plane(lists: Lists, tuned: Tuned, grids: Mapping[str, Grid], axes: Sequence[str]) -> Counts:
+    """Word errors over the grids of some scales, an axis for each, the others as tuned."""
+    shape = [len(grids[name].values) for name in axes]
+    points = np.tile([tuned.scales[name] for name in lists.names], (prod(shape), 1))
+    for name, column in zip(axes, np.array([*product(*(grids[name].values for name in axes))]).T, strict=True):
+        points[:, lists.names.index(name)] = column
+    return error_counts(lists, points).reshape(shape)
+
+
+def _check_shares(nbest: Iterable[Hypothesis], names: Iterable[str], where: str) -> None:
+    for hypothesis in nbest:
+        for name in names:
+            if name != LENGTH and name not in hypothesis.shares:
+                known = ", ".join(hypothesis.shares) or "none"
+                raise DataError(
+                    f"a hypothesis has no share '{name}' (its shares: {known})",
+                    where=where,
+                    remedy="search with that scorer first",
+                )
+
+
+def _arrays(
+    kept: Sequence[tuple[Sequence[Hypothesis], Sequence[int]]],
+    names: tuple[str, ...],
+    settled: int,
+    words: int,
+    utterances: int,
+) -> Lists:
+    longest = max((len(nbest) for nbest, _ in kept), default=1)
+    shares = np.zeros((len(names), len(kept), longest))
+    missing = np.full((len(kept), longest), -inf)
+    errors = np.zeros((len(kept), longest), np.int64)
+    for row, (nbest, counts) in enumerate(kept):
+        missing[row, : len(nbest)] = 0.0
+        errors[row] = max(counts)  # behind the end of the list, where nothing is chosen
+        errors[row, : len(nbest)] = counts
+        for number, name in enumerate(names):
+            values = [float(len(h.labels)) if name == LENGTH else h.shares[name] for h in nbest]
+            shares[number, row, : len(nbest)] = values
+    impossible = ~np.isfinite(shares)
+    shares[impossible] = 0.0
+    return Lists(names, shares, impossible, missing, errors, settled, words, utterances)
+
+
+def _best(points: Floats, errors: Counts) -> tuple[Floats, int]:
+    """The point with the fewest errors, of equals the one with the smallest scales; and its errors."""
+    places = np.flatnonzero(errors == errors.min())
+    equals = points[places]
+    keys = [*equals.T[::-1], *np.abs(equals).T[::-1], np.abs(equals).sum(axis=1).round(_DIGITS)]
+    place = places[np.lexsort(keys)[0]]
+    return points[place], int(errors[place])
+
+
+def _moves(scales: int, free: Iterable[int]) -> Floats:
+    """Steps of one or two of the free scales, up or down, (moves, scales)."""
+    unit = np.eye(scales)
+    single = [sign * unit[axis] for axis in free for sign in (-1, 1)]
+    pairs = [one + other for one, other in combinations(single, 2) if (one + other).any()]
+    return np.array([*single, *pairs]).reshape(-1, scales)
+
+
+def _neighbours(lists: Lists, best: Floats, grids: Sequence[Grid]) -> dict[str, tuple[int | None, int | None]]:
+    found: dict[str, tuple[int | None, int | None]] = {}
+    for place, (name, grid) in enumerate(zip(lists.names, grids, strict=True)):
+        if not grid.step:
+            continue
+        sides: list[int | None] = []
+        for step in (-grid.step, grid.step):
+            point = best.copy()
+            point[place] = round(point[place] + step, _DIGITS)
+            inside = grid.values[0] <= point[place] <= grid.values[-1]
+            sides.append(int(error_counts(lists, point[None])[0]) if inside else None)
+        found[name] = (sides[0], sides[1])
+    return found

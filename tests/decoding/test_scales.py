@@ -1,0 +1,93 @@
+import pytest
+
+from kikitori.decoding.options import (
+    CTCBeamSearch,
+    GreedySearch,
+    LMOptions,
+    PriorOptions,
+    RescoringSearch,
+    ShallowFusionSearch,
+    load_decoding,
+)
+from kikitori.decoding.rescoring import check_rescoring
+from kikitori.decoding.scales import decoding_yaml, list_search, partner_shares, with_scales
+from kikitori.errors import ModelError
+
+LMS = {"books": LMOptions("b", text_form="lower"), "news": LMOptions("n")}
+PRIORS = {"ours": PriorOptions("p"), "theirs": PriorOptions("q", lm="news")}
+SCALES = {"books": 0.1, "news": 0.2, "length": 1.0, "ours": -0.1, "theirs": -0.2}
+RESCORING = RescoringSearch(lms=LMS, priors=PRIORS, scales=SCALES)
+FUSION = ShallowFusionSearch(lm="x", prior="p", beam=8, collapse=0.8, llm_scale=0.1, prior_scale=0.9)
+
+
+def test_scales_of_rescoring():
+    new = with_scales(RESCORING, {"ctc": 1.0, "books": 0.3, "news": 0.0, "ours": -0.2})
+    assert new.scales == {"ctc": 1.0, "books": 0.3, "ours": -0.2}
+    assert (new.lms, new.priors) == ({"books": LMS["books"]}, {"ours": PRIORS["ours"]})
+    assert new.first == RESCORING.first
+
+
+def test_a_language_model_stays_for_the_prior_that_counts_its_labels():
+    new = with_scales(RESCORING, {"ctc": 1.0, "news": 0.0, "theirs": -0.2})
+    assert (new.lms, new.priors) == ({"news": LMS["news"]}, {"theirs": PRIORS["theirs"]})
+    assert new.scales == {"news": 0.0, "ctc": 1.0, "theirs": -0.2}
+    check_rescoring(new)
+
+
+def test_scales_of_one_pass_have_its_names_and_signs():
+    new = with_scales(FUSION, {"ctc": 1.0, "lm": 0.3, "prior": -0.2})
+    assert (new.llm_scale, new.prior_scale, new.length_scale) == (0.3, 0.2, 0.0)
+    assert (new.lm, new.beam, new.collapse) == ("x", 8, 0.8)
+    assert str(with_scales(FUSION, {"lm": 0.0, "prior": 0.0}).prior_scale) == "0.0"
+
+
+def test_lists_for_one_pass_are_long_and_searched_alike(tmp_path):
+    search = list_search(FUSION, {"lm", "prior"}, None)
+    assert search.first == CTCBeamSearch(beam=64, nbest=64, collapse=0.8)
+    assert search.lms == {"lm": LMOptions("x")}
+    assert (search.priors, search.scales) == ({"prior": PriorOptions("p")}, {"lm": 0.0, "prior": 0.0})
+    check_rescoring(search)
+    assert list_search(FUSION, {"prior"}, None).lms == {}
+    (tmp_path / "lm").mkdir()
+    own = list_search(ShallowFusionSearch(), {"lm", "length"}, tmp_path)
+    assert own.lms == {"lm": LMOptions(str(tmp_path / "lm"))}
+    for folder in (None, tmp_path / "lm"):
+        for name in ("lm", "prior"):
+            with pytest.raises(ModelError, match=rf"decoding\.{name}: nothing is named"):
+                list_search(ShallowFusionSearch(), {name}, folder)
+
+
+def test_an_ngram_beside_the_lm_or_alone(tmp_path):
+    search = ShallowFusionSearch(ngram="n.arpa")
+    assert partner_shares(search, (), None) == ["ngram", "length"]
+    (tmp_path / "lm").mkdir()
+    assert partner_shares(search, (), tmp_path) == ["lm", "ngram", "length"]
+    assert partner_shares(search, ["prior"], None) == ["ngram", "prior", "length"]
+    assert partner_shares(ShallowFusionSearch(), (), None) == ["lm", "length"]
+    assert list_search(search, {"ngram"}, None).lms == {"ngram": LMOptions("n.arpa")}
+    assert with_scales(search, {"ngram": 0.25}).ngram_scale == 0.25
+
+
+def test_lists_for_rescoring_have_what_is_named():
+    search = list_search(RESCORING, {"news", "speech_llm"}, None)
+    assert (search.lms, search.scales) == ({"news": LMS["news"]}, {"news": 0.0, "speech_llm": 0.0})
+    assert search.first == RESCORING.first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RESCORING,
+        RescoringSearch(first=CTCBeamSearch(beam=4, min_log_prob=None), scales={"length": 1e-5}),
+        RescoringSearch(first=CTCBeamSearch()),
+        FUSION,
+        ShallowFusionSearch(score_beam=None),
+        GreedySearch(),
+    ],
+)
+def test_a_file_says_what_differs(options, tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text(decoding_yaml(options))
+    assert load_decoding(file) == options
+    assert "first" not in decoding_yaml(RESCORING)
+    assert decoding_yaml(GreedySearch()) == "search: greedy\n"
