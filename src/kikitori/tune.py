@@ -62,7 +62,7 @@ def check_tunable(options: Decoding) -> Scaled:
         ConfigError: It has none.
     """
     if not isinstance(options, Scaled):
-        remedy = "use --decoding rescoring or shallow_fusion"
+        remedy = "use --decoding rescoring, shallow_fusion or delayed_fusion"
         raise ConfigError(f"'{options.search}' has no scales", where="--decoding", remedy=remedy)
     return options
 

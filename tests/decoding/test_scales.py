@@ -2,6 +2,7 @@ import pytest
 
 from kikitori.decoding.options import (
     CTCBeamSearch,
+    DelayedFusionSearch,
     GreedySearch,
     LMOptions,
     PriorOptions,
@@ -66,6 +67,15 @@ def test_an_ngram_beside_the_lm_or_alone(tmp_path):
     assert partner_shares(ShallowFusionSearch(), (), None) == ["lm", "length"]
     assert list_search(search, {"ngram"}, None).lms == {"ngram": LMOptions("n.arpa")}
     assert with_scales(search, {"ngram": 0.25}).ngram_scale == 0.25
+
+
+def test_delayed_fusion_has_an_lm_with_a_text_form_and_no_ngram():
+    lm = LMOptions("x", text_form="lower", prompt="words")
+    search = DelayedFusionSearch(lm=lm, prior="p", trigger="word_end")
+    assert partner_shares(search, ["ngram"], None) == ["lm", "prior", "length"]
+    assert list_search(search, {"lm", "prior"}, None).lms == {"lm": lm}
+    new = with_scales(search, {"ctc": 1.0, "lm": 0.3, "prior": -0.2})
+    assert (new.lm, new.trigger, new.llm_scale, new.prior_scale) == (lm, "word_end", 0.3, 0.2)
 
 
 def test_lists_for_rescoring_have_what_is_named():

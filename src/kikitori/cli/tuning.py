@@ -39,7 +39,8 @@ def tune(
     data: Annotated[list[Path] | None, typer.Option("--data", help="Speech instead, a manifest; may repeat.")] = None,
     split: SplitOption = None,
     decoding: Annotated[
-        str | None, typer.Option("--decoding", help="The search to tune: shallow_fusion, rescoring, or a YAML file.")
+        str | None,
+        typer.Option("--decoding", help="The search to tune: shallow_fusion, delayed_fusion, rescoring, or a YAML."),
     ] = None,
     scale: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ from kikitori.decoding.options import (
     PRIOR,
     CTCBeamSearch,
     Decoding,
+    DelayedFusionSearch,
     FrameBeam,
     LMOptions,
     PriorOptions,
@@ -26,7 +27,8 @@ from kikitori.decoding.partners import LM as LM_FOLDER
 from kikitori.decoding.prior import PRIOR as PRIOR_FILE
 from kikitori.errors import ModelError
 
-Scaled = RescoringSearch | ShallowFusionSearch
+OnePass = ShallowFusionSearch | DelayedFusionSearch
+Scaled = RescoringSearch | OnePass
 ONE_PASS: Mapping[str, tuple[str, float]] = {
     LM: ("llm_scale", 1.0),
     NGRAM: ("ngram_scale", 1.0),
@@ -46,10 +48,11 @@ def partner_shares(options: Scaled, stored: Collection[str], folder: Path | None
     """
     if isinstance(options, RescoringSearch):
         return [*options.lms, *options.priors, *options.scales, *stored]
-    lm = options.ngram is None or options.lm is not None or LM in stored or _own(folder, LM_FOLDER) is not None
+    named = options.ngram if isinstance(options, ShallowFusionSearch) else None
+    lm = named is None or options.lm is not None or LM in stored or _own(folder, LM_FOLDER) is not None
     prior = options.prior is not None or options.prior_scale != 0.0 or PRIOR in stored
     prior = prior or _own(folder, PRIOR_FILE) is not None
-    ngram = options.ngram is not None or NGRAM in stored
+    ngram = isinstance(options, ShallowFusionSearch) and (named is not None or NGRAM in stored)
     return [name for name, there in ((LM, lm), (NGRAM, ngram), (PRIOR, prior), (LENGTH, True)) if there]
 
 
@@ -61,7 +64,9 @@ def with_scales(options: Scaled, scales: Mapping[str, float]) -> Scaled:
     if isinstance(options, RescoringSearch):
         used = {name: scale for name, scale in scales.items() if scale != 0.0}
         return _weighing(options, used)
-    weights: dict[str, Any] = {key: sign * scales.get(name, 0.0) + 0.0 for name, (key, sign) in ONE_PASS.items()}
+    weights: dict[str, Any] = {
+        key: sign * scales.get(name, 0.0) + 0.0 for name, (key, sign) in ONE_PASS.items() if hasattr(options, key)
+    }
     return replace(options, **weights)
 
 
@@ -82,19 +87,17 @@ def list_search(options: Scaled, names: Collection[str], folder: Path | None) ->
     wide = RescoringSearch().first
     shared = {field.name: getattr(options, field.name) for field in fields(FrameBeam) if field.name != "search"}
     shared |= {"beam": max(wide.beam, options.beam), "nbest": max(wide.nbest, options.nbest)}
-    paths = {
-        LM: options.lm or _own(folder, LM_FOLDER),
-        NGRAM: options.ngram,
-        PRIOR: options.prior or _own(folder, PRIOR_FILE),
-    }
-    for name, path in paths.items():
-        if name in names and path is None:
+    lm, prior = options.lm or _own(folder, LM_FOLDER), options.prior or _own(folder, PRIOR_FILE)
+    partners = {LM: lm, NGRAM: getattr(options, "ngram", None), PRIOR: prior}
+    for name, partner in partners.items():
+        if name in names and partner is None:
             where, remedy = f"decoding.{name}", "name it there, or the recogniser's folder with --model"
             raise ModelError("nothing is named, and nothing lies in the model folder", where=where, remedy=remedy)
+    lms = {name: partners[name] for name in (LM, NGRAM) if name in names}
     return RescoringSearch(
         first=CTCBeamSearch(**shared),
-        lms={name: LMOptions(str(paths[name])) for name in (LM, NGRAM) if name in names},
-        priors={PRIOR: PriorOptions(str(paths[PRIOR]))} if PRIOR in names else {},
+        lms={name: each if isinstance(each, LMOptions) else LMOptions(str(each)) for name, each in lms.items()},
+        priors={PRIOR: PriorOptions(str(prior))} if PRIOR in names else {},
         scales=scales,
     )
 
