@@ -37,6 +37,9 @@ def manifest(tmp_path_factory):
     return write_corpus(folder, [spoken, {**spoken, "audio_filepath": "4.wav", "text": "the bird"}])
 
 
+KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
+
+
 def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -77,7 +80,7 @@ def test_the_report_is_what_one_counts_by_hand(done, base, manifest):
         side, rows = report["sides"][name], read_manifest(manifest, split=split).utterances
         rates = {}
         for when, adapter in (("before", None), ("after", run)):
-            found = recognizer.load(base, adapter=adapter)
+            found = recognizer.load(base, adapter=adapter, guards=recognizer.PLAIN)
             texts = [found.transcribe(row.audio_filepath).text for row in rows]
             pairs = [
                 (normalize("whisper_en", row.text or ""), normalize("whisper_en", text))
@@ -98,7 +101,7 @@ def test_the_adapter_is_switched_on_by_name_and_off_without(done, base, manifest
     run, _ = done
     files = [manifest.parent / f"{index}.wav" for index in range(7)]
     before, on, after = (
-        call("transcribe", *files, "--model", base, *extra) for extra in ([], ["--adapter", run / "adapter"], [])
+        call("transcribe", *files, "--model", base, *KEEP, *extra) for extra in ([], ["--adapter", run / "adapter"], [])
     )
     assert before.exit_code == on.exit_code == 0
     assert before.stdout == after.stdout != on.stdout
@@ -113,8 +116,8 @@ def test_merging(done, base, manifest, tmp_path):
     result = call("merge", run, "--model", base, "-o", tmp_path / "merged")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'merged'}\n")
     files = [manifest.parent / f"{index}.wav" for index in range(7)]
-    merged = call("transcribe", *files, "--model", tmp_path / "merged")
-    assert merged.stdout == call("transcribe", *files, "--model", base, "--adapter", run).stdout
+    merged = call("transcribe", *files, "--model", tmp_path / "merged", *KEEP)
+    assert merged.stdout == call("transcribe", *files, "--model", base, *KEEP, "--adapter", run).stdout
     again = call("merge", run, "--model", base, "-o", tmp_path / "merged")
     assert again.exit_code == WRONG_CALL
     assert "is there already" in again.stderr
@@ -234,7 +237,8 @@ def test_text_alone(base, manifest, tmp_path):
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["side", "target", "adapter:"]
     assert "no show_ctc" in (run / "log.txt").read_text()
     files = [manifest.parent / f"{index}.wav" for index in range(7)]
-    plain, adapted = (call("transcribe", *files, "--model", base, *extra).stdout for extra in ([], ["--adapter", run]))
+    extras = ([], ["--adapter", run])
+    plain, adapted = (call("transcribe", *files, "--model", base, *KEEP, *extra).stdout for extra in extras)
     assert plain != adapted
 
 

@@ -26,6 +26,7 @@ from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, 
 PACKAGE = Path(recognizer.__file__).parent
 ROOT = Path(__file__).parents[1]
 NOT_BUILT = ("study", "serve", "data", "doctor")
+KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_bad_files_are_named_and_the_others_done(model, audio, tmp_path):
     result = call("transcribe", *bad[:3], good, *bad[3:], good, "--model", model, "--batch-size", "2")
     assert result.exit_code == SOME_FAILED
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [str(good)] * 2
-    lines = result.stderr.splitlines()
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(f"kikitori: {good}: ")]
     for path, line in zip(bad, lines, strict=True):
         assert line.startswith(f"kikitori: {path}: ")
 
@@ -110,6 +111,30 @@ def test_doubtful_transcripts_are_flagged(model, audio):
     assert result.stdout.startswith(f"{long}\t")
     assert f"{long}: length limit" in result.stderr
     assert f"{long}: longer than training" in result.stderr
+
+
+def test_runaways_and_silence_are_explained(model, audio, tmp_path):
+    talk, silence = audio("talk.wav"), tmp_path / "silence.wav"
+    sf.write(silence, np.zeros(16000), SAMPLE_RATE)
+    by_default, kept = (call("transcribe", talk, silence, "--model", model, *extra) for extra in ((), KEEP))
+    by_ctc = call("transcribe", talk, "--model", model, "--decoding", "ctc_greedy")
+    assert by_default.stdout == f"{by_ctc.stdout}{silence}\t\n" != kept.stdout
+    assert f"{talk}: replaced (the text is the CTC head's); check this transcript" in by_default.stderr
+    assert f"{talk}: ctc disagrees (agreement 0." in by_default.stderr
+    assert "replaced" not in kept.stderr
+    quiet = f"kikitori: {silence}: no speech (nothing in it moves as speech does); check this transcript\n"
+    assert by_default.stderr.endswith(quiet)
+    assert kept.stderr.endswith(quiet)
+    found = call("transcribe", silence, "--model", model, *KEEP, "--on-no-speech", "keep")
+    assert found.stdout != f"{silence}\t\n"
+    assert found.stderr.endswith(quiet)
+    assert call("transcribe", talk, silence, "--model", model, "-o", tmp_path / "out", "-f", "json").exit_code == 0
+    first, second = (json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("talk", "silence"))
+    assert first["flags"][-1] == "replaced"
+    assert list(first["reasons"]) == [flag for flag in first["flags"] if flag in first["reasons"]]
+    assert 0.0 <= first["ctc_agreement"] < 0.34
+    assert len(first["nbest"]) == 2
+    assert (second["text"], second["flags"], second["ctc_agreement"]) == ("", ["no_speech"], None)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +178,7 @@ def test_folder_that_cannot_be_written(model, audio, command):
 def test_a_transcript_that_cannot_be_written_costs_only_itself(model, audio, tmp_path):
     (tmp_path / "out" / "first.txt" / "in the way").mkdir(parents=True)
     files = audio("first.wav"), audio("second.wav")
-    result = call("transcribe", *files, "--model", model, "-o", tmp_path / "out")
+    result = call("transcribe", *files, "--model", model, "--decoding", "ctc_greedy", "-o", tmp_path / "out")
     assert "first.txt: cannot be written" in one_line(result, SOME_FAILED)
     assert (tmp_path / "out" / "second.txt").is_file()
 
@@ -163,10 +188,10 @@ def test_overrides_and_files_that_look_like_them(model, audio, tmp_path, monkeyp
     audio("talk.wav")
     audio("decoding.max_labels=1.wav")
     full, short = (
-        call("transcribe", "talk.wav", "--model", model, *extra) for extra in ([], ["decoding.max_labels=1"])
+        call("transcribe", "talk.wav", "--model", model, *KEEP, *extra) for extra in ([], ["decoding.max_labels=1"])
     )
     assert len(short.stdout) < len(full.stdout)
-    both = call("transcribe", "decoding.max_labels=1.wav", "--model", model)
+    both = call("transcribe", "decoding.max_labels=1.wav", "--model", model, *KEEP)
     assert both.exit_code == 0
     assert both.stdout.split("\t")[1] == full.stdout.split("\t")[1]
     assert "known keys" in one_line(call("transcribe", "talk.wav", "--model", model, "decoding.beams=2"))
@@ -181,7 +206,7 @@ def test_decoding_by_name_and_by_file(model, audio, tmp_path):
     by_name = call("transcribe", talk, "--model", model, "--decoding", "ctc_greedy")
     by_file = call("transcribe", talk, "--model", model, "--decoding", tmp_path / "search.yaml")
     assert by_name.exit_code == by_file.exit_code == 0
-    assert by_name.stdout == by_file.stdout != call("transcribe", talk, "--model", model).stdout
+    assert by_name.stdout == by_file.stdout != call("transcribe", talk, "--model", model, *KEEP).stdout
 
 
 def test_model_folder_says_how_to_decode(audio, tmp_path):
@@ -324,12 +349,12 @@ def test_published_model_that_is_none(tmp_path):
 
 def test_sampling(model, audio):
     files = [audio("a.wav"), audio("b.wav", seed=2), audio("c.wav", 0.7, seed=3)]
-    options = ["--model", model, "--decoding", "sampling", "decoding.temperature=3"]
+    options = ["--model", model, *KEEP, "--decoding", "sampling", "decoding.temperature=3"]
     one, many = (call("transcribe", *files, *options, "--batch-size", size) for size in (1, 3))
     assert one.exit_code == 0
     assert one.stdout == many.stdout
     assert one.stdout != call("transcribe", *files, *options, "decoding.seed=1").stdout
-    assert one.stdout != call("transcribe", *files, "--model", model).stdout
+    assert one.stdout != call("transcribe", *files, "--model", model, *KEEP).stdout
 
 
 def test_prior_and_shallow_fusion(audio, tmp_path):
@@ -469,7 +494,8 @@ def test_streams_of_the_real_command(model, audio, tmp_path):
     name = os.fsencode(tmp_path) + b"/caf\xe9.wav"  # latin-1, which is not UTF-8
     Path(os.fsdecode(name)).write_bytes(audio("talk.wav").read_bytes())
     missing = tmp_path / "missing.wav"
-    command = [sys.executable, "-m", "kikitori", "transcribe", name, missing, "--model", model]
+    options = ["--model", model, "--decoding", "ctc_greedy"]
+    command = [sys.executable, "-m", "kikitori", "transcribe", name, missing, *options]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, env=environment)
     assert done.returncode == SOME_FAILED
@@ -481,7 +507,8 @@ def test_streams_of_the_real_command(model, audio, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
 def test_a_reader_that_has_seen_enough(model, audio):
     talk = audio("talk.wav")
-    command = [sys.executable, "-m", "kikitori", "transcribe", *[talk] * 4, "--model", model, "--batch-size", "1"]
+    options = ["--model", model, "--decoding", "ctc_greedy", "--batch-size", "1"]
+    command = [sys.executable, "-m", "kikitori", "transcribe", *[talk] * 4, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()

@@ -12,6 +12,7 @@ from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.decoding.options import GreedySearch
 from kikitori.evaluate import evaluate, versions
+from kikitori.scoring.predictions import read_predictions
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
 REPORT_KEYS = {
@@ -70,7 +71,7 @@ def test_writes_reports_and_prints_a_table(model, data, tmp_path):
     assert header.split()[:4] == ["set", "utterances", "WER", "CER"]
     assert [line.split()[0] for line in lines] == [str(data), "total"]
     assert f"{report['wer']:.4f}" in lines[-1]
-    loaded = recognizer.load(model)
+    loaded = recognizer.load(model, guards=recognizer.PLAIN)
     for index, row in enumerate(rows):
         assert list(row)[:5] == ["audio_filepath", "duration", "text", "pred_text", "time"]
         assert row["pred_text"] == loaded.transcribe(data.with_name(f"{index}.wav")).text
@@ -181,7 +182,7 @@ def test_wrong_calls(arguments, message, data, monkeypatch):
 
 
 def test_batches_do_not_change_texts_or_order(model, data):
-    loaded = recognizer.load(model)
+    loaded = recognizer.load(model, guards=recognizer.PLAIN)
     utterances = read_manifest(data).utterances
     done: list[int] = []
     one = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=1, progress=done.append)["set"]
@@ -197,7 +198,7 @@ def test_rows_are_cuts_of_their_file(model, data):
     sf.write(data.with_name("long.wav"), whole, SAMPLE_RATE, subtype="FLOAT")
     cut = data.with_name("cuts.jsonl")
     write_manifest(cut, [{"audio_filepath": "long.wav", "offset": 1.0, "duration": 0.5, "text": "a"}])
-    loaded = recognizer.load(model)
+    loaded = recognizer.load(model, guards=recognizer.PLAIN)
     (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=GreedySearch())["set"]
     assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
 
@@ -205,3 +206,21 @@ def test_rows_are_cuts_of_their_file(model, data):
 def test_versions():
     assert versions().keys() >= {"kikitori", "python", "torch", "transformers"}
     assert "missing" not in versions().values()
+
+
+def test_runaways_are_kept_and_counted_and_replaced_on_demand(model, data, tmp_path):
+    assert call("--model", model, "--data", data, "-o", tmp_path / "kept").exit_code == 0
+    assert call("--model", model, "--data", data, "-o", tmp_path / "ctc", "--on-runaway", "ctc").exit_code == 0
+    assert call("--model", model, "--data", data, "-o", tmp_path / "heard", "--decoding", "ctc_greedy").exit_code == 0
+    (kept, kept_rows), (ctc, ctc_rows), (_, heard) = (read(tmp_path / name) for name in ("kept", "ctc", "heard"))
+    replaced = [index for index, row in enumerate(ctc_rows) if "replaced" in row["flags"]]
+    assert (kept["replaced"], ctc["replaced"], ctc["flags"]["replaced"]) == (0, len(replaced), len(replaced))
+    assert replaced
+    assert {**kept["flags"], "replaced": len(replaced)} == ctc["flags"]
+    for index, (row, plain) in enumerate(zip(ctc_rows, kept_rows, strict=True)):
+        assert row["pred_text"] == (heard[index] if index in replaced else plain)["pred_text"]
+        assert row["ctc_agreement"] == plain["ctc_agreement"]
+        assert plain["reasons"].items() <= row["reasons"].items()
+    assert "ctc_disagrees (agreement 0." in (tmp_path / "kept" / "report.html").read_text()
+    again = read_predictions(tmp_path / "ctc" / "predictions.jsonl")
+    assert [row.ctc_agreement for row in next(iter(again.values()))] == [row["ctc_agreement"] for row in ctc_rows]

@@ -26,6 +26,7 @@ def test_exported_names():
         "Decoding",
         "DelayedFusionSearch",
         "GreedySearch",
+        "Guards",
         "Hypothesis",
         "KikitoriError",
         "KikitoriWarning",

@@ -9,6 +9,7 @@ import torch
 
 import kikitori
 from kikitori.data.speech import pad_waveforms
+from kikitori.decoding.guards import NO_SPEECH, REPLACED
 from kikitori.decoding.options import (
     CTCBeamSearch,
     CTCGreedySearch,
@@ -23,7 +24,8 @@ from kikitori.decoding.options import (
 from kikitori.decoding.prior import count_prior, save_prior
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.model.safety import quiet_transformers
-from kikitori.recognizer import LENGTH_LIMIT_FLAG, LONG_FLAG, load
+from kikitori.recognizer import LENGTH_LIMIT_FLAG, LONG_FLAG, PLAIN, load
+from tests.noise import soundless
 from tests.tiny import (
     TRAINED_ON,
     save_tiny,
@@ -50,7 +52,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recognizer(folder):
-    return load(folder, device="cpu")
+    return load(folder, device="cpu", guards=PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_many_keep_their_order_whatever_the_batch(recognizer, files, expected, b
 @pytest.mark.parametrize("encoder", ["parakeet", "whisper"])
 def test_other_families_keep_their_text_in_any_batch(encoder, tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(encoder, "qwen2"))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
     assert list(recognizer.transcribe_many(iter(WAVEFORMS), batch_size=9)) == alone
     assert len({transcript.text for transcript in alone}) > 10
@@ -109,7 +111,7 @@ def test_other_families_keep_their_text_in_any_batch(encoder, tmp_path):
 @pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
 def test_other_interfaces_keep_their_text_in_any_batch(interface, tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(llm="llama", interface=interface))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
     assert list(recognizer.transcribe_many(iter(WAVEFORMS), batch_size=9)) == alone
     assert len({transcript.text for transcript in alone}) > 10
@@ -146,7 +148,7 @@ def test_those_before_an_unreadable_file_are_given(recognizer, files, expected, 
 
 def test_too_long_for_the_encoder_is_an_error_of_that_recording(tmp_path):
     save_tiny(tmp_path, tiny_speech_llm("whisper"))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     long = tmp_path / "long.wav"
     sf.write(long, tiny_waveform(2.5), 16000)
     results = list(recognizer.try_transcribe_many([WAVEFORMS[0], long, WAVEFORMS[1]]))
@@ -158,7 +160,7 @@ def test_too_long_for_the_encoder_is_an_error_of_that_recording(tmp_path):
 @pytest.mark.parametrize("compression", [("drop", "keep"), ("drop", "average"), ("keep", "weighted")])
 def test_compressed_speech_keeps_its_text_in_any_batch(compression, tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(bridge="ctc_compress", compression=compression))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
     assert list(recognizer.transcribe_many(WAVEFORMS, batch_size=5)) == alone
     assert len({transcript.text for transcript in alone}) > 10
@@ -167,7 +169,7 @@ def test_compressed_speech_keeps_its_text_in_any_batch(compression, tmp_path):
 @pytest.mark.parametrize("bridge", ["conv", "stack", "identity", "ctc_compress"])
 def test_hypotheses_say_how_many_positions_the_speech_took(bridge, tmp_path):
     model = save_tiny(tmp_path, tiny_speech_llm(bridge=bridge))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     with torch.no_grad():
         encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS[:5])))
         _, lengths = model.speech_prompt(encoded)
@@ -186,7 +188,7 @@ def test_too_long_for_the_llm_is_an_error_of_that_recording(family, bridge, tmp_
     llm.config.max_position_embeddings = 80
     model = tiny_speech_llm(bridge=bridge, body=llm)
     save_tiny(tmp_path, model)
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     long = tmp_path / "long.wav"
     sf.write(long, tiny_waveform(6.0), 16000, subtype="FLOAT")
     results = list(recognizer.try_transcribe_many([WAVEFORMS[2], long, WAVEFORMS[3]], batch_size=3))
@@ -207,7 +209,7 @@ def test_the_last_position_of_the_llm_can_be_used(family, tmp_path):
     llm.config.max_position_embeddings = 60
     llm.get_output_embeddings().weight.data[2] = 0.0  # no end before the limit
     save_tiny(tmp_path, tiny_speech_llm(body=llm))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     (hypothesis,) = recognizer.recognize([waveform], GreedySearch(max_labels=1))
     room = 60 - hypothesis.speech_positions - 1  # the prompt is one label
     (hypothesis,) = recognizer.recognize([waveform], GreedySearch(max_labels=room))
@@ -221,7 +223,7 @@ def test_speech_in_a_memory_leaves_the_llm_its_positions(interface, tmp_path):
     llm = tiny_llm("llama", tiny_units().size)
     llm.config.max_position_embeddings = 40
     save_tiny(tmp_path, tiny_speech_llm(body=llm, interface=interface))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     (hypothesis,) = recognizer.recognize([tiny_waveform(6.0)], GreedySearch(max_labels=39))
     assert hypothesis.speech_positions > 40
     with pytest.raises(AudioError, match=r"6\.0 s of speech take 1 LLM positions .* the LLM has 40 positions"):
@@ -452,7 +454,7 @@ def test_the_share_of_the_speech_llm_is_that_of_teacher_forcing(recognizer):
 
 def test_rescoring_an_acoustic_model(tmp_path, rescoring):
     save_tiny(tmp_path, tiny_acoustic_model())
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     with pytest.raises(ConfigError, match=r"scales.speech_llm: no such scorer"):
         recognizer.transcribe(WAVEFORMS[0], decoding=rescoring)
     without = replace(rescoring, scales={"lm": 0.4})
@@ -461,7 +463,7 @@ def test_rescoring_an_acoustic_model(tmp_path, rescoring):
 
 def test_acoustic_model_alone(tmp_path):
     save_tiny(tmp_path, tiny_acoustic_model())
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     assert recognizer.decoding == CTCGreedySearch()
     assert recognizer.transcribe(WAVEFORMS[0]).text
     for search in ("greedy", "sampling"):
@@ -471,7 +473,7 @@ def test_acoustic_model_alone(tmp_path):
 
 def test_without_ctc_head(tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(ctc_layers=()))
-    recognizer = load(tmp_path, device="cpu")
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     assert recognizer.transcribe(WAVEFORMS[0]).duration
     for search in ("ctc_greedy", "ctc_beam", "shallow_fusion"):
         with pytest.raises(ModelError, match="no CTC head; use greedy"):
@@ -493,7 +495,7 @@ def test_the_limit_follows_the_duration_and_the_training_data(recognizer, expect
     longer = replace(recognizer, loaded=replace(recognizer.loaded, trained_on=trained_on))
     for waveform, before in zip(WAVEFORMS, expected, strict=True):
         after = longer.transcribe(waveform)
-        if before.flags:
+        if LENGTH_LIMIT_FLAG in before.flags:
             assert before.llm_passes == -(-12 * len(waveform) // 16000) + 20
             assert after.llm_passes > before.llm_passes
         else:
@@ -538,13 +540,13 @@ def test_bfloat16_runs(folder):
 def test_decoding_of_the_folder_and_of_the_call(folder, tmp_path):
     save_tiny(tmp_path)
     (tmp_path / "decoding.yaml").write_text("search: ctc_greedy\n")
-    assert load(tmp_path, device="cpu").decoding == CTCGreedySearch()
+    assert load(tmp_path, device="cpu", guards=PLAIN).decoding == CTCGreedySearch()
     assert load(tmp_path, device="cpu", decoding="greedy").decoding == GreedySearch()
-    assert load(folder, device="cpu").decoding == GreedySearch()
+    assert load(folder, device="cpu", guards=PLAIN).decoding == GreedySearch()
     assert load(folder, device="cpu", decoding=GreedySearch(max_labels=2)).decoding.max_labels == 2
     (tmp_path / "decoding.yaml").write_text("search: beem\n")
     with pytest.raises(ConfigError, match="search"):
-        load(tmp_path, device="cpu")
+        load(tmp_path, device="cpu", guards=PLAIN)
 
 
 def test_unknown_search_is_a_config_error(recognizer):
@@ -579,4 +581,40 @@ def test_missing_model(tmp_path):
 def test_the_public_door_is_the_same(folder, recognizer, expected):
     assert kikitori.load is load
     assert isinstance(recognizer, kikitori.Recognizer)
-    assert kikitori.load(folder, device="cpu").transcribe(WAVEFORMS[3]) == expected[3]
+    assert kikitori.load(folder, device="cpu", guards=PLAIN).transcribe(WAVEFORMS[3]) == expected[3]
+
+
+def test_a_runaway_gives_way_to_the_ctc_text_unless_it_is_to_be_kept(folder, expected):
+    careful = load(folder, device="cpu")
+    transcripts = list(careful.transcribe_many(WAVEFORMS))
+    heard = list(careful.transcribe_many(WAVEFORMS, decoding="ctc_greedy"))
+    replaced = [row for row, transcript in enumerate(transcripts) if REPLACED in transcript.flags]
+    assert len(replaced) > 5
+    for row, (transcript, kept) in enumerate(zip(transcripts, expected, strict=True)):
+        assert transcript.ctc_agreement == kept.ctc_agreement
+        assert transcript.text == (heard[row].text if row in replaced else kept.text)
+        if row in replaced:
+            assert [hypothesis.text for hypothesis in transcript.nbest] == [heard[row].text, kept.text]
+            assert transcript.llm_passes == kept.llm_passes
+            assert set(transcript.flags) - {LONG_FLAG, LENGTH_LIMIT_FLAG} == set(transcript.reasons)
+    for found in (careful.recognize(WAVEFORMS), [row[0] for row in careful.try_recognize(WAVEFORMS)]):
+        assert [hypothesis.text for hypothesis in found] == [kept.text for kept in expected]
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "sampling", "ctc_greedy", "ctc_beam"])
+def test_silence_has_no_text(recognizer, decoding):
+    for waveform in soundless(1.0).values():
+        transcript = recognizer.transcribe(waveform, decoding=decoding)
+        assert (transcript.text, transcript.segments, transcript.flags) == ("", (), (NO_SPEECH,))
+        assert transcript.duration == len(waveform) / 16000
+
+
+def test_an_utterance_without_finite_numbers_is_named(folder, files):
+    broken = load(folder, device="cpu")
+    with torch.no_grad():
+        broken.loaded.model.llm.get_output_embeddings().weight.fill_(np.nan)
+    results = list(broken.try_transcribe_many(files[3:5]))
+    for file, result in zip(files[3:5], results, strict=True):
+        assert isinstance(result, AudioError)
+        assert result.where == file
+        assert "infinite numbers" in str(result)

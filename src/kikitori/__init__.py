@@ -21,6 +21,7 @@ from kikitori.errors import (
 from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
+    from kikitori.decoding.guards import Guards
     from kikitori.decoding.options import (
         CTCBeamSearch,
         CTCGreedySearch,
@@ -45,6 +46,7 @@ __all__ = [
     "Decoding",
     "DelayedFusionSearch",
     "GreedySearch",
+    "Guards",
     "Hypothesis",
     "KikitoriError",
     "KikitoriWarning",
@@ -66,6 +68,7 @@ __all__ = [
 _HEAVY = {
     "load": "kikitori.recognizer",
     "Recognizer": "kikitori.recognizer",
+    "Guards": "kikitori.decoding.guards",
     **dict.fromkeys(
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),

@@ -15,9 +15,10 @@ from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
 from kikitori.decoding.decode import NBest
+from kikitori.decoding.guards import Guards
 from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError
-from kikitori.recognizer import LENGTH_LIMIT_FLAG, Recognizer
+from kikitori.recognizer import PLAIN, Recognizer, flags_of
 from kikitori.scoring.report import Prediction
 from kikitori.types import Utterance
 
@@ -31,6 +32,7 @@ def evaluate(
     decoding: Decoding,
     batch_size: int = 8,
     progress: Progress = lambda _: None,
+    guards: Guards = PLAIN,
 ) -> dict[str, list[Prediction]]:
     """Recognises every utterance of every set.
 
@@ -40,19 +42,20 @@ def evaluate(
         decoding: The search.
         batch_size: Utterances decoded together; utterances of similar length share a batch.
         progress: Called with the number of utterances just done.
+        guards: What to do about doubtful texts; by default a search is measured as it is, and flagged.
 
     Returns:
         Predictions in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
         time shared evenly; one warm-up batch goes before.
     """
-    recognizer.try_recognize([np.zeros(SAMPLE_RATE, dtype=np.float32)] * batch_size, decoding)
+    recognizer.try_recognize([_sweep()] * batch_size, decoding)
     results = {}
     for name, utterances in sets.items():
         predictions: dict[int, Prediction] = {}
         order = sorted(range(len(utterances)), key=lambda index: utterances[index].duration)
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = _evaluate_batch(recognizer, [utterances[index] for index in indices], decoding)
+            batch = _evaluate_batch(recognizer, [utterances[index] for index in indices], decoding, guards)
             predictions.update(zip(indices, batch, strict=True))
             progress(len(indices))
         results[name] = [predictions[index] for index in range(len(utterances))]
@@ -70,7 +73,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _evaluate_batch(recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding) -> list[Prediction]:
+def _sweep() -> Waveform:
+    """A second of sound that no guard takes for silence."""
+    times = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    return np.sin(2.0 * np.pi * (100.0 + 1900.0 * times) * times).astype(np.float32)
+
+
+def _evaluate_batch(
+    recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding, guards: Guards
+) -> list[Prediction]:
     started = time.perf_counter()
     waveforms: list[Waveform] = []
     errors: list[str | None] = []
@@ -81,7 +92,7 @@ def _evaluate_batch(recognizer: Recognizer, utterances: Sequence[Utterance], dec
         except AudioError as error:
             waveforms.append(np.zeros(0, dtype=np.float32))
             errors.append(str(error))
-    results = recognizer.try_recognize(waveforms, decoding)
+    results = recognizer.try_recognize(waveforms, decoding, guards)
     seconds = (time.perf_counter() - started) / len(utterances)
     return [
         _prediction(utterance, result, seconds, error)
@@ -100,7 +111,9 @@ def _prediction(utterance: Utterance, result: NBest | AudioError, seconds: float
         time=seconds,
         error=error,
         llm_passes=best.llm_passes,
-        flags=() if best.complete else (LENGTH_LIMIT_FLAG,),
+        flags=tuple(flags_of(best)),
         speech_positions=best.speech_positions,
         nbest=result,
+        reasons=best.doubts,
+        ctc_agreement=best.ctc_agreement,
     )

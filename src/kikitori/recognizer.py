@@ -20,7 +20,8 @@ from torch import Tensor
 from kikitori.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search, decode
+from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search
+from kikitori.decoding.guards import Guards, guarded
 from kikitori.decoding.options import (
     CTC_SEARCHES,
     INTERNAL_LM,
@@ -34,7 +35,6 @@ from kikitori.decoding.partners import Partners
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapter_folder import load_adapter, read_info
-from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.types import Hypothesis, Segment, Transcript
@@ -42,6 +42,8 @@ from kikitori.types import Hypothesis, Segment, Transcript
 BUNDLED = Path(__file__).parent / "models" / "mini-en"
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
 LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
+CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards()
+"""What to do about doubtful transcripts: for reading, and for measuring a search as it is."""
 
 Audio = str | Path | bytes
 Device = Literal["auto", "cpu", "cuda"]
@@ -55,6 +57,7 @@ def load(
     dtype: Precision = "float32",
     decoding: Decoding | str | None = None,
     adapter: str | Path | None = None,
+    guards: Guards = CAREFUL,
 ) -> "Recognizer":
     """Loads a recogniser.
 
@@ -65,6 +68,7 @@ def load(
         decoding: Search to use by default; None takes the folder's `decoding.yaml`, or what the model can do.
         adapter: Folder of an adapter that `kikitori adapt` made for this model, or of its run; None takes the model as
             it is. A `KikitoriWarning` tells of one that changes nothing.
+        guards: What transcribing does about doubtful texts; the CTC text instead of a runaway LLM's by default.
 
     Raises:
         ModelError: A folder is missing, incomplete or unsafe, or the adapter belongs to another model.
@@ -88,7 +92,7 @@ def load(
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     path = Path(folder) if Path(folder).is_dir() else None
-    return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path)
+    return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path, guards=guards)
 
 
 def torch_device(device: Device) -> str:
@@ -114,6 +118,7 @@ class Recognizer:
         name: Name of the model, for reports.
         dtype: Arithmetic of the networks.
         folder: Where the recogniser lies, None for the hub: its `lm/` and prior are found there.
+        guards: What transcribing does about doubtful texts.
     """
 
     loaded: LoadedModel
@@ -121,6 +126,7 @@ class Recognizer:
     name: str
     dtype: Precision = "float32"
     folder: Path | None = None
+    guards: Guards = CAREFUL
 
     @cached_property
     def partners(self) -> Partners:
@@ -174,7 +180,7 @@ class Recognizer:
         """Decodes one batch of 16 kHz mono waveforms; returns the best hypothesis of each.
 
         Raises:
-            AudioError: One of them is too long for the LLM.
+            AudioError: One of them is too long for the LLM, or its numbers are not finite.
         """
         hypotheses = []
         for result in self.try_recognize(waveforms, decoding):
@@ -185,17 +191,20 @@ class Recognizer:
 
     @torch.inference_mode()
     def try_recognize(
-        self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None
+        self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None, guards: Guards = PLAIN
     ) -> list[NBest | AudioError]:
-        """As `recognize`, but gives all hypotheses of a waveform, or its error in its place."""
+        """As `recognize`, but gives all hypotheses of a waveform, or its error in its place.
+
+        Without other `guards`, what the search finds is flagged and kept; recordings without speech have no text.
+        """
         options = self._options(decoding)
         empty = Hypothesis(labels=(), text="", score=0.0)
         heard = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
         results: list[NBest | AudioError] = [(empty,)] * len(waveforms)
         if heard:
             batch = [waveforms[row] for row in heard]
-            with self._arithmetic():
-                found = decode(Heard(self.loaded, self.partners, batch, self._encode(batch)), options)
+            with self.arithmetic():
+                found = guarded(self.hear(batch), options, guards)
             for row, result in zip(heard, found, strict=True):
                 results[row] = result
         return results
@@ -208,8 +217,21 @@ class Recognizer:
             ModelError: There is no CTC head.
         """
         self._options(CTCGreedySearch())
-        with self._arithmetic():
-            return self._acoustic.log_probs(self._encode(waveforms))
+        with self.arithmetic():
+            return self._acoustic.log_probs(self.hear(waveforms).encoded)
+
+    @torch.inference_mode()
+    def hear(self, waveforms: Sequence[Waveform]) -> Heard:
+        """One batch of 16 kHz mono waveforms, each of 400 samples or more, as the encoder hears it."""
+        acoustic = self._acoustic
+        inputs, lengths = pad_waveforms(waveforms)
+        with self.arithmetic():
+            features = acoustic.encoder.features(inputs.to(acoustic.device), lengths.to(acoustic.device))
+            return Heard(self.loaded, self.partners, waveforms, acoustic.encode(*features))
+
+    def arithmetic(self) -> torch.autocast:
+        """The context in which the networks compute in `dtype`."""
+        return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def _transcribe_chunk(
         self, chunk: Sequence[Audio | NDArray[Any]], decoding: Decoding | str | None
@@ -218,10 +240,10 @@ class Recognizer:
         waveforms: dict[int, Waveform] = {}
         for place, audio in enumerate(chunk):
             try:
-                waveforms[place] = self._waveform(audio)
+                waveforms[place] = self.read(audio)
             except KikitoriError as error:
                 results[place] = error
-        heard = self.try_recognize(list(waveforms.values()), decoding)
+        heard = self.try_recognize(list(waveforms.values()), decoding, self.guards)
         for (place, waveform), result in zip(waveforms.items(), heard, strict=True):
             if isinstance(result, AudioError):
                 results[place] = AudioError(result.what, where=_name(chunk[place]), remedy=result.remedy)
@@ -229,7 +251,12 @@ class Recognizer:
                 results[place] = self._transcript(result, len(waveform) / SAMPLE_RATE)
         return [results[place] for place in range(len(chunk))]
 
-    def _waveform(self, audio: Audio | NDArray[Any]) -> Waveform:
+    def read(self, audio: Audio | NDArray[Any]) -> Waveform:
+        """A recording as 16 kHz mono samples.
+
+        Raises:
+            AudioError: It cannot be read, or is longer than the encoder can hear.
+        """
         waveform = to_mono_16k(audio, SAMPLE_RATE) if isinstance(audio, np.ndarray) else read_audio(audio)
         limit = self._acoustic.encoder.max_samples
         if limit is not None and len(waveform) > limit:
@@ -244,15 +271,6 @@ class Recognizer:
     def _acoustic(self) -> AcousticModel:
         return acoustic_model(self.loaded.model)
 
-    def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
-
-    def _encode(self, waveforms: Sequence[Waveform]) -> EncoderOutput:
-        acoustic = self._acoustic
-        inputs, lengths = pad_waveforms(waveforms)
-        features = acoustic.encoder.features(inputs.to(acoustic.device), lengths.to(acoustic.device))
-        return acoustic.encode(*features)
-
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
         check_search(options, self.loaded.model, self.name)
@@ -260,7 +278,7 @@ class Recognizer:
 
     def _transcript(self, nbest: NBest, seconds: float) -> Transcript:
         hypothesis = nbest[0]
-        flags = [] if hypothesis.complete else [LENGTH_LIMIT_FLAG]
+        flags = flags_of(hypothesis)
         if seconds > self.loaded.trained_on.max_seconds:
             flags.append(LONG_FLAG)
         segments = (Segment(0.0, round(seconds, 3), hypothesis.text),) if hypothesis.text else ()
@@ -271,7 +289,14 @@ class Recognizer:
             flags=tuple(flags),
             duration=seconds,
             llm_passes=hypothesis.llm_passes,
+            reasons=hypothesis.doubts,
+            ctc_agreement=hypothesis.ctc_agreement,
         )
+
+
+def flags_of(hypothesis: Hypothesis) -> list[str]:
+    """Names of what is doubtful about the best hypothesis of a recording."""
+    return [*([] if hypothesis.complete else [LENGTH_LIMIT_FLAG]), *hypothesis.doubts]
 
 
 def _name(audio: object) -> object:

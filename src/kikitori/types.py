@@ -72,6 +72,8 @@ class Hypothesis:
         speech_positions: Positions of the speech in the LLM's input, or in its memory (None without an LLM).
         shares: What each scorer says of it by itself, before its scale: natural logs, by the scorer's name (`ctc`,
             `lm`, ...); `length` counts labels.
+        doubts: Reasons for doubt, a name and a sentence each, see `kikitori.decoding.guards`; of the best hypothesis.
+        ctc_agreement: How far what the speech LLM wrote agrees with what the CTC head hears, 0 to 1; None without both.
     """
 
     labels: tuple[int, ...]
@@ -81,6 +83,8 @@ class Hypothesis:
     complete: bool = True
     speech_positions: int | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    ctc_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,11 @@ class Transcript:
         segments: The text in pieces with times.
         words: Words with times; empty until an aligner filled them.
         nbest: All hypotheses, best first, where the search keeps more than one.
-        flags: Reasons for doubt, such as `length_limit`.
+        flags: Reasons for doubt by name, such as `length_limit`.
         duration: Seconds of audio.
         llm_passes: Forward passes of the LLM after prefill.
+        reasons: What flags mean here, in words, by their names.
+        ctc_agreement: As of `Hypothesis`.
     """
 
     text: str
@@ -124,3 +130,5 @@ class Transcript:
     flags: tuple[str, ...] = ()
     duration: float = 0.0
     llm_passes: int = 0
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    ctc_agreement: float | None = None

@@ -117,6 +117,8 @@ def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[s
         "language": language,
         "segments": segments,
         "flags": list(transcript.flags),
+        "reasons": dict(transcript.reasons),
+        "ctc_agreement": None if transcript.ctc_agreement is None else _number(transcript.ctc_agreement),
         "nbest": nbest,
     }
 

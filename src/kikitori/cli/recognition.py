@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,30 @@ from kikitori.errors import ConfigError, KikitoriError
 LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
 
 
+class OnRunaway(StrEnum):
+    """What to give where the speech LLM ran away."""
+
+    ctc = "ctc"
+    keep = "keep"
+
+
+class OnNoSpeech(StrEnum):
+    """What to give for a recording without speech."""
+
+    empty = "empty"
+    keep = "keep"
+
+
+Runaway = Annotated[
+    OnRunaway,
+    typer.Option("--on-runaway", help="Where the speech LLM loops or hallucinates: the CTC head's text, or its own."),
+]
+NoSpeech = Annotated[
+    OnNoSpeech,
+    typer.Option("--on-no-speech", help="For silence and noise: no text, or whatever the search finds in them."),
+]
+
+
 class Format(StrEnum):
     """Transcript file formats."""
 
@@ -49,6 +74,8 @@ def transcribe(
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
+    on_runaway: Runaway = OnRunaway.ctc,
+    on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
     """Transcribe audio files: one line per file (path, tab, text), or files in a folder with -o."""
     with one_line_errors():
@@ -58,6 +85,7 @@ def transcribe(
         if formats and output is None:
             raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
         recognizer, options = load_recognizer(model, decoding, overrides, device, dtype, adapter)
+        from kikitori.decoding.guards import Guards
         from kikitori.writers import FORMATS, unique_stems, write_transcript
 
         if output is not None:
@@ -66,6 +94,7 @@ def transcribe(
         language = recognizer.loaded.trained_on.language
         failed = 0
         paths = [Path(file) for file in files]
+        recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value))
         results = recognizer.try_transcribe_many(paths, batch_size=batch_size, decoding=options)
         with progress_bar("transcribing", 0 if output is None else len(paths)) as progress:
             for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
@@ -73,7 +102,10 @@ def transcribe(
                     if isinstance(result, KikitoriError):
                         raise result
                     for flag in result.flags:
-                        print(f"kikitori: {path}: {flag.replace('_', ' ')}; check this transcript", file=sys.stderr)
+                        why = f" ({result.reasons[flag]})" if flag in result.reasons else ""
+                        print(
+                            f"kikitori: {path}: {flag.replace('_', ' ')}{why}; check this transcript", file=sys.stderr
+                        )
                     if output is None:
                         print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
                     else:
@@ -97,6 +129,8 @@ def evaluate(
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
+    on_runaway: Runaway = OnRunaway.keep,
+    on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
     """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder."""
     with one_line_errors():
@@ -113,11 +147,13 @@ def evaluate(
         recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
         make_folder(output)
         from kikitori import evaluate as evaluation
+        from kikitori.decoding.guards import Guards
         from kikitori.scoring.report import build_report, format_table, write_report
 
+        guards = Guards(on_runaway.value, on_no_speech.value)
         with progress_bar("evaluating", sum(map(len, sets.values()))) as progress:
             predictions = evaluation.evaluate(
-                recognizer, sets, decoding=options, batch_size=batch_size, progress=progress
+                recognizer, sets, decoding=options, batch_size=batch_size, progress=progress, guards=guards
             )
         report = build_report(
             predictions,

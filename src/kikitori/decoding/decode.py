@@ -5,6 +5,7 @@ Each search is a function of its own module, over tensors and scorers; here are 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -89,7 +90,11 @@ class Heard:
         return [len(waveform) / SAMPLE_RATE for waveform in self.waveforms]
 
     def ctc_logits(self) -> tuple[Tensor, Tensor]:
-        """Of the CTC head, (batch, frames, labels + 1), blank last, and valid frames (batch,)."""
+        """Of the CTC head, (batch, frames, labels + 1), blank last, and valid frames (batch,); computed once."""
+        return self._ctc_logits
+
+    @cached_property
+    def _ctc_logits(self) -> tuple[Tensor, Tensor]:
         return acoustic_model(self.model).ctc_logits(self.encoded)
 
     def rows(self, rows: Sequence[int]) -> "Heard":
@@ -139,7 +144,8 @@ def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
 def _ctc(heard: Heard, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
     nbest: list[list[tuple[Sequence[int], float]]]
     if isinstance(options, CTCGreedySearch):
-        nbest = [[best] for best in ctc_greedy(*acoustic_model(heard.model).log_probs(heard.encoded))]
+        logits, lengths = heard.ctc_logits()
+        nbest = [[best] for best in ctc_greedy(logits.float().log_softmax(dim=-1), lengths)]
     else:
         from kikitori.decoding.ctc_beam import ctc_beam_of_logits  # numba takes a moment to load
 

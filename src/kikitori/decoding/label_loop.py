@@ -7,6 +7,7 @@ so that late rows cost no more than they would alone.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class LabelRow:
     Attributes:
         labels: Labels without EOS.
         score: Log-probability of the labels, EOS included, as the LLM gives it: before EOS is ruled out or a
-            distribution is sharpened.
+            distribution is sharpened; NaN if its numbers are not finite, which ends the row.
         complete: False if the length limit came before EOS.
         llm_passes: Forward passes of the LLM after prefill.
     """
@@ -68,7 +69,9 @@ def write_labels(
         going = []
         for place, (row, label, score) in enumerate(zip(rows, labels.tolist(), scores.tolist(), strict=True)):
             result = results[row]
-            if label == eos_id:
+            if isnan(score):  # the LLM gives no numbers for this row
+                result.score = score
+            elif label == eos_id:
                 result.score += score
                 result.complete = True
             elif num_written < max_labels[row]:

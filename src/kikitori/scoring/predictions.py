@@ -43,6 +43,8 @@ class _Row:
     language: str | None = None
     error: str | None = None
     flags: list[str] = Field(default_factory=list)
+    reasons: dict[str, str] = Field(default_factory=dict)
+    ctc_agreement: float | None = None
     llm_passes: int = 0
     speech_positions: int | None = None
 
@@ -153,6 +155,8 @@ def _prediction(line: str, where: str) -> tuple[str, Prediction]:
         flags=tuple(row.flags),
         speech_positions=row.speech_positions,
         nbest=nbest,
+        reasons=row.reasons,
+        ctc_agreement=row.ctc_agreement,
     )
 
 

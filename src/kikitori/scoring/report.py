@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Prediction:
         flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
         speech_positions: Positions of the speech in the LLM's input or memory, or None without an LLM.
         nbest: What the search returned, best first; the first is the prediction.
+        reasons: What flags mean here, in words, by their names.
+        ctc_agreement: How far the speech LLM's text agrees with what the CTC head hears, 0 to 1; None without both.
     """
 
     utterance: Utterance
@@ -47,6 +49,8 @@ class Prediction:
     flags: tuple[str, ...] = ()
     speech_positions: int | None = None
     nbest: tuple[Hypothesis, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    ctc_agreement: float | None = None
 
 
 def build_report(
@@ -61,7 +65,8 @@ def build_report(
 
     `wer`, `cer` and `wer_ci` (95 %, bootstrap over utterances) are fractions, and None where nothing was scored; `rtfx`
     is None where no time was measured. `positions_per_second` are speech positions per second of audio, over the rows
-    that an LLM has read; None without any. The total's `normalizer` joins the names where sets differ.
+    that an LLM has read; None without any; `flags` are how many rows have each. The total's `normalizer` joins the
+    names where sets differ.
 
     Args:
         sets: Predictions per manifest.
@@ -153,6 +158,7 @@ def _summary(
         "failed": len(failed),
         "failures": [{"id": _name(prediction), "error": prediction.error} for prediction in failed],
         "replaced": sum(REPLACED_FLAG in prediction.flags for prediction in predictions),
+        "flags": dict(Counter(flag for prediction in predictions for flag in prediction.flags)),
         "llm_passes": sum(prediction.llm_passes for prediction in predictions),
         "audio_seconds": audio,
         "compute_seconds": compute,
@@ -187,6 +193,8 @@ def _row(set_name: str, prediction: Prediction) -> dict[str, Any]:
         "language": utterance.language,
         "error": prediction.error,
         "flags": list(prediction.flags),
+        "reasons": dict(prediction.reasons),
+        "ctc_agreement": prediction.ctc_agreement,
         "llm_passes": prediction.llm_passes,
         "speech_positions": prediction.speech_positions,
         "nbest": [_hypothesis(hypothesis) for hypothesis in prediction.nbest],
@@ -215,6 +223,7 @@ def _table(report: Mapping[str, Any]) -> list[list[str]]:
 
 def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]) -> str:
     facts = [f"{key}: {report[key]}" for key in ("model", "decoding", "normalizer", "failed", "replaced", "llm_passes")]
+    facts += [f"{flag}: {times}" for flag, times in report["flags"].items() if flag != REPLACED_FLAG]
     facts += [f"{package} {version}" for package, version in report["versions"].items()]
     confused: Counter[tuple[str, str]] = Counter()
     examples, too_long = list[Example](), 0
@@ -241,7 +250,10 @@ def _example(set_name: str, prediction: Prediction, normalizer: str) -> Example 
         reference, predicted, separator = " ".join(reference), " ".join(predicted), ""
     if len(reference.split()) * len(predicted.split()) > _MAX_ALIGNED_PAIRS:
         return None
-    notes = tuple(note for note in (prediction.error, *prediction.flags) if note)
+    flags = [
+        f"{flag} ({prediction.reasons[flag]})" if flag in prediction.reasons else flag for flag in prediction.flags
+    ]
+    notes = tuple(note for note in (prediction.error, *flags) if note)
     return Example(f"{set_name}: {_name(prediction)}", notes, tuple(align_words(reference, predicted)), separator)
 
 

@@ -1,0 +1,163 @@
+"""Recordings that make speech LLMs hallucinate, made from the utterances of a manifest, the same on every call.
+
+python benchmarks/hard_speech.py MANIFEST OUT [--split dev] [--count 20] [--model MODEL]
+
+Five manifests, which `kikitori evaluate --data OUT/silence.jsonl --data OUT/noise.jsonl ... -o report` reads as five
+sets, and OUT/*.flac:
+
+- silence       digital silence and the rounding noise of 16 bits, 0.5 to 15 s. The transcript is empty.
+- noise         white, pink and brown noise, hum and clicks, 1 to 15 s, -60 to -10 dB. The transcript is empty.
+- cut           an utterance that breaks off in the middle of a word, at about 60 % of its words. The CTC head of MODEL
+                aligns the transcript (`ctc_align`); a word lasts from the first frame of its first label to that of the
+                next word. The transcript is that of the words before the one that is cut.
+- doubled       an utterance of up to 8 s twice in a row, and so its transcript.
+- after_silence an utterance of up to 8 s behind 10 s of digital silence, or of pink noise 50 dB below it.
+
+Which utterances: those of the split evenly spread over their order in the manifest.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from kikitori.audio import SAMPLE_RATE
+from kikitori.data.augment import Waveform
+from kikitori.data.manifest import read_manifest, write_manifest
+from kikitori.data.speech import read_utterance
+from kikitori.decoding.ctc_align import ctc_align
+from kikitori.recognizer import Recognizer, load
+from kikitori.types import Utterance
+
+SEED = 20
+SHORT, PAUSE = 8.0, 10.0  # seconds
+CUT = 0.6  # share of the words that stays whole
+COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
+
+Recording = tuple[str, Waveform, str]  # name, samples, transcript
+
+
+def silence() -> Iterator[Recording]:
+    generator = np.random.default_rng(SEED)
+    for seconds in (0.5, 2.0, 5.0, 15.0):
+        count = round(seconds * SAMPLE_RATE)
+        yield f"digital-{seconds:g}s", np.zeros(count, np.float32), ""
+        yield f"rounding-{seconds:g}s", (generator.integers(-1, 2, count) / 32768).astype(np.float32), ""
+
+
+def noise() -> Iterator[Recording]:
+    generator = np.random.default_rng(SEED + 1)
+    for seconds in (1.0, 5.0, 15.0):
+        count = round(seconds * SAMPLE_RATE)
+        times = np.arange(count) / SAMPLE_RATE
+        for level in (-60, -35, -10):
+            waves = {name: coloured(count, exponent, generator) for name, exponent in COLOURS.items()}
+            waves["hum"] = sum(np.sin(2 * np.pi * 50 * n * times + n) / n for n in (1, 2, 3, 5, 7))
+            waves["clicks"] = clicks(count, generator)
+            for name, wave in waves.items():
+                yield f"{name}-{level}dB-{seconds:g}s", (10 ** (level / 20) * wave).astype(np.float32), ""
+
+
+def coloured(count: int, exponent: float, generator: np.random.Generator) -> Waveform:
+    """Gaussian noise of mean square 0.1, its power falling with the frequency to this exponent."""
+    frequencies = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 20.0)
+    wave = np.fft.irfft(np.fft.rfft(generator.standard_normal(count)) * frequencies ** (-exponent / 2), count)
+    return (wave * np.sqrt(0.1 / (wave**2).mean())).astype(np.float32)
+
+
+def clicks(count: int, generator: np.random.Generator) -> Waveform:
+    """Two bursts of 10 ms a second."""
+    wave, decay = np.zeros(count), np.exp(-np.arange(160) / 20)
+    for start in np.arange(0.3, count / SAMPLE_RATE - 0.1, 0.5) + generator.uniform(0.0, 0.1):
+        at = round(start * SAMPLE_RATE)
+        wave[at : at + 160] = decay * generator.uniform(-1.0, 1.0, 160)
+    return wave.astype(np.float32)
+
+
+def cut(recognizer: Recognizer, utterances: Sequence[Utterance], count: int) -> Iterator[Recording]:
+    for utterance in spread(utterances, count):
+        wave, words = read_utterance(utterance), (utterance.text or "").split()
+        starts = word_starts(recognizer, wave, words)
+        kept = round(CUT * len(words))
+        if starts is None or not 0 < kept < len(words) - 1:
+            print(f"left out: {utterance.utt_id} cannot be cut within a word")
+            continue
+        middle = round((starts[kept] + starts[kept + 1]) / 2 * SAMPLE_RATE)
+        yield stem(utterance), wave[:middle], " ".join(words[:kept])
+
+
+def word_starts(recognizer: Recognizer, wave: Waveform, words: Sequence[str]) -> list[float] | None:
+    """Seconds at which the CTC head begins each word; None if the words do not fit into its frames."""
+    log_probs, _ = recognizer.ctc_log_probs([wave])
+    labels, firsts = [], []
+    for number in range(len(words)):
+        firsts.append(len(labels))
+        labels = recognizer.loaded.units.encode(" ".join(words[: number + 1]))
+    spans = ctc_align(log_probs[0].cpu().numpy(), labels)
+    if spans is None:
+        return None
+    frame = len(wave) / SAMPLE_RATE / log_probs.shape[1]
+    return [spans[min(first, len(spans) - 1)][0] * frame for first in firsts]
+
+
+def doubled(utterances: Sequence[Utterance], count: int) -> Iterator[Recording]:
+    for utterance in spread([u for u in utterances if u.duration <= SHORT], count):
+        wave = read_utterance(utterance)
+        yield stem(utterance), np.concatenate([wave, wave]), f"{utterance.text} {utterance.text}"
+
+
+def after_silence(utterances: Sequence[Utterance], count: int) -> Iterator[Recording]:
+    generator = np.random.default_rng(SEED + 2)
+    pause = round(PAUSE * SAMPLE_RATE)
+    for number, utterance in enumerate(spread([u for u in utterances if u.duration <= SHORT], count)):
+        wave = read_utterance(utterance)
+        level = float(np.sqrt((wave**2).mean())) * 10 ** (-50 / 20)
+        quiet = coloured(pause, 1.0, generator) * np.float32(level / np.sqrt(0.1) if number % 2 else 0.0)
+        yield stem(utterance), np.concatenate([quiet, wave]), utterance.text or ""
+
+
+def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    places = np.linspace(0, len(utterances) - 1, min(count, len(utterances))).round().astype(int)
+    return [utterances[place] for place in places]
+
+
+def stem(utterance: Utterance) -> str:
+    return Path(utterance.utt_id).stem
+
+
+def write(folder: Path, kind: str, language: str | None, recordings: Iterator[Recording]) -> None:
+    rows = []
+    for name, wave, text in recordings:
+        file = f"{kind}-{name}.flac"
+        sf.write(folder / file, np.clip(wave, -1.0, 1.0), SAMPLE_RATE, subtype="PCM_16")
+        seconds = round(len(wave) / SAMPLE_RATE, 3)
+        rows.append({"audio_filepath": file, "duration": seconds, "text": text, "language": language, "kind": kind})
+    write_manifest(folder / f"{kind}.jsonl", rows)
+    print(f"{folder / kind}.jsonl: {len(rows)} recordings, {sum(row['duration'] for row in rows) / 60:.1f} min")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--split")
+    parser.add_argument("--count", type=int, default=20, help="utterances of each kind made from speech")
+    parser.add_argument("--model", help="whose CTC head aligns; the bundled mini-en by default")
+    options = parser.parse_args()
+    utterances = [row for row in read_manifest(options.manifest, split=options.split).utterances if row.text]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    kinds = {
+        "silence": silence(),
+        "noise": noise(),
+        "cut": cut(load(options.model), utterances, options.count),
+        "doubled": doubled(utterances, options.count),
+        "after_silence": after_silence(utterances, options.count),
+    }
+    for kind, recordings in kinds.items():
+        write(options.folder, kind, utterances[0].language, recordings)
+
+
+if __name__ == "__main__":
+    main()
