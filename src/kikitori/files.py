@@ -12,6 +12,12 @@ from kikitori.errors import DataError
 
 
 def write_text(path: Path, content: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
+    write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it into place; makes its folder if need be.
 
     Raises:
@@ -20,8 +26,7 @@ def write_text(path: Path, content: str) -> None:
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
-        temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", where=path, remedy="choose another folder") from error

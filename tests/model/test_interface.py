@@ -160,6 +160,7 @@ def test_merged_attention_is_one_softmax_over_speech_and_text():
 
     class Reading:
         valid, rotary = torch.ones(1, speech, dtype=torch.bool), (cos, sin)
+        watched, weights = True, {}
 
         def layer(self, index):
             assert index == 1
@@ -168,8 +169,9 @@ def test_merged_attention_is_one_softmax_over_speech_and_text():
     module = torch.nn.Module()
     module.layer_idx = 1
     mask = torch.full((text, text), torch.finfo().min).triu(1)[None, None]
-    got, _ = interface_module._merged_attention(
-        module, query, rotated, values, mask, scaling=dim**-0.5, memory=Reading(), position_ids=None
+    reading = Reading()
+    got, to_text = interface_module._merged_attention(
+        module, query, rotated, values, mask, scaling=dim**-0.5, memory=reading, position_ids=None
     )
     assert got.shape == (1, text, heads, dim)
     for head in range(heads):
@@ -181,6 +183,8 @@ def test_merged_attention_is_one_softmax_over_speech_and_text():
             ]
             scores += [query[0, head, u] @ rotated[0, of, past] / dim**0.5 for past in range(u + 1)]
             weights = torch.stack(scores).softmax(0)
+            shown = torch.cat([reading.weights[1][0, head, u], to_text[0, head, u, : u + 1]])
+            assert torch.allclose(shown, weights, atol=1e-6)
             expected = weights @ torch.cat([speech_values[0, of], values[0, of, : u + 1]])
             close(got[0, u, head], expected)
 

@@ -49,6 +49,11 @@ _convert = _group("convert", "Make a model folder from a published model in anot
 _convert.command("nue-asr")(tools.convert_nue_asr)
 app.add_typer(_convert)
 
+_picture = _group("picture", "Draw what a recogniser attends to, or what its CTC head hears.")
+_picture.command("attention")(tools.picture_attention)
+_picture.command("ctc")(tools.picture_ctc)
+app.add_typer(_picture)
+
 _bench = _group("bench", "Time our searches beside others, in one process, taking turns.")
 _bench.command("combination")(tools.bench_combination)
 app.add_typer(_bench)

@@ -25,13 +25,12 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from kikitori.errors import ModelError
 from kikitori.model.assemble import AssembledInput, assemble
 from kikitori.model.features import mask_tail
-from kikitori.model.memory import Memory, Reading
+from kikitori.model.memory import MERGED, Memory, Reading
 from kikitori.text.prompt import Prompt
 
 FAMILIES = ("gpt_neox", "llama", "qwen2", "qwen3")
 """LLMs whose layers hand the memory on to their attention, and which rotate queries half against half."""
 
-MERGED = "kikitori_merged"  # the name of our attention function within transformers
 CLOSED = 1e-20  # the gate of merged attention at first, and the least that it counts for
 GATE_SPEED = 10.0  # AdamW moves a parameter by about one learning rate a step; a gate has further to go than a weight
 
@@ -189,13 +188,29 @@ class CrossLayer(_SpeechLayer):
     def read(self, hidden: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
         """Add to hidden states (batch, n, dim) what they find in the valid (batch, positions) speech."""
         heard = nn.functional.scaled_dot_product_attention(
-            _split(self.queries(self.norm(hidden)), self.heads.dim),
+            self._queries(hidden),
             keys,
             values,
             attn_mask=valid[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.heads.keys < self.heads.queries,
         )
+        return self._updated(hidden, heard)
+
+    def read_watched(self, hidden: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """As `read`, with the attention written out; also its weights (batch, heads, n, positions)."""
+        groups = self.heads.queries // self.heads.keys
+        keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+        scores = self._queries(hidden) @ keys.mT / math.sqrt(self.heads.dim)
+        scores = scores.masked_fill(~valid[:, None, None, :], -math.inf)
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+        weights = weights.masked_fill(~valid.any(dim=1)[:, None, None, None], 0.0)  # there is nothing to read
+        return self._updated(hidden, weights @ values), weights
+
+    def _queries(self, hidden: Tensor) -> Tensor:
+        return _split(self.queries(self.norm(hidden)), self.heads.dim)
+
+    def _updated(self, hidden: Tensor, heard: Tensor) -> Tensor:
         update: Tensor = (GATE_SPEED * self.gate).tanh() * self.output(heard.transpose(1, 2).flatten(2))
         return hidden + update
 
@@ -244,7 +259,10 @@ def _cross_attention(
     if (memory := kwargs.get("memory")) is None:
         return None
     cross, keys, values = memory.layer(index)
-    hidden = cross.read(args[0], keys, values, memory.valid)
+    if memory.watched:
+        hidden, memory.weights[index] = cross.read_watched(args[0], keys, values, memory.valid)
+    else:
+        hidden = cross.read(args[0], keys, values, memory.valid)
     return (hidden, *args[1:]), {name: value for name, value in kwargs.items() if name != "memory"}
 
 
@@ -259,14 +277,18 @@ def _merged_attention(
     dropout: float = 0.0,
     memory: Reading | None = None,
     **rest: Any,  # what else a family gives its attention function
-) -> tuple[Tensor, None]:
-    """An attention function of transformers: query (batch, heads, n, dim) over speech and text to (batch, n, ...)."""
+) -> tuple[Tensor, Tensor | None]:
+    """An attention function of transformers: query (batch, heads, n, dim) over speech and text to (batch, n, ...).
+
+    Its weights, where they are watched, are split: those of the text are returned as transformers wants them.
+    """
     if memory is None:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **rest
         )
         return output, None
-    merged, speech_keys, speech_values = memory.layer(int(cast(Any, module).layer_idx))
+    index = int(cast(Any, module).layer_idx)
+    merged, speech_keys, speech_values = memory.layer(index)
     batch, heads, length, dim = query.shape
     grouped = (batch, key.shape[1], heads // key.shape[1] * length, dim)  # query heads beside their key head
 
@@ -279,10 +301,13 @@ def _merged_attention(
         to_text = to_text + attention_mask
 
     weights = torch.cat([to_speech, to_text], dim=-1).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    watched = None
+    if memory.watched:
+        memory.weights[index], watched = weights.split([to_speech.shape[-1], to_text.shape[-1]], dim=-1)
     weights = nn.functional.dropout(weights, dropout)  # 0 outside training
     values = torch.cat([speech_values.to(value.dtype), value], dim=2)
     output = weights.reshape(*grouped[:3], -1) @ values
-    return output.reshape(batch, heads, length, dim).transpose(1, 2), None
+    return output.reshape(batch, heads, length, dim).transpose(1, 2), watched
 
 
 def _unrotated(query: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

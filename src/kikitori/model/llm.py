@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kikitori.errors import ModelError
-from kikitori.model.memory import Layers, Memory, Reading
+from kikitori.model.memory import MERGED, Layers, Memory, Reading
 
 # Factors that some families apply to the logits behind the output matrix (Cohere, Granite, Falcon-H1, Gemma). Families
 # disagree on whether one name multiplies or divides, so `project` refuses them rather than guess.
@@ -169,6 +169,40 @@ def forward_layers(
     return _body(llm, _cleared(embeds, valid), valid.long(), positions, None, memory, layers)
 
 
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Attention weights of a pass, by LLM layer.
+
+    Attributes:
+        text: From each position of the LLM's input to each, (batch, heads, n, n).
+        speech: From each of them to each of the speech's in a memory, (batch, heads, n, positions); empty where the
+            speech stands in the input. With merged attention the two together sum to 1, with cross-attention each.
+    """
+
+    text: tuple[Tensor, ...]
+    speech: tuple[Tensor, ...]
+
+
+def forward_attention(
+    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+) -> tuple[Tensor, Attention]:
+    """As `forward`, with attention written out, which takes heads * n * n numbers per row and layer."""
+    lengths = _checked_lengths(lengths, embeds, least=1)
+    valid = _valid(lengths, embeds.shape[1])
+    positions = _positions(torch.zeros_like(lengths), lengths, embeds.shape[1])
+    usual = llm.config._attn_implementation
+    if usual != MERGED:
+        llm.set_attn_implementation("eager")  # the fast kernels do not tell
+    try:
+        output, reading = _run(
+            llm, _cleared(embeds, valid), valid.long(), positions, None, memory, output_attentions=True
+        )
+    finally:
+        llm.set_attn_implementation(usual)
+    speech = () if reading is None else tuple(reading.weights[layer] for layer in sorted(reading.weights))
+    return output.last_hidden_state, Attention(tuple(output.attentions), speech)
+
+
 def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Memory | None = None) -> Tensor:
     """Run a batch of trees without a cache: each position reads those above it, as if its branch were a whole row.
 
@@ -298,6 +332,24 @@ def _body(
     The mask says which slots, old and new, are real, (batch, slots), causal order being that of the slots; or it is
     added to all attention scores, (batch, 1, n, slots).
     """
+    more = {"output_hidden_states": True} if layers else {}
+    output, _ = _run(llm, embeds, mask, positions, cache, memory, **more)
+    return [*(output.hidden_states[layer] for layer in layers), output.last_hidden_state]
+
+
+def _run(
+    llm: PreTrainedModel,
+    embeds: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: DynamicCache | None,
+    memory: Memory | None,
+    **outputs: bool,
+) -> tuple[Any, Reading | None]:
+    """The LLM without its output matrix, what it gives, as transformers names it, and what it has read of the speech.
+
+    The arguments are those of `_body`, and which outputs to give beside the last hidden states.
+    """
     model: Any = llm
     decoder = model.get_decoder()
     inputs: dict[str, Any] = {
@@ -306,19 +358,17 @@ def _body(
         "position_ids": positions,
         "past_key_values": cache,
         "use_cache": cache is not None,
+        **outputs,
     }
-    if layers:
-        inputs["output_hidden_states"] = True
     if memory is None:
-        output = decoder(**inputs)
-    else:
-        if memory.batch_size != len(embeds):
-            raise ModelError(f"a memory of {memory.batch_size} rows does not fit {len(embeds)} rows of text")
-        reading = Reading(memory, partial(decoder.rotary_emb, embeds, positions))
-        output = decoder(**inputs, memory=reading)
-        if reading.unread:  # lest a release of transformers that drops the keyword leave us with a deaf LLM
-            raise ModelError("the LLM did not read the speech", where=type(llm).__name__, remedy="report this")
-    return [*(output.hidden_states[layer] for layer in layers), output.last_hidden_state]
+        return decoder(**inputs), None
+    if memory.batch_size != len(embeds):
+        raise ModelError(f"a memory of {memory.batch_size} rows does not fit {len(embeds)} rows of text")
+    reading = Reading(memory, partial(decoder.rotary_emb, embeds, positions), watched="output_attentions" in outputs)
+    output = decoder(**inputs, memory=reading)
+    if reading.unread:  # lest a release of transformers that drops the keyword leave us with a deaf LLM
+        raise ModelError("the LLM did not read the speech", where=type(llm).__name__, remedy="report this")
+    return output, reading
 
 
 def _to_cache(layers: Layers) -> DynamicCache:

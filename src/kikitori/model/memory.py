@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from kikitori.model.features import valid_mask
 
+MERGED = "kikitori_merged"
+"""The attention function over speech and text (model/interface.py), by its name within transformers."""
 Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (batch, heads, positions, head_dim) of every LLM layer
 
 
@@ -66,14 +68,18 @@ class Reading:
     Args:
         memory: What is read.
         rotary: Gives cosines and sines (batch, n, rotary_dim) of the pass's position ids, for a reader that needs them.
+        watched: Whether readers write their attention out and leave its weights in `weights`.
 
     Attributes:
         valid: Which positions of the speech are real, (batch, positions) bool.
         unread: LLM layers that have not read yet.
+        watched: As given.
+        weights: What each LLM layer has read, (batch, heads, n, positions), where that is watched.
     """
 
-    def __init__(self, memory: Memory, rotary: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        self._memory, self._rotary = memory, rotary
+    def __init__(self, memory: Memory, rotary: Callable[[], tuple[Tensor, Tensor]], *, watched: bool = False) -> None:
+        self._memory, self._rotary, self.watched = memory, rotary, watched
+        self.weights: dict[int, Tensor] = {}
         self.valid = valid_mask(memory.of_rows(memory.lengths), memory.layers[0][0].shape[2])
         self.unread = set(range(len(memory.layers)))
 
