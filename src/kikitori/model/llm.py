@@ -25,6 +25,10 @@ from kikitori.model.memory import MERGED, Layers, Memory, Reading
 _LOGIT_FACTORS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
+LEAST_FILLED = 0.9
+"""Rows share a prefill on the CPU if the shortest has at least this share of the longest one's positions."""
+
+
 @dataclass(frozen=True, eq=False)
 class LLMState:
     """What the LLM remembers of each row.
@@ -244,12 +248,28 @@ def prefill(
     Returns:
         Logits (batch, vocab) of the label after each row's last real position, and the state.
     """
+    hidden, state = read(llm, embeds, lengths, memory)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), state.lengths - 1]
+    return project(llm, last), state
+
+
+def read(
+    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+) -> tuple[Tensor, LLMState]:
+    """As `prefill`, with hidden states (batch, n, dim) in place of logits, undefined in the padding."""
     check_llm(llm)
     lengths = _checked_lengths(lengths, embeds, least=1)
-    state = LLMState((), torch.zeros(len(lengths), 0, dtype=torch.bool, device=embeds.device), lengths * 0, memory)
-    hidden, state = _append(llm, embeds, lengths, state)
-    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
-    return project(llm, last), _tightened(state)
+    sizes: list[int] = lengths.tolist()
+    groups = _of_similar_length(sizes) if embeds.device.type == "cpu" else [range(len(sizes))]
+    parts = []
+    for group in groups:
+        rows = torch.tensor(group, device=embeds.device)
+        heard = memory if memory is None or len(groups) == 1 else memory.reorder(rows)
+        none = torch.zeros(len(group), 0, dtype=torch.bool, device=embeds.device)
+        columns = max(sizes[row] for row in group)
+        state = LLMState((), none, none.sum(dim=1), heard)
+        parts.append((rows, *_append(llm, embeds[rows, :columns], lengths[rows], state)))
+    return _together(parts, memory)
 
 
 def step(
@@ -267,6 +287,14 @@ def step(
         Logits (batch, n, vocab), where column j scores the label after labels[:, j] and is undefined from lengths[i]
         on, and the state that includes the labels.
     """
+    hidden, state = append(llm, labels, state, lengths)
+    return project(llm, hidden), state
+
+
+def append(
+    llm: PreTrainedModel, labels: Tensor, state: LLMState, lengths: Tensor | None = None
+) -> tuple[Tensor, LLMState]:
+    """As `step`, with hidden states (batch, n, dim) in place of logits: some of them can then be projected."""
     if labels.ndim != 2 or labels.shape[0] != state.batch_size or labels.shape[1] < 1:
         raise ModelError(f"labels of shape {tuple(labels.shape)} do not fit a state of {state.batch_size} rows")
     if lengths is None:
@@ -274,8 +302,7 @@ def step(
     else:
         lengths = _checked_lengths(lengths, labels, least=0)
         labels = labels.masked_fill(~_valid(lengths, labels.shape[1]), 0)
-    hidden, state = _append(llm, embed(llm, labels), lengths, state)
-    return project(llm, hidden), state
+    return _append(llm, embed(llm, labels), lengths, state)
 
 
 def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tensor) -> tuple[Tensor, Layers]:
@@ -380,6 +407,38 @@ def _to_cache(layers: Layers) -> DynamicCache:
         layer.keys, layer.values = keys, values
         cache.layers.append(layer)
     return cache
+
+
+def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows by length, longest first, in groups with little padding: a CPU takes as long for padding as for text."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not groups or lengths[row] < LEAST_FILLED * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return [sorted(group) for group in groups]
+
+
+def _together(parts: Sequence[tuple[Tensor, Tensor, LLMState]], memory: Memory | None) -> tuple[Tensor, LLMState]:
+    """Hidden states and state of a whole batch, from the rows, hidden states and states of its parts, longest first."""
+    if len(parts) == 1:
+        return parts[0][1:]
+
+    def whole(tensors: Sequence[Tensor], dim: int) -> Tensor:
+        """Tensors (rows, ...) as one, padded along `dim` to the size of the first."""
+        first = tensors[0]
+        joined = first.new_zeros(sum(map(len, tensors)), *first.shape[1:])
+        for (rows, *_), tensor in zip(parts, tensors, strict=True):
+            joined.narrow(dim, 0, tensor.shape[dim])[rows] = tensor
+        return joined
+
+    states = [state for _, _, state in parts]
+    layers = tuple(
+        (whole([keys for keys, _ in layer], 2), whole([values for _, values in layer], 2))
+        for layer in zip(*(state.layers for state in states), strict=True)
+    )
+    valid = whole([state.valid for state in states], 1)
+    return whole([hidden for _, hidden, _ in parts], 1), LLMState(layers, valid, valid.sum(dim=1), memory)
 
 
 def _tightened(state: LLMState) -> LLMState:
