@@ -37,6 +37,7 @@ def test_exported_names():
         "SamplingSearch",
         "Segment",
         "ShallowFusionSearch",
+        "SpeculativeSearch",
         "TrainingError",
         "Transcript",
         "Utterance",

@@ -1,5 +1,6 @@
 import io
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from kikitori.decoding.options import (
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
+    SpeculativeSearch,
 )
 from kikitori.decoding.prior import count_prior, save_prior
 from kikitori.errors import AudioError, ConfigError, ModelError
@@ -230,7 +232,7 @@ def test_speech_in_a_memory_leaves_the_llm_its_positions(interface, tmp_path):
         recognizer.recognize([tiny_waveform(6.0)], GreedySearch(max_labels=40))
 
 
-@pytest.mark.parametrize("search", ["greedy", "ctc_greedy"])
+@pytest.mark.parametrize("search", ["greedy", "speculative", "ctc_greedy"])
 def test_next_to_nothing_is_empty_text(recognizer, search):
     for num_samples in (1, 160, 399):
         buffer = io.BytesIO()
@@ -402,6 +404,48 @@ def test_every_hypothesis_has_its_shares(recognizer):
             assert hypothesis.shares == {scorer: hypothesis.score}
 
 
+@pytest.mark.parametrize("draft", [CTCGreedySearch(), CTCBeamSearch(beam=8)], ids=lambda draft: draft.search)
+def test_speculative_search_writes_what_greedy_search_writes(recognizer, draft):
+    for options in ({}, {"max_labels": 5, "min_labels": 3}):
+        expected = recognizer.recognize(WAVEFORMS, GreedySearch(**options))
+        for batch_size in (1, 8):
+            got = []
+            for start in range(0, len(WAVEFORMS), batch_size):
+                batch = WAVEFORMS[start : start + batch_size]
+                got += recognizer.recognize(batch, SpeculativeSearch(draft=draft, **options))
+            for ours, theirs in zip(got, expected, strict=True):
+                assert ours.shares == {"speech_llm": ours.score}
+                assert ours.llm_passes <= theirs.llm_passes
+                assert ours.score == pytest.approx(theirs.score, rel=1e-4, abs=1e-4)
+                unequal = {"score": 0.0, "shares": {}, "llm_passes": 0}
+                assert replace(ours, **unequal) == replace(theirs, **unequal)
+
+
+def test_what_the_ctc_head_is_sure_of_needs_no_llm(recognizer):
+    written = recognizer.recognize(WAVEFORMS, "greedy")
+    heard = recognizer.recognize(WAVEFORMS, "ctc_greedy")
+    exact = recognizer.recognize(
+        WAVEFORMS, CTCBeamSearch(beam=64, score_beam=None, frame_labels=None, min_log_prob=None)
+    )
+    level = sorted(hypothesis.score for hypothesis in exact)[len(WAVEFORMS) // 2]
+    got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(sure=math.exp(level)))
+    kept = 0
+    for ours, llm, ctc, sum_of_paths in zip(got, written, heard, exact, strict=True):
+        if ours.shares.keys() == {"ctc"}:
+            kept += 1
+            assert ours == ctc
+            assert sum_of_paths.score >= level - 1e-3
+        else:
+            assert ours.labels == llm.labels
+            assert ctc.score < level
+    assert 0 < kept < len(WAVEFORMS)
+    limited = recognizer.recognize(WAVEFORMS, SpeculativeSearch(sure=1e-300, max_labels=2))
+    assert all(len(hypothesis.labels) <= 2 for hypothesis in limited)
+    assert {
+        hypothesis.llm_passes for hypothesis in recognizer.recognize(WAVEFORMS, SpeculativeSearch(sure=1e-300))
+    } == {0}
+
+
 @pytest.fixture(scope="module")
 def rescoring(tmp_path_factory):
     lm = tmp_path_factory.mktemp("lm")
@@ -466,7 +510,7 @@ def test_acoustic_model_alone(tmp_path):
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     assert recognizer.decoding == CTCGreedySearch()
     assert recognizer.transcribe(WAVEFORMS[0]).text
-    for search in ("greedy", "sampling"):
+    for search in ("greedy", "sampling", "speculative"):
         with pytest.raises(ModelError, match=f"has no LLM for '{search}'; use ctc_greedy"):
             recognizer.transcribe(WAVEFORMS[0], decoding=search)
 
@@ -475,7 +519,7 @@ def test_without_ctc_head(tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(ctc_layers=()))
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     assert recognizer.transcribe(WAVEFORMS[0]).duration
-    for search in ("ctc_greedy", "ctc_beam", "shallow_fusion"):
+    for search in ("ctc_greedy", "ctc_beam", "shallow_fusion", "speculative"):
         with pytest.raises(ModelError, match="no CTC head; use greedy"):
             recognizer.transcribe(WAVEFORMS[0], decoding=search)
 
@@ -532,7 +576,7 @@ def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, 
 
 def test_bfloat16_runs(folder):
     recognizer = load(folder, device="cpu", dtype="bfloat16")
-    for search in ("greedy", "ctc_greedy", "ctc_beam", RescoringSearch(scales={"speech_llm": 0.3})):
+    for search in ("greedy", "speculative", "ctc_greedy", "ctc_beam", RescoringSearch(scales={"speech_llm": 0.3})):
         results = list(recognizer.transcribe_many(WAVEFORMS[:6], decoding=search))
         assert any(result.text for result in results)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         RescoringSearch,
         SamplingSearch,
         ShallowFusionSearch,
+        SpeculativeSearch,
     )
     from kikitori.recognizer import Recognizer, load
 
@@ -57,6 +58,7 @@ __all__ = [
     "SamplingSearch",
     "Segment",
     "ShallowFusionSearch",
+    "SpeculativeSearch",
     "TrainingError",
     "Transcript",
     "Utterance",
@@ -73,6 +75,7 @@ _HEAVY = {
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
             *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "LMOptions", "RescoringSearch"),
+            "SpeculativeSearch",
         ),
         "kikitori.decoding.options",
     ),

@@ -10,6 +10,7 @@ from kikitori.decoding.options import (
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
+    SpeculativeSearch,
     check_overrides,
     load_decoding,
     with_overrides,
@@ -77,6 +78,18 @@ def test_when_delayed_fusion_judges():
     for wrong in ("0", "sometimes", "2.5", "null"):
         with pytest.raises(ConfigError, match=r"trigger"):
             load_decoding("delayed_fusion", [f"decoding.trigger={wrong}"])
+
+
+def test_drafts_come_from_a_search_of_their_own(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: speculative\ndraft: {search: ctc_beam, beam: 4}\nmargin: 0.5\n")
+    assert load_decoding(file) == SpeculativeSearch(draft=CTCBeamSearch(beam=4), margin=0.5)
+    beam = SpeculativeSearch(draft=CTCBeamSearch(beam=4))
+    assert load_decoding("speculative", ["decoding.draft.search=ctc_beam", "decoding.draft.beam=4"]) == beam
+    assert load_decoding(file, ["decoding.draft.search=ctc_greedy"]) == SpeculativeSearch(margin=0.5)
+    for wrong in ("draft.search=greedy", "draft.beam=3", "margin=-1", "sure=0", "sure=2"):
+        with pytest.raises(ConfigError):
+            load_decoding("speculative", [f"decoding.{wrong}"])
 
 
 def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):

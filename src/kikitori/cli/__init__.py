@@ -56,6 +56,7 @@ app.add_typer(_picture)
 
 _bench = _group("bench", "Time our searches beside others, in one process, taking turns.")
 _bench.command("combination")(tools.bench_combination)
+_bench.command("decoding")(tools.bench_decoding)
 app.add_typer(_bench)
 
 

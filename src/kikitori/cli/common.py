@@ -40,7 +40,9 @@ class Precision(StrEnum):
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
 Search = Annotated[
     str | None,
-    typer.Option("--decoding", help="greedy, sampling, ctc_greedy, ctc_beam, shallow_fusion, rescoring, or a YAML."),
+    typer.Option(
+        "--decoding", help="greedy, speculative, sampling, ctc_greedy, ctc_beam, shallow_fusion, rescoring, or a YAML."
+    ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]

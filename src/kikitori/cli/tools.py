@@ -1,4 +1,4 @@
-"""`kikitori convert nue-asr | picture attention | picture ctc | bench combination`."""
+"""`kikitori convert nue-asr | picture attention | picture ctc | bench combination | bench decoding`."""
 
 import sys
 from pathlib import Path
@@ -102,3 +102,15 @@ def bench_combination(
         for package in missing_peers():
             print(f"kikitori: {package} is not installed, so it is left out", file=sys.stderr)
         print(format_rows(list(small_combination(rounds) if small else combination(rounds))))
+
+
+def bench_decoding(
+    rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
+    small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
+) -> None:
+    """Searches of the speech LLM against those of transformers, random LLMs, in one thread."""
+    with one_line_errors():
+        from kikitori.bench.decoding import decoding, small_decoding
+        from kikitori.bench.timing import format_rows
+
+        print(format_rows(list(small_decoding(rounds) if small else decoding(rounds))))

@@ -12,6 +12,7 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `prior` · `partners`: estimated label priors; where a recogniser's language model and prior come from.
 - `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.
 - `greedy`: speech LLM, the best label at every step, for a batch at once.
+- `speculative` · `draft`: what `greedy` writes, in a few passes over drafts of the CTC head.
 - `sampling`: speech LLM, a drawn label at every step, the same whatever the batch.
 - `label_loop`: what these two share: prefill, one step per label, rows that leave when they end.
 - `rescoring`: n-best lists in another order, by language models, the speech LLM and length.

@@ -6,6 +6,7 @@ Each search is a function of its own module, over tensors and scorers; here are 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 
 import torch
 from torch import Tensor
@@ -29,13 +30,16 @@ from kikitori.decoding.options import (
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
+    SpeculativeSearch,
 )
 from kikitori.decoding.partners import Partners
 from kikitori.decoding.rescoring import check_rescoring, rescored, scales_of, with_lm, with_prior, with_speech_llm
 from kikitori.decoding.sampling import Sampling, sample, utterance_seed
+from kikitori.decoding.speculative import speculative
 from kikitori.errors import AudioError, ModelError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.assemble import AssembledInput
+from kikitori.model.ctc import ctc_loss
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
 from kikitori.model.llm import max_positions
@@ -120,7 +124,7 @@ def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str)
     by_ctc = isinstance(options, CTC_SEARCHES)
     if not by_ctc and not isinstance(model, SpeechLLM):
         raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
-    if by_ctc and not acoustic_model(model).config.ctc_layers:
+    if (by_ctc or isinstance(options, SpeculativeSearch)) and not acoustic_model(model).config.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     if isinstance(options, RescoringSearch):
         check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
@@ -139,6 +143,8 @@ def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
             return [*_rescored(heard, options)]
         case GreedySearch() | SamplingSearch():
             return _written(heard, options)
+        case SpeculativeSearch():
+            return _speculated(heard, options)
 
 
 def _ctc(heard: Heard, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
@@ -194,7 +200,28 @@ def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
     return [rescored(nbest, scales_of(options)) for nbest in nbests]
 
 
-def _written(heard: Heard, options: GreedySearch | SamplingSearch) -> list[NBest | AudioError]:
+def _speculated(heard: Heard, options: SpeculativeSearch) -> list[NBest | AudioError]:
+    """What the speech LLM writes with the help of drafts; the draft itself where the CTC head is sure of it."""
+    if options.sure is None:
+        return _written(heard, options)
+    drafts = [nbest[0] for nbest in _ctc(heard, options.draft)]
+    results: list[NBest | AudioError] = [(draft,) for draft in drafts]
+    log_probs, lengths = acoustic_model(heard.model).log_probs(heard.encoded)
+    unsure = []
+    for row, draft in enumerate(drafts):
+        surprise = float(ctc_loss(log_probs[row, None], lengths[row, None], [draft.labels]).total)
+        if surprise > -log(options.sure) or len(draft.labels) > (options.max_labels or len(draft.labels)):
+            unsure.append(row)
+    if unsure:
+        for row, result in zip(unsure, _written(heard.rows(unsure), options), strict=True):
+            results[row] = result
+    return results
+
+
+Writing = GreedySearch | SamplingSearch | SpeculativeSearch
+
+
+def _written(heard: Heard, options: Writing) -> list[NBest | AudioError]:
     """What the speech LLM writes, label by label."""
     prefix = heard.speech_llm.prefix(heard.encoded)
     limits = [options.max_labels or label_limit(seconds, heard.trained_on) for seconds in heard.seconds]
@@ -216,13 +243,17 @@ def _written(heard: Heard, options: GreedySearch | SamplingSearch) -> list[NBest
     ]
 
 
-def _write(
-    heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: GreedySearch | SamplingSearch
-) -> list[LabelRow]:
+def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: Writing) -> list[LabelRow]:
     llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
     least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
     if isinstance(options, GreedySearch):
         return greedy(llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
+    if isinstance(options, SpeculativeSearch):
+        # Spelt anew: CTC may have written a word in other units than the LLM would.
+        drafts = [heard.units.encode(nbest[0].text) for nbest in _ctc(heard, options.draft)]
+        return speculative(
+            *(llm, prefix, drafts), eos_id=eos_id, max_labels=limits, min_labels=least, margin=options.margin
+        )
     settings = Sampling(options.temperature, options.top_k, options.top_p)
     seeds = [utterance_seed(options.seed, waveform) for waveform in heard.waveforms]
     return sample(llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)

@@ -201,6 +201,30 @@ class RescoringSearch:
     scales: dict[str, float] = Field(default_factory=dict)
 
 
+@dataclass(frozen=True, config=STRICT)
+class SpeculativeSearch:
+    """What `greedy` writes, in fewer passes over drafts of the CTC head, see `kikitori.decoding.speculative`.
+
+    Attributes:
+        search: Name.
+        max_labels: As of `GreedySearch`.
+        min_labels: As of `GreedySearch`.
+        draft: The search that makes the drafts.
+        margin: A label of the draft may be less probable than the LLM's own by less than this (natural log). With 0 the
+            result is that of `greedy`.
+        sure: The CTC head's text stands, without the LLM, if it has at least this probability; None always asks.
+    """
+
+    search: Literal["speculative"] = "speculative"
+    max_labels: Count | None = None
+    min_labels: Annotated[int, Field(ge=0)] | None = None
+    draft: Annotated[CTCGreedySearch | CTCBeamSearch, Field(discriminator="search")] = Field(
+        default_factory=CTCGreedySearch
+    )
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+    sure: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+
+
 Decoding = (
     GreedySearch
     | SamplingSearch
@@ -209,6 +233,7 @@ Decoding = (
     | ShallowFusionSearch
     | DelayedFusionSearch
     | RescoringSearch
+    | SpeculativeSearch
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
 CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, RescoringSearch)
@@ -267,8 +292,16 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     merged = dict(values)
     for key, change in changes.items():
         old = merged.get(key)
-        merged[key] = _merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+        if isinstance(old, dict) and isinstance(change, dict) and not _another_search(old, change):
+            merged[key] = _merged(old, change)
+        else:
+            merged[key] = change
     return merged
+
+
+def _another_search(old: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
+    """Whether a section changes its search, so that the options of the old one no longer apply."""
+    return bool(change.get("search", old.get("search")) != old.get("search"))
 
 
 def _validated(values: dict[str, Any], where: str) -> Decoding:
