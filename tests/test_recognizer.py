@@ -433,7 +433,7 @@ def test_what_the_ctc_head_is_sure_of_needs_no_llm(recognizer):
     for ours, llm, ctc, sum_of_paths in zip(got, written, heard, exact, strict=True):
         if ours.shares.keys() == {"ctc"}:
             kept += 1
-            assert ours == ctc
+            assert replace(ours, ctc_agreement=None) == ctc
             assert sum_of_paths.score >= level - 1e-3
         else:
             assert ours.labels == llm.labels
