@@ -19,6 +19,7 @@ def test_importing_the_package_is_cheap():
 def test_exported_names():
     assert kikitori.__all__ == [
         "AudioError",
+        "BeamSearch",
         "CTCBeamSearch",
         "CTCGreedySearch",
         "ConfigError",
@@ -28,6 +29,8 @@ def test_exported_names():
         "GreedySearch",
         "Guards",
         "Hypothesis",
+        "JointSearch",
+        "JointTimeSyncSearch",
         "KikitoriError",
         "KikitoriWarning",
         "LMOptions",

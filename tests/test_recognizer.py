@@ -96,6 +96,21 @@ def test_transcript_says_what_was_heard(recognizer, expected):
     assert hypothesis.llm_passes == len(hypothesis.labels) == expected[3].llm_passes
 
 
+@pytest.mark.parametrize("search", ["beam", "joint", "joint_time_sync"])
+def test_searches_of_the_speech_llm_with_their_shares(recognizer, search):
+    together = [*recognizer.transcribe_many(WAVEFORMS[:5], decoding=search)]
+    assert [recognizer.transcribe(waveform, decoding=search).text for waveform in WAVEFORMS[:5]] == [
+        transcript.text for transcript in together
+    ]
+    assert len({transcript.text for transcript in together}) > 3
+    for hypothesis in (each for transcript in together for each in transcript.nbest):
+        expected = {"llm", "length"} if search == "beam" else {"llm", "length", "ctc"}
+        assert set(hypothesis.shares) == expected
+        assert hypothesis.speech_positions > 0
+    empty, _ = recognizer.recognize([WAVEFORMS[0][:10], WAVEFORMS[1]], search)
+    assert empty.labels == ()
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 8, 100])
 def test_many_keep_their_order_whatever_the_batch(recognizer, files, expected, batch_size):
     assert list(recognizer.transcribe_many(files, batch_size=batch_size)) == expected
@@ -510,7 +525,7 @@ def test_acoustic_model_alone(tmp_path):
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     assert recognizer.decoding == CTCGreedySearch()
     assert recognizer.transcribe(WAVEFORMS[0]).text
-    for search in ("greedy", "sampling", "speculative"):
+    for search in ("greedy", "sampling", "speculative", "beam", "joint", "joint_time_sync"):
         with pytest.raises(ModelError, match=f"has no LLM for '{search}'; use ctc_greedy"):
             recognizer.transcribe(WAVEFORMS[0], decoding=search)
 
@@ -519,7 +534,7 @@ def test_without_ctc_head(tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(ctc_layers=()))
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     assert recognizer.transcribe(WAVEFORMS[0]).duration
-    for search in ("ctc_greedy", "ctc_beam", "shallow_fusion", "speculative"):
+    for search in ("ctc_greedy", "ctc_beam", "shallow_fusion", "speculative", "joint", "joint_time_sync"):
         with pytest.raises(ModelError, match="no CTC head; use greedy"):
             recognizer.transcribe(WAVEFORMS[0], decoding=search)
 

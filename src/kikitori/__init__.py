@@ -23,11 +23,14 @@ from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 if TYPE_CHECKING:
     from kikitori.decoding.guards import Guards
     from kikitori.decoding.options import (
+        BeamSearch,
         CTCBeamSearch,
         CTCGreedySearch,
         Decoding,
         DelayedFusionSearch,
         GreedySearch,
+        JointSearch,
+        JointTimeSyncSearch,
         LMOptions,
         RescoringSearch,
         SamplingSearch,
@@ -40,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AudioError",
+    "BeamSearch",
     "CTCBeamSearch",
     "CTCGreedySearch",
     "ConfigError",
@@ -49,6 +53,8 @@ __all__ = [
     "GreedySearch",
     "Guards",
     "Hypothesis",
+    "JointSearch",
+    "JointTimeSyncSearch",
     "KikitoriError",
     "KikitoriWarning",
     "LMOptions",
@@ -75,7 +81,7 @@ _HEAVY = {
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
             *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "LMOptions", "RescoringSearch"),
-            "SpeculativeSearch",
+            *("SpeculativeSearch", "BeamSearch", "JointSearch", "JointTimeSyncSearch"),
         ),
         "kikitori.decoding.options",
     ),

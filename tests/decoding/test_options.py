@@ -105,7 +105,7 @@ def test_overrides_are_checked_before_the_search_is_known():
     check_overrides(["decoding.max_labels=3"])
     check_overrides(["decoding.beam=3", "decoding.recombine=max"])
     check_overrides(["decoding.search=ctc_greedy"])
-    for overrides in (["decoding.beem=3"], ["decoding.beam=3", "decoding.max_labels=3"], ["decoding.beam=0"]):
+    for overrides in (["decoding.beem=3"], ["decoding.beam=3", "decoding.top_k=3"], ["decoding.beam=0"]):
         with pytest.raises(ConfigError):
             check_overrides(overrides)
 

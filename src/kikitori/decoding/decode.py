@@ -19,14 +19,20 @@ from kikitori.decoding.internal_lm import internal_judge
 from kikitori.decoding.label_loop import LabelRow
 from kikitori.decoding.limits import label_limit, overrun
 from kikitori.decoding.options import (
+    CTC,
     CTC_SEARCHES,
     INTERNAL_LM,
+    JOINT_SEARCHES,
+    LENGTH,
     SPEECH_LLM,
+    BeamSearch,
     CTCBeamSearch,
     CTCGreedySearch,
     Decoding,
     DelayedFusionSearch,
     GreedySearch,
+    JointSearch,
+    JointTimeSyncSearch,
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
@@ -124,7 +130,7 @@ def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str)
     by_ctc = isinstance(options, CTC_SEARCHES)
     if not by_ctc and not isinstance(model, SpeechLLM):
         raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
-    if (by_ctc or isinstance(options, SpeculativeSearch)) and not acoustic_model(model).config.ctc_layers:
+    if (by_ctc or isinstance(options, JOINT_SEARCHES)) and not acoustic_model(model).config.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     if isinstance(options, RescoringSearch):
         check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
@@ -141,7 +147,7 @@ def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
             return [*_fused_by_words(heard, options)]
         case RescoringSearch():
             return [*_rescored(heard, options)]
-        case GreedySearch() | SamplingSearch():
+        case GreedySearch() | SamplingSearch() | BeamSearch() | JointSearch() | JointTimeSyncSearch():
             return _written(heard, options)
         case SpeculativeSearch():
             return _speculated(heard, options)
@@ -218,19 +224,25 @@ def _speculated(heard: Heard, options: SpeculativeSearch) -> list[NBest | AudioE
     return results
 
 
-Writing = GreedySearch | SamplingSearch | SpeculativeSearch
+Stepwise = GreedySearch | SamplingSearch | SpeculativeSearch
+Writing = Stepwise | BeamSearch | JointSearch | JointTimeSyncSearch
 
 
 def _written(heard: Heard, options: Writing) -> list[NBest | AudioError]:
-    """What the speech LLM writes, label by label."""
+    """What the speech LLM writes, label by label, or behind the labels of the frames."""
     prefix = heard.speech_llm.prefix(heard.encoded)
-    limits = [options.max_labels or label_limit(seconds, heard.trained_on) for seconds in heard.seconds]
+    limit = None if isinstance(options, JointTimeSyncSearch) else options.max_labels
+    limits = [limit or label_limit(seconds, heard.trained_on) for seconds in heard.seconds]
     most, sizes = max_positions(heard.speech_llm.llm), prefix.lengths.tolist()
     errors = [_too_long(*row, most) for row in zip(heard.seconds, sizes, limits, strict=True)]
     if any(errors):
         fitting = [row for row, error in enumerate(errors) if error is None]
         others = iter(_written(heard.rows(fitting), options) if fitting else [])
         return [next(others) if error is None else error for error in errors]
+    if isinstance(options, BeamSearch | JointSearch):
+        return [*_searched(heard, prefix, limits, options)]
+    if isinstance(options, JointTimeSyncSearch):
+        return [*_time_synchronous(heard, prefix, options)]
     text, positions = heard.units.decode, prefix.speech_lengths.tolist()
     return [
         (
@@ -243,7 +255,7 @@ def _written(heard: Heard, options: Writing) -> list[NBest | AudioError]:
     ]
 
 
-def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: Writing) -> list[LabelRow]:
+def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: Stepwise) -> list[LabelRow]:
     llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
     least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
     if isinstance(options, GreedySearch):
@@ -257,6 +269,52 @@ def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options:
     settings = Sampling(options.temperature, options.top_k, options.top_p)
     seeds = [utterance_seed(options.seed, waveform) for waveform in heard.waveforms]
     return sample(llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
+
+
+def _searched(
+    heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: BeamSearch | JointSearch
+) -> list[NBest]:
+    from kikitori.decoding.joint import joint, speech_llm_beam
+
+    llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
+    least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
+    if isinstance(options, BeamSearch):
+        found = speech_llm_beam(llm, prefix, options, eos_id=eos_id, max_labels=limits, min_labels=least)
+    else:
+        logits, lengths = heard.ctc_logits()
+        found = joint(llm, prefix, logits, lengths, options, eos_id=eos_id, max_labels=limits, min_labels=least)
+    names = (SPEECH_LLM, LENGTH, CTC)[: 2 + isinstance(options, JointSearch)]
+    return [
+        tuple(
+            Hypothesis(
+                *(each.labels, heard.units.decode(each.labels), each.score, each.calls, each.complete, positions),
+                shares=dict(zip(names, each.shares, strict=True)),
+            )
+            for each in row
+        )
+        for row, positions in zip(found, prefix.speech_lengths.tolist(), strict=True)
+    ]
+
+
+def _time_synchronous(heard: Heard, prefix: AssembledInput, options: JointTimeSyncSearch) -> list[NBest]:
+    from kikitori.decoding.joint import frame_scorer
+    from kikitori.decoding.shallow_fusion import shallow_fusion_of_logits
+
+    model, (logits, lengths) = heard.speech_llm, heard.ctc_logits()
+    scorer = frame_scorer(model.llm, prefix, logits.shape[2] - 1, options, eos_id=model.config.eos_id)
+    found = shallow_fusion_of_logits(logits, lengths, scorer, options)
+    names = (CTC, *scorer.names)
+    return [
+        tuple(
+            Hypothesis(
+                *(each.labels, heard.units.decode(each.labels), each.score, each.calls),
+                speech_positions=positions,
+                shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
+            )
+            for each in row
+        )
+        for row, positions in zip(found, prefix.speech_lengths.tolist(), strict=True)
+    ]
 
 
 def _too_long(seconds: float, prefix: int, limit: int, most: int | None) -> AudioError | None:

@@ -58,6 +58,67 @@ class SamplingSearch:
 
 
 @dataclass(frozen=True, config=STRICT)
+class LabelBeam:
+    """What the beam searches of the speech LLM share, see `kikitori.decoding.beam`; logs are natural.
+
+    Attributes:
+        search: Name.
+        beam: Most hypotheses that are kept from label to label.
+        nbest: Most hypotheses that are returned.
+        max_labels: As of `GreedySearch`.
+        min_labels: As of `GreedySearch`.
+        length_exponent: Scores are divided by so high a power of the number of labels, the end being one.
+        length_scale: Added for each label.
+        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
+    """
+
+    search: str
+    beam: Count = 4
+    nbest: Count = 4
+    max_labels: Count | None = None
+    min_labels: Annotated[int, Field(ge=0)] | None = None
+    length_exponent: Annotated[float, Field(ge=0.0)] = 0.0
+    length_scale: float = 0.0
+    score_beam: Annotated[float, Field(gt=0.0)] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class BeamSearch(LabelBeam):
+    """The label sequences that the speech LLM finds most probable; its options are those of `LabelBeam`."""
+
+    search: Literal["beam"] = "beam"
+    length_exponent: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class JointSearch(LabelBeam):
+    """Beam search of the speech LLM in which the CTC head judges every hypothesis, see `kikitori.decoding.joint`.
+
+    Attributes:
+        search: Name; further options as of `LabelBeam`.
+        ctc_scale: Weight of the CTC prefix score; the LLM has what is missing to 1.
+        pre_beam: Labels per hypothesis that CTC judges, the LLM's most probable ones; None for all.
+        ctc_labels: And so many that it finds likeliest itself.
+        window: Frames that a hypothesis reaches with a log-probability so far below its best are left out; None leaves
+            out none.
+        vocabulary: As of `FrameBeam`; the LLM is restricted to the same labels.
+        vocabulary_by: As of `FrameBeam`.
+        collapse: As of `FrameBeam`.
+        collapse_by: As of `FrameBeam`.
+    """
+
+    search: Literal["joint"] = "joint"
+    ctc_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    pre_beam: Count | None = 16
+    ctc_labels: Annotated[int, Field(ge=0)] = 4
+    window: Annotated[float, Field(gt=0.0)] | None = 60.0
+    vocabulary: Count | None = None
+    vocabulary_by: Literal["mean", "max"] = "max"
+    collapse: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    collapse_by: Literal["mean", "max"] = "mean"
+
+
+@dataclass(frozen=True, config=STRICT)
 class CTCGreedySearch:
     """The CTC head's most probable outputs."""
 
@@ -126,6 +187,22 @@ class ShallowFusionSearch(FrameBeam):
     length_scale: float = 0.0
     ngram: str | None = None
     ngram_scale: Annotated[float, Field(ge=0.0)] = 0.5
+
+
+@dataclass(frozen=True, config=STRICT)
+class JointTimeSyncSearch(FrameBeam):
+    """CTC beam search with the speech LLM as its language model, see `kikitori.decoding.shallow_fusion`.
+
+    Attributes:
+        search: Name; further options as of `FrameBeam`.
+        llm_scale: Weight of the LLM's log-probability, that of the end included; CTC has 1.
+        length_scale: Added for each label.
+    """
+
+    search: Literal["joint_time_sync"] = "joint_time_sync"
+    beam: Count = 8
+    llm_scale: Annotated[float, Field(ge=0.0)] = 1.0
+    length_scale: float = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -228,6 +305,9 @@ class SpeculativeSearch:
 Decoding = (
     GreedySearch
     | SamplingSearch
+    | BeamSearch
+    | JointSearch
+    | JointTimeSyncSearch
     | CTCGreedySearch
     | CTCBeamSearch
     | ShallowFusionSearch
@@ -237,6 +317,8 @@ Decoding = (
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
 CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, RescoringSearch)
+JOINT_SEARCHES = (SpeculativeSearch, JointSearch, JointTimeSyncSearch)
+"""Those that need both an LLM and a CTC head."""
 CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "speech_llm", "ilm", "length"
 """Names of shares that need no language model beside the recogniser."""
 LM, NGRAM, PRIOR = "lm", "ngram", "prior"

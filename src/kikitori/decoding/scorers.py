@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kikitori.decoding.options import LM
+from kikitori.decoding.options import LM, SPEECH_LLM
+from kikitori.errors import ModelError
+from kikitori.model.assemble import AssembledInput
 from kikitori.model.label_tree import LabelTree
-from kikitori.model.llm import check_llm, max_positions
+from kikitori.model.llm import check_llm, embed, max_positions, num_embeddings
 
 State = TypeVar("State")
 
@@ -53,18 +55,32 @@ class Scorer(Protocol[State]):
         ...
 
 
+class CandidateScorer(Scorer[State], Protocol[State]):
+    """A scorer that is asked about a few labels alone, since all of them would take it long."""
+
+    def log_probs_of(self, state: State, rows: Tensor, labels: Tensor) -> Tensor:
+        """What it gives to some labels (rows, n), -1 for none, and to the end: (rows, n + 1), -inf for none."""
+        ...
+
+    def likeliest(self, state: State, rows: Tensor, most: int) -> Tensor:
+        """Labels that it would ask about, best first, (rows, most), -1 where there are no more."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class LMState:
     """Hypotheses of an `LMScorer`.
 
     Attributes:
         tree: Keys and values, which states of one search share.
-        places: Where in the tree the labels of each hypothesis lie, (rows, longest), BOS (or a prompt) first.
+        prefixes: The prefix of the tree that each hypothesis begins with, (rows,).
+        places: Where in the tree the labels of each hypothesis lie, (rows, longest), its prefix first.
         counts: How many these are, (rows,).
         next: Log-probabilities of what may follow, (rows, labels + 1), the end last.
     """
 
     tree: LabelTree
+    prefixes: Tensor
     places: Tensor
     counts: Tensor
     next: Tensor
@@ -99,16 +115,21 @@ class LMScorer:
     ) -> None:
         check_llm(llm)
         self.name = name
-        self._llm, self._prefix = llm, (*before, bos_id)
-        self._columns = torch.tensor([*range(num_labels), eos_id], device=llm.device)
-        self.max_labels = None if (most := max_positions(llm)) is None else most - len(self._prefix)
+        self._llm, self._num_labels, self._eos = llm, num_labels, eos_id
+        self._before = (*before, bos_id)
+        self._most = max_positions(llm)
+        self.max_labels = None if self._most is None else self._most - len(self._before)
 
     def start(self, batch: int) -> LMState:
         """Reads what stands before the first label."""
-        tree = LabelTree(self._llm, torch.tensor(self._prefix, device=self._llm.device))
-        counts = torch.full((batch,), len(self._prefix), dtype=torch.int64, device=self._llm.device)
-        following = _log_softmax(tree.logits)[:, self._columns]
-        return LMState(tree, tree.prefix.expand(batch, -1), counts, following.expand(batch, -1))
+        before = torch.tensor([self._before], device=self._llm.device)
+        tree = LabelTree(self._llm, embed(self._llm, before), torch.tensor([before.shape[1]], device=before.device))
+        return self._behind(tree, torch.zeros(batch, dtype=torch.int64, device=self._llm.device))
+
+    def _behind(self, tree: LabelTree, prefixes: Tensor) -> LMState:
+        """The state of some hypotheses without labels."""
+        following, counts = self._log_probs(tree.logits[prefixes], prefixes), tree.lengths[prefixes]
+        return LMState(tree, prefixes, tree.prefix[prefixes], counts, self._without_labels(following, counts))
 
     def log_probs(self, state: LMState, rows: Tensor) -> Tensor:
         """As of `Scorer`."""
@@ -120,35 +141,103 @@ class LMScorer:
         rows, labels, lengths = rows.to(device), labels.to(device), lengths.to(device)
         following, counts = state.next[rows], state.counts[rows]
         given = following.new_zeros(labels.shape)
-        fits = torch.ones_like(rows, dtype=torch.bool) if self.max_labels is None else self._fits(counts + lengths)
+        fits = torch.ones_like(rows, dtype=torch.bool) if self._most is None else counts + lengths <= self._most
         following[~fits], given[~fits & (lengths > 0)] = -inf, -inf
         grows = (fits & (lengths > 0)).nonzero()[:, 0]
         longest = int((counts + lengths).max()) if len(rows) else 0
+        prefixes = state.prefixes[rows]
         places = torch.nn.functional.pad(state.places[rows], (0, longest - state.places.shape[1]))
         if len(grows):
             labels, old, more = labels[grows], counts[grows], lengths[grows]
-            logits, new = state.tree.append(places[grows], old, labels, more)
-            log_probs = _log_softmax(logits)
+            logits, new = state.tree.append(places[grows], old, labels, more, prefixes[grows])
+            real = torch.arange(labels.shape[1], device=device) < more[:, None]
+            logits[~real] = 0.0  # undefined
+            log_probs = self._log_probs(logits, prefixes[grows])
             # Each label is judged by what stands before it; the first by what the old state says.
             first = following[grows].gather(1, labels[:, :1])
             later = log_probs[:, :-1].gather(2, labels[:, 1:, None])[:, :, 0]
-            columns = torch.arange(labels.shape[1], device=device)
-            real = columns < more[:, None]
             given[grows] = torch.cat([first, later], dim=1).masked_fill(~real, 0.0)
-            following[grows] = log_probs[torch.arange(len(grows), device=device), more - 1][:, self._columns]
+            following[grows] = log_probs[torch.arange(len(grows), device=device), more - 1]
             row, column = real.nonzero(as_tuple=True)
             places[grows[row], old[row] + column] = new[row, column]
-        return LMState(state.tree, places, counts + lengths, self._without_labels(following, counts + lengths)), given
+        counts = counts + lengths
+        return LMState(state.tree, prefixes, places, counts, self._without_labels(following, counts)), given
 
-    def _fits(self, counts: Tensor) -> Tensor:
-        assert self.max_labels is not None  # noqa: S101  (asked by the caller)
-        return counts <= self.max_labels + len(self._prefix)
+    def _log_probs(self, logits: Tensor, prefixes: Tensor) -> Tensor:  # noqa: ARG002
+        """Of labels and end, (rows, ..., labels + 1), from what the LLM says behind prefixes (rows,)."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self._columns(logits) - _finite(logits.logsumexp(dim=-1, keepdim=True), self._llm)
+
+    def _columns(self, logits: Tensor) -> Tensor:
+        """Of labels and end alone, in a tensor of its own."""
+        return torch.cat([logits[..., : self._num_labels], logits[..., self._eos, None]], dim=-1)
 
     def _without_labels(self, following: Tensor, counts: Tensor) -> Tensor:
         """What may follow, where the LLM has no position left: only the end."""
-        if self.max_labels is not None and bool((full := counts >= self.max_labels + len(self._prefix)).any()):
+        if self._most is not None and bool((full := counts >= self._most).any()):
             following[full, :-1] = -inf
         return following
+
+
+class SpeechLLMScorer(LMScorer):
+    """An LLM that has heard the speech, whatever the interface: hypotheses stand behind each utterance's speech prompt.
+
+    Args:
+        llm: The LLM of a speech LLM.
+        prefix: What it reads before the first label, a row for each utterance.
+        num_labels: Labels of the search, which are the first of the LLM's vocabulary.
+        eos_id: What ends a transcript; as a label within one it is impossible.
+        allowed: The labels of each utterance, (utterances, labels) bool: what is left over is impossible and is no
+            part of the softmax (papers.md B3.4); None allows all.
+        name: Its name among the shares.
+
+    Raises:
+        ModelError: The LLM's cache cannot be forked, or it has fewer labels than the search.
+    """
+
+    def __init__(
+        self,
+        llm: PreTrainedModel,
+        prefix: AssembledInput,
+        num_labels: int,
+        *,
+        eos_id: int,
+        allowed: Tensor | None = None,
+        name: str = SPEECH_LLM,
+    ) -> None:
+        super().__init__(llm, num_labels, bos_id=eos_id, eos_id=eos_id, name=name)
+        if (known := num_embeddings(llm)) < num_labels:
+            raise ModelError(
+                f"the CTC head has {num_labels} labels, the LLM {known}",
+                where=type(llm).__name__,
+                remedy="give both the same label units",
+            )
+        self._prefix = prefix
+        self._allowed = None if allowed is None else torch.nn.functional.pad(allowed, (0, 1), value=True).to(llm.device)
+
+    def start(self, batch: int) -> LMState:
+        """Reads the speech prompts.
+
+        Raises:
+            ModelError: There is another number of them.
+        """
+        prefix = self._prefix
+        if batch != len(prefix.lengths):
+            raise ModelError(f"a search over {batch} utterances, {len(prefix.lengths)} of which were heard")
+        tree = LabelTree(self._llm, prefix.embeds, prefix.lengths, prefix.memory)
+        return self._behind(tree, torch.arange(batch, device=self._llm.device))
+
+    def _log_probs(self, logits: Tensor, prefixes: Tensor) -> Tensor:
+        if self._allowed is None:
+            log_probs = super()._log_probs(logits, prefixes)
+        else:
+            found = self._columns(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+            mask = self._allowed[prefixes]
+            found.masked_fill_(~(mask if found.ndim == 2 else mask[:, None]), -inf)
+            log_probs = found - _finite(found.logsumexp(dim=-1, keepdim=True), self._llm)
+        if self._eos < self._num_labels:
+            log_probs[..., self._eos] = -inf
+        return log_probs
 
 
 class PriorScorer:
@@ -251,5 +340,12 @@ class WeightedSum:
         return total
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+def _finite(normaliser: Tensor, llm: PreTrainedModel) -> Tensor:
+    """What logits are normalised by, which tells whether one of them is infinite or not a number."""
+    if not bool(normaliser.isfinite().all()):
+        raise ModelError(
+            "its logits are not finite",
+            where=type(llm).__name__,
+            remedy="decode with dtype float32; if it says so again, the weights are damaged",
+        )
+    return normaliser

@@ -9,30 +9,36 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kikitori.model.llm import LLMState, embed, prefill, step
-from kikitori.model.memory import Layers
+from kikitori.model.llm import LLMState, prefill, step
+from kikitori.model.memory import Layers, Memory
 
 FEWEST_PLACES = 64
 
 
 class LabelTree:
-    """Label sequences behind one common prefix, such as BOS; it only ever grows.
+    """Label sequences behind prefixes, such as BOS or the speech prompts of some utterances; it only ever grows.
 
     Args:
         llm: A model that passes `check_llm`.
-        prefix: Labels that every sequence begins with, (labels,), at least one.
+        embeds: Input embeddings of the prefixes, padded on the right, (prefixes, n, dim).
+        lengths: Real positions per prefix, (prefixes,), each at least 1.
+        memory: The speech of each prefix, if an interface keeps it beside the text.
     """
 
-    def __init__(self, llm: PreTrainedModel, prefix: Tensor) -> None:
+    def __init__(self, llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None) -> None:
         self._llm, self._stored = llm, KeyValues()
-        logits, state = prefill(llm, embed(llm, prefix[None]), torch.tensor([len(prefix)], device=prefix.device))
-        every = torch.ones(1, len(prefix), dtype=torch.bool, device=prefix.device)
-        self.prefix = self._stored.keep(state.layers, 0, every)
-        """Places of the prefix, (1, labels)."""
+        logits, state = prefill(llm, embeds, lengths, memory)
+        self._memory = state.memory
+        self.prefix = self._stored.keep(state.layers, 0, state.valid)
+        """Places of each prefix, (prefixes, longest)."""
+        self.lengths = state.lengths
+        """How many these are, (prefixes,)."""
         self.logits = logits
-        """Logits of the label behind the prefix, (1, vocab)."""
+        """Logits of the label behind each prefix, (prefixes, vocab)."""
 
-    def append(self, places: Tensor, counts: Tensor, labels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def append(
+        self, places: Tensor, counts: Tensor, labels: Tensor, lengths: Tensor, prefixes: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Scores what may follow each of some new labels.
 
         Args:
@@ -40,6 +46,7 @@ class LabelTree:
             counts: How many these are, (rows,).
             labels: New labels, (rows, n).
             lengths: How many of these count, (rows,), each 1 to n.
+            prefixes: The prefix that each row begins with, (rows,).
 
         Returns:
             Logits (rows, n, vocab), as of `llm.step`, and the places of the new labels (rows, n), 0 beyond `lengths`.
@@ -47,7 +54,9 @@ class LabelTree:
         places = places[:, : int(counts.max())]
         valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]
         places = places.masked_fill(~valid, 0)
-        logits, state = step(self._llm, labels, LLMState(self._stored.gather(places), valid, counts), lengths)
+        memory = self._memory and self._memory.reorder(prefixes)
+        state = LLMState(self._stored.gather(places), valid, counts, memory)
+        logits, state = step(self._llm, labels, state, lengths)
         new = torch.arange(labels.shape[1], device=counts.device) < lengths[:, None]
         return logits, self._stored.keep(state.layers, places.shape[1], new)
 

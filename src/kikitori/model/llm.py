@@ -117,6 +117,12 @@ def max_positions(llm: PreTrainedModel) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
+def num_embeddings(llm: PreTrainedModel) -> int:
+    """Labels that the LLM knows, those that no tokenizer uses among them."""
+    table: Any = llm.get_input_embeddings()
+    return int(table.num_embeddings)
+
+
 def embed(llm: PreTrainedModel, labels: Tensor) -> Tensor:
     """Look up the input embeddings of `labels`: (batch, n) int64 to (batch, n, dim)."""
     embeds: Tensor = llm.get_input_embeddings()(labels)
