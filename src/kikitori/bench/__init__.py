@@ -5,5 +5,8 @@
 - `rescoring`: n-best lists through an LLM, merged and not.
 - `ctc_peers`: CTC beam searches of other packages, as far as they are installed.
 - `fusion`: shallow fusion of a batch, against one utterance at a time.
+- `prefix_scoring`: CTC prefix scores for candidates, against ESPnet.
+- `beam`: beam search of a speech LLM against transformers, and what CTC takes of joint search.
+- `decoding`: the rows of `kikitori bench decoding`.
 - `combination`: the rows of `kikitori bench combination`.
 """

@@ -105,12 +105,15 @@ def bench_combination(
 
 
 def bench_decoding(
+    suites: Annotated[list[str] | None, typer.Argument(help="prefix_scoring, beam, speculative; all by default.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
     small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
 ) -> None:
-    """Searches of the speech LLM against those of transformers, random LLMs, in one thread."""
+    """Searches of the speech LLM against those of transformers, CTC prefix scores against ESPnet's, in one thread."""
     with one_line_errors():
-        from kikitori.bench.decoding import decoding, small_decoding
+        from kikitori.bench.decoding import decoding, missing_peers
         from kikitori.bench.timing import format_rows
 
-        print(format_rows(list(small_decoding(rounds) if small else decoding(rounds))))
+        for package in missing_peers():
+            print(f"kikitori: {package} is not installed, so it is left out", file=sys.stderr)
+        print(format_rows(list(decoding(rounds, suites or (), small=small))))
