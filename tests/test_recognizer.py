@@ -104,7 +104,7 @@ def test_searches_of_the_speech_llm_with_their_shares(recognizer, search):
     ]
     assert len({transcript.text for transcript in together}) > 3
     for hypothesis in (each for transcript in together for each in transcript.nbest):
-        expected = {"llm", "length"} if search == "beam" else {"llm", "length", "ctc"}
+        expected = {"speech_llm", "length"} if search == "beam" else {"speech_llm", "length", "ctc"}
         assert set(hypothesis.shares) == expected
         assert hypothesis.speech_positions > 0
     empty, _ = recognizer.recognize([WAVEFORMS[0][:10], WAVEFORMS[1]], search)

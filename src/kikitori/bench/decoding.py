@@ -39,7 +39,9 @@ def decoding(rounds: int = 5, names: Sequence[str] = (), *, small: bool = False)
     suites = SMALL_SUITES if small else SUITES
     for name in names:
         if name not in suites:
-            raise ConfigError(f"no such suite: {name!r}", where="bench decoding", remedy=f"known are {', '.join(suites)}")
+            raise ConfigError(
+                f"no such suite: {name!r}", where="bench decoding", remedy=f"known are {', '.join(suites)}"
+            )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -41,7 +41,8 @@ Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub 
 Search = Annotated[
     str | None,
     typer.Option(
-        "--decoding", help="greedy, speculative, joint, shallow_fusion, or another search of docs/decoding.md; or a YAML."
+        "--decoding",
+        help="greedy, speculative, joint, shallow_fusion, or another search of docs/decoding.md; or a YAML.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]

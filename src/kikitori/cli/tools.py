@@ -105,7 +105,9 @@ def bench_combination(
 
 
 def bench_decoding(
-    suites: Annotated[list[str] | None, typer.Argument(help="prefix_scoring, beam, speculative; all by default.")] = None,
+    suites: Annotated[
+        list[str] | None, typer.Argument(help="prefix_scoring, beam, speculative; all by default.")
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
     small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
 ) -> None:
