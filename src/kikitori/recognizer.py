@@ -31,6 +31,7 @@ from kikitori.decoding.options import (
     GreedySearch,
     load_decoding,
 )
+from kikitori.decoding.own_search import own_search
 from kikitori.decoding.partners import Partners
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -82,11 +83,9 @@ def load(
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     chosen = load_decoding(decoding) if isinstance(decoding, str) else decoding
     if chosen is None:
-        file = Path(folder) / "decoding.yaml"
-        if file.is_file():
-            chosen = load_decoding(file)
-        else:
-            chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
+        chosen = own_search(Path(folder)) or (
+            GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
+        )
     by_ctc = isinstance(chosen, CTC_SEARCHES) and not {SPEECH_LLM, INTERNAL_LM} & {*getattr(chosen, "scales", ())}
     if adapter is not None and by_ctc and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"

@@ -24,6 +24,10 @@ TEXTS = {
     "yaml_with_a_date": "max_labels: 2020-01-01\n",
     "yaml_with_too_many_digits": "max_labels: " + "9" * 100_000 + "\n",
     "yaml_that_is_binary": "\0\1\2",
+    "yaml_with_an_lm_elsewhere": "search: shallow_fusion\nlm: ../elsewhere\n",
+    "yaml_with_an_lm_of_the_hub": "search: delayed_fusion\nlm: {path: someone/model}\n",
+    "yaml_with_an_ngram_elsewhere": "search: shallow_fusion\nngram: /proc/self/mem.bin\n",
+    "yaml_with_a_prior_elsewhere": "search: rescoring\npriors: {p: {path: /dev/zero}}\nscales: {p: 1.0}\n",
 }
 for _name, _text in TEXTS.items():
     add(

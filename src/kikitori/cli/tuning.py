@@ -122,11 +122,12 @@ def tune(
 
 def _search(decoding: str | None, folder: Path | None, overrides: list[str]) -> "Decoding":
     """The search that is named, or else that of the model folder."""
-    from kikitori.decoding.options import load_decoding
+    from kikitori.decoding.options import load_decoding, with_overrides
+    from kikitori.decoding.own_search import own_search
 
     if decoding is not None:
         return load_decoding(decoding, overrides)
-    if folder is None or not (file := folder / "decoding.yaml").is_file():
+    if folder is None or (own := own_search(folder)) is None:
         remedy = "name one with --decoding, such as shallow_fusion or rescoring"
         raise ConfigError("which search shall be tuned", where="--decoding", remedy=remedy)
-    return load_decoding(file, overrides)
+    return with_overrides(own, overrides)

@@ -8,7 +8,10 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `shallow_fusion`: acoustic model and language model over the same labels, whose scores meet in the beam.
 - `delayed_fusion`: acoustic model and language model over any labels, which judges words once they are complete.
 - `word_reader` · `growing_scores`: labels as that LM's tokens; texts that grow, of which it reads each token once.
+- `beam` · `joint`: speech LLM, the best label sequences, alone or with the CTC head as a judge.
+- `ctc_prefix` · `prefix_scores`: that judge, and its compiled inside.
 - `scorers`: what else judges labels in a search, of whatever kind it is: language models, priors, lengths, sums.
+- `internal_lm` · `ngram`: further scorers: the speech LLM without speech, KenLM.
 - `prior` · `partners`: estimated label priors; where a recogniser's language model and prior come from.
 - `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.
 - `greedy`: speech LLM, the best label at every step, for a batch at once.
@@ -17,8 +20,10 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `label_loop`: what these two share: prefill, one step per label, rows that leave when they end.
 - `rescoring`: n-best lists in another order, by language models, the speech LLM and length.
 - `language_model` · `tree_scores` · `trie`: whole texts judged by an LLM, merged where they begin alike.
+- `guards`: what a search found held against the CTC head and the sound; silence has no text.
+- `scales`: searches with scales, as `kikitori tune` sees them.
 - `limits`: how long a transcript may get, which ends runaway decoding.
-- `options`: a search by name or YAML, with options of its own.
+- `options` · `own_search`: a search by name or YAML, with options of its own; that of a model folder.
 
 Searches take tensors with lengths and return labels with scores; turning labels into text is the units' work.
 """
