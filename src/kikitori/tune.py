@@ -21,6 +21,7 @@ from kikitori.decoding.options import (
     SPEECH_LLM,
     Decoding,
     RescoringSearch,
+    ShallowFusionSearch,
 )
 from kikitori.decoding.scales import ONE_PASS, Scaled, decoding_yaml, list_search, partner_shares, with_scales
 from kikitori.errors import ConfigError
@@ -146,6 +147,8 @@ def lists_from_speech(
     if isinstance(options, RescoringSearch):
         return lists
     own = replace(options, nbest=options.beam)
+    if isinstance(own, ShallowFusionSearch) and LM in names and own.lm is None:
+        own = replace(own, lm=search.lms[LM].path)  # named, so that its share is there even if it counts nothing yet
     return merged_lists(
         [lists, evaluate(recognizer, utterances, decoding=own, batch_size=batch_size, progress=progress)]
     )

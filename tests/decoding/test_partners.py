@@ -112,6 +112,8 @@ def arpa(tmp_path_factory):
 def test_an_n_gram_beside_the_lm_instead_of_it_or_alone(folder, arpa):
     partners, alone = Partners(folder, UNITS, CPU), Partners(None, UNITS, CPU)
     assert partners.scorer(ShallowFusionSearch(ngram=arpa)).names == ("lm", "ngram", "length", "prior")
+    without = ShallowFusionSearch(ngram=arpa, llm_scale=0.0)
+    assert partners.scorer(without).names == ("ngram", "length", "prior")
     assert partners.scorer(ShallowFusionSearch(lm=arpa)).names == ("lm", "length", "prior")
     assert partners.scorer(ShallowFusionSearch(lm=arpa, ngram=arpa)).names == ("lm", "ngram", "length", "prior")
     assert alone.scorer(ShallowFusionSearch(ngram=arpa)).names == ("ngram", "length")

@@ -86,10 +86,14 @@ class Partners:
         return load_prior(file, self._units.size, vocabulary=vocabulary_fingerprint(self._units))
 
     def _fused(self, options: ShallowFusionSearch) -> list[tuple[LMScorer | NGramScorer, float]]:
-        """The language models of label-wise fusion, with their scales."""
+        """The language models of label-wise fusion, with their scales.
+
+        Beside an n-gram the recogniser's own LM joins if it lies in the folder and counts.
+        """
         found: list[tuple[LMScorer | NGramScorer, float]] = []
         own = self._own(LM)
-        if options.ngram is None or options.lm is not None or (own is not None and own.is_dir()):
+        joins = own is not None and own.is_dir() and options.llm_scale != 0.0
+        if options.ngram is None or options.lm is not None or joins:
             found.append((self.lm(options.lm), options.llm_scale))
         if options.ngram is not None:
             found.append((self._ngram(options.ngram, NGRAM), options.ngram_scale))
