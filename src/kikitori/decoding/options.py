@@ -201,8 +201,8 @@ class JointTimeSyncSearch(FrameBeam):
 
     search: Literal["joint_time_sync"] = "joint_time_sync"
     beam: Count = 8
-    llm_scale: Annotated[float, Field(ge=0.0)] = 1.0
-    length_scale: float = 0.0
+    llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
+    length_scale: float = 0.5
 
 
 @dataclass(frozen=True, config=STRICT)
