@@ -1,4 +1,4 @@
-"""Every recipe passes `--dry-run`, on stand-ins for the corpora and for the runs it starts from; every search is one."""
+"""Every recipe passes `--dry-run`, on stand-ins for corpora and for the runs it starts from; every search is one."""
 
 import json
 import lzma
