@@ -3,7 +3,7 @@
 OMP_NUM_THREADS=1 python benchmarks/decoding.py run ctc_greedy shallow_fusion ...
 python benchmarks/decoding.py table ctc_greedy shallow_fusion ...
 
-A search is named as for --decoding, or by its file in recipes/decoding/. What is measured already is not measured
+A search is named as for --decoding, or by its file in searches/. What is measured already is not measured
 again. `--only dev` leaves test alone, as it should be while scales are chosen.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RECIPES = Path("recipes/decoding")
+FILES = Path("searches")
 MANIFEST = "../shared/speech/librispeech_clean_5/manifest.jsonl"
 SPLITS = ("dev", "test")
 
@@ -22,7 +22,7 @@ def run(search: str, split: str, model: str | None, out: Path, data: str) -> Non
     """One search on one split."""
     if (out / search / split / "report.json").is_file():
         return
-    file = RECIPES / f"{search}.yaml"
+    file = FILES / f"{search}.yaml"
     command = [sys.executable, "-m", "kikitori", "evaluate", "--data", data, "--split", split]
     command += ["--decoding", str(file) if file.is_file() else search, "-o", str(out / search / split)]
     command += [] if model is None else ["--model", model]
