@@ -366,3 +366,43 @@ def test_without_ctc_only_the_llm_is_scored(build):
     loss, parts = task.loss(task.load([0], 0), START)
     assert list(parts) == ["text", "positions_per_second"]
     assert loss.item() == pytest.approx(parts["text"])
+
+
+SAID = {"a": "ax", "cat": "k ae t", "the": "dh ax", "dog": "d ao g", "small": "s m ao l", "bird": "b er d", "two": "t uw"}
+
+
+@pytest.fixture
+def with_phones(tmp_path):
+    (tmp_path / "lexicon.tsv").write_text("".join(f"{word}\t{phones}\n" for word, phones in SAID.items()))
+    return {"lexicon": str(tmp_path / "lexicon.tsv"), "weights": {1: 0.25, 2: 1.0}, "upsample": 2}
+
+
+def test_phone_losses_are_per_phone_over_what_the_lexicon_knows(build, with_phones):
+    task = build(acoustic_recipe(ctc={"weights": {2: 0.5}, "phones": with_phones}))
+    task.module.eval()
+    batch = task.load([0, 3], 0)  # "a cat" and, with a word that the lexicon lacks, "two cats"
+    loss, parts = task.loss(batch, START)
+    total = 0.5 * parts["ctc2"] + 0.25 * parts["phones1"] + parts["phones2"]
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+    alone = task.loss(task.load([0], 0), START)[1]
+    assert parts["phones2"] == pytest.approx(alone["phones2"], rel=1e-4)
+    assert task.unpronounced == {u.utt_id for u in task.train.utterances if {"cats", "dogs", "and"} & {*u.text.split()}}
+    assert any("without a pronunciation" in line for line in task.describe(batch))
+    assert set(task.loss(task.load([3], 0), START)[1]) == {"ctc2"}
+
+
+def test_phone_heads_are_kept_and_go_on(build, with_phones, tmp_path):
+    settings = {"weights": {2: 0.5}, "phones": with_phones}
+    task = build(acoustic_recipe(ctc=settings))
+    assert set(task.evaluate()) == {"wer_ctc_greedy", "per"}
+    task.export(tmp_path / "model")
+    kept = load_model(tmp_path / "model").model
+    assert kept.config.phones == ["ae", "ao", "ax", "b", "d", "dh", "er", "g", "k", "l", "m", "s", "t", "uw"]
+    again = build(acoustic_recipe(encoder={"config": None, "init": str(tmp_path / "model")}, ctc=settings))
+    for layer, head in kept.phone_heads.items():
+        assert torch.equal(head.linear.weight, again.acoustic.phone_heads[layer].linear.weight)
+    waveforms, lengths = (batch := task.load([0, 1], 0)).waveforms, batch.lengths
+    encoded = kept.encode(*kept.encoder.features(waveforms, lengths))
+    log_probs, frames = kept.phone_log_probs(encoded)
+    assert log_probs.shape == (2, 2 * int(encoded.lengths.max()), 15)
+    assert frames.tolist() == (2 * encoded.lengths).tolist()

@@ -1,4 +1,8 @@
-"""The CTC acoustic model: a speech encoder with CTC heads, alone or as the first half of a speech LLM."""
+"""The CTC acoustic model: a speech encoder with CTC heads, alone or as the first half of a speech LLM.
+
+Beside the heads over label units there may be heads over phones, with which a pronunciation lexicon writes words (see
+`kikitori.decoding.lexicon_search`). Where speech is scarce, phones are learnt and the spelling is looked up.
+"""
 
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +25,9 @@ class AcousticModelConfig(PreTrainedConfig):
         encoder_config: Configuration of the speech encoder (any family of `kikitori.model.encoder`).
         ctc_layers: 1-based encoder layers that carry a CTC head; the last one named is the one that decodes.
         num_units: Number of label units; every head has one more output, the blank.
+        phones: What the phone heads write, in the order of their outputs; a blank follows. Empty without such heads.
+        phone_layers: 1-based encoder layers that carry a phone head; the last one named is the one that decodes.
+        phone_upsample: Outputs of a phone head per frame.
         format_version: Version of the folder's format (see `FORMAT_VERSION`).
     """
 
@@ -32,6 +39,9 @@ class AcousticModelConfig(PreTrainedConfig):
         encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
         ctc_layers: tuple[int, ...] | list[int] = (),
         num_units: int = 0,
+        phones: tuple[str, ...] | list[str] = (),
+        phone_layers: tuple[int, ...] | list[int] = (),
+        phone_upsample: int = 1,
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
@@ -41,6 +51,9 @@ class AcousticModelConfig(PreTrainedConfig):
         self.encoder_config: Any = as_config(encoder_config)
         self.ctc_layers = list(ctc_layers)
         self.num_units = num_units
+        self.phones = list(phones)
+        self.phone_layers = list(phone_layers)
+        self.phone_upsample = phone_upsample
         self.format_version = format_version
 
 
@@ -58,6 +71,12 @@ class AcousticModel(PreTrainedModel):
         self.ctc_heads = nn.ModuleDict(
             {str(layer): CTCHead(self.encoder.dim, config.num_units) for layer in config.ctc_layers}
         )
+        self.phone_heads = nn.ModuleDict(
+            {
+                str(layer): CTCHead(self.encoder.dim, len(config.phones), config.phone_upsample)
+                for layer in config.phone_layers
+            }
+        )
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
@@ -66,27 +85,35 @@ class AcousticModel(PreTrainedModel):
 
     def encode(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Frames from `encoder.features`, with the states that the CTC heads read as `intermediate`."""
-        return self.encoder.encode(inputs, input_lengths, layers=self.config.ctc_layers)
+        return self.encoder.encode(inputs, input_lengths, layers=self.layers)
+
+    @property
+    def layers(self) -> list[int]:
+        """The encoder layers that carry a head, each once."""
+        return sorted({*self.config.ctc_layers, *self.config.phone_layers})
 
     def log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
         """CTC log-probabilities (batch, frames, labels + 1) and lengths of one head, by default the last."""
-        head, frames = self._head(encoded, layer)
-        result: tuple[Tensor, Tensor] = head(frames, encoded.lengths)
+        layer = self.config.ctc_layers[-1] if layer is None else layer
+        result: tuple[Tensor, Tensor] = self.ctc_heads[str(layer)](self._frames(encoded, layer), encoded.lengths)
+        return result
+
+    def phone_log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """The same of a phone head: (batch, frames * phone_upsample, phones + 1) and lengths."""
+        layer = self.config.phone_layers[-1] if layer is None else layer
+        result: tuple[Tensor, Tensor] = self.phone_heads[str(layer)](self._frames(encoded, layer), encoded.lengths)
         return result
 
     def ctc_logits(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """The last head's outputs (batch, frames, labels + 1) before they are normalised, and lengths."""
-        head, frames = self._head(encoded, None)
-        return head.logits(frames, encoded.lengths)
-
-    def _head(self, encoded: EncoderOutput, layer: int | None) -> tuple[CTCHead, Tensor]:
-        """A head and the frames that it reads."""
-        index = -1 if layer is None else self.config.ctc_layers.index(layer)
-        layer = self.config.ctc_layers[index]
-        # The last layer's head reads the finished frames, which a family may normalise once more.
-        frames = encoded.frames if layer == self.encoder.num_layers else encoded.intermediate[index]
+        layer = self.config.ctc_layers[-1]
         head: CTCHead = self.ctc_heads[str(layer)]  # type: ignore[assignment]
-        return head, frames
+        return head.logits(self._frames(encoded, layer), encoded.lengths)
+
+    def _frames(self, encoded: EncoderOutput, layer: int) -> Tensor:
+        """What the heads of a layer read; those of the last one the finished frames, which a family may normalise."""
+        at_end = layer == self.encoder.num_layers
+        return encoded.frames if at_end else encoded.intermediate[self.layers.index(layer)]
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Right-padded 16 kHz waveforms (batch, samples) to the last head's log-probabilities and lengths."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kikitori.data.lexicon import read_lexicon
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
@@ -65,10 +66,13 @@ def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
     if recipe.ctc.character_layer:
         texts = (utterance.text or "" for utterance in train.utterances)
         characters = character_units(map(units.normalize, texts), "as_is")
+    lexicon = read_lexicon(Path(recipe.ctc.phones.lexicon)) if recipe.ctc.phones else None
+    phones = lexicon.phones if lexicon else ()
     if recipe.task == "acoustic_model":
-        return AcousticTask(recipe, build_acoustic_model(recipe, units), units, characters, train, dev)
-    model = build_speech_llm(recipe, units)
-    return SpeechLLMTask(recipe, model, units, characters, train, dev)
+        acoustic = build_acoustic_model(recipe, units, phones)
+        return AcousticTask(recipe, acoustic, units, characters, train, dev, lexicon)
+    model = build_speech_llm(recipe, units, phones)
+    return SpeechLLMTask(recipe, model, units, characters, train, dev, lexicon)
 
 
 def build_units(recipe: Recipe) -> TokenizerUnits:

@@ -1,6 +1,6 @@
 """From a recipe to networks: encoder, heads, bridge and LLM, each with its start and policy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,24 +22,40 @@ from kikitori.train.components import LLM, Encoder, Lora
 from kikitori.train.recipe import Recipe
 
 
-def build_acoustic_model(recipe: Recipe, units: TokenizerUnits) -> AcousticModel:
-    """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same units go on."""
+def build_acoustic_model(recipe: Recipe, units: TokenizerUnits, phones: Sequence[str] = ()) -> AcousticModel:
+    """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same labels go on."""
     assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
     start, start_units = _start(recipe.encoder)
     encoder = start.encoder if isinstance(start, AcousticModel) else start
-    layers = sorted(recipe.ctc.weights)
-    deepest = max([*layers, recipe.ctc.character_layer])
-    if deepest > encoder.num_layers or (layers and layers[0] < 1):
+    layers, by_phones = sorted(recipe.ctc.weights), recipe.ctc.phones
+    config = AcousticModelConfig(
+        encoder_config=encoder.config,
+        ctc_layers=layers,
+        num_units=units.size,
+        phones=phones,
+        phone_layers=sorted(by_phones.weights) if by_phones else (),
+        phone_upsample=by_phones.upsample if by_phones else 1,
+    )
+    if max([*layers, *config.phone_layers, recipe.ctc.character_layer]) > encoder.num_layers:
         raise ConfigError(f"the encoder has layers 1 to {encoder.num_layers}", where="ctc", remedy="mend the layers")
-    config = AcousticModelConfig(encoder_config=encoder.config, ctc_layers=layers, num_units=units.size)
     model = AcousticModel(config, encoder=encoder)
-    if isinstance(start, AcousticModel) and start_units is not None and equal_units(start_units, units):
-        for layer in set(layers) & set(start.config.ctc_layers):
-            model.ctc_heads[str(layer)] = start.ctc_heads[str(layer)]
+    if isinstance(start, AcousticModel):
+        _take_heads(model, start, same_units=start_units is not None and equal_units(start_units, units))
     freeze(encoder, _freeze_plan(recipe.encoder))
     if recipe.encoder.policy == "lora":
         attach_encoder_lora(encoder, **asdict(recipe.encoder.lora or Lora()))
     return model
+
+
+def _take_heads(model: AcousticModel, start: AcousticModel, *, same_units: bool) -> None:
+    """Gives a model the heads of another that write the same labels from the same layers."""
+    if same_units:
+        for layer in {*model.ctc_heads} & {*start.ctc_heads}:
+            model.ctc_heads[layer] = start.ctc_heads[layer]
+    new, old = model.config, start.config
+    if (new.phones, new.phone_upsample) == (old.phones, old.phone_upsample):
+        for layer in {*model.phone_heads} & {*start.phone_heads}:
+            model.phone_heads[layer] = start.phone_heads[layer]
 
 
 def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
@@ -106,12 +122,12 @@ def with_policy(llm: PreTrainedModel, settings: LLM, units: TokenizerUnits) -> P
     return llm
 
 
-def build_speech_llm(recipe: Recipe, units: TokenizerUnits) -> SpeechLLM:
+def build_speech_llm(recipe: Recipe, units: TokenizerUnits, phones: Sequence[str] = ()) -> SpeechLLM:
     """Acoustic model, bridge, interface and LLM joined, each with its start and policy."""
     bridge, prompt = recipe.bridge, compile_prompt(_template(recipe), units.verbatim)
     assert bridge is not None  # noqa: S101  (validated by Recipe)
     assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
-    acoustic, llm = build_acoustic_model(recipe, units), build_llm(recipe, units)
+    acoustic, llm = build_acoustic_model(recipe, units, phones), build_llm(recipe, units)
     if recipe.llm.auxiliary_layer >= (num_layers := int(llm.config.num_hidden_layers)):
         raise ConfigError(
             f"the last of the LLM's {num_layers} layers has its loss already",

@@ -165,6 +165,21 @@ class Augment:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Phones:
+    """CTC losses over phones, which are easier to learn from little speech than spelling is.
+
+    Attributes:
+        lexicon: File of pronunciations (see `kikitori.data.lexicon`); transcripts with other words are passed over.
+        weights: Encoder layer (1-based) to loss weight; each layer named gets a phone head, the last one decodes.
+        upsample: Outputs of a head per frame; phones need about 25 a second.
+    """
+
+    lexicon: str
+    weights: dict[AtLeastOne, NotNegative] = Field(min_length=1)
+    upsample: AtLeastOne = 1
+
+
+@dataclass(frozen=True, config=STRICT)
 class CTC:
     """CTC losses.
 
@@ -174,12 +189,14 @@ class CTC:
             leads subword CTC off the plateau where only blanks are written. 0 means none.
         character_weight: Its loss weight.
         character_upsample: Its outputs per frame; characters need about 25 a second.
+        phones: Heads over phones, which the model keeps; None for none.
     """
 
     weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
     character_layer: Count = 0
     character_weight: NotNegative = 0.5
     character_upsample: AtLeastOne = 2
+    phones: Phones | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.audio import SAMPLE_RATE
+from kikitori.data.lexicon import Lexicon
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.limits import max_labels, overrun
@@ -39,6 +40,7 @@ class SpeechLLMTask(AcousticTask):
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
+        lexicon: Pronunciations, if the recipe asks for phone heads.
 
     Raises:
         DataError: The longest utterance does not fit into the LLM.
@@ -52,8 +54,9 @@ class SpeechLLMTask(AcousticTask):
         characters: TokenizerUnits | None,
         train: SpeechLoader,
         dev: SpeechLoader | None,
+        lexicon: Lexicon | None = None,
     ) -> None:
-        super().__init__(recipe, model.acoustic, units, characters, train, dev)
+        super().__init__(recipe, model.acoustic, units, characters, train, dev, lexicon)
         self.speech_llm = model
         self.module["model"] = model
         self.llm = recipe.llm
@@ -98,7 +101,8 @@ class SpeechLLMTask(AcousticTask):
         if self.dev is None:
             return {}
         decoders = {"greedy": self.decode_llm}
-        return self._score(decoders | ({"ctc_greedy": self.decode_ctc} if self.acoustic.config.ctc_layers else {}))
+        decoders |= {"ctc_greedy": self.decode_ctc} if self.acoustic.config.ctc_layers else {}
+        return self._score(decoders) | self.phone_error_rate()
 
     @torch.inference_mode()
     def decode_llm(self, batch: SpeechBatch) -> list[str]:

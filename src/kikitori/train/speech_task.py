@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import spec_augment
 from kikitori.data.batching import epoch_batches
+from kikitori.data.lexicon import Lexicon
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.errors import DataError
@@ -54,6 +55,7 @@ class AcousticTask:
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
+        lexicon: Pronunciations, if the recipe asks for phone heads.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class AcousticTask:
         characters: TokenizerUnits | None,
         train: SpeechLoader,
         dev: SpeechLoader | None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.recipe, self.acoustic, self.units, self.characters = recipe, model, units, characters
+        self.lexicon = lexicon
         self.train, self.dev = train, dev
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
@@ -74,6 +78,7 @@ class AcousticTask:
         if characters is not None:
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
         self.infeasible = self._too_long_for_ctc()
+        self.unpronounced = self._without_pronunciation()
         self._told: set[str] = set()
 
     def indices(self, epoch: int) -> list[int]:
@@ -117,7 +122,7 @@ class AcousticTask:
         encoder = self.acoustic.encoder
         inputs, lengths = training_inputs(encoder, batch, settings, strength, generator)
         extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
-        return encoder.encode(inputs, lengths, layers=(*self.acoustic.config.ctc_layers, *extra))
+        return encoder.encode(inputs, lengths, layers=(*self.acoustic.layers, *extra))
 
     def ctc_losses(
         self, encoded: EncoderOutput, batch: SpeechBatch, labels: Sequence[Sequence[int]]
@@ -134,11 +139,39 @@ class AcousticTask:
             posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
             loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
             total, parts["characters"] = total + settings.character_weight * loss, loss.item()
+        if settings.phones is not None:
+            said = [self.phones(text) for text in batch.texts]
+            known = [row for row, phones in enumerate(said) if phones is not None]
+            for layer, weight in settings.phones.weights.items() if known else ():
+                log_probs, lengths = self.acoustic.phone_log_probs(encoded, layer)
+                posteriors = log_probs[known], lengths[known]
+                loss = self._ctc_loss(posteriors, [said[row] or [] for row in known], [batch.utt_ids[r] for r in known])
+                total, parts[f"phones{layer}"] = total + weight * loss, loss.item()
         return total, parts
 
+    def phones(self, text: str) -> list[int] | None:
+        """The usual phones of a transcript, as outputs of a phone head; None if the lexicon lacks a word."""
+        assert self.lexicon is not None  # noqa: S101  (the recipe has phone heads)
+        said = self.lexicon.pronounce(self.units.normalize(text))
+        return None if said is None else [self.acoustic.config.phones.index(phone) for phone in said]
+
     def evaluate(self) -> dict[str, float]:
-        """Word error rate of CTC greedy decoding on dev."""
-        return self._score({"ctc_greedy": self.decode_ctc}) if self.dev is not None else {}
+        """Word error rate of CTC greedy decoding on dev, and the phone error rate."""
+        return {} if self.dev is None else self._score({"ctc_greedy": self.decode_ctc}) | self.phone_error_rate()
+
+    @torch.inference_mode()
+    def phone_error_rate(self) -> dict[str, float]:
+        """Phone error rate of the last phone head on those dev utterances of which the lexicon has all words."""
+        if self.lexicon is None or self.dev is None:
+            return {}
+        counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
+        for batch in _dev_batches(self.dev):
+            inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+            posteriors = self.acoustic.phone_log_probs(self.acoustic.encode(*inputs))
+            for text, (heard, _) in zip(batch.texts, ctc_greedy(*posteriors), strict=True):
+                if (said := self.phones(text)) is not None:
+                    counts += word_errors(" ".join(map(str, said)), " ".join(map(str, heard)))
+        return {"per": counts.rate} if counts.reference_length else {}
 
     @torch.inference_mode()
     def decode_ctc(self, batch: SpeechBatch) -> list[str]:
@@ -199,8 +232,13 @@ class AcousticTask:
         frames = self.acoustic.encoder.output_lengths(batch.lengths)
         shown = min(self.infeasible, default=None)
         misfits = f"labels that do not fit into their frames: {len(self.infeasible)} utterances, such as {shown}"
+        unsaid, total = self.unpronounced, len(self.train.utterances)
         return [
             *([misfits] if shown else []),
+            *(
+                f"words without a pronunciation: {len(unsaid)} of {total} utterances, such as {u}"
+                for u in sorted(unsaid)[:1]
+            ),
             f"largest batch: {len(batch.texts)} utterances, {batch.seconds:.1f} s, {int(frames.sum())} frames"
             f" ({batch.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)",
         ]
@@ -240,6 +278,13 @@ class AcousticTask:
             if needed_frames(self.units.encode(utterance.text or "")) > length
         }
 
+    def _without_pronunciation(self) -> set[str]:
+        """Utterances with words that the lexicon lacks."""
+        if self.lexicon is None:
+            return set()
+        utterances = self.train.utterances
+        return {u.utt_id for u in utterances if self.lexicon.missing(self.units.normalize(u.text or ""))}
+
     def _ctc_loss(
         self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]
     ) -> Tensor:
@@ -252,17 +297,20 @@ class AcousticTask:
         dev = _required(self.dev)
         name = default_normalizer([self.recipe.language])
         counts = dict.fromkeys(decoders, ErrorCounts(0, 0, 0, 0))
-        order = sorted(range(len(dev.utterances)), key=lambda i: dev.utterances[i].duration)
-        for start in range(0, len(order), 16):
-            batch = dev.batch(order[start : start + 16])
-            if batch is None:
-                continue
+        for batch in _dev_batches(dev):
             for decoder, decode in decoders.items():
                 for text, prediction in zip(batch.texts, decode(batch), strict=True):
                     counts[decoder] += word_errors(normalize(name, text), normalize(name, prediction))
         if not any(count.reference_length for count in counts.values()):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
+
+
+def _dev_batches(dev: SpeechLoader) -> Iterator[SpeechBatch]:
+    """Dev speech, the shortest first."""
+    order = sorted(range(len(dev.utterances)), key=lambda i: dev.utterances[i].duration)
+    batches = (dev.batch(order[start : start + HEARD_TOGETHER]) for start in range(0, len(order), HEARD_TOGETHER))
+    return (batch for batch in batches if batch is not None)
 
 
 def training_inputs(
