@@ -8,11 +8,13 @@ from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.adapters import is_adapted, is_live
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_config, load_llm, load_model
+from kikitori.model.llm import embed_mixture
 from kikitori.model.vocabulary import embedding_layers
 from kikitori.text.units import load_units
 from kikitori.train.build import build_task, build_units
 from kikitori.train.models import build_acoustic_model, build_speech_llm
 from kikitori.train.optim import build_optimizer
+from kikitori.train.pseudo_prompts import PhonePrompts, posterior_bank, stack
 from kikitori.train.run import train
 from kikitori.train.settings import Optim
 from kikitori.train.speech_llm_task import SpeechLLMTask
@@ -323,8 +325,8 @@ def test_reading_practice_can_be_what_a_ctc_head_heard(runs, build):
     assert isinstance(task, TextTask)
     assert any(line.startswith("denoising: ") for line in lines)
     spoken = sum(len(task.units.encode(text)) for text in TEXTS)
-    assert 0 < len(task.bank.spoken) <= spoken
-    assert np.array_equal(task.bank.weights, again.bank.weights)  # augmentation follows the seed
+    assert 0 < len(task.prompter.spoken) <= spoken
+    assert np.array_equal(task.prompter.weights, again.prompter.weights)  # augmentation follows the seed
     batch = task.load(task.batches(0)[0], 0)
     assert all(len(prompt) > 0 for prompt in batch.prompts)
     loss, parts = task.loss(batch, Moment(0, 0, 0.0))
@@ -578,3 +580,42 @@ def test_encoder_adapters_learn_alone_and_are_merged_into_the_export(build, tmp_
     with torch.no_grad():
         expected, found = (part.encoder(waveforms, lengths).frames for part in (task.acoustic, exported))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_phones_are_shown_in_reading_practice_as_in_a_speech_prompt(runs, build, tmp_path):
+    words = sorted({word for text in TEXTS for word in text.split()} - {"two"})
+    (tmp_path / "lexicon.tsv").write_text("".join(f"{word}\t{' '.join(word)}\n" for word in words))
+    lexicon, (same, speech) = str(tmp_path / "lexicon.tsv"), ({"kind": "run", "path": str(tmp_path / "am")}, "am")
+    phones = {"lexicon": lexicon, "weights": {2: 1.0}, "upsample": 3}
+    start = {"config": None, "init": str(runs / "ctc")}
+    heard = acoustic_recipe(
+        units={"kind": "run", "path": str(runs / "ctc")}, encoder=start, ctc={"weights": {2: 0.5}, "phones": phones}
+    )
+    train(write_recipe(tmp_path / "am.yaml", runs, heard | SHORT), tmp_path / speech)
+
+    practice = heard_practice(runs, **SHORT) | {"units": same}
+    practice["denoising"] = {**practice["denoising"], "ctc": str(tmp_path / speech), "lexicon": lexicon}
+    task, _ = build(practice)
+    plain = task.llm.get_input_embeddings().num_embeddings
+    assert plain == task.units.size + 3 * len({c for word in words for c in word})
+    batch = task.load(list(range(len(task.sentences))), 0)
+    assert [len(prompt) == 0 for prompt in batch.prompts] == ["two" in task.units.decode(s) for s in batch.labels]
+    train(write_recipe(tmp_path / "lm.yaml", runs, practice), tmp_path / "lm")
+
+    bridge, llm = {"kind": "stack", "stride": 1, "show_phones": True}, {"config": None, "init": str(tmp_path / "lm")}
+    reading = speech_llm_recipe(units=same, encoder=start | {"init": str(tmp_path / speech)}, bridge=bridge, llm=llm)
+    made, _ = build(reading | {"ctc": {"weights": {2: 0.5}, "phones": phones}})
+    waveforms = made.load([0], 0)
+    made.module.eval()
+    with torch.no_grad():
+        encoded = made.acoustic.encode(*made.acoustic.encoder.features(waveforms.waveforms, waveforms.lengths))
+        shown, _ = made.speech_llm.speech_prompt(encoded)
+        posteriors = made.acoustic.phone_log_probs(encoded)[0][0].numpy()
+        said = made.phones(waveforms.texts[0])
+        bank = posterior_bank([(posteriors, said)], len(made.acoustic.config.phones))
+        prompts = PhonePrompts(bank, lambda _: said, len(made.acoustic.config.phones), 3, made.units.size)
+        prompt = stack([prompts.prompt([0], np.random.default_rng(0))])
+        read = embed_mixture(made.speech_llm.llm, torch.from_numpy(prompt.labels), torch.from_numpy(prompt.weights))
+    torch.testing.assert_close(read[0], shown[0, : read.shape[1]], atol=2e-3, rtol=2e-3)
+    with pytest.raises(ConfigError, match=r"bridge\.show_phones needs ctc\.phones"):
+        build(reading)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kikitori.train.pseudo_prompts import (
     NO_PROMPT,
     SHOWN,
+    PhonePrompts,
     PosteriorBank,
     PseudoPrompt,
     noisy_prompt,
@@ -154,3 +155,17 @@ def test_prompts_of_all_shapes_are_stacked(bank):
     assert stacked.labels[1, 0, 0] == 4
     np.testing.assert_array_equal(stacked.weights[2], prompts[2].weights)
     assert stack([NO_PROMPT]).labels.shape == (1, 0, 1)
+
+
+def test_outputs_of_a_frame_share_a_position():
+    heard = np.log(np.array([[0.9, 0.06, 0.04], [0.05, 0.05, 0.9], [0.1, 0.8, 0.1]], np.float32))
+    bank = posterior_bank([(heard, [0, 1])], 2)
+    say = {(7,): [0, 1], (8,): [1]}.get
+    prompts = PhonePrompts(bank, lambda labels: say(tuple(labels)), num_phones=2, upsample=2, offset=10)
+    prompt = prompts.prompt([7], np.random.default_rng(0))
+    dense = np.zeros((2, 4))  # two positions, each with two outputs of two phones
+    for row, (labels, weights) in enumerate(zip(prompt.labels, prompt.weights, strict=True)):
+        np.add.at(dense[row], labels - 10, weights)
+    np.testing.assert_allclose(dense, [[0.9, 0.06, 0.05, 0.05], [0.1, 0.8, 0, 0]], atol=1e-3)
+    assert len(prompts.prompt([8], np.random.default_rng(0))) == 1
+    assert prompts.prompt([9], np.random.default_rng(0)) is NO_PROMPT

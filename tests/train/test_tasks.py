@@ -368,7 +368,15 @@ def test_without_ctc_only_the_llm_is_scored(build):
     assert loss.item() == pytest.approx(parts["text"])
 
 
-SAID = {"a": "ax", "cat": "k ae t", "the": "dh ax", "dog": "d ao g", "small": "s m ao l", "bird": "b er d", "two": "t uw"}
+SAID = {
+    "a": "ax",
+    "cat": "k ae t",
+    "the": "dh ax",
+    "dog": "d ao g",
+    "small": "s m ao l",
+    "bird": "b er d",
+    "two": "t uw",
+}
 
 
 @pytest.fixture

@@ -56,6 +56,11 @@ class AcousticModelConfig(PreTrainedConfig):
         self.phone_upsample = phone_upsample
         self.format_version = format_version
 
+    @property
+    def num_phone_outputs(self) -> int:
+        """What a phone head says of a frame beside blanks: its phones, as often as it is asked."""
+        return self.phone_upsample * len(self.phones)
+
 
 class AcousticModel(PreTrainedModel):
     """Speech encoder + CTC heads: waveforms in, log-probabilities of label units per frame out."""

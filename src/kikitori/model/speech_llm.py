@@ -35,6 +35,8 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_ctc_layer: Encoder layer whose CTC head it reads, by default the last one named in `ctc_layers`.
         show_ctc: Add to each speech position the LLM's embeddings of the labels that the last CTC head hears there,
             weighted by their probability. A small LLM then begins with a transcript it can read.
+        show_phones: The same for what the last phone head hears. The embeddings of phones are rows of the LLM's matrix
+            behind those of the label units, others for each of the head's outputs per frame.
         interface: How the LLM gets at the speech: `prefix`, `merged_attention` or `cross_attention`.
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
@@ -55,6 +57,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_repeats: str = "keep",
         bridge_ctc_layer: int | None = None,
         show_ctc: bool = False,
+        show_phones: bool = False,
         interface: str = "prefix",
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
@@ -67,7 +70,8 @@ class SpeechLLMConfig(PreTrainedConfig):
         super().__init__(**kwargs)
         self.acoustic_config: Any = as_config(acoustic_config)
         self.llm_config: Any = as_config(llm_config)
-        self.bridge, self.bridge_stride, self.show_ctc = bridge, bridge_stride, show_ctc
+        self.bridge, self.bridge_stride = bridge, bridge_stride
+        self.show_ctc, self.show_phones = show_ctc, show_phones
         self.bridge_blanks, self.bridge_repeats = bridge_blanks, bridge_repeats
         self.bridge_ctc_layer = bridge_ctc_layer
         self.interface = interface
@@ -122,12 +126,10 @@ class SpeechLLM(PreTrainedModel):
         _check_bridge_head(config, self.acoustic.config.ctc_layers)
         self.interface = build_interface(config.interface, self.llm)
         _check_interface(config)
-        if config.show_ctc:
-            if not self.acoustic.config.ctc_layers:
-                raise ModelError("show_ctc needs a CTC head", remedy="give a layer a weight in ctc.weights")
-            if not isinstance(self.bridge, IdentityBridge):
-                for parameter in self.bridge.linear.parameters():
-                    nn.init.zeros_(parameter)  # training adds what the labels do not say
+        _check_shown(config, self.acoustic.config, embeddings.num_embeddings)
+        if (config.show_ctc or config.show_phones) and not isinstance(self.bridge, IdentityBridge):
+            for parameter in self.bridge.linear.parameters():
+                nn.init.zeros_(parameter)  # training adds what the labels do not say
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
@@ -140,7 +142,11 @@ class SpeechLLM(PreTrainedModel):
         if isinstance(bridge, CTCCompressBridge):
             inputs.append(self.acoustic.log_probs(encoded, self.config.bridge_ctc_layer)[0])
         embeds, lengths = bridge(encoded.frames, *inputs)
-        return (embeds + bridge.pool(self._heard(encoded), *inputs) if self.config.show_ctc else embeds), lengths
+        if self.config.show_ctc:
+            embeds = embeds + bridge.pool(self._heard(encoded), *inputs)
+        if self.config.show_phones:
+            embeds = embeds + bridge.pool(self._heard_phones(encoded), *inputs)
+        return embeds, lengths
 
     def prefix(self, encoded: EncoderOutput) -> AssembledInput:
         """The LLM input before the first label of the transcript."""
@@ -194,6 +200,24 @@ class SpeechLLM(PreTrainedModel):
         log_probs, _ = self.acoustic.log_probs(encoded)
         table: Tensor = self.llm.get_input_embeddings().weight[: log_probs.shape[2] - 1]
         return log_probs[..., :-1].exp().to(table.dtype) @ table
+
+    def _heard_phones(self, encoded: EncoderOutput) -> Tensor:
+        """Expected embedding (batch, frames, llm_dim) of the phones that the phone head hears; blanks add nothing."""
+        log_probs, _ = self.acoustic.phone_log_probs(encoded)
+        heard = log_probs[..., :-1].exp().unflatten(1, (-1, self.acoustic.config.phone_upsample)).flatten(2)
+        first = self.acoustic.config.num_units
+        table: Tensor = self.llm.get_input_embeddings().weight[first : first + heard.shape[2]]
+        embeds: Tensor = heard.to(table.dtype) @ table
+        return embeds
+
+
+def _check_shown(config: SpeechLLMConfig, acoustic: AcousticModelConfig, rows: int) -> None:
+    if config.show_ctc and not acoustic.ctc_layers:
+        raise ModelError("show_ctc needs a CTC head", remedy="give a layer a weight in ctc.weights")
+    if config.show_phones and not acoustic.phone_layers:
+        raise ModelError("show_phones needs a phone head", remedy="give ctc.phones in the recipe")
+    if config.show_phones and rows < acoustic.num_units + acoustic.num_phone_outputs:
+        raise ModelError(f"the LLM's {rows} embeddings are too few for phones", remedy="train it with show_phones")
 
 
 def _check_bridge_head(config: SpeechLLMConfig, ctc_layers: Sequence[int]) -> None:

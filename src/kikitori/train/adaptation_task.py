@@ -23,7 +23,7 @@ from kikitori.model.folder import TrainedOn
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.components import Lora
-from kikitori.train.pseudo_prompts import PosteriorBank
+from kikitori.train.pseudo_prompts import Prompter
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Adapt
 from kikitori.train.speech_llm_task import SpeechLLMTask
@@ -194,7 +194,7 @@ class TextAdaptationTask(TextTask):
         train: Training sentences as labels: the new domain, then what may be replayed of the old one.
         num_new: Sentences of the new domain.
         dev: Held-out sentences of the new domain.
-        bank: What prompts are put together from; None invents their errors.
+        prompter: What shows the sentences; None invents errors.
     """
 
     def __init__(
@@ -206,9 +206,9 @@ class TextAdaptationTask(TextTask):
         train: Sequence[Sequence[int]],
         num_new: int,
         dev: Sequence[Sequence[int]],
-        bank: PosteriorBank | None = None,
+        prompter: Prompter | None = None,
     ) -> None:
-        super().__init__(recipe, model.llm, units, train, dev, bank)
+        super().__init__(recipe, model.llm, units, train, dev, prompter)
         self.base, self.speech_llm, self.num_new = base, model, num_new
         self.module = Adapting({"llm": model.llm})
         self.prompt = model.config.prompt

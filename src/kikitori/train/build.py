@@ -1,11 +1,16 @@
 """From a recipe to the thing that is trained: units, data and models as one task."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from kikitori.data.lexicon import read_lexicon
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.data.lexicon import Lexicon, read_lexicon
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
+from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapter_folder import fingerprint
 from kikitori.model.folder import load_model, model_folder
 from kikitori.model.speech_llm import SpeechLLM
@@ -28,7 +33,7 @@ from kikitori.train.models import (
     has_new_vocabulary,
     with_policy,
 )
-from kikitori.train.pseudo_prompts import PosteriorBank, posterior_bank
+from kikitori.train.pseudo_prompts import PhonePrompts, PosteriorBank, Prompter, posterior_bank
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask, hear
@@ -60,7 +65,7 @@ def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
         train_text, dev_text = sentences(recipe, units, log)
         assert recipe.llm is not None  # noqa: S101  (validated by Recipe)
         llm = with_policy(build_llm(recipe, units), recipe.llm, units)
-        return TextTask(recipe, llm, units, train_text, dev_text, build_bank(recipe, units, log))
+        return TextTask(recipe, llm, units, train_text, dev_text, build_prompter(recipe, units, log))
     train, dev = speech(recipe, units, log)
     characters = None
     if recipe.ctc.character_layer:
@@ -90,11 +95,11 @@ def build_units(recipe: Recipe) -> TokenizerUnits:
             return sentencepiece_units(corpus(recipe), settings.size, settings.text_form)
 
 
-def build_bank(recipe: Recipe, units: TokenizerUnits, log: Log) -> PosteriorBank | None:
+def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter | None:
     """What the recipe's reading practice imitates, if it names a CTC head.
 
     Raises:
-        ConfigError: There is no CTC head, or it has other label units.
+        ConfigError: There is no such head, or it has other label units or phones.
     """
     settings = recipe.denoising
     if settings is None or settings.ctc is None:
@@ -110,9 +115,33 @@ def build_bank(recipe: Recipe, units: TokenizerUnits, log: Log) -> PosteriorBank
         )
     root = Path(recipe.data_root)
     rows = [row for ref in settings.speech for row in taken(read_manifest(root / ref.path, split=ref.split), ref)]
-    heard = hear(model, SpeechLoader(rows, waveform_augment(recipe), seed=recipe.seed), units, recipe.augment)
-    bank = posterior_bank(heard, units.size)
-    log(f"denoising: {len(bank.spoken)} labels and {len(bank.labels)} frames of {settings.ctc}")
+    speech = SpeechLoader(rows, waveform_augment(recipe), seed=recipe.seed)
+    if settings.lexicon is not None:
+        return _phone_prompts(recipe, model, speech, units, read_lexicon(Path(settings.lexicon)), log)
+    heard = ((log_probs, units.encode(text)) for log_probs, text in hear(model, speech, recipe.augment))
+    return _bank(heard, units.size, f"labels and frames of {settings.ctc}", log)
+
+
+def _phone_prompts(
+    recipe: Recipe, model: AcousticModel, speech: SpeechLoader, units: TokenizerUnits, lexicon: Lexicon, log: Log
+) -> PhonePrompts:
+    phones = {phone: number for number, phone in enumerate(model.config.phones)}
+    if not phones or not phones.keys() >= {*lexicon.phones}:
+        raise ConfigError("denoising.ctc has no head for its phones", where="denoising.lexicon", remedy="mend one")
+
+    def numbers(text: str) -> list[int] | None:
+        said = lexicon.pronounce(units.normalize(text))
+        return None if said is None else [phones[phone] for phone in said]
+
+    heard = ((row, numbers(text)) for row, text in hear(model, speech, recipe.augment, phones=True))
+    bank = _bank(((row, said) for row, said in heard if said), len(phones), "phones and outputs of their head", log)
+    upsample = model.config.phone_upsample
+    return PhonePrompts(bank, lambda labels: numbers(units.decode(labels)), len(phones), upsample, units.size)
+
+
+def _bank(heard: Iterable[tuple[NDArray[np.float32], list[int]]], size: int, what: str, log: Log) -> PosteriorBank:
+    bank = posterior_bank(heard, size)
+    log(f"denoising: {len(bank.spoken)} and {len(bank.labels)} {what}")
     return bank
 
 
@@ -139,8 +168,8 @@ def build_adaptation(recipe: Recipe, log: Log) -> Task:
         new, dev = sentences(recipe, units, log)
         replayed = (units.encode(text)[: recipe.text.max_labels] for text in transcripts(Path(recipe.data_root), old))
         train_text = [*new, *(labels for labels in replayed if labels)]
-        bank = build_bank(recipe, units, log)
-        return TextAdaptationTask(recipe, base, model, units, train_text, len(new), dev, bank)
+        prompter = build_prompter(recipe, units, log)
+        return TextAdaptationTask(recipe, base, model, units, train_text, len(new), dev, prompter)
     train, dev_speech = speech(recipe, units, log)
     num_new = len(train.utterances)
     if old:

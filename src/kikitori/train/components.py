@@ -73,6 +73,7 @@ class Bridge:
         ctc_layer: `ctc_compress`: encoder layer whose CTC head decides; None takes the deepest.
         init: Earlier speech LLM run to start from.
         show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt.
+        show_phones: Show it the phones that the phone head hears (`ctc.phones`), in the same way.
         policy: `full` trains it and the interface, `frozen` does not.
         unfreeze_at: Optimiser steps before both begin to learn.
         lr_factor: Factor on the learning rate of both.
@@ -85,6 +86,7 @@ class Bridge:
     ctc_layer: AtLeastOne | None = None
     init: str | None = None
     show_ctc: bool = False
+    show_phones: bool = False
     policy: Literal["full", "frozen"] = "full"
     unfreeze_at: Count = 0
     lr_factor: Positive = 1.0

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from kikitori.data.lexicon import read_lexicon
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters import attach_encoder_lora, attach_lora
 from kikitori.model.encoder import SpeechEncoder, freeze
 from kikitori.model.folder import is_recogniser, load_config, load_llm, load_model, model_folder
+from kikitori.model.safety import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
@@ -32,7 +34,7 @@ def build_acoustic_model(recipe: Recipe, units: TokenizerUnits, phones: Sequence
         encoder_config=encoder.config,
         ctc_layers=layers,
         num_units=units.size,
-        phones=phones,
+        phones=list(phones),
         phone_layers=sorted(by_phones.weights) if by_phones else (),
         phone_upsample=by_phones.upsample if by_phones else 1,
     )
@@ -78,6 +80,9 @@ def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
         if has_new_vocabulary(settings, units):
             swap_vocabulary(llm, units, own_units(settings))
     embeddings: Any = llm.get_input_embeddings()
+    if (phones := _shown_phones(recipe)) and embeddings.num_embeddings < units.size + phones:
+        with quiet_transformers():
+            embeddings = llm.resize_token_embeddings(units.size + phones, mean_resizing=False)
     vocabulary = int(embeddings.num_embeddings)
     if vocabulary < units.size:
         raise ConfigError(
@@ -86,6 +91,17 @@ def build_llm(recipe: Recipe, units: TokenizerUnits) -> PreTrainedModel:
             remedy="leave out llm.config.vocab_size, or mend the tokenizer of llm.init",
         )
     return llm
+
+
+def _shown_phones(recipe: Recipe) -> int:
+    """Embeddings beyond those of the label units: phones that a speech prompt or reading practice shows."""
+    if recipe.denoising is not None and recipe.denoising.lexicon is not None:
+        config: Any = load_config(model_folder(str(recipe.denoising.ctc)))
+        acoustic: AcousticModelConfig = config.acoustic_config if isinstance(config, SpeechLLMConfig) else config
+        return acoustic.num_phone_outputs
+    if recipe.bridge is not None and recipe.bridge.show_phones and recipe.ctc.phones is not None:
+        return recipe.ctc.phones.upsample * len(read_lexicon(Path(recipe.ctc.phones.lexicon)).phones)
+    return 0
 
 
 def own_units(settings: LLM) -> TokenizerUnits | None:
@@ -143,6 +159,7 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits, phones: Sequence[str
         bridge_repeats=bridge.repeats,
         bridge_ctc_layer=bridge.ctc_layer,
         show_ctc=bridge.show_ctc,
+        show_phones=bridge.show_phones,
         interface=recipe.interface,
         prompt_before=prompt.before,
         prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),

@@ -4,9 +4,9 @@
 with its doubts, confusions, omissions and pauses: speech synthesis by concatenation, in the domain of posteriors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,14 @@ def stack(prompts: Sequence[PseudoPrompt]) -> PseudoPrompt:
         labels[row, :positions, :shown] = prompt.labels
         weights[row, :positions, :shown] = prompt.weights
     return PseudoPrompt(labels, weights)
+
+
+class Prompter(Protocol):
+    """What shows a sentence as if it had been spoken."""
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """The prompt of a sentence, `NO_PROMPT` if there is no saying it."""
+        ...
 
 
 def noisy_prompt(labels: Sequence[int], size: int, settings: Denoising, generator: np.random.Generator) -> PseudoPrompt:
@@ -137,6 +145,37 @@ class PosteriorBank:
         found = self.by_label[generator.integers(start, end, size=TRIES)]
         fitting = found[self.before[found] == before]
         return int(fitting[0] if len(fitting) else found[0])
+
+
+@dataclass(frozen=True, eq=False)
+class PhonePrompts:
+    """What a phone head might show of a sentence.
+
+    Attributes:
+        bank: Pieces of the posteriors of phones, a frame for each output of the head.
+        phones: The phones of a sentence in label units; None if it has a word whose pronunciation is not known.
+        num_phones: Number of phones.
+        upsample: Outputs of the head per frame of the encoder.
+        offset: Row of the LLM's embeddings where those of the phones begin.
+    """
+
+    bank: PosteriorBank
+    phones: Callable[[Sequence[int]], list[int] | None]
+    num_phones: int
+    upsample: int
+    offset: int
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """See `Prompter`; the outputs of a frame of the encoder share a position, each with its own labels."""
+        said = self.phones(labels)
+        if not said:
+            return NO_PROMPT
+        each = self.bank.prompt(said, generator)
+        rows = -(-len(each) // self.upsample)
+        missing = ((0, rows * self.upsample - len(each)), (0, 0))
+        slots = np.arange(rows * self.upsample)[:, None] % self.upsample
+        shown = np.pad(each.labels, missing) + slots * self.num_phones + self.offset
+        return PseudoPrompt(shown.reshape(rows, -1), np.pad(each.weights, missing).reshape(rows, -1))
 
 
 def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]]], num_labels: int) -> PosteriorBank:

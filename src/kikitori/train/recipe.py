@@ -119,6 +119,8 @@ class Recipe:
             if self.ctc.weights.get(layer, 0.0) <= 0.0:  # a head that nothing trains hears nothing
                 of_layer = f" for layer {layer}" if layer else ""
                 raise ValueError(f"bridge.kind 'ctc_compress' needs a weight above 0{of_layer} in ctc.weights")
+        if self.bridge is not None and self.bridge.show_phones and self.ctc.phones is None:
+            raise ValueError("bridge.show_phones needs ctc.phones")
         if self.task != "speech_llm" and self.interface != "prefix":
             raise ValueError(f"task '{self.task}' does not use the interface '{self.interface}'")
         if self.task != "speech_llm" and self.llm is not None and self.llm.auxiliary_layer:

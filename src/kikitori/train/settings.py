@@ -233,6 +233,8 @@ class Denoising:
         frames_per_label: Average positions per label among invented errors.
         ctc: Run or model folder whose CTC head is imitated; its label units must be the recipe's.
         speech: Transcribed speech that it listens to, augmented as the recipe says.
+        lexicon: Show phones instead, as the phone head of `ctc` hears them (`bridge.show_phones`), by this file of
+            pronunciations. Sentences with other words get no prompt.
     """
 
     share: Fraction = 0.5
@@ -240,11 +242,14 @@ class Denoising:
     frames_per_label: Positive = 2.5
     ctc: str | None = None
     speech: list[ManifestRef] = Field(default_factory=list)
+    lexicon: str | None = None
 
     def __post_init__(self) -> None:
         """Checks that the head has something to listen to."""
         if (self.ctc is None) == bool(self.speech):
             raise ValueError("ctc and speech go together")
+        if self.lexicon is not None and self.ctc is None:
+            raise ValueError("lexicon needs ctc, a run with phone heads")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -338,12 +338,15 @@ def training_inputs(
     return inputs, lengths
 
 
+Heard = tuple[NDArray[np.float32], str]
+"""Log-probabilities (frames, labels + 1) of a CTC head, and the text that was spoken."""
+
+
 @torch.inference_mode()
-def hear(
-    model: AcousticModel, speech: SpeechLoader, units: TokenizerUnits, augment: Augment
-) -> Iterator[tuple[NDArray[np.float32], list[int]]]:
-    """What a CTC head hears in augmented speech: log-probabilities (frames, labels + 1), and the labels spoken."""
+def hear(model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones: bool = False) -> Iterator[Heard]:
+    """What the last CTC head, or the last phone head, hears in augmented speech."""
     model.train(mode=False)
+    head = model.phone_log_probs if phones else model.log_probs
     order = sorted(range(len(speech.utterances)), key=lambda i: speech.utterances[i].duration)
     for start in range(0, len(order), HEARD_TOGETHER):
         batch = speech.batch(order[start : start + HEARD_TOGETHER], epoch=0)
@@ -351,9 +354,9 @@ def hear(
             continue
         generator = np.random.default_rng([speech.seed, start])
         inputs, lengths = training_inputs(model.encoder, batch, augment.spec_augment, 1.0, generator)
-        log_probs, lengths = model.log_probs(model.encode(inputs, lengths))
+        log_probs, lengths = head(model.encode(inputs, lengths))
         for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
-            yield row[:length].cpu().numpy(), units.encode(text)
+            yield row[:length].cpu().numpy(), text
 
 
 def _required(value: T | None) -> T:

@@ -19,7 +19,7 @@ from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.provenance import digest
-from kikitori.train.pseudo_prompts import NO_PROMPT, PosteriorBank, PseudoPrompt, noisy_prompt, stack
+from kikitori.train.pseudo_prompts import NO_PROMPT, Prompter, PseudoPrompt, noisy_prompt, stack
 from kikitori.train.recipe import Recipe
 from kikitori.train.task import Moment
 
@@ -44,7 +44,7 @@ class TextTask:
         units: Its label units.
         train: Training sentences as labels.
         dev: Held-out sentences as labels.
-        bank: What prompts are put together from; None invents their errors.
+        prompter: What shows the sentences; None invents errors.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class TextTask:
         units: TokenizerUnits,
         train: Sequence[Sequence[int]],
         dev: Sequence[Sequence[int]],
-        bank: PosteriorBank | None = None,
+        prompter: Prompter | None = None,
     ) -> None:
         assert recipe.text is not None  # noqa: S101  (validated by Recipe)
-        self.recipe, self.text, self.llm, self.units, self.sentences, self.dev, self.bank = (
-            recipe, recipe.text, llm, units, train, dev, bank,
+        self.recipe, self.text, self.llm, self.units, self.sentences, self.dev, self.prompter = (
+            recipe, recipe.text, llm, units, train, dev, prompter,
         )  # fmt: skip
         self.module = nn.ModuleDict({"llm": llm})
         template = PRESETS[recipe.prompt.preset]
@@ -167,8 +167,8 @@ class TextTask:
         settings = self.recipe.denoising
         if settings is None or generator.random() >= settings.share:
             return NO_PROMPT
-        if self.bank is not None:
-            return self.bank.prompt(sentence, generator)
+        if self.prompter is not None:
+            return self.prompter.prompt(sentence, generator)
         return noisy_prompt(sentence, self.units.size, settings, generator)
 
     def label_logits(self, batch: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
