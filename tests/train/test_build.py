@@ -611,7 +611,7 @@ def test_phones_are_shown_in_reading_practice_as_in_a_speech_prompt(runs, build,
         encoded = made.acoustic.encode(*made.acoustic.encoder.features(waveforms.waveforms, waveforms.lengths))
         shown, _ = made.speech_llm.speech_prompt(encoded)
         posteriors = made.acoustic.phone_log_probs(encoded)[0][0].numpy()
-        said = made.phones(waveforms.texts[0])
+        said = made.teacher.phones(waveforms.texts[0])
         bank = posterior_bank([(posteriors, said)], len(made.acoustic.config.phones))
         prompts = PhonePrompts(bank, lambda _: said, len(made.acoustic.config.phones), 3, made.units.size)
         prompt = stack([prompts.prompt([0], np.random.default_rng(0))])

@@ -40,7 +40,7 @@ app = _group("kikitori", "Speech recognition with pre-trained speech encoders an
 for _command in (
     *(recognition.transcribe, recognition.evaluate),
     *(scoring.rescore, tuning.tune, scoring.perplexity),
-    *(training.train, training.adapt, training.merge),
+    *(training.train, training.align, training.adapt, training.merge),
     *(scoring.prior, scoring.ngram),
 ):
     app.command()(_command)

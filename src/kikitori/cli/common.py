@@ -37,6 +37,14 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class TextForm(StrEnum):
+    """Forms of text."""
+
+    own = "as_is"
+    lower_case = "lower"
+    plain = "en_plain"
+
+
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
 Search = Annotated[
     str | None,

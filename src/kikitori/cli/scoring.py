@@ -13,6 +13,7 @@ from kikitori.cli.common import (
     DeviceOption,
     Model,
     SplitOption,
+    TextForm,
     make_folder,
     one_line_errors,
     progress_bar,
@@ -28,14 +29,6 @@ class Estimate(StrEnum):
     softmax = "softmax"
     counts = "counts"
     sampled_counts = "sampled_counts"
-
-
-class TextForm(StrEnum):
-    """Forms of text."""
-
-    own = "as_is"
-    lower_case = "lower"
-    plain = "en_plain"
 
 
 def rescore(

@@ -1,4 +1,4 @@
-"""`kikitori train | adapt | merge`: recognisers from recipes, and for other domains."""
+"""`kikitori train | align | adapt | merge`: recognisers from recipes, and for other domains."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 from kikitori.cli.common import (
     Model,
     SplitOption,
+    TextForm,
     one_line_errors,
     split_overrides,
     warnings_as_lines,
@@ -47,6 +48,27 @@ def train(
                 _adapt(loaded, output, resume=resume, weights_only=weights_only)
             else:
                 run.train_recipe(loaded, output, resume=resume, weights_only=weights_only)
+
+
+def align(
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest of speech; may be repeated.")] = None,
+    split: SplitOption = None,
+    lexicon: Annotated[Path | None, typer.Option("--lexicon", help="Pronunciations, see kikitori lexicon.")] = None,
+    text_form: Annotated[TextForm, typer.Option("--text-form", help="Form of the lexicon's words.")] = TextForm.plain,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File, .safetensors.")] = None,
+) -> None:
+    """Find out which phone is spoken when in transcribed speech, for ctc.phones.alignments of a recipe."""
+    with one_line_errors():
+        from kikitori.align.corpus import align_corpus, save_alignments
+        from kikitori.data.lexicon import read_lexicon
+        from kikitori.data.manifest import read_manifest
+        from kikitori.text.units import in_form
+
+        if not data or lexicon is None or output is None:
+            raise ConfigError("--data, --lexicon and -o are needed", remedy="name manifest, lexicon and file")
+        rows = [row for manifest in data for row in read_manifest(manifest, split=split).utterances]
+        found = align_corpus(rows, read_lexicon(lexicon), lambda text: in_form(text, text_form.value), print)
+        save_alignments(output, found)
 
 
 def adapt(

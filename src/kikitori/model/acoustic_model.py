@@ -100,22 +100,22 @@ class AcousticModel(PreTrainedModel):
     def log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
         """CTC log-probabilities (batch, frames, labels + 1) and lengths of one head, by default the last."""
         layer = self.config.ctc_layers[-1] if layer is None else layer
-        result: tuple[Tensor, Tensor] = self.ctc_heads[str(layer)](self._frames(encoded, layer), encoded.lengths)
+        result: tuple[Tensor, Tensor] = self.ctc_heads[str(layer)](self.frames(encoded, layer), encoded.lengths)
         return result
 
     def phone_log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
         """The same of a phone head: (batch, frames * phone_upsample, phones + 1) and lengths."""
         layer = self.config.phone_layers[-1] if layer is None else layer
-        result: tuple[Tensor, Tensor] = self.phone_heads[str(layer)](self._frames(encoded, layer), encoded.lengths)
+        result: tuple[Tensor, Tensor] = self.phone_heads[str(layer)](self.frames(encoded, layer), encoded.lengths)
         return result
 
     def ctc_logits(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """The last head's outputs (batch, frames, labels + 1) before they are normalised, and lengths."""
         layer = self.config.ctc_layers[-1]
         head: CTCHead = self.ctc_heads[str(layer)]  # type: ignore[assignment]
-        return head.logits(self._frames(encoded, layer), encoded.lengths)
+        return head.logits(self.frames(encoded, layer), encoded.lengths)
 
-    def _frames(self, encoded: EncoderOutput, layer: int) -> Tensor:
+    def frames(self, encoded: EncoderOutput, layer: int) -> Tensor:
         """What the heads of a layer read; those of the last one the finished frames, which a family may normalise."""
         at_end = layer == self.encoder.num_layers
         return encoded.frames if at_end else encoded.intermediate[self.layers.index(layer)]

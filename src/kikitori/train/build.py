@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kikitori.align.corpus import load_alignments
 from kikitori.data.lexicon import Lexicon, read_lexicon
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechLoader
@@ -33,6 +34,7 @@ from kikitori.train.models import (
     has_new_vocabulary,
     with_policy,
 )
+from kikitori.train.phone_teacher import PhoneTeacher
 from kikitori.train.pseudo_prompts import PhonePrompts, PosteriorBank, Prompter, posterior_bank
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_llm_task import SpeechLLMTask
@@ -71,13 +73,18 @@ def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
     if recipe.ctc.character_layer:
         texts = (utterance.text or "" for utterance in train.utterances)
         characters = character_units(map(units.normalize, texts), "as_is")
-    lexicon = read_lexicon(Path(recipe.ctc.phones.lexicon)) if recipe.ctc.phones else None
+    heads = recipe.ctc.phones
+    lexicon = read_lexicon(Path(heads.lexicon)) if heads else None
     phones = lexicon.phones if lexicon else ()
-    if recipe.task == "acoustic_model":
-        acoustic = build_acoustic_model(recipe, units, phones)
-        return AcousticTask(recipe, acoustic, units, characters, train, dev, lexicon)
-    model = build_speech_llm(recipe, units, phones)
-    return SpeechLLMTask(recipe, model, units, characters, train, dev, lexicon)
+    speech_llm = build_speech_llm(recipe, units, phones) if recipe.task == "speech_llm" else None
+    acoustic = speech_llm.acoustic if speech_llm else build_acoustic_model(recipe, units, phones)
+    teacher = None
+    if heads is not None and lexicon is not None:
+        alignments = load_alignments(Path(heads.alignments)) if heads.alignments else None
+        teacher = PhoneTeacher(heads, acoustic, units, lexicon, alignments)
+    if speech_llm is None:
+        return AcousticTask(recipe, acoustic, units, characters, train, dev, teacher)
+    return SpeechLLMTask(recipe, speech_llm, units, characters, train, dev, teacher)
 
 
 def build_units(recipe: Recipe) -> TokenizerUnits:

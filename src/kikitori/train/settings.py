@@ -172,11 +172,15 @@ class Phones:
         lexicon: File of pronunciations (see `kikitori.data.lexicon`); transcripts with other words are passed over.
         weights: Encoder layer (1-based) to loss weight; each layer named gets a phone head, the last one decodes.
         upsample: Outputs of a head per frame; phones need about 25 a second.
+        alignments: File of `kikitori align`; the heads' layers then learn the phone state of every frame too.
+        alignment_weight: Weight of that beside CTC.
     """
 
     lexicon: str
     weights: dict[AtLeastOne, NotNegative] = Field(min_length=1)
     upsample: AtLeastOne = 1
+    alignments: str | None = None
+    alignment_weight: NotNegative = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.audio import SAMPLE_RATE
-from kikitori.data.lexicon import Lexicon
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.greedy import greedy
 from kikitori.decoding.limits import max_labels, overrun
@@ -24,6 +23,7 @@ from kikitori.model.folder import save_model
 from kikitori.model.llm import max_positions, project
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.phone_teacher import PhoneTeacher
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_task import AcousticTask
 from kikitori.train.task import Moment
@@ -40,7 +40,7 @@ class SpeechLLMTask(AcousticTask):
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
-        lexicon: Pronunciations, if the recipe asks for phone heads.
+        teacher: Of the phone heads, if the recipe asks for them.
 
     Raises:
         DataError: The longest utterance does not fit into the LLM.
@@ -54,9 +54,9 @@ class SpeechLLMTask(AcousticTask):
         characters: TokenizerUnits | None,
         train: SpeechLoader,
         dev: SpeechLoader | None,
-        lexicon: Lexicon | None = None,
+        teacher: PhoneTeacher | None = None,
     ) -> None:
-        super().__init__(recipe, model.acoustic, units, characters, train, dev, lexicon)
+        super().__init__(recipe, model.acoustic, units, characters, train, dev, teacher)
         self.speech_llm = model
         self.module["model"] = model
         self.llm = recipe.llm

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import spec_augment
 from kikitori.data.batching import epoch_batches
-from kikitori.data.lexicon import Lexicon
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.errors import DataError
@@ -31,6 +30,7 @@ from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.components import LLM, Bridge, Encoder
+from kikitori.train.phone_teacher import PhoneTeacher
 from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Augment, SpecAugment
@@ -55,7 +55,7 @@ class AcousticTask:
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
-        lexicon: Pronunciations, if the recipe asks for phone heads.
+        teacher: Of the phone heads, if the recipe asks for them.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class AcousticTask:
         characters: TokenizerUnits | None,
         train: SpeechLoader,
         dev: SpeechLoader | None,
-        lexicon: Lexicon | None = None,
+        teacher: PhoneTeacher | None = None,
     ) -> None:
         self.recipe, self.acoustic, self.units, self.characters = recipe, model, units, characters
-        self.lexicon = lexicon
+        self.teacher = teacher
         self.train, self.dev = train, dev
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
@@ -77,8 +77,11 @@ class AcousticTask:
         self.module = nn.ModuleDict({"model": model})
         if characters is not None:
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
+        if teacher is not None:
+            self.module["phone_teacher"] = teacher
         self.infeasible = self._too_long_for_ctc()
-        self.unpronounced = self._without_pronunciation()
+        texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
+        self.unpronounced = teacher.unknown(texts) if teacher is not None else set()
         self._told: set[str] = set()
 
     def indices(self, epoch: int) -> list[int]:
@@ -139,21 +142,9 @@ class AcousticTask:
             posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
             loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
             total, parts["characters"] = total + settings.character_weight * loss, loss.item()
-        if settings.phones is not None:
-            said = [self.phones(text) for text in batch.texts]
-            known = [row for row, phones in enumerate(said) if phones is not None]
-            for layer, weight in settings.phones.weights.items() if known else ():
-                log_probs, lengths = self.acoustic.phone_log_probs(encoded, layer)
-                posteriors = log_probs[known], lengths[known]
-                loss = self._ctc_loss(posteriors, [said[row] or [] for row in known], [batch.utt_ids[r] for r in known])
-                total, parts[f"phones{layer}"] = total + weight * loss, loss.item()
+        for name, weight, loss in self.teacher.losses(encoded, batch) if self.teacher is not None else ():
+            total, parts[name] = total + weight * loss, loss.item()
         return total, parts
-
-    def phones(self, text: str) -> list[int] | None:
-        """The usual phones of a transcript, as outputs of a phone head; None if the lexicon lacks a word."""
-        assert self.lexicon is not None  # noqa: S101  (the recipe has phone heads)
-        said = self.lexicon.pronounce(self.units.normalize(text))
-        return None if said is None else [self.acoustic.config.phones.index(phone) for phone in said]
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of CTC greedy decoding on dev, and the phone error rate."""
@@ -162,14 +153,14 @@ class AcousticTask:
     @torch.inference_mode()
     def phone_error_rate(self) -> dict[str, float]:
         """Phone error rate of the last phone head on those dev utterances of which the lexicon has all words."""
-        if self.lexicon is None or self.dev is None:
+        if self.teacher is None or self.dev is None:
             return {}
         counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
         for batch in _dev_batches(self.dev):
             inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
             posteriors = self.acoustic.phone_log_probs(self.acoustic.encode(*inputs))
             for text, (heard, _) in zip(batch.texts, ctc_greedy(*posteriors), strict=True):
-                if (said := self.phones(text)) is not None:
+                if (said := self.teacher.phones(text)) is not None:
                     counts += word_errors(" ".join(map(str, said)), " ".join(map(str, heard)))
         return {"per": counts.rate} if counts.reference_length else {}
 
@@ -204,6 +195,7 @@ class AcousticTask:
             return self.acoustic
         model = AcousticModel(self.acoustic.config, encoder=merged_encoder(self.acoustic.encoder))
         model.ctc_heads.load_state_dict(self.acoustic.ctc_heads.state_dict())
+        model.phone_heads.load_state_dict(self.acoustic.phone_heads.state_dict())
         return model
 
     def export(self, directory: Path) -> None:
@@ -277,13 +269,6 @@ class AcousticTask:
             for utterance, length in zip(utterances, frames, strict=True)
             if needed_frames(self.units.encode(utterance.text or "")) > length
         }
-
-    def _without_pronunciation(self) -> set[str]:
-        """Utterances with words that the lexicon lacks."""
-        if self.lexicon is None:
-            return set()
-        utterances = self.train.utterances
-        return {u.utt_id for u in utterances if self.lexicon.missing(self.units.normalize(u.text or ""))}
 
     def _ctc_loss(
         self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]

@@ -1,0 +1,1 @@
+"""Forced alignment of transcribed speech, with nothing but a pronunciation lexicon to begin with."""

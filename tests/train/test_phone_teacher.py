@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+
+from kikitori.align.corpus import Alignments, save_alignments
+from kikitori.align.graph import state_labels
+from kikitori.train.build import build_task
+from kikitori.train.task import Moment
+from tests.train.helpers import acoustic_recipe, make_recipe, write_corpus
+
+START = Moment(0, 0, 0.0)
+WORDS = {"a": "ax", "cat": "k ae t", "the": "dh ax", "dog": "d ao g", "bird": "b er d"}
+PHONES = sorted({phone for said in WORDS.values() for phone in said.split()})
+
+
+@pytest.fixture
+def build(tmp_path):
+    write_corpus(tmp_path)
+    (tmp_path / "lexicon.tsv").write_text("".join(f"{word}\t{said}\n" for word, said in {**WORDS}.items()) + "a\tey\n")
+
+    def build(alignments=None, **changes):
+        phones = {"lexicon": str(tmp_path / "lexicon.tsv"), "weights": {1: 0.25, 2: 1.0}, "upsample": 2}
+        if alignments is not None:
+            save_alignments(tmp_path / "a.safetensors", alignments)
+            phones |= {"alignments": str(tmp_path / "a.safetensors"), "alignment_weight": 0.5}
+        recipe = acoustic_recipe(ctc={"weights": {2: 0.5}, "phones": phones}, **changes)
+        return build_task(make_recipe(tmp_path, tmp_path, recipe), lambda _: None)
+
+    return build
+
+
+def aligned(task, phones, frames):
+    """An utterance in which the phones take equal time, three states each."""
+    labels = state_labels(sorted([*PHONES, "ey"]))
+    states = [labels.index(f"{phone}/{state}") for phone in phones for state in range(3)]
+    first = task.train.utterances[0].utt_id
+    return first, Alignments(labels, {first: np.repeat(states, frames).astype(np.uint8)})
+
+
+def test_every_output_learns_the_state_at_its_middle(build):
+    first, alignments = aligned(build(), ["ey", "k", "ae", "t"], 5)
+    task = build(alignments)
+    batch = task.load([0, 1], 0)
+    encoded = task.encode(batch, START)
+    targets = task.teacher.frame_targets(encoded.lengths, batch)
+    states = alignments.states[first]
+    outputs = 2 * int(encoded.lengths[0])
+    places = ((np.arange(outputs) + 0.5) * 0.02 * len(states) * 160 / int(batch.lengths[0]) * 100).astype(int)
+    assert targets[0, :outputs].tolist() == states[np.minimum(places, len(states) - 1)].tolist()
+    assert (targets[1] == -1).all()
+    assert task.teacher.spoken(first, "a cat") == [task.teacher.numbers[phone] for phone in ("ey", "k", "ae", "t")]
+    assert task.teacher.spoken("other", "a cat") == [task.teacher.numbers[phone] for phone in ("ax", "k", "ae", "t")]
+
+
+def test_a_faster_utterance_has_a_shorter_alignment(build):
+    _, alignments = aligned(build(), ["ax", "k", "ae", "t"], 20)
+    slow, fast = (build(alignments, augment={"speeds": [speed]}) for speed in (0.8, 1.25))
+    runs = []
+    for task in (slow, fast):
+        batch = task.load([0], 0)
+        targets = task.teacher.frame_targets(task.encode(batch, START).lengths, batch)[0]
+        runs.append(torch.unique_consecutive(targets).tolist())
+    assert runs[0] == runs[1] == torch.unique_consecutive(torch.from_numpy(alignments.states.popitem()[1])).tolist()
+
+
+def test_the_losses_of_states_are_weighted_with_their_layers(build):
+    _, alignments = aligned(build(), ["ax", "k", "ae", "t"], 5)
+    task = build(alignments)
+    task.module.eval()
+    loss, parts = task.loss(task.load([0], 0), START)
+    assert set(parts) == {"ctc2", "phones1", "phones2", "states1", "states2"}
+    total = 0.5 * parts["ctc2"] + 0.25 * parts["phones1"] + parts["phones2"]
+    assert loss.item() == pytest.approx(total + 0.5 * (0.25 * parts["states1"] + parts["states2"]), rel=1e-5)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in task.teacher.parameters())
+    assert not any(name.startswith("phone_teacher") for name, _ in task.acoustic.named_parameters())
