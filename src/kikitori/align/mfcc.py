@@ -23,7 +23,8 @@ def mfcc(waveform: Waveform) -> Features:
     mels, _ = log_mel(samples, torch.tensor([len(waveform)]), MELS)  # normalised, which evens out channels
     cepstra: Features = mels[0].numpy() @ _cosines()
     slopes = _slopes(cepstra)
-    return np.concatenate([cepstra, slopes, _slopes(slopes)], axis=1)
+    rows: Features = np.concatenate([cepstra, slopes, _slopes(slopes)], axis=1)
+    return rows
 
 
 @cache
