@@ -16,6 +16,7 @@ from kikitori import cli, recognizer
 from kikitori.audio import SAMPLE_RATE
 from kikitori.cli import app, recognition
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
+from kikitori.data.lexicon import read_lexicon
 from kikitori.data.manifest import write_manifest
 from kikitori.decoding.prior import load_prior
 from kikitori.errors import ModelError
@@ -403,6 +404,33 @@ def test_priors_over_other_segmentations_and_units(tmp_path):
     assert "--by counts" in one_line(call("prior", "--data", manifest, "-o", prior, *units))
 
 
+def test_a_lexicon_of_texts_and_transcripts(tmp_path):
+    books, words, licence = tmp_path / "books.txt", tmp_path / "cmudict.dict", tmp_path / "LICENSE"
+    books.write_text("Mr. Fox jumps\nFox, the fox!\n")
+    words.write_text("mister M IH1 S T ER0\nfox F AA1 K S\nthe DH AH0\nthe(2) DH IY0\nworld W ER1 L D\n")
+    licence.write_text("Copyright (C) the dictionary\n")
+    manifest, file = tmp_path / "rows.jsonl", tmp_path / "out" / "en.tsv"
+    rows = [{"audio_filepath": "none.wav", "duration": 1.0, "text": "Fox's WORLD"}, {"duration": 1.0, "split": "dev"}]
+    write_manifest(manifest, [{**row, "audio_filepath": "none.wav"} for row in rows])
+    text, sources = ["--text", books, "--text-form", "en_plain"], ["--source", words, "--source", "english"]
+    options = [*text, "--spoken-titles", "--data", manifest, *sources, "--notice", licence]
+    result = call("lexicon", *options, "-o", file)
+    assert (result.exit_code, result.stdout) == (0, f"{file}\n")
+    assert "4 words by cmudict.dict" in result.stderr
+    assert "1 words by english" in result.stderr
+    assert "1 words by none: jumps" in result.stderr
+    assert "5 words, 15 phones" in result.stderr
+    assert "# Copyright (C) the dictionary\n" in file.read_text()
+    says = read_lexicon(file).pronunciations
+    assert says["the"] == (("dh", "ah"), ("dh", "iy"))
+    assert says["fox's"] == (("f", "aa", "k", "s", "ih", "z"),)
+    assert call("lexicon", *text, *sources, "--min-count", 2, "--stress", "-o", file).exit_code == 0
+    assert read_lexicon(file).pronunciations == {"fox": (("f", "aa1", "k", "s"),)}
+    assert "--text" in one_line(call("lexicon", *sources, "-o", file))
+    assert "--source" in one_line(call("lexicon", *text, "-o", file))
+    assert "-o" in one_line(call("lexicon", *text, *sources, "-o", tmp_path))
+
+
 def test_an_n_gram_from_text_to_fusion(audio, tmp_path):
     model, books, arpa = tmp_path / "model", tmp_path / "books.txt", tmp_path / "out" / "lm.arpa"
     save_tiny(model)
@@ -473,6 +501,7 @@ def test_version_and_help():
         "merge",
         "prior",
         "ngram",
+        "lexicon",
         "convert",
     )
     assert all(command in help_text for command in commands)

@@ -1,6 +1,6 @@
 import pytest
 
-from kikitori.data.lexicon import Lexicon, lexicon_lines, read_lexicon
+from kikitori.data.lexicon import Lexicon, lexicon_lines, read_lexicon, write_lexicon
 from kikitori.errors import DataError
 
 
@@ -28,3 +28,12 @@ def test_what_is_no_lexicon_is_refused(tmp_path, text):
     (tmp_path / "en.tsv").write_text(text)
     with pytest.raises(DataError):
         read_lexicon(tmp_path / "en.tsv")
+
+
+@pytest.mark.parametrize("name", ["en.tsv", "en.tsv.gz", "en.tsv.xz"])
+def test_files_with_notes_are_the_same_every_time(tmp_path, name):
+    lexicon = Lexicon({"tea": (("t", "iy"),), "the": (("dh", "ax"), ("dh", "iy"))})
+    for folder in ("a", "b"):
+        write_lexicon(tmp_path / folder / name, lexicon, ["from a dictionary", "", "\tits licence"])
+        assert read_lexicon(tmp_path / folder / name) == lexicon
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.data.text import read_lines, speak_titles
+from kikitori.data.text import common_words, read_lines, speak_titles
 from kikitori.errors import DataError
 
 TEXT = "one\n\n  two \r\n\t\n聞き取り\nfour"
@@ -77,3 +77,11 @@ def test_wrong_suffix_and_missing_file(tmp_path):
 )
 def test_titles_as_spoken(text, spoken):
     assert speak_titles(text) == spoken
+
+
+def test_common_words():
+    texts = ["the fox and the dog", "", "a dog  and the cat"]
+    assert common_words(texts) == ["the", "and", "dog", "a", "cat", "fox"]
+    assert common_words(texts, min_count=2) == ["the", "and", "dog"]
+    assert common_words(texts, most=2) == ["the", "and"]
+    assert common_words(texts, min_count=3, most=2) == ["the"]

@@ -4,6 +4,8 @@ A lexicon is a text file, plain or compressed, with one pronunciation a line: th
 between them. A word may have several lines; the first is the usual pronunciation. Lines that begin with # are comments.
 """
 
+import gzip
+import lzma
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from kikitori.data.text import read_lines
 from kikitori.errors import DataError
+from kikitori.files import write_bytes
 
 Pronunciation = tuple[str, ...]
 
@@ -60,8 +63,29 @@ def read_lexicon(path: Path) -> Lexicon:
     return Lexicon({word: tuple(ways) for word, ways in found.items()})
 
 
-def lexicon_lines(lexicon: Lexicon) -> Iterable[str]:
-    """The lines of a lexicon's file, in alphabetical order of the words."""
+def write_lexicon(path: Path, lexicon: Lexicon, notes: Iterable[str] = ()) -> None:
+    """Writes a lexicon, compressed if the file's name ends with .xz or .gz.
+
+    Args:
+        path: The file; its folder is made if need be.
+        lexicon: What to write.
+        notes: Lines about it, such as where it comes from.
+
+    Raises:
+        DataError: The disk refuses.
+    """
+    content = "".join(f"{line}\n" for line in lexicon_lines(lexicon, notes)).encode()
+    match path.suffix:
+        case ".xz":
+            content = lzma.compress(content)
+        case ".gz":
+            content = gzip.compress(content, mtime=0)
+    write_bytes(path, content)
+
+
+def lexicon_lines(lexicon: Lexicon, notes: Iterable[str] = ()) -> Iterable[str]:
+    """The lines of a lexicon's file: notes as comments, then the words in alphabetical order."""
+    yield from (f"# {note}".rstrip() for note in notes)
     for word in sorted(lexicon.pronunciations):
         for way in lexicon.pronunciations[word]:
             yield f"{word}\t{' '.join(way)}"

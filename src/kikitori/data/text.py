@@ -4,7 +4,8 @@ import gzip
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +34,19 @@ def read_lines(path: Path, *, max_lines: int = 0) -> Iterator[str]:
         if number >= wanted:
             wanted += step
             yield line
+
+
+def common_words(texts: Iterable[str], *, min_count: int = 1, most: int | None = None) -> list[str]:
+    """The words of texts that occur often enough, the most frequent first; equally frequent ones by alphabet.
+
+    Args:
+        texts: With spaces between words.
+        min_count: Leave out words that are rarer.
+        most: Take so many words; None takes all.
+    """
+    counts = Counter(word for text in texts for word in text.split())
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [word for word, count in ordered[:most] if count >= min_count]
 
 
 def speak_titles(text: str) -> str:
