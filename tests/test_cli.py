@@ -494,6 +494,7 @@ def test_version_and_help():
     commands = (
         "transcribe",
         "evaluate",
+        "diagnose",
         "rescore",
         "perplexity",
         "train",

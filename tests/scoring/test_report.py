@@ -164,7 +164,7 @@ def test_page_shows_the_worst_fifty(tmp_path: Path) -> None:
 
 
 def test_page_leaves_out_what_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_ALIGNED_PAIRS", 3)
+    monkeypatch.setattr(module, "MAX_ALIGNED_PAIRS", 3)
     sets = {"set": [prediction("a b", "c d", utt_id="long"), prediction("a", "b", utt_id="short")]}
     write_report(tmp_path, build(sets), sets)
     text = parse((tmp_path / "report.html").read_text("utf-8")).text

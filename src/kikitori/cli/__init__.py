@@ -1,7 +1,7 @@
-"""The command line: `kikitori transcribe | evaluate | rescore | tune | perplexity | train | adapt | ...`.
+"""The command line: `kikitori transcribe | evaluate | diagnose | rescore | tune | train | adapt | ...`.
 
-- `recognition` · `scoring` · `tuning` · `training` · `lexicon` · `tools`: the commands, a family each; `common`: what
-  they share.
+- `recognition` · `diagnosis` · `scoring` · `tuning` · `training` · `lexicon` · `tools`: the commands, a family each;
+  `common`: what they share.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from kikitori import __version__
-from kikitori.cli import lexicon, recognition, scoring, tools, training, tuning
+from kikitori.cli import diagnosis, lexicon, recognition, scoring, tools, training, tuning
 from kikitori.cli.common import SOME_FAILED, complain
 from kikitori.errors import KikitoriError
 
@@ -39,7 +39,7 @@ def _group(name: str | None, help_text: str) -> typer.Typer:
 
 app = _group("kikitori", "Speech recognition with pre-trained speech encoders and large language models.")
 for _command in (
-    *(recognition.transcribe, recognition.evaluate),
+    *(recognition.transcribe, recognition.evaluate, diagnosis.diagnose),
     *(scoring.rescore, tuning.tune, scoring.perplexity),
     *(training.train, training.align, training.adapt, training.merge),
     *(scoring.prior, scoring.ngram, lexicon.lexicon),

@@ -1,6 +1,6 @@
-"""The one self-contained HTML page of an evaluation: summary table, frequent substitutions, worst utterances.
+"""Self-contained HTML pages: of an evaluation (summary, frequent substitutions, worst utterances), and of any tables.
 
-Plain rows and aligned examples go in, HTML comes out. The page has no script and loads nothing; all text is escaped.
+Plain rows and aligned examples go in, HTML comes out. A page has no script and loads nothing; all text is escaped.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,6 +40,21 @@ class Example:
         return sum(reference != prediction for reference, prediction in self.pairs)
 
 
+@dataclass(frozen=True)
+class Section:
+    """Tables under a heading.
+
+    Attributes:
+        title: The heading.
+        text: What they say, in a sentence or two.
+        tables: Rows of each table; the first row is its heading.
+    """
+
+    title: str
+    text: str
+    tables: tuple[Sequence[Sequence[str]], ...]
+
+
 def render_page(
     facts: Iterable[str],
     table: Sequence[Sequence[str]],
@@ -55,19 +70,44 @@ def render_page(
         worst: Utterances with most errors first.
     """
     confused = [["reference", "prediction", "times"], *([*pair, str(times)] for pair, times in substitutions)]
-    return "\n".join(
+    return _document(
+        "evaluation",
+        facts,
         [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>kikitori evaluation</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<h1>Evaluation</h1>",
-            f"<p><small>{' · '.join(escape(fact) for fact in facts)}</small></p>",
             _table(table),
             f"<h2>Most frequent substitutions</h2>\n{_table(confused)}" if len(confused) > 1 else "",
             f"<h2>Utterances with most errors ({len(worst)})</h2>",
             "<p>After normalization: <del>deleted</del>, <ins>inserted</ins>, "
             "<mark><del>reference</del> <ins>prediction</ins></mark> substituted.</p>",
             *(_article(example) for example in worst),
+        ],
+    )
+
+
+def render_sections(title: str, facts: Iterable[str], sections: Iterable[Section]) -> str:
+    """Returns a page of tables.
+
+    Args:
+        title: What it shows, one word in lower case.
+        facts: Lines on where it comes from.
+        sections: The tables.
+    """
+    body: list[str] = []
+    for section in sections:
+        body += [f"<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>", *map(_table, section.tables)]
+    return _document(title, facts, body)
+
+
+def _document(title: str, facts: Iterable[str], body: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+            '<meta name="viewport" content="width=device-width">',
+            f"<title>kikitori {escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>",
+            f"<h1>{escape(title.capitalize())}</h1>",
+            f"<p><small>{' · '.join(escape(fact) for fact in facts)}</small></p>",
+            *body,
             "</body>\n</html>\n",
         ]
     )

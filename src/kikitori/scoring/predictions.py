@@ -71,6 +71,23 @@ def read_predictions(path: Path) -> dict[str, list[Prediction]]:
     return sets
 
 
+def read_evaluations(paths: Sequence[Path]) -> dict[str, list[Prediction]]:
+    """Predictions of several evaluations by set; sets of the same name are told apart by the folders of their files.
+
+    Raises:
+        DataError: As of `read_predictions`.
+    """
+    several = [(path.parent, read_predictions(path)) for path in dict.fromkeys(paths)]
+    times = Counter(name for _, sets in several for name in sets)
+
+    def unique(folder: Path, name: str, sets: Mapping[str, Sequence[Prediction]]) -> str:
+        if times[name] == 1:
+            return name
+        return f"{folder}" if len(sets) == 1 else f"{folder}: {name}"
+
+    return {unique(folder, name, sets): rows for folder, sets in several for name, rows in sets.items()}
+
+
 def merged_lists(several: Sequence[Mapping[str, Sequence[Prediction]]]) -> dict[str, list[Prediction]]:
     """The n-best lists of several searches over the same speech as one list for each utterance.
 

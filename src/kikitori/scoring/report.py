@@ -21,7 +21,7 @@ from kikitori.types import Hypothesis, Utterance
 REPLACED_FLAG = "replaced"  # set by a guard that put another text in place of the recogniser's
 WORST_UTTERANCES = 50
 FREQUENT_SUBSTITUTIONS = 30
-_MAX_ALIGNED_PAIRS = 10_000_000  # alignment takes about four bytes per pair of words
+MAX_ALIGNED_PAIRS = 10_000_000  # alignment takes about four bytes per pair of words
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _example(set_name: str, prediction: Prediction, normalizer: str) -> Example 
     separator = " "
     if normalizer == "nfkc_ja":
         reference, predicted, separator = " ".join(reference), " ".join(predicted), ""
-    if len(reference.split()) * len(predicted.split()) > _MAX_ALIGNED_PAIRS:
+    if len(reference.split()) * len(predicted.split()) > MAX_ALIGNED_PAIRS:
         return None
     flags = [
         f"{flag} ({prediction.reasons[flag]})" if flag in prediction.reasons else flag for flag in prediction.flags

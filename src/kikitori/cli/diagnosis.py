@@ -1,0 +1,78 @@
+"""`kikitori diagnose`: where errors come from."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kikitori.cli.common import (
+    BatchSize,
+    Device,
+    DeviceOption,
+    SplitOption,
+    make_folder,
+    one_line_errors,
+    progress_bar,
+    warnings_as_lines,
+)
+from kikitori.errors import ConfigError
+
+
+def diagnose(
+    predictions: Annotated[list[Path], typer.Argument(help="predictions.jsonl of evaluations.")],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option("--text", help="Text whose words count as known, plain, .gz, .xz; may be repeated."),
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest whose transcripts are text.")] = None,
+    split: SplitOption = None,
+    max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each text, evenly spread.")] = 0,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Recogniser whose CTC head scores the references; reads the audio.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for errors.html, errors.json.")] = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Show where errors come from: speakers, lengths, unknown words, search, spelling; and what each could win."""
+    with one_line_errors():
+        if split and not data:
+            raise ConfigError("a split of what", where="--split", remedy="name a manifest with --data")
+        from kikitori import diagnose as diagnosis
+        from kikitori.data.manifest import read_manifest
+        from kikitori.data.text import read_lines
+        from kikitori.scoring.breakdown import scored_rows
+        from kikitori.scoring.predictions import read_evaluations
+        from kikitori.scoring.word_causes import count_words
+
+        rows = scored_rows(read_evaluations(predictions))
+        form = diagnosis.form_of(rows) if text or data else ""
+        if output is not None:
+            make_folder(output)
+        texts = {_short(path): count_words(read_lines(path, max_lines=max_lines), form) for path in text or ()}
+        for path in data or ():
+            spoken = (row.text for row in read_manifest(path, split=split).utterances if row.text)
+            texts[f"{_short(path)}{f', {split}' if split else ''}"] = count_words(spoken, form)
+        scores = None
+        if model is not None:
+            from kikitori.recognizer import load
+
+            with warnings_as_lines():
+                recognizer = load(model, device=device.value)
+            with progress_bar("listening", len(rows)) as progress:
+                scores = diagnosis.reference_scores(recognizer, rows, batch_size=batch_size, progress=progress)
+        found = diagnosis.diagnose(rows, texts, scores)
+        print(diagnosis.format_sections(diagnosis.sections(found)), flush=True)
+        if output is not None:
+            facts = [
+                *(f"{path}" for path in predictions),
+                *([] if model is None else [f"references scored by {model}"]),
+            ]
+            for file in diagnosis.write_diagnosis(output, found, facts):
+                print(f"kikitori: {file}", file=sys.stderr)
+
+
+def _short(path: Path) -> str:
+    """A file with its folder: manifests are often called the same."""
+    return "/".join(path.parts[-2:])
