@@ -19,6 +19,7 @@ from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.lexicon import read_lexicon
 from kikitori.data.manifest import write_manifest
 from kikitori.decoding.prior import load_prior
+from kikitori.decoding.word_ngram import load_word_ngram
 from kikitori.errors import ModelError
 from kikitori.text.units import vocabulary_fingerprint
 from tests.published import save_published
@@ -455,6 +456,25 @@ def test_an_n_gram_from_text_to_fusion(audio, tmp_path):
     (best, *_) = json.loads((tmp_path / "json" / "a.json").read_text())["nbest"]
     assert set(best["shares"]) == {"ctc", "lm", "ngram", "length"}
     assert best["shares"]["lm"] == best["shares"]["ngram"] < 0
+
+
+def test_a_word_n_gram_from_text_to_a_file(tmp_path):
+    books, manifest, file = tmp_path / "books.txt", tmp_path / "rows.jsonl", tmp_path / "out" / "words.ngram"
+    books.write_text("Mr. Fox jumps\nthe dog\n\n")
+    write_manifest(manifest, [{"audio_filepath": "none.wav", "duration": 1.0, "text": "a small world"}])
+    more = ["--text", books, "--data", manifest, "--spoken-titles", "--text-form", "en_plain", "--order", 3]
+    result = call("ngram", "--words", *more, "--min-count", 1, "-o", file)
+    assert (result.exit_code, result.stdout) == (0, f"{file}\n")
+    seen = {"a", "small", "world", "mister", "fox", "jumps", "the", "dog"}
+    assert {*load_word_ngram(file).words} == {"<unk>", "</s>", "<s>", *seen}
+    lexicon = tmp_path / "lexicon.tsv"
+    lexicon.write_text("dog\tD AO G\nmister\tM IH S T ER\n")
+    assert call("ngram", "--words", *more, "--lexicon", lexicon, "-o", file.with_suffix(".arpa")).exit_code == 0
+    assert load_word_ngram(file.with_suffix(".arpa")).words == ("<unk>", "dog", "mister", "</s>", "<s>")
+    assert "words.arpa" in one_line(call("ngram", "--words", *more, "-o", tmp_path / "lm.bin"))
+    assert "add --words" in one_line(call("ngram", *more, "-o", tmp_path / "lm.arpa"))
+    assert "--model" in one_line(call("ngram", "--words", *more, "--model", "x", "-o", file))
+    assert "-o" in one_line(call("ngram", "--text", books, "-o", file))
 
 
 def test_unexpected_os_error_is_one_line(audio, monkeypatch):

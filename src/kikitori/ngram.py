@@ -1,15 +1,26 @@
-"""`kikitori ngram`: an n-gram language model over the label units of a recogniser."""
+"""`kikitori ngram`: n-gram language models over the label units of a recogniser, or over words."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from kikitori.decoding.ngram import UNKNOWN, label_words
-from kikitori.text.kneser_ney import END, START, estimate, write_arpa
-from kikitori.text.units import TokenizerUnits
+import numpy as np
+
+from kikitori.decoding.ngram import label_words
+from kikitori.text.arpa import END, START, UNKNOWN, writable, write_arpa
+from kikitori.text.kneser_ney import estimate
+from kikitori.text.packed_ngram import SUFFIX, write_packed
+from kikitori.text.units import TextForm, TokenizerUnits, in_form
 
 
 def write_ngram(
-    file: Path, units: TokenizerUnits, lines: Iterable[str], *, order: int = 4, min_count: int = 1
+    file: Path,
+    units: TokenizerUnits,
+    lines: Iterable[str],
+    *,
+    order: int = 4,
+    min_count: int = 1,
+    prune: float = 0.0,
 ) -> list[int]:
     """Estimates an n-gram by interpolated modified Kneser-Ney smoothing and writes it as an ARPA file.
 
@@ -22,6 +33,7 @@ def write_ngram(
         lines: Sentences; those without labels are left out.
         order: Longest n-grams, in labels.
         min_count: N-grams of three labels and more that are rarer are left out.
+        prune: So are those without which the text would lose less than so many nats per label.
 
     Returns:
         How many n-grams there are of each order.
@@ -35,6 +47,56 @@ def write_ngram(
     numbers = {word: number for number, word in enumerate(alphabet)}
     of_label = [numbers.get(word, 0) for word in words]
     sentences = ([of_label[label] for label in units.encode(line)] for line in lines)
-    ngrams = estimate(sentences, len(alphabet), order, min_count=min_count)
+    ngrams = estimate(sentences, len(alphabet), order, min_count=min_count, prune=prune)
     write_arpa(file, ngrams, alphabet)
-    return [len(each.words) for each in ngrams]
+    return [len(each.last) for each in ngrams]
+
+
+def write_word_ngram(
+    file: Path,
+    lines: Iterable[str],
+    *,
+    vocabulary: Collection[str] = (),
+    max_words: int = 0,
+    text_form: TextForm = "as_is",
+    order: int = 3,
+    min_count: int = 1,
+    prune: float = 0.0,
+) -> list[int]:
+    """Estimates an n-gram over the words between spaces, by interpolated modified Kneser-Ney smoothing.
+
+    Words beyond the vocabulary are `<unk>`. Numbers go by falling frequency, which makes packed files small.
+
+    Args:
+        file: To write: `.ngram` is packed (`packed_ngram`), anything else an ARPA file.
+        lines: Sentences; those without words are left out.
+        vocabulary: The words, seen or not; those of the text if there is none.
+        max_words: So many words at most, the most frequent ones; 0 takes all.
+        text_form: Form that the text gets first.
+        order: Longest n-grams, in words.
+        min_count: N-grams of three words and more that are rarer are left out.
+        prune: So are those without which the text would lose less than so many nats per word.
+
+    Returns:
+        How many n-grams there are of each order.
+
+    Raises:
+        ConfigError: No such order.
+        DataError: There is no text, or the file cannot be written.
+    """
+    found: dict[str, int] = {}
+    text = [array("i", [found.setdefault(w, len(found)) for w in in_form(line, text_form).split()]) for line in lines]
+    times = np.bincount(np.concatenate([np.zeros(0, np.int32), *text]), minlength=len(found)).tolist()
+    wanted = {*vocabulary} or {*found}
+    words = [word for word in wanted if writable(word) and word not in (UNKNOWN, START, END)]
+    words.sort(key=lambda word: (-times[found[word]] if word in found else 0, word))
+    alphabet = [UNKNOWN, *words[: max_words or None]]
+    numbers = {word: number for number, word in enumerate(alphabet)}
+    of_found = np.array([numbers.get(word, 0) for word in found], np.int32)
+    sentences = (of_found[np.frombuffer(row, np.int32)].tolist() for row in text if row)
+    ngrams = estimate(sentences, len(alphabet), order, min_count=min_count, prune=prune)
+    if file.suffix == SUFFIX:
+        write_packed(file, ngrams, [*alphabet, END, START])
+    else:
+        write_arpa(file, ngrams, alphabet)
+    return [len(each.last) for each in ngrams]

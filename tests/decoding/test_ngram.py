@@ -11,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram
-from kikitori.decoding.options import ShallowFusionSearch
+from kikitori.decoding.options import LMOptions, ShallowFusionSearch
+from kikitori.decoding.rescoring import load_judge, with_lm
 from kikitori.decoding.scorers import LMScorer, WeightedSum, length_scorer
 from kikitori.decoding.shallow_fusion import shallow_fusion
+from kikitori.decoding.word_ngram import load_word_ngram, score_text
 from kikitori.errors import ModelError
-from kikitori.text.kneser_ney import estimate, write_arpa
+from kikitori.text.arpa import write_arpa
+from kikitori.text.kneser_ney import estimate
+from kikitori.text.packed_ngram import write_packed
 from kikitori.types import Hypothesis
 from tests.decoding.test_ctc_beam import every_path, random_log_probs
 from tests.text.test_kneser_ney import SENTENCES, backed_off, histories, read
@@ -215,5 +219,19 @@ def test_without_kenlm(monkeypatch, file):
 
 
 def test_what_is_a_file_of_an_n_gram():
-    assert all(is_ngram(name) for name in ("lm.arpa", "a/lm.bin", "lm.arpa.gz"))
+    assert all(is_ngram(name) for name in ("lm.arpa", "a/lm.bin", "lm.arpa.gz", "lm/words.ngram"))
     assert not any(is_ngram(name) for name in ("runs/lm", "owner/name", "lm.safetensors"))
+
+
+def test_files_of_words_need_no_kenlm(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    file = tmp_path / "words.ngram"
+    write_packed(file, estimate([[0, 1], [0, 2]], 4, 2), ["the", "fox", "dog", "<unk>", "</s>", "<s>"])
+    both = nbest(tiny_units(), "the fox", "The dog!")
+    found, _ = with_lm([both, ()], "ngram", load_judge(LMOptions(str(file), "en_plain")), None)
+    words = load_word_ngram(file)
+    shares = [score_text(words, text.split()) for text in ("the fox", "the dog")]
+    assert [hypothesis.shares["ngram"] for hypothesis in found[0]] == shares
+    assert shares[0] == pytest.approx(shares[1])
+    with pytest.raises(ModelError, match=r"words\.ngram: an n-gram over words, and here labels are asked for"):
+        load_ngram(file)

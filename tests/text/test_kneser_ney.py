@@ -2,7 +2,7 @@
 
 from collections import Counter
 from itertools import product
-from math import log10
+from math import log, log10
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ConfigError, DataError
-from kikitori.text.kneser_ney import FALLBACK, estimate, write_arpa
+from kikitori.text.arpa import spelled, write_arpa
+from kikitori.text.kneser_ney import FALLBACK, estimate
 
 CORPUS = np.random.default_rng(0).zipf(1.4, 4000).reshape(400, 10) % 7
 SENTENCES = [row[: 1 + row[0] + row[-1]].tolist() for row in CORPUS]
@@ -71,8 +72,8 @@ class Plain:
 def read(ngrams):
     """Probabilities and backoffs by n-gram, as an ARPA file has them."""
     probs, backoffs = {}, {}
-    for each in ngrams:
-        for words, log_prob, backoff in zip(each.words.tolist(), each.log10_probs, each.log10_backoffs, strict=True):
+    for each, rows in zip(ngrams, spelled(ngrams), strict=True):
+        for words, log_prob, backoff in zip(rows.tolist(), each.log10_probs, each.log10_backoffs, strict=True):
             probs[tuple(words)], backoffs[tuple(words)] = log_prob, backoff
     return probs, backoffs
 
@@ -104,13 +105,35 @@ def test_it_is_the_definition(order, min_count):
         assert found == pytest.approx([log10(plain.prob(history, word)) for word in range(8)], abs=1e-9)
 
 
+@pytest.mark.parametrize(("order", "min_count", "prune"), [(2, 1, 3e-3), (3, 1, 2e-4), (3, 2, 1e-3), (4, 1, 1e-2)])
+def test_what_the_text_would_not_miss_is_left_out(order, min_count, prune):
+    plain = Plain(SENTENCES, 7, order, min_count)
+    loss = prune * sum(count for gram, count in plain.raw.items() if len(gram) == 1)
+
+    def gain(gram):
+        prob = plain.prob(gram[:-1], gram[-1])
+        return plain.raw[gram] * (log(prob) - log(prob - plain.share(gram[:-1], gram[-1])))
+
+    longer = [gram for gram in plain.raw if len(gram) > 1]
+    wanted = {gram for gram in longer if gram not in plain.dropped and gain(gram) >= loss}
+    wanted |= {gram[:n] for gram in wanted for n in range(2, len(gram))}
+    assert 0 < len(wanted) < len({*longer} - plain.dropped)
+    plain.dropped = {*longer} - wanted
+    tables = read(estimate(SENTENCES, 7, order, min_count=min_count, prune=prune))
+    assert {gram for gram in tables[0] if len(gram) > 1} == wanted
+    some = [*histories(order, 7)]
+    for history in some[:: max(1, len(some) // 60)]:
+        found = [backed_off(tables, history, word) for word in range(8)]
+        assert found == pytest.approx([log10(plain.prob(history, word)) for word in range(8)], abs=1e-9)
+
+
 few = st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=8).filter(any)
 
 
 @settings(max_examples=60, deadline=None)
-@given(few, st.integers(1, 4), st.integers(1, 2))
-def test_it_sums_to_one_behind_any_words(sentences, order, min_count):
-    tables = read(estimate(sentences, 5, order, min_count=min_count))  # word 4 never occurs
+@given(few, st.integers(1, 4), st.integers(1, 2), st.sampled_from([0.0, 0.02, 0.1]))
+def test_it_sums_to_one_behind_any_words(sentences, order, min_count, prune):
+    tables = read(estimate(sentences, 5, order, min_count=min_count, prune=prune))  # word 4 never occurs
     for history in histories(order, 5):
         assert sum(10 ** backed_off(tables, history, word) for word in range(6)) == pytest.approx(1.0, abs=1e-9)
 

@@ -175,35 +175,71 @@ def ngram(
     data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest whose transcripts are text.")] = None,
     split: SplitOption = None,
     model: Model = None,
-    order: Annotated[int, typer.Option("--order", min=2, max=6, help="Longest n-grams, in labels.")] = 4,
+    words: Annotated[bool, typer.Option("--words", help="Over words instead of a recogniser's labels.")] = False,
+    lexicon: Annotated[
+        Path | None, typer.Option("--lexicon", help="Pronunciation lexicon whose words count; others are <unk>.")
+    ] = None,
+    max_words: Annotated[
+        int, typer.Option("--max-words", min=0, help="So many words count, the most frequent ones; all by default.")
+    ] = 0,
+    text_form: Annotated[
+        TextForm, typer.Option("--text-form", help="Form that the text gets before it is split into words.")
+    ] = TextForm.own,
+    order: Annotated[int, typer.Option("--order", min=2, max=6, help="Longest n-grams, in labels or words.")] = 4,
     min_count: Annotated[
-        int, typer.Option("--min-count", min=1, help="Leave out n-grams of three labels and more that are rarer.")
+        int, typer.Option("--min-count", min=1, help="Leave out n-grams of three and more that are rarer.")
     ] = 1,
+    prune: Annotated[
+        float, typer.Option("--prune", min=0.0, help="Leave out n-grams that gain the text fewer nats per word.")
+    ] = 0.0,
     max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each file, evenly spread.")] = 0,
     spoken_titles: Annotated[
         bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. of --text as they are spoken (English).")
     ] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File, .arpa.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File: .arpa, or with --words .ngram, a tenth as large.")
+    ] = None,
 ) -> None:
-    """Estimate an n-gram over a recogniser's label units, for decoding with KenLM."""
+    """Estimate an n-gram over a recogniser's label units, for decoding with KenLM, or over words."""
     with one_line_errors():
         if not text and not data:
             raise ConfigError("no text given", where="--text", remedy="name at least one file")
-        if output is None or output.suffix != ".arpa":
-            raise ConfigError("no file for the n-gram", where="-o", remedy="name one, such as lm.arpa")
+        if output is None or output.suffix not in ((".arpa", ".ngram") if words else (".arpa",)):
+            remedy = "name one, such as words.ngram or words.arpa" if words else "name one, such as lm.arpa"
+            raise ConfigError("no file for the n-gram", where="-o", remedy=remedy)
+        if not words and (lexicon or max_words or text_form != TextForm.own):
+            where = "--lexicon" if lexicon else "--max-words" if max_words else "--text-form"
+            raise ConfigError("labels are counted, not words", where=where, remedy="add --words")
+        if words and model:
+            raise ConfigError("words are counted, not its labels", where="--model", remedy="leave it or --words out")
         from itertools import chain
 
+        from kikitori.data.lexicon import read_lexicon
         from kikitori.data.manifest import read_manifest
         from kikitori.data.text import read_lines, speak_titles
-        from kikitori.ngram import write_ngram
+        from kikitori.ngram import write_ngram, write_word_ngram
         from kikitori.recognizer import BUNDLED
         from kikitori.text.units import load_units
 
-        units = load_units(model or BUNDLED)
         books = chain.from_iterable(read_lines(path, max_lines=max_lines) for path in text or ())
         rows = [row for path in data or () for row in read_manifest(path, split=split).utterances]
         lines = chain(map(speak_titles, books) if spoken_titles else books, (row.text for row in rows if row.text))
-        make_folder(output.parent)
-        counts = write_ngram(output, units, lines, order=order, min_count=min_count)
+        if words:
+            vocabulary = read_lexicon(lexicon).pronunciations if lexicon else ()
+            make_folder(output.parent)
+            counts = write_word_ngram(
+                output,
+                lines,
+                vocabulary=vocabulary,
+                max_words=max_words,
+                text_form=text_form.value,
+                order=order,
+                min_count=min_count,
+                prune=prune,
+            )
+        else:
+            units = load_units(model or BUNDLED)
+            make_folder(output.parent)
+            counts = write_ngram(output, units, lines, order=order, min_count=min_count, prune=prune)
         print(f"kikitori: n-grams by order: {', '.join(map(str, counts))}", file=sys.stderr)
         print(output, flush=True)

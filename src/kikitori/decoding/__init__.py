@@ -12,6 +12,7 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `ctc_prefix` · `prefix_scores`: that judge, and its compiled inside.
 - `scorers`: what else judges labels in a search, of whatever kind it is: language models, priors, lengths, sums.
 - `internal_lm` · `ngram`: further scorers: the speech LLM without speech, KenLM.
+- `word_ngram`: n-grams over words, as arrays to walk.
 - `prior` · `partners`: estimated label priors; where a recogniser's language model and prior come from.
 - `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.
 - `greedy`: speech LLM, the best label at every step, for a batch at once.

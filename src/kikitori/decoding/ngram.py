@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from kikitori.decoding.tree_scores import TreeScores
+from kikitori.decoding.word_ngram import WordJudge, load_word_ngram
 from kikitori.errors import ModelError
-from kikitori.text.kneser_ney import END, START, writable
+from kikitori.text.arpa import END, START, UNKNOWN, writable
+from kikitori.text.packed_ngram import SUFFIX as PACKED
 from kikitori.text.units import WORD_MARK, TextForm, TokenizerUnits, in_form
 from kikitori.types import Hypothesis
 
-SUFFIXES = (".arpa", ".arpa.gz", ".bin")
+SUFFIXES = (".arpa", ".arpa.gz", ".bin", PACKED)
 LN10 = log(10.0)
-UNKNOWN = "<unk>"
 WORD_MARKS = (WORD_MARK, "Ġ")
 """What stands for the space before a word in SentencePiece and in byte-level BPE."""
 _REASON = re.compile(r"threw \w+(?: because .*?)?\. (.*)")
@@ -41,8 +42,12 @@ def load_ngram(file: str | Path) -> Any:
     """Reads an ARPA file or a binary file of KenLM; a `kenlm.Model`.
 
     Raises:
-        ModelError: KenLM is not installed, or the file is missing or damaged.
+        ModelError: KenLM is not installed, or the file is missing, damaged or not for it.
     """
+    if str(file).endswith(PACKED):
+        raise ModelError(
+            "an n-gram over words, and here labels are asked for", where=file, remedy="use it in rescoring"
+        )
     try:
         import kenlm
     except ImportError:
@@ -190,3 +195,14 @@ class NGramJudge:
 
     def _score(self, words: Sequence[str]) -> float:
         return LN10 * float(self._model.score(" ".join(words)))
+
+
+def load_ngram_judge(path: str, text_form: TextForm = "as_is") -> NGramJudge | WordJudge:
+    """An n-gram that judges whole hypotheses: `.ngram` by itself, other files through KenLM.
+
+    Raises:
+        ModelError: It is missing or damaged, or KenLM is.
+    """
+    if path.endswith(PACKED):
+        return WordJudge(load_word_ngram(path), text_form)
+    return NGramJudge(load_ngram(path), text_form)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kikitori.decoding.language_model import LanguageModel, load_language_model
-from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram
+from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram, load_ngram_judge
 from kikitori.decoding.options import LM as LM_SHARE
 from kikitori.decoding.options import (
     NGRAM,
@@ -18,8 +18,9 @@ from kikitori.decoding.options import (
     ShallowFusionSearch,
 )
 from kikitori.decoding.prior import PRIOR, load_prior
-from kikitori.decoding.rescoring import LabelPrior, load_label_prior
+from kikitori.decoding.rescoring import Judge, LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
+from kikitori.decoding.word_ngram import WordJudge
 from kikitori.decoding.word_reader import WordReader
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_llm, model_folder
@@ -44,7 +45,7 @@ class Partners:
         self._lms: dict[str, LMScorer] = {}
         self._ngrams: dict[tuple[str, str], NGramScorer] = {}
         self._judges: dict[LMOptions, LanguageModel] = {}
-        self._ngram_judges: dict[LMOptions, NGramJudge] = {}
+        self._ngram_judges: dict[LMOptions, NGramJudge | WordJudge] = {}
         self._priors: dict[tuple[PriorOptions, LMOptions | None], LabelPrior] = {}
         self._readers: dict[LMOptions, WordReader] = {}
 
@@ -128,7 +129,7 @@ class Partners:
             self._judges[options] = load_language_model(options, self._device)
         return self._judges[options]
 
-    def any_judge(self, options: LMOptions) -> LanguageModel | NGramJudge:
+    def any_judge(self, options: LMOptions) -> Judge:
         """As `judge`, which may be an n-gram.
 
         Raises:
@@ -137,7 +138,7 @@ class Partners:
         if not is_ngram(options.path):
             return self.judge(options)
         if options not in self._ngram_judges:
-            self._ngram_judges[options] = NGramJudge(load_ngram(options.path), options.text_form)
+            self._ngram_judges[options] = load_ngram_judge(options.path, options.text_form)
         return self._ngram_judges[options]
 
     def prior_judge(self, options: RescoringSearch, name: str) -> LabelPrior:

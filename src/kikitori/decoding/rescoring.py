@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kikitori.decoding.language_model import LanguageModel, load_language_model
-from kikitori.decoding.ngram import NGramJudge, is_ngram, load_ngram
+from kikitori.decoding.ngram import NGramJudge, is_ngram, load_ngram_judge
 from kikitori.decoding.options import (
     CTC,
     INTERNAL_LM,
@@ -26,6 +26,7 @@ from kikitori.decoding.options import (
 )
 from kikitori.decoding.prior import load_prior
 from kikitori.decoding.tree_scores import TreeScores, score_sequences
+from kikitori.decoding.word_ngram import WordJudge
 from kikitori.errors import ConfigError
 from kikitori.model.assemble import AssembledInput
 from kikitori.model.speech_llm import SpeechLLM
@@ -113,7 +114,7 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
             )
 
 
-Judge = LanguageModel | NGramJudge
+Judge = LanguageModel | NGramJudge | WordJudge
 """What gives a share to whole hypotheses."""
 
 
@@ -124,7 +125,7 @@ def load_judge(options: LMOptions, device: torch.device | str = "cpu") -> Judge:
         ModelError: It is missing, damaged or unsafe.
     """
     if is_ngram(options.path):
-        return NGramJudge(load_ngram(options.path), options.text_form)
+        return load_ngram_judge(options.path, options.text_form)
     return load_language_model(options, device)
 
 
@@ -148,6 +149,8 @@ def with_lm(
     """
     if isinstance(lm, NGramJudge):
         found = lm.scores(nbests, units)
+    elif isinstance(lm, WordJudge):
+        found = lm.scores(nbests)
     else:
         found = lm.log_probs([labels_in(lm.units, nbest, units) for nbest in nbests])
     return _with_shares(nbests, name, found.scores), found

@@ -1,4 +1,4 @@
-"""N-gram language models by interpolated modified Kneser-Ney smoothing, and ARPA files of them.
+"""N-gram language models by interpolated modified Kneser-Ney smoothing.
 
 Chen and Goodman (1998), section 3, over a closed vocabulary:
 
@@ -13,39 +13,19 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.errors import ConfigError, DataError
+from kikitori.text.arpa import IMPOSSIBLE, MOST_ORDERS, NGrams
 
-START, END = "<s>", "</s>"
-MOST_ORDERS = 6
-"""What KenLM reads as it is usually built."""
 FALLBACK = (0.5, 1.0, 1.5)
 """Discounts where the counts of counts give none, as with few labels that are all frequent."""
 
-IMPOSSIBLE = -99.0
-"""What ARPA files say of the beginning of a sentence, which is only ever a context."""
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class NGrams:
-    """The n-grams of one order, ascending by their words.
-
-    Attributes:
-        words: (n-grams, order) int32; the sentence begins with the number of words + 1 and ends with that of words.
-        log10_probs: log10 p(last word | those before), (n-grams,); of the beginning itself -99.
-        log10_backoffs: log10 γ(n-gram), (n-grams,); 0 where nothing follows, and in the highest order.
-    """
-
-    words: NDArray[np.int32]
-    log10_probs: Floats
-    log10_backoffs: Floats
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +35,12 @@ class _Counts:
     prefixes: Ints
     suffixes: Ints
     last: Ints
-    starts: NDArray[np.bool_]
+    starts: Bools
     raw: Ints
 
 
 def estimate(
-    sentences: Iterable[Sequence[int]], num_words: int, order: int, *, min_count: int = 1
+    sentences: Iterable[Sequence[int]], num_words: int, order: int, *, min_count: int = 1, prune: float = 0.0
 ) -> tuple[NGrams, ...]:
     """N-grams of the orders 1 to `order` with what each of them needs in an ARPA file.
 
@@ -72,6 +52,9 @@ def estimate(
         num_words: Words that there are.
         order: Longest n-grams, 1 to 6.
         min_count: N-grams of three words and more that are rarer are left out; their share goes to the order below.
+        prune: So are n-grams of two words and more without which the text would lose less than this, in nats per word
+            of it: c(hw) (ln p(w | h) − ln γ(h) p(w | h')), the weighted difference of Seymore and Rosenfeld (1996).
+            What is left is estimated anew.
 
     Raises:
         ConfigError: No such order.
@@ -85,70 +68,21 @@ def estimate(
     for n in range(1, order + 1):
         found, grams = _counted(text, places, grams, n, num_words, counts[-1] if counts else None)
         counts.append(found)
-
-    below = np.array([1.0 / (num_words + 1)])  # the uniform distribution: of what follows the n-gram without words
-    probs, backoffs = [], []
-    for n, (each, above) in enumerate(zip(counts, [*counts[1:], None], strict=True), start=1):
-        numbers = _adjusted(each, above)
-        if n == 1:
-            numbers[-1] = 0  # nothing is followed by the beginning of a sentence
-        kept = numbers - _discounts(numbers)[np.minimum(numbers, 3)]
-        if n >= 3:
-            kept[each.raw < min_count] = 0.0
-        totals = np.bincount(each.prefixes, numbers, len(below))
-        gammas = np.bincount(each.prefixes, numbers - kept, len(below))
-        backoffs.append(np.divide(gammas, totals, out=np.ones(len(below)), where=totals > 0))
-        below = kept / totals[each.prefixes] + backoffs[-1][each.prefixes] * below[each.suffixes]
-        probs.append(below)
-    backoffs.append(np.ones(len(below)))
+    kept = [each.raw >= (min_count if n >= 3 else 0) for n, each in enumerate(counts, start=1)]
+    probs, backoffs = _smoothed(counts, kept, num_words)
+    if prune > 0:
+        kept = _worth_keeping(counts, kept, probs, backoffs, prune * len(text))
+        probs, backoffs = _smoothed(counts, kept, num_words)
 
     results = []
-    spelled = np.zeros((1, 0), np.int32)
-    for n, each in enumerate(counts, start=1):
-        spelled = np.concatenate([spelled[each.prefixes], each.last[:, None].astype(np.int32)], axis=1)
-        there = each.raw >= (min_count if n >= 3 else 0)
-        logs = np.log10(np.clip(probs[n - 1][there], 1e-99, 1.0))
-        logs[spelled[there, -1] == num_words + 1] = IMPOSSIBLE
-        results.append(NGrams(spelled[there], logs, np.log10(backoffs[n][there])))
+    above = np.zeros(1, np.int64)  # the place, among those kept, of the n-grams that are one word shorter
+    for each, there, prob, backoff in zip(counts, kept, probs, backoffs[1:], strict=True):
+        logs = np.log10(np.clip(prob[there], 1e-99, 1.0))
+        last = each.last[there]
+        logs[last == num_words + 1] = IMPOSSIBLE
+        results.append(NGrams(above[each.prefixes[there]], last.astype(np.int32), logs, np.log10(backoff[there])))
+        above = np.cumsum(there) - 1
     return tuple(results)
-
-
-def write_arpa(file: Path, ngrams: Sequence[NGrams], words: Sequence[str]) -> None:
-    """Writes an ARPA file.
-
-    Args:
-        file: To write.
-        ngrams: Of `estimate`.
-        words: The string of each word; none is empty or has a blank or the name of a sentence's ends.
-
-    Raises:
-        ConfigError: A word that the format cannot hold.
-        DataError: The file cannot be written.
-    """
-    for word in words:
-        if not writable(word) or word in (START, END):
-            raise ConfigError(f"no word for an ARPA file: {word!r}", where=file)
-    names = [*words, END, START]
-    try:
-        with file.open("w", encoding="utf-8", newline="\n") as out:
-            out.write("\\data\\\n")
-            out.writelines(f"ngram {n}={len(each.words)}\n" for n, each in enumerate(ngrams, start=1))
-            for n, each in enumerate(ngrams, start=1):
-                out.write(f"\n\\{n}-grams:\n")
-                rows = zip(each.words, each.log10_probs.tolist(), each.log10_backoffs.tolist(), strict=True)
-                for numbers, log_prob, backoff in rows:
-                    spelled = " ".join([names[number] for number in numbers.tolist()])
-                    # No -0: some readers take it for a positive number.
-                    behind = "" if n == len(ngrams) else f"\t{backoff or 0.0:.7g}"
-                    out.write(f"{log_prob or 0.0:.7g}\t{spelled}{behind}\n")
-            out.write("\n\\end\\\n")
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror})", where=file, remedy="check the path") from None
-
-
-def writable(word: str) -> bool:
-    """Whether an ARPA file can hold a word."""
-    return bool(word) and not set("\0\t\n\r ") & set(word)
 
 
 def _text(sentences: Iterable[Sequence[int]], num_words: int) -> tuple[Ints, Ints]:
@@ -186,6 +120,38 @@ def _counted(
     found = np.zeros_like(grams)
     found[ends] = inverse
     return _Counts(prefixes, grams[ends[first]], keys % size, below.starts[prefixes], raw), found
+
+
+def _smoothed(counts: Sequence[_Counts], kept: Sequence[Bools], num_words: int) -> tuple[list[Floats], list[Floats]]:
+    """Probabilities of the n-grams by order, and what their contexts leave to the order below; from order 0 on."""
+    probs: list[Floats] = []
+    backoffs: list[Floats] = []
+    below = np.array([1.0 / (num_words + 1)])  # the uniform distribution: of what follows the n-gram without words
+    for each, above, there in zip(counts, [*counts[1:], None], kept, strict=True):
+        numbers = _adjusted(each, above)
+        if not probs:
+            numbers[-1] = 0  # nothing is followed by the beginning of a sentence
+        left = np.where(there, numbers - _discounts(numbers)[np.minimum(numbers, 3)], 0.0)
+        totals = np.bincount(each.prefixes, numbers, len(below))
+        gammas = np.bincount(each.prefixes, numbers - left, len(below))
+        backoffs.append(np.divide(gammas, totals, out=np.ones(len(below)), where=totals > 0))
+        below = left / totals[each.prefixes] + backoffs[-1][each.prefixes] * below[each.suffixes]
+        probs.append(below)
+    return probs, [*backoffs, np.ones(len(below))]
+
+
+def _worth_keeping(
+    counts: Sequence[_Counts], kept: Sequence[Bools], probs: Sequence[Floats], backoffs: Sequence[Floats], loss: float
+) -> list[Bools]:
+    """N-grams without which the text would lose more than so many nats, and all that these begin with."""
+    found = [kept[0]]
+    for n in range(1, len(counts)):
+        each = counts[n]
+        instead = backoffs[n][each.prefixes] * probs[n - 1][each.suffixes]
+        found.append(kept[n] & (each.raw * np.log(probs[n] / instead) >= loss))
+    for n in range(len(counts) - 1, 1, -1):
+        found[n - 1][counts[n].prefixes[found[n]]] = True
+    return found
 
 
 def _adjusted(counts: _Counts, above: _Counts | None) -> Ints:
