@@ -1,7 +1,7 @@
 """The command line: `kikitori transcribe | evaluate | diagnose | rescore | tune | train | adapt | ...`.
 
-- `recognition` · `diagnosis` · `scoring` · `tuning` · `training` · `lexicon` · `tools`: the commands, a family each;
-  `common`: what they share.
+- `recognition` · `diagnosis` · `scoring` · `tuning` · `training` · `lexicon` · `data` · `tools`: the commands, a family
+  each; `common`: what they share.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from kikitori import __version__
-from kikitori.cli import diagnosis, lexicon, recognition, scoring, tools, training, tuning
+from kikitori.cli import data, diagnosis, lexicon, recognition, scoring, tools, training, tuning
 from kikitori.cli.common import SOME_FAILED, complain
 from kikitori.errors import KikitoriError
 
@@ -45,6 +45,10 @@ for _command in (
     *(scoring.prior, scoring.ngram, lexicon.lexicon),
 ):
     app.command()(_command)
+
+_data = _group("data", "Make data to train on.")
+_data.command("synthesize")(data.synthesize)
+app.add_typer(_data)
 
 _convert = _group("convert", "Make a model folder from a published model in another layout.")
 _convert.command("nue-asr")(tools.convert_nue_asr)

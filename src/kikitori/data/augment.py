@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kikitori.audio import SAMPLE_RATE
 
@@ -40,11 +41,19 @@ def add_noise(waveform: Waveform, snr_db: float, generator: np.random.Generator)
         return waveform
     power = float(np.mean(np.square(waveform, dtype=np.float64)))
     slope = generator.uniform(0.0, 2.0)
-    spectrum = np.fft.rfft(generator.standard_normal(waveform.size))
-    spectrum /= np.maximum(np.arange(spectrum.size), 1.0) ** (slope / 2)
-    noise = np.fft.irfft(spectrum, n=waveform.size)
+    noise = coloured_noise(waveform.size, slope, generator)
     scale = math.sqrt(power / (np.mean(noise**2) * 10.0 ** (snr_db / 10.0)))
     return (waveform + scale * noise).astype(np.float32)
+
+
+def coloured_noise(
+    size: int, slope: float, generator: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Gaussian noise (size,) whose power falls like 1/f^slope."""
+    spectrum = np.fft.rfft(generator.standard_normal(size))
+    spectrum /= np.maximum(np.arange(spectrum.size), 1.0) ** (slope / 2)
+    noise: NDArray[np.float64] = np.fft.irfft(spectrum, n=size)
+    return noise
 
 
 def spec_augment(

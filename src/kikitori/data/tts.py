@@ -1,0 +1,362 @@
+"""Speech synthesisers behind one Protocol: what is to be said goes in, sound at the engine's own rate comes out.
+
+Programs get the text by standard input or in a file, never on a command line, and no shell is involved. None of them
+is part of kikitori: docs/synthetic_speech.md names their licences and those of their voices.
+"""
+
+import io
+import math
+import re
+import shutil
+import subprocess
+import unicodedata
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile as sf
+
+from kikitori.data.augment import Waveform
+from kikitori.errors import ConfigError
+
+ENGINES = ("espeak-ng", "flite", "festival", "openjtalk")
+TIMEOUT_S = 60.0  # for a sentence, which takes a tenth of a second
+
+_VOICE = re.compile(r"[A-Za-z0-9][\w+.-]*")
+_PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": ", ", "–": ", ", "…": "..."})
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be said, and how.
+
+    Attributes:
+        text: A sentence.
+        voice: Name of the voice, as the engine knows it.
+        speed: Against the engine's own, 1.2 is faster.
+        pitch: Factor of the fundamental frequency, where the voice can change it.
+        pause_s: Seconds between words, where the engine can make them.
+    """
+
+    text: str
+    voice: str
+    speed: float = 1.0
+    pitch: float = 1.0
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What an engine said.
+
+    Attributes:
+        waveform: (samples,).
+        rate_hz: Its sampling rate.
+        reading: How the engine read the text, where it tells.
+    """
+
+    waveform: Waveform
+    rate_hz: int
+    reading: str | None = None
+
+
+class Engine(Protocol):
+    """A speech synthesiser."""
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names of the voices to use."""
+        ...
+
+    def version(self) -> str:
+        """The engine's version, as it gives it."""
+        ...
+
+    def remedy(self, voice: str) -> str:
+        """What to do where a voice is missing."""
+        ...
+
+    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+        """The sound of each prompt, None where the engine fails; the same whatever is said before it."""
+        ...
+
+
+def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") -> Engine:
+    """An engine, whose voices are made sure of by a word each.
+
+    Args:
+        name: One of `ENGINES`.
+        voices: Its own names of voices; some that suit the language by default.
+        language: Language code such as `en`.
+
+    Raises:
+        ConfigError: There is no such engine, it is not installed, has no such voice or not that language.
+    """
+    for voice in voices:
+        if not _VOICE.fullmatch(voice):
+            raise ConfigError("not the name of a voice", where=f"{name}:{voice}", remedy="see docs/synthetic_speech.md")
+    engine: Engine
+    match name:
+        case "espeak-ng":
+            engine = EspeakNG(_program(name), tuple(voices) or _espeak_voices(language))
+        case "flite":
+            _only(name, "en", language)
+            engine = Flite(_program(name), tuple(voices) or ("slt", "rms", "awb", "kal16"))
+        case "festival":
+            _only(name, "en", language)
+            engine = Festival(_program(name), tuple(voices) or ("cmu_us_slt_arctic_hts", "kal_diphone"))
+        case "openjtalk":
+            _only(name, "ja", language)
+            engine = OpenJTalk(tuple(voices) or ("mei",))
+        case _:
+            raise ConfigError("no such engine", where=name, remedy=f"use {', '.join(ENGINES)}")
+    word = "はい" if language == "ja" else "yes"
+    for voice, sound in zip(engine.voices, engine.speak([Prompt(word, voice) for voice in engine.voices]), strict=True):
+        if sound is None:
+            raise ConfigError(f"does not speak with the voice {voice}", where=name, remedy=engine.remedy(voice))
+    return engine
+
+
+@dataclass(frozen=True)
+class EspeakNG:
+    """eSpeak NG: formant synthesis, a hundred languages, voices such as `en-us+f3`."""
+
+    program: str
+    voices: tuple[str, ...]
+
+    def version(self) -> str:
+        """What `espeak-ng --version` says."""
+        return _output([self.program, "--version"]).partition("  Data at")[0]
+
+    def remedy(self, voice: str) -> str:
+        """Voices are part of the program."""
+        return f"see espeak-ng --voices and espeak-ng --voices=variant, not {voice}"
+
+    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+        """One process a prompt: it needs 10 ms to start."""
+        known = _output([self.program, "--voices=variant"]).split()  # of others it takes the voice without a variant
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "sound.wav")
+            return [self._speak(prompt, file) if _has_variant(prompt.voice, known) else None for prompt in prompts]
+
+    def _speak(self, prompt: Prompt, file: Path) -> Sound | None:
+        speed = min(max(round(175 * prompt.speed), 80), 450)  # words per minute
+        pitch = min(max(round(50 + 73 * math.log2(prompt.pitch)), 0), 99)  # measured: 73 steps an octave
+        gap = round(prompt.pause_s / 0.0125)
+        options = {"-b": "1", "-v": prompt.voice, "-s": speed, "-p": pitch, "-g": gap, "-w": file}
+        command = [self.program, "--stdin", *(str(part) for option in options.items() for part in option)]
+        # [[ begins a text in phonemes.
+        _run(command, prompt.text.replace("[[", "[ ["))
+        return _read(file)
+
+
+@dataclass(frozen=True)
+class Flite:
+    """CMU Flite: the voices slt, rms and awb of statistical, kal and kal16 of diphone synthesis."""
+
+    program: str
+    voices: tuple[str, ...]
+
+    def version(self) -> str:
+        """What `flite --version` says."""
+        return next((line for line in _output([self.program, "--version"]).splitlines() if "version:" in line), "")
+
+    def remedy(self, voice: str) -> str:
+        """Voices are part of the program."""
+        return f"see flite -lv, not {voice}"
+
+    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+        """One process a prompt: it needs 15 ms to start."""
+        known = _output([self.program, "-lv"]).split()  # of one it does not know it takes another
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "sound.wav")
+            return [self._speak(prompt, file) if prompt.voice in known else None for prompt in prompts]
+
+    def _speak(self, prompt: Prompt, file: Path) -> Sound | None:
+        text = file.with_suffix(".txt")
+        text.write_text(_ascii(prompt.text), encoding="ascii")
+        stretch, shift = f"duration_stretch={1 / prompt.speed:.4f}", f"f0_shift={prompt.pitch:.4f}"
+        _run(
+            [self.program, "-voice", prompt.voice, "--setf", stretch, "--setf", shift, "-f", str(text), "-o", str(file)]
+        )
+        return _read(file)
+
+
+@dataclass(frozen=True)
+class Festival:
+    """Festival: the voices that are installed, such as kal_diphone and cmu_us_slt_arctic_hts."""
+
+    program: str
+    voices: tuple[str, ...]
+
+    def version(self) -> str:
+        """What `festival --version` says."""
+        return _output([self.program, "--version"])
+
+    def remedy(self, voice: str) -> str:
+        """The packages of Debian that have the two usual voices."""
+        package = {"kal_diphone": "festvox-kallpc16k", "cmu_us_slt_arctic_hts": "festvox-us-slt-hts"}.get(voice)
+        return f"apt install {package}" if package else "see (voice.list) in festival"
+
+    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+        """All prompts in one process, whose start takes longer than a sentence; a failing one is tried alone."""
+        sounds = self._speak(prompts)
+        if len(prompts) > 1:
+            sounds = [sound or self._speak([prompt])[0] for sound, prompt in zip(sounds, prompts, strict=True)]
+        return sounds
+
+    def _speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+        with TemporaryDirectory() as folder:
+            script = Path(folder, "say.scm")
+            files = [Path(folder, f"{number}.wav") for number in range(len(prompts))]
+            script.write_text(
+                "".join(festival_command(prompt, file) for prompt, file in zip(prompts, files, strict=True)), "ascii"
+            )
+            _run([self.program, "-b", str(script)], timeout_s=TIMEOUT_S * len(prompts))
+            return [_read(file) for file in files]
+
+
+def festival_command(prompt: Prompt, file: Path) -> str:
+    """The expression that has Festival say a prompt into a file; an error in it does not end the script."""
+    f0 = f"(target_f0_mean {105.0 * prompt.pitch:.1f}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)"
+    rate = f'(set! hts_engine_params (cons \'("-r" {prompt.speed:.4f}) hts_engine_params))'
+    # To choose a voice sets all of this anew, so nothing of one prompt reaches the next.
+    steps = (
+        f"(voice_{prompt.voice})",
+        f"(Parameter.set 'Duration_Stretch {1 / prompt.speed:.4f})",
+        f"(if (boundp 'hts_engine_params) {rate})",
+        f"(set! int_lr_params '({f0}))",
+        f"(utt.save.wave (utt.synth (Utterance Text {scheme_string(prompt.text)})) {scheme_string(str(file))} 'riff)",
+    )
+    return f"(unwind-protect (begin {' '.join(steps)}) nil)\n"
+
+
+def scheme_string(text: str) -> str:
+    """A text as a string of Scheme, in ASCII on one line."""
+    plain = _ascii(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{plain}"'
+
+
+@dataclass(frozen=True)
+class OpenJTalk:
+    """Open JTalk, through pyopenjtalk-plus: Japanese in kanji and kana, with the voice Mei."""
+
+    voices: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Checks that it is installed.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        _ = self._package
+
+    def version(self) -> str:
+        """Its package's version."""
+        return f"pyopenjtalk {self._package.__version__}"
+
+    def remedy(self, voice: str) -> str:
+        """There is one voice."""
+        return f"use mei, not {voice}"
+
+    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+        """In this process, one at a time."""
+        with _ONE_AT_A_TIME:
+            return [self._speak(prompt) for prompt in prompts]
+
+    def _speak(self, prompt: Prompt) -> Sound | None:
+        if prompt.voice != "mei":
+            return None
+        try:
+            features = self._package.run_frontend(prompt.text)
+            samples, rate_hz = self._package.synthesize(
+                self._package.make_label(features), speed=prompt.speed, half_tone=12 * math.log2(prompt.pitch)
+            )
+            reading = self._package.g2p(prompt.text, kana=True)
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
+            return None
+        return Sound((samples / 32768.0).astype(np.float32), int(rate_hz), str(reading)) if len(samples) else None
+
+    @cached_property
+    def _package(self) -> Any:
+        try:
+            with redirect_stdout(io.StringIO()):  # it prints what it could do with more packages
+                import pyopenjtalk
+        except ImportError:
+            raise ConfigError(
+                "is not installed", where="openjtalk", remedy="pip install 'kikitori[synthesis]'"
+            ) from None
+        return pyopenjtalk
+
+
+_ONE_AT_A_TIME = Lock()  # Open JTalk keeps its state in global variables
+
+
+def _espeak_voices(language: str) -> tuple[str, ...]:
+    men, women = [f"m{number}" for number in range(1, 8)], [f"f{number}" for number in range(1, 6)]
+    if language != "en":
+        return tuple(f"{language}+{variant}" for variant in (*men, *women))
+    named = ("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee", "Mike", "steph", "travis")
+    others = ("en-gb", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc")
+    return (
+        *(f"en-us+{variant}" for variant in (*men, *women, *named)),
+        *(f"{accent}+{variant}" for accent in others for variant in ("m3", "m7", "f2", "f5")),
+    )
+
+
+def _has_variant(voice: str, known: Sequence[str]) -> bool:
+    variant = voice.partition("+")[2]
+    return not variant or f"!v/{variant}" in known
+
+
+def _only(engine: str, spoken: str, language: str) -> None:
+    if language != spoken:
+        raise ConfigError(f"speaks '{spoken}' only, not '{language}'", where=engine, remedy="use espeak-ng")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise ConfigError("is not installed", where=name, remedy=f"apt install {name}")
+    return found
+
+
+def _run(command: Sequence[str], text: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+    """Runs a program for the file that it writes: that is there, and good, or else the program failed."""
+    try:
+        subprocess.run(  # noqa: S603  (no shell, and no text among the arguments)
+            command, input=text.encode(), capture_output=True, timeout=timeout_s, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        found = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.decode(errors="replace").strip()
+
+
+def _read(file: Path) -> Sound | None:
+    """The sound in a file, which is deleted; None if it holds none."""
+    try:
+        samples, rate_hz = sf.read(io.BytesIO(file.read_bytes()), dtype="float32", always_2d=True)
+        file.unlink()
+    except (OSError, sf.SoundFileError):
+        return None
+    waveform = samples.mean(axis=1)
+    return Sound(waveform, rate_hz) if waveform.any() and np.isfinite(waveform).all() else None
+
+
+def _ascii(text: str) -> str:
+    """A text as engines of the last century read it: typographical marks made plain, accents and the rest left out."""
+    plain = unicodedata.normalize("NFKD", text.translate(_PLAIN)).encode("ascii", "ignore").decode()
+    return "".join(character if character.isprintable() else " " for character in plain)
