@@ -32,7 +32,8 @@ def _cosines() -> NDArray[np.float32]:
     """The discrete cosine transform, (mel bins, coefficients)."""
     bins = np.arange(MELS.num_mel_bins) + 0.5
     angles = np.pi / MELS.num_mel_bins * bins[:, None] * np.arange(COEFFICIENTS)
-    return (np.cos(angles) * np.sqrt(2 / MELS.num_mel_bins)).astype(np.float32)
+    cosines: NDArray[np.float32] = (np.cos(angles) * np.sqrt(2 / MELS.num_mel_bins)).astype(np.float32)
+    return cosines
 
 
 def _slopes(rows: Features) -> Features:
