@@ -34,6 +34,7 @@ def test_exported_names():
         "KikitoriError",
         "KikitoriWarning",
         "LMOptions",
+        "LexiconSearch",
         "ModelError",
         "Recognizer",
         "RescoringSearch",

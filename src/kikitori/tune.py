@@ -20,6 +20,7 @@ from kikitori.decoding.options import (
     PRIOR,
     SPEECH_LLM,
     Decoding,
+    LexiconSearch,
     RescoringSearch,
     ShallowFusionSearch,
 )
@@ -63,7 +64,7 @@ def check_tunable(options: Decoding) -> Scaled:
         ConfigError: It has none.
     """
     if not isinstance(options, Scaled):
-        remedy = "use --decoding rescoring, shallow_fusion or delayed_fusion"
+        remedy = "use --decoding rescoring, lexicon, shallow_fusion or delayed_fusion"
         raise ConfigError(f"'{options.search}' has no scales", where="--decoding", remedy=remedy)
     return options
 
@@ -84,7 +85,8 @@ def chosen_grids(
     """
     names, usual = partner_shares(options, stored, folder), GRIDS
     if isinstance(options, RescoringSearch):
-        known = (*options.lms, *options.priors, LENGTH, SPEECH_LLM, INTERNAL_LM)
+        first = [NGRAM] if isinstance(options.first, LexiconSearch) else []
+        known = (*first, *options.lms, *options.priors, LENGTH, SPEECH_LLM, INTERNAL_LM)
         usual = {**GRIDS, **dict.fromkeys(options.priors, GRIDS[PRIOR])}
         remedy = "name it with decoding.lms.{0}.path or decoding.priors.{0}.path, or leave it out with --scale {0}=0"
     else:
@@ -129,7 +131,8 @@ def lists_from_speech(
 ) -> dict[str, list[Prediction]]:
     """N-best lists of a CTC beam search, with the shares that a search weighs.
 
-    A one-pass search finds what these lists do not hold; its own hypotheses, with the scales it has, join them.
+    Those of lexicon search are its own. Another one-pass search finds what these lists do not hold; its own hypotheses,
+    with the scales it has, join them.
 
     Args:
         recognizer: The recogniser.
@@ -144,7 +147,7 @@ def lists_from_speech(
     """
     search = list_search(options, [name for name in names if name != CTC], recognizer.folder)
     lists = evaluate(recognizer, utterances, decoding=search, batch_size=batch_size, progress=progress)
-    if isinstance(options, RescoringSearch):
+    if isinstance(options, RescoringSearch | LexiconSearch):
         return lists
     own = replace(options, nbest=options.beam)
     if isinstance(own, ShallowFusionSearch) and LM in names and own.lm is None:

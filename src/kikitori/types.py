@@ -71,7 +71,7 @@ class Hypothesis:
         complete: False when the search stopped at its length limit before the end-of-sentence label.
         speech_positions: Positions of the speech in the LLM's input, or in its memory (None without an LLM).
         shares: What each scorer says of it by itself, before its scale: natural logs, by the scorer's name (`ctc`,
-            `lm`, ...); `length` counts labels.
+            `lm`, ...); `length` counts labels, in lexicon search words.
         doubts: Reasons for doubt, a name and a sentence each, see `kikitori.decoding.guards`; of the best hypothesis.
         ctc_agreement: How far what the speech LLM wrote agrees with what the CTC head hears, 0 to 1; None without both.
     """

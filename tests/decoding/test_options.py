@@ -6,6 +6,7 @@ from kikitori.decoding.options import (
     CTCGreedySearch,
     DelayedFusionSearch,
     GreedySearch,
+    LexiconSearch,
     LMOptions,
     RescoringSearch,
     SamplingSearch,
@@ -67,6 +68,16 @@ def test_sections_are_overridden_key_by_key(tmp_path):
     lms = {"lm": LMOptions("here", text_form="lower")}
     assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), lms=lms, scales={"ctc": 0.9, "lm": 0.5})
     check_overrides(["decoding.scales.lm=0.5"])
+
+
+def test_rescoring_of_another_first_search(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: rescoring\nfirst: {search: lexicon, beam: 300}\nscales: {ngram: 0.5}\n")
+    expected = RescoringSearch(first=LexiconSearch(beam=300), scales={"ngram": 0.5})
+    assert load_decoding(file) == expected
+    assert (
+        load_decoding("rescoring", ["decoding.first.search=lexicon", "decoding.first.beam=300"]).first == expected.first
+    )
 
 
 def test_when_delayed_fusion_judges():
@@ -142,6 +153,8 @@ def test_overrides_are_checked_before_the_search_is_known():
         ("search: ctc_beam\nrecombine: mean", "recombine"),
         ("search: ctc_beam\ncollapse: 1.5", "collapse"),
         ("search: rescoring\nfirst: {beem: 3}", "beem"),
+        ("search: rescoring\nfirst: {search: greedy}", "first"),
+        ("search: lexicon\nunknown_score: 1.0", "unknown_score"),
         ("search: rescoring\nlms: {lm: {}}", "lms.lm.path"),
         ("search: rescoring\nlms: {lm: {path: x, text_form: upper}}", "text_form"),
         ("search: rescoring\nscales: {lm: .nan}", "scales.lm"),

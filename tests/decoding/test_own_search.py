@@ -3,6 +3,7 @@ import pytest
 from kikitori.decoding.options import (
     DelayedFusionSearch,
     GreedySearch,
+    LexiconSearch,
     LMOptions,
     PriorOptions,
     RescoringSearch,
@@ -32,7 +33,11 @@ def test_names_are_paths_in_the_folder(folder):
     search = RescoringSearch(lms={"a": LMOptions("lm")}, priors={"b": PriorOptions("p.safetensors", lm="a")})
     assert within(folder, search).lms == {"a": LMOptions(lm)}
     assert within(folder, search).priors == {"b": PriorOptions(prior, lm="a")}
-    for plain in (GreedySearch(), ShallowFusionSearch(), DelayedFusionSearch()):
+    words = LexiconSearch(lexicon="p.safetensors", ngram="p.safetensors", prior="p.safetensors")
+    found = LexiconSearch(lexicon=prior, ngram=prior, prior=prior)
+    assert within(folder, words) == found
+    assert within(folder, RescoringSearch(first=words)) == RescoringSearch(first=found)
+    for plain in (GreedySearch(), LexiconSearch(), RescoringSearch(), ShallowFusionSearch(), DelayedFusionSearch()):
         assert within(folder, plain) == plain
 
 
@@ -46,6 +51,10 @@ def test_what_lies_elsewhere_is_refused(folder, path):
         DelayedFusionSearch(prior=path),
         RescoringSearch(lms={"a": LMOptions(path)}),
         RescoringSearch(priors={"a": PriorOptions(path)}),
+        LexiconSearch(lexicon=path),
+        LexiconSearch(ngram=path),
+        LexiconSearch(prior=path),
+        RescoringSearch(first=LexiconSearch(ngram=path)),
     ):
         with pytest.raises(ModelError, match=r"decoding.yaml: it names '.*', which is not in the folder"):
             within(folder, search)

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from kikitori.decoding.options import (
     CTCBeamSearch,
     DelayedFusionSearch,
     GreedySearch,
+    LexiconSearch,
     LMOptions,
     PriorOptions,
     RescoringSearch,
@@ -101,3 +104,20 @@ def test_a_file_says_what_differs(options, tmp_path):
     assert load_decoding(file) == options
     assert "first" not in decoding_yaml(RESCORING)
     assert decoding_yaml(GreedySearch()) == "search: greedy\n"
+
+
+def test_lexicon_search_is_tuned_on_lists_of_its_own(tmp_path):
+    search = LexiconSearch(beam=50, prior="p", prior_scale=0.2, ngram_scale=0.4)
+    assert partner_shares(search, (), None) == ["ngram", "length"]
+    lists = list_search(search, ["ngram", "length"], None)
+    assert lists == RescoringSearch(first=replace(search, nbest=200), scales={"ngram": 0.0, "length": 0.0})
+    check_rescoring(lists)
+    new = with_scales(search, {"ctc": 1.0, "ngram": 0.9, "length": 1.5})
+    assert new == replace(search, ngram_scale=0.9, length_scale=1.5)
+    with pytest.raises(ModelError, match=r"decoding\.lm: it is no share of a lexicon search"):
+        list_search(search, ["ngram", "lm"], None)
+    rescoring = replace(lists, lms={"lm": LMOptions("x")}, scales={"ngram": 0.4, "lm": 0.1})
+    assert partner_shares(rescoring, (), None) == ["ngram", "lm", "ngram", "lm"]
+    for options in (new, rescoring):
+        (tmp_path / "d.yaml").write_text(decoding_yaml(options))
+        assert load_decoding(tmp_path / "d.yaml") == options

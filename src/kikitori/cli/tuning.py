@@ -40,7 +40,7 @@ def tune(
     split: SplitOption = None,
     decoding: Annotated[
         str | None,
-        typer.Option("--decoding", help="The search to tune: shallow_fusion, delayed_fusion, rescoring, or a YAML."),
+        typer.Option("--decoding", help="What to tune: shallow_fusion, delayed_fusion, lexicon, rescoring, or a YAML."),
     ] = None,
     scale: Annotated[
         list[str] | None,

@@ -7,6 +7,8 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `ctc_beam`: acoustic model alone, the best label sequences; its loop over frames can be driven from outside.
 - `shallow_fusion`: acoustic model and language model over the same labels, whose scores meet in the beam.
 - `delayed_fusion`: acoustic model and language model over any labels, which judges words once they are complete.
+- `lexicon_search`: acoustic model over phones and a word n-gram, the words of a pronunciation lexicon.
+- `lexicon_trie` · `lexicon_beam` · `word_ngram`: pronunciations, the compiled inside of it, the n-gram.
 - `word_reader` · `growing_scores`: labels as that LM's tokens; texts that grow, of which it reads each token once.
 - `beam` · `joint`: speech LLM, the best label sequences, alone or with the CTC head as a judge.
 - `ctc_prefix` · `prefix_scores`: that judge, and its compiled inside.

@@ -24,6 +24,7 @@ from kikitori.decoding.options import (
     INTERNAL_LM,
     JOINT_SEARCHES,
     LENGTH,
+    NGRAM,
     SPEECH_LLM,
     BeamSearch,
     CTCBeamSearch,
@@ -33,6 +34,7 @@ from kikitori.decoding.options import (
     GreedySearch,
     JointSearch,
     JointTimeSyncSearch,
+    LexiconSearch,
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
@@ -124,13 +126,17 @@ def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str)
     """Refuses a search for which a network has not what it takes.
 
     Raises:
-        ModelError: It has no LLM, or no CTC head; `name` says which network.
+        ModelError: It has no LLM, no CTC head or no phone head; `name` says which network.
         ConfigError: Scales do not fit.
     """
     by_ctc = isinstance(options, CTC_SEARCHES)
+    by_phones = isinstance(getattr(options, "first", options), LexiconSearch)
     if not by_ctc and not isinstance(model, SpeechLLM):
         raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
-    if (by_ctc or isinstance(options, JOINT_SEARCHES)) and not acoustic_model(model).config.ctc_layers:
+    heads = acoustic_model(model).config
+    if by_phones and not heads.phone_layers:
+        raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
+    if (by_ctc or isinstance(options, JOINT_SEARCHES)) and not by_phones and not heads.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     if isinstance(options, RescoringSearch):
         check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
@@ -145,6 +151,8 @@ def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
             return [*_fused(heard, options)]
         case DelayedFusionSearch():
             return [*_fused_by_words(heard, options)]
+        case LexiconSearch():
+            return [*_in_words(heard, options)]
         case RescoringSearch():
             return [*_rescored(heard, options)]
         case GreedySearch() | SamplingSearch() | BeamSearch() | JointSearch() | JointTimeSyncSearch():
@@ -193,8 +201,26 @@ def _fused_by_words(heard: Heard, options: DelayedFusionSearch) -> list[NBest]:
     return delayed_fusion_of_logits(*heard.ctc_logits(), reader, prior, options)
 
 
+def _in_words(heard: Heard, options: LexiconSearch) -> list[NBest]:
+    from kikitori.decoding.lexicon_search import lexicon_search
+
+    model = acoustic_model(heard.model)
+    words, prior = heard.partners.words(options, model.config.phones)
+    found = lexicon_search(*model.phone_log_probs(heard.encoded), words, options, prior)
+    nbests = []
+    for row in found:
+        texts = [" ".join(each.words) for each in row]
+        shares = [{CTC: each.ctc, NGRAM: each.ngram, LENGTH: float(len(each.words))} for each in row]
+        labels = [tuple(heard.units.encode(text)) for text in texts]
+        scores = [each.score for each in row]
+        rows = zip(labels, texts, scores, shares, strict=True)
+        nbests.append(tuple(Hypothesis(ls, text, score, shares=each) for ls, text, score, each in rows))
+    return nbests
+
+
 def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
-    nbests = _ctc(heard, options.first)
+    first = options.first
+    nbests = _in_words(heard, first) if isinstance(first, LexiconSearch) else _ctc(heard, first)
     if SPEECH_LLM in options.scales:
         nbests = with_speech_llm(nbests, heard.speech_llm, heard.speech_llm.prefix(heard.encoded))
     if INTERNAL_LM in options.scales:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.config import merge_yaml, validate
@@ -259,21 +259,69 @@ class DelayedFusionSearch(FrameBeam):
 
 
 @dataclass(frozen=True, config=STRICT)
+class LexiconSearch:
+    """The sentences of known words that a CTC head over phones and a word n-gram find likeliest.
+
+    See `kikitori.decoding.lexicon_search`; logs are natural.
+
+    Attributes:
+        search: Name.
+        beam: Most hypotheses that are kept from frame to frame.
+        nbest: Most hypotheses that are returned.
+        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
+        histories: Most word histories that are kept of those between which the n-gram's state and the word at hand make
+            no difference; None for all.
+        frame_phones: Phones per frame that may extend a hypothesis, the most probable ones; None for all.
+        min_log_prob: Phones below are left out of a frame; None leaves out none.
+        lexicon: File of the pronunciations; None takes `lexicon.tsv.xz` in the model folder.
+        ngram: File of the n-gram over words; None takes `words.ngram` in the model folder.
+        ngram_scale: Weight of its log-probability, that of the sentence's end included.
+        unknown_score: Added to the log-probability of `<unk>` for words that the n-gram has not.
+        length_scale: Added for each word.
+        prior: File of the phone prior, for which `prior_scale` asks.
+        prior_scale: Weight of its log-probability, which is subtracted in every frame; with 0 none is needed.
+    """
+
+    search: Literal["lexicon"] = "lexicon"
+    beam: Count = 200
+    nbest: Count = 32
+    score_beam: Annotated[float, Field(gt=0.0)] | None = 16.0
+    histories: Count | None = 1
+    frame_phones: Count | None = None
+    min_log_prob: Annotated[float, Field(le=0.0)] | None = -7.0
+    lexicon: str | None = None
+    ngram: str | None = None
+    ngram_scale: Annotated[float, Field(ge=0.0)] = 0.5
+    unknown_score: Annotated[float, Field(le=0.0)] = -5.0
+    length_scale: float = 0.0
+    prior: str | None = None
+    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+def _by_ctc_beam(values: object) -> object:
+    """The options of a first search, which is `ctc_beam` unless they say otherwise."""
+    return {"search": CTCBeamSearch.search, **values} if isinstance(values, dict) else values
+
+
+@dataclass(frozen=True, config=STRICT)
 class RescoringSearch:
     """The hypotheses of a CTC beam search in another order, see `kikitori.decoding.rescoring`.
 
     Attributes:
         search: Name.
-        first: The search that makes the hypotheses.
+        first: The search that makes the hypotheses: that of CTC, or `lexicon`.
         lms: Language models by name; each needs a scale.
         priors: Label priors by name; each needs a scale, which is below 0 to subtract it.
         scales: What the shares count, by name: `ctc` (1 if not given), `speech_llm` (the recogniser's own), `ilm`
             (its internal language model), `length` (the number of labels), and those of `lms` and `priors`. What is
-            named is computed, also with scale 0.
+            named is computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts words.
     """
 
     search: Literal["rescoring"] = "rescoring"
-    first: CTCBeamSearch = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
+    first: Annotated[
+        Annotated[CTCBeamSearch | LexiconSearch, Field(discriminator="search")],
+        BeforeValidator(_by_ctc_beam),
+    ] = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
     lms: dict[str, LMOptions] = Field(default_factory=dict)
     priors: dict[str, PriorOptions] = Field(default_factory=dict)
     scales: dict[str, float] = Field(default_factory=dict)
@@ -313,11 +361,16 @@ Decoding = (
     | CTCBeamSearch
     | ShallowFusionSearch
     | DelayedFusionSearch
+    | LexiconSearch
     | RescoringSearch
     | SpeculativeSearch
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
-CTC_SEARCHES = (CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, RescoringSearch)
+CTC_SEARCHES = (
+    *(CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, LexiconSearch),
+    RescoringSearch,
+)
+"""Those that need a CTC head, over label units or phones."""
 JOINT_SEARCHES = (SpeculativeSearch, JointSearch, JointTimeSyncSearch)
 """Those that need both an LLM and a CTC head."""
 CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "speech_llm", "ilm", "length"

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kikitori.decoding.options import (
+    CTCBeamSearch,
     Decoding,
     DelayedFusionSearch,
+    LexiconSearch,
     RescoringSearch,
     ShallowFusionSearch,
     load_decoding,
@@ -58,9 +60,18 @@ def within(folder: Path, options: Decoding) -> Decoding:
         case DelayedFusionSearch():
             lm = None if options.lm is None else replace(options.lm, path=inside(options.lm.path))
             return replace(options, lm=lm, prior=options.prior and inside(options.prior))
+        case LexiconSearch():
+            return replace(
+                options,
+                lexicon=options.lexicon and inside(options.lexicon),
+                ngram=options.ngram and inside(options.ngram),
+                prior=options.prior and inside(options.prior),
+            )
         case RescoringSearch():
+            first = within(folder, options.first)
+            assert isinstance(first, CTCBeamSearch | LexiconSearch)  # noqa: S101
             lms = {name: replace(lm, path=inside(lm.path)) for name, lm in options.lms.items()}
             priors = {name: replace(prior, path=inside(prior.path)) for name, prior in options.priors.items()}
-            return replace(options, lms=lms, priors=priors)
+            return replace(options, first=first, lms=lms, priors=priors)
         case _:
             return options

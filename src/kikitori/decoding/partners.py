@@ -1,17 +1,21 @@
 """What joins a recogniser in search, its language model and its label prior: by name, or from its own folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kikitori.data.lexicon import read_lexicon
 from kikitori.decoding.language_model import LanguageModel, load_language_model
+from kikitori.decoding.lexicon_trie import WordModel, word_model
 from kikitori.decoding.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram, load_ngram_judge
 from kikitori.decoding.options import LM as LM_SHARE
 from kikitori.decoding.options import (
     NGRAM,
     DelayedFusionSearch,
+    LexiconSearch,
     LMOptions,
     PriorOptions,
     RescoringSearch,
@@ -20,7 +24,7 @@ from kikitori.decoding.options import (
 from kikitori.decoding.prior import PRIOR, load_prior
 from kikitori.decoding.rescoring import Judge, LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
-from kikitori.decoding.word_ngram import WordJudge
+from kikitori.decoding.word_ngram import WordJudge, load_word_ngram
 from kikitori.decoding.word_reader import WordReader
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_llm, model_folder
@@ -29,6 +33,8 @@ from kikitori.text.units import TokenizerUnits, differing_labels, load_units, vo
 
 LM = "lm"
 """Folder of the language model within a model folder."""
+LEXICON, WORD_NGRAM = "lexicon.tsv.xz", "words.ngram"
+"""Files of the pronunciations and of the n-gram over words there."""
 
 
 class Partners:
@@ -48,6 +54,7 @@ class Partners:
         self._ngram_judges: dict[LMOptions, NGramJudge | WordJudge] = {}
         self._priors: dict[tuple[PriorOptions, LMOptions | None], LabelPrior] = {}
         self._readers: dict[LMOptions, WordReader] = {}
+        self._words: dict[tuple[Path, Path, float], WordModel] = {}
 
     def scorer(self, options: ShallowFusionSearch) -> WeightedSum:
         """What judges labels beside the CTC head: the LM, the n-gram and the prior if there are, the length.
@@ -172,6 +179,40 @@ class Partners:
             reader.check(options.path)
             self._readers[options] = reader
         return self._readers[options]
+
+    def words(self, options: LexiconSearch, phones: Sequence[str]) -> tuple[WordModel, Tensor | None]:
+        """Pronunciations with an n-gram, and the phone prior if it counts, (phones,).
+
+        Args:
+            options: The search.
+            phones: The phones of the acoustic model, by number.
+
+        Raises:
+            DataError: The lexicon cannot be read.
+            ModelError: A file is missing or damaged, the lexicon has other phones, or none of the n-gram's words.
+        """
+        lexicon = self._file(options.lexicon, LEXICON, "decoding.lexicon", "build it with kikitori lexicon")
+        ngram = self._file(options.ngram, WORD_NGRAM, "decoding.ngram", "estimate it with kikitori ngram")
+        key = lexicon, ngram, options.unknown_score
+        if key not in self._words:
+            self._words[key] = word_model(
+                *(read_lexicon(lexicon), phones, load_word_ngram(ngram)),
+                unknown_score=options.unknown_score,
+                where=lexicon,
+            )
+        if not options.prior_scale:
+            return self._words[key], None
+        if options.prior is None:
+            raise ModelError("no phone prior is named", where="decoding.prior", remedy="name its file")
+        return self._words[key], load_prior(Path(options.prior), len(phones))
+
+    def _file(self, named: str | None, own: str, option: str, remedy: str) -> Path:
+        """A file that is named or lies in the recogniser's folder."""
+        file = Path(named) if named else self._own(own)
+        if file is None or not file.is_file():
+            where = file or option
+            raise ModelError(f"there is no {own}", where=where, remedy=f"{remedy}, and name it with {option}")
+        return file
 
     def _load(self, path: str) -> LMScorer:
         units = load_units(path)

@@ -2,7 +2,8 @@
 
 score(y) = Σ scale_i · share_i(y), where a share is the natural log-probability that a scorer gives to the hypothesis
 with its end, before any scale; CTC's comes from the first search (papers.md B3.5, B3.6). Further shares need no
-model: `length`, the number of labels, label priors, and whatever an n-best list has brought along.
+model: `length`, the number of labels where the first search did not count something else, label priors, and whatever an
+n-best list has brought along.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,9 @@ from kikitori.decoding.options import (
     CTC,
     INTERNAL_LM,
     LENGTH,
+    NGRAM,
     SPEECH_LLM,
+    LexiconSearch,
     LMOptions,
     PriorOptions,
     RescoringSearch,
@@ -45,7 +48,7 @@ def rescored(nbest: NBest, scales: Mapping[str, float]) -> tuple[Hypothesis, ...
         ConfigError: A hypothesis has no share of the name of a scale that is not 0.
     """
     if LENGTH in scales:
-        nbest = [replace(h, shares={**h.shares, LENGTH: float(len(h.labels))}) for h in nbest]
+        nbest = [replace(h, shares={LENGTH: float(len(h.labels)), **h.shares}) for h in nbest]
     scored = [replace(hypothesis, score=weighted(hypothesis.shares, scales)) for hypothesis in nbest]
     return tuple(sorted(scored, key=lambda hypothesis: -hypothesis.score))
 
@@ -89,7 +92,8 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
     Raises:
         ConfigError: With the name.
     """
-    taken = {CTC, LENGTH, SPEECH_LLM, INTERNAL_LM}
+    first = {NGRAM} if isinstance(options.first, LexiconSearch) else set()
+    taken = {CTC, LENGTH, SPEECH_LLM, INTERNAL_LM, *first}
     for where, name in [*(("lms", name) for name in options.lms), *(("priors", name) for name in options.priors)]:
         if name in taken:
             remedy = "choose another, such as lm" if where == "lms" else "choose another, such as prior"
@@ -104,7 +108,7 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
                 where=f"decoding.priors.{name}.lm",
                 remedy="name one of decoding.lms, or leave it out for the recogniser's units",
             )
-    names = (CTC, LENGTH, *known, *options.lms, *options.priors)
+    names = (CTC, LENGTH, *first, *known, *options.lms, *options.priors)
     for name in options.scales:
         if name not in names:
             raise ConfigError(

@@ -18,6 +18,7 @@ from kikitori.decoding.options import (
     Decoding,
     DelayedFusionSearch,
     FrameBeam,
+    LexiconSearch,
     LMOptions,
     PriorOptions,
     RescoringSearch,
@@ -27,7 +28,7 @@ from kikitori.decoding.partners import LM as LM_FOLDER
 from kikitori.decoding.prior import PRIOR as PRIOR_FILE
 from kikitori.errors import ModelError
 
-OnePass = ShallowFusionSearch | DelayedFusionSearch
+OnePass = ShallowFusionSearch | DelayedFusionSearch | LexiconSearch
 Scaled = RescoringSearch | OnePass
 ONE_PASS: Mapping[str, tuple[str, float]] = {
     LM: ("llm_scale", 1.0),
@@ -36,6 +37,8 @@ ONE_PASS: Mapping[str, tuple[str, float]] = {
     LENGTH: ("length_scale", 1.0),
 }
 """Options of a one-pass search by the share that they weigh, and their sign."""
+LEXICON_NBEST = 200
+"""Hypotheses of a lexicon search on which its scales are tuned."""
 
 
 def partner_shares(options: Scaled, stored: Collection[str], folder: Path | None) -> list[str]:
@@ -46,8 +49,11 @@ def partner_shares(options: Scaled, stored: Collection[str], folder: Path | None
         stored: Shares that n-best lists have brought along.
         folder: The recogniser's.
     """
+    if isinstance(options, LexiconSearch):
+        return [NGRAM, LENGTH]
     if isinstance(options, RescoringSearch):
-        return [*options.lms, *options.priors, *options.scales, *stored]
+        first = [NGRAM] if isinstance(options.first, LexiconSearch) else []
+        return [*first, *options.lms, *options.priors, *options.scales, *stored]
     named = options.ngram if isinstance(options, ShallowFusionSearch) else None
     lm = named is None or options.lm is not None or LM in stored or _own(folder, LM_FOLDER) is not None
     prior = options.prior is not None or options.prior_scale != 0.0 or PRIOR in stored
@@ -65,7 +71,9 @@ def with_scales(options: Scaled, scales: Mapping[str, float]) -> Scaled:
         used = {name: scale for name, scale in scales.items() if scale != 0.0}
         return _weighing(options, used)
     weights: dict[str, Any] = {
-        key: sign * scales.get(name, 0.0) + 0.0 for name, (key, sign) in ONE_PASS.items() if hasattr(options, key)
+        key: sign * scales.get(name, 0.0) + 0.0
+        for name, (key, sign) in ONE_PASS.items()
+        if hasattr(options, key) and not (name == PRIOR and isinstance(options, LexiconSearch))  # of frames, no share
     }
     return replace(options, **weights)
 
@@ -74,7 +82,8 @@ def list_search(options: Scaled, names: Collection[str], folder: Path | None) ->
     """The search whose n-best lists are in the order of CTC, and have some shares that another search weighs.
 
     Args:
-        options: That search. The CTC beam of one in one pass is widened to that of rescoring.
+        options: That search. The CTC beam of one in one pass is widened to that of rescoring; the lists of a lexicon
+            search are its own.
         names: The shares.
         folder: The recogniser's, for a language model or a prior that the options do not name.
 
@@ -84,6 +93,11 @@ def list_search(options: Scaled, names: Collection[str], folder: Path | None) ->
     scales = dict.fromkeys(names, 0.0)
     if isinstance(options, RescoringSearch):
         return _weighing(options, scales)
+    if isinstance(options, LexiconSearch):
+        if other := [name for name in names if name not in (NGRAM, LENGTH)]:
+            remedy = f"tune {NGRAM} and {LENGTH} here, and the rest for --decoding rescoring"
+            raise ModelError("it is no share of a lexicon search", where=f"decoding.{other[0]}", remedy=remedy)
+        return RescoringSearch(first=replace(options, nbest=max(LEXICON_NBEST, options.nbest)), scales=scales)
     wide = RescoringSearch().first
     shared = {field.name: getattr(options, field.name) for field in fields(FrameBeam) if field.name != "search"}
     shared |= {"beam": max(wide.beam, options.beam), "nbest": max(wide.nbest, options.nbest)}
@@ -108,7 +122,8 @@ def decoding_yaml(options: Decoding) -> str:
 
     values = {"search": options.search} | _changed(options, type(options)())
     if isinstance(options, RescoringSearch) and "first" in values:
-        values["first"] = _changed(options.first, CTCBeamSearch())
+        named = {"search": options.first.search} if isinstance(options.first, LexiconSearch) else {}
+        values["first"] = named | _changed(options.first, type(options.first)())
     if isinstance(options, RescoringSearch) and options.lms:
         lms = options.lms.items()
         values["lms"] = {name: {"path": lm.path} | _changed(lm, LMOptions(lm.path)) for name, lm in lms}

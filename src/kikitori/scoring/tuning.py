@@ -174,7 +174,7 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
 
     Args:
         sets: Predictions by set.
-        names: Shares that all scored hypotheses must have (their `length` is counted).
+        names: Shares that all scored hypotheses must have (`length` is counted where it is missing).
 
     Raises:
         DataError: There is no reference, no list, or a hypothesis without one of the shares.
@@ -322,7 +322,7 @@ def _arrays(
         errors[row] = max(counts)  # behind the end of the list, where nothing is chosen
         errors[row, : len(nbest)] = counts
         for number, name in enumerate(names):
-            values = [float(len(h.labels)) if name == LENGTH else h.shares[name] for h in nbest]
+            values = [_share(h, name) for h in nbest]
             shares[number, row, : len(nbest)] = values
     impossible = ~np.isfinite(shares)
     shares[impossible] = 0.0
@@ -359,3 +359,7 @@ def _neighbours(lists: Lists, best: Floats, grids: Sequence[Grid]) -> dict[str, 
             sides.append(int(error_counts(lists, point[None])[0]) if inside else None)
         found[name] = (sides[0], sides[1])
     return found
+
+
+def _share(hypothesis: Hypothesis, name: str) -> float:
+    return hypothesis.shares.get(name, float(len(hypothesis.labels))) if name == LENGTH else hypothesis.shares[name]
