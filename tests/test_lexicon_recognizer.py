@@ -1,13 +1,18 @@
 """Lexicon search from a model folder: its files, n-best lists, rescoring, tuning."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import soundfile as sf
 import torch
+from typer.testing import CliRunner
 
+from kikitori.cli import app
 from kikitori.data.lexicon import Lexicon, lexicon_lines
 from kikitori.decoding.options import LexiconSearch, LMOptions, RescoringSearch
+from kikitori.decoding.prior import PHONE_PRIOR, load_prior
 from kikitori.decoding.word_ngram import load_word_ngram, score_text
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
@@ -140,5 +145,30 @@ def test_what_is_missing_is_named(folder, tmp_path):
     search = LexiconSearch(lexicon=str(folder / "lexicon.tsv.xz"))
     with pytest.raises(ModelError, match=r"there is no words.ngram; .*decoding\.ngram"):
         alone.transcribe(WAVEFORMS[0], decoding=search)
-    with pytest.raises(ModelError, match=r"decoding\.prior: no phone prior"):
+    with pytest.raises(ModelError, match=r"there is no phone_prior.safetensors; .*decoding\.prior"):
         load(folder, device="cpu").transcribe(WAVEFORMS[0], decoding=LexiconSearch(prior_scale=0.1))
+
+
+def test_the_phone_prior_is_the_mean_of_what_the_phone_head_hears(folder, tmp_path):
+    copied = tmp_path / "with_prior"
+    shutil.copytree(folder, copied)
+    rows = []
+    for number, waveform in enumerate(WAVEFORMS[:3]):
+        sf.write(tmp_path / f"{number}.wav", waveform, 16000)
+        rows.append({"audio_filepath": f"{number}.wav", "duration": len(waveform) / 16000, "text": "aka"})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    call = ("prior", "--phones", "--model", copied, "--data", tmp_path / "m.jsonl", "-o", copied / PHONE_PRIOR)
+    result = CliRunner().invoke(app, [*map(str, call)])
+    assert result.exit_code == 0, result.output
+    recognizer = load(copied, device="cpu")
+    total = torch.zeros(len(PHONES))
+    for row in rows:
+        log_probs, lengths = recognizer.phone_log_probs([sf.read(tmp_path / row["audio_filepath"], dtype="float32")[0]])
+        total += log_probs[0, : lengths[0], :-1].exp().sum(dim=0)
+    prior = load_prior(copied / PHONE_PRIOR, len(PHONES))
+    torch.testing.assert_close(prior.exp(), total / total.sum(), atol=1e-4, rtol=1e-4)
+    search = LexiconSearch(prior_scale=0.5)
+    _, found = recognizer.partners.words(search, PHONES)
+    assert torch.equal(found, prior)
+    with pytest.raises(ModelError, match="other"):
+        recognizer.partners.words(search, ("c", "b", "a"))

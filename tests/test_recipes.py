@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kikitori.align.corpus import Alignments, save_alignments
+from kikitori.align.graph import state_labels
+from kikitori.data.lexicon import Lexicon, write_lexicon
+from kikitori.text.units import in_form
 from kikitori.train.build import build_task
 from kikitori.train.recipe import load_recipe
 from kikitori.train.run import dry_run
@@ -18,6 +22,9 @@ CLIPS = ROOT / "tests" / "data" / "clips"
 CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini")
 STARTS = {
     "mini_en_ctc": "mini-en-ctc",
+    "mini_en_ctc_more": "mini-en-ctc-more",
+    "mini_en_phones": "mini-en-phones",
+    "mini_en_aligned": "mini-en-aligned",
     "mini_en_lm": "mini-en-lm",
     "mini_en_lm_small": "mini-en-lm-small",
     "mini_en_gpu_ctc": "mini-en-gpu-ctc",
@@ -43,10 +50,23 @@ def write_corpora(folder: Path) -> None:
     (folder / "text" / "en_classic_books.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
 
 
+def write_pronunciations(folder: Path) -> None:
+    """Words are said as they are spelt, and no utterance is aligned."""
+    rows = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text().splitlines()]
+    words = sorted({word for row in rows for word in in_form(row["text"], "en_plain").split()})
+    lexicon = Lexicon({word: (tuple(word),) for word in words})
+    for name in ("lexicon", "alignments"):
+        (folder / "runs" / name).mkdir(parents=True)
+    write_lexicon(folder / "runs" / "lexicon" / "en.tsv.xz", lexicon)
+    nothing = Alignments(state_labels(lexicon.phones), {})
+    save_alignments(folder / "runs" / "alignments" / "en.safetensors", nothing)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_corpora(folder / "shared")
+    write_pronunciations(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for recipe, run in STARTS.items():

@@ -2,7 +2,8 @@
 
     python tools/bundle.py runs/mini-en/model src/kikitori/models/mini-en
 
-Weights are stored in float16 and computed in float32. The model card (README.md) of the target folder is left alone.
+Weights are stored in float16 and computed in float32. What else lies in the target folder, such as the model card, the
+default search and the files that it needs, is left alone.
 """
 
 import sys
@@ -10,13 +11,10 @@ from pathlib import Path
 
 from kikitori.model.folder import load_model, save_model
 
-DECODING = "# Default search of this model.\nsearch: greedy\n"
-
 
 def main(source: Path, target: Path) -> None:
     loaded = load_model(source)
     save_model(target, loaded.model.half(), loaded.units, loaded.trained_on)
-    (target / "decoding.yaml").write_text(DECODING, encoding="utf-8")
     for path in sorted(target.iterdir()):
         print(f"{path.stat().st_size / 1e6:8.3f} MB  {path.name}")
 

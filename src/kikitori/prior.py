@@ -18,21 +18,27 @@ SAMPLES = 4
 
 
 def speech_prior(
-    recognizer: Recognizer, utterances: Sequence[Utterance], *, batch_size: int = 8, progress: Progress = lambda _: None
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    *,
+    phones: bool = False,
+    batch_size: int = 8,
+    progress: Progress = lambda _: None,
 ) -> Tensor:
-    """The mean of what the recogniser's CTC head gives over the frames of some speech, (labels,) log-probabilities.
+    """The mean of what the recogniser's CTC head, or phone head, gives over some speech, (labels,) log-probabilities.
 
     Raises:
         AudioError: An utterance cannot be read.
         DataError: There is no speech.
-        ModelError: The recogniser has no CTC head.
+        ModelError: The recogniser has no such head.
     """
 
     def outputs() -> Iterator[tuple[Tensor, Tensor]]:
         order = sorted(utterances, key=lambda utterance: utterance.duration)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            yield recognizer.ctc_log_probs([read_utterance(utterance) for utterance in batch])
+            waveforms = [read_utterance(utterance) for utterance in batch]
+            yield recognizer.phone_log_probs(waveforms) if phones else recognizer.ctc_log_probs(waveforms)
             progress(len(batch))
 
     return softmax_prior(outputs())

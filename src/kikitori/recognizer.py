@@ -29,6 +29,7 @@ from kikitori.decoding.options import (
     CTCGreedySearch,
     Decoding,
     GreedySearch,
+    LexiconSearch,
     load_decoding,
 )
 from kikitori.decoding.own_search import own_search
@@ -208,6 +209,11 @@ class Recognizer:
                 results[row] = result
         return results
 
+    @property
+    def phones(self) -> list[str]:
+        """What the phone head writes, in the order of its outputs; empty without one."""
+        return [*self._acoustic.config.phones]
+
     @torch.inference_mode()
     def ctc_log_probs(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the CTC head (batch, frames, labels + 1), blank last, and valid frames (batch,).
@@ -218,6 +224,17 @@ class Recognizer:
         self._options(CTCGreedySearch())
         with self.arithmetic():
             return self._acoustic.log_probs(self.hear(waveforms).encoded)
+
+    @torch.inference_mode()
+    def phone_log_probs(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
+        """The same of the phone head: (batch, outputs, phones + 1) and valid outputs (batch,).
+
+        Raises:
+            ModelError: There is no phone head.
+        """
+        self._options(LexiconSearch())
+        with self.arithmetic():
+            return self._acoustic.phone_log_probs(self.hear(waveforms).encoded)
 
     @torch.inference_mode()
     def hear(self, waveforms: Sequence[Waveform]) -> Heard:

@@ -28,6 +28,8 @@ def test_a_file_reads_back_and_a_damaged_one_is_refused(tmp_path):
     read = load_alignments(file)
     assert read.labels == made.labels
     assert {name: states.tolist() for name, states in read.states.items()} == {"one": [0, 1, 2], "two": [3]}
+    save_alignments(tmp_path / "none_yet.safetensors", Alignments(LABELS, {}))
+    assert load_alignments(tmp_path / "none_yet.safetensors").states == {}
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(DataError, match="no alignments"):
         load_alignments(file)

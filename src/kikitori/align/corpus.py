@@ -1,8 +1,9 @@
 """Which phone is spoken when, for every utterance of a corpus; and the file of it."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,7 @@ def load_alignments(file: Path) -> Alignments:
             raise ValueError("its parts do not fit together")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"no alignments ({error})", where=file, remedy="make them with kikitori align") from None
-    starts = [0, *ends[:-1].tolist()]
-    cuts: Iterable[tuple[int, int]] = zip(starts, ends.tolist(), strict=True)
+    cuts = pairwise([0, *ends.tolist()])
     return Alignments(labels, {name: states[a:b] for name, (a, b) in zip(names, cuts, strict=True)})
 
 

@@ -125,6 +125,7 @@ def prior(
             "segmentations of them, drawn at random.",
         ),
     ] = Estimate.softmax,
+    phones: Annotated[bool, typer.Option("--phones", help="Of phones, what the phone head gives on average.")] = False,
     units: Annotated[
         str | None, typer.Option("--units", help="Count in the units of this language model, as it reads texts.")
     ] = None,
@@ -145,11 +146,13 @@ def prior(
             raise ConfigError("no file for the prior", where="-o", remedy="name one, such as prior.safetensors")
         if units is not None and by == Estimate.softmax:
             raise ConfigError("a CTC head has its own units", where="--units", remedy="use --by counts")
+        if phones and by != Estimate.softmax:
+            raise ConfigError("transcripts have no phones", where="--phones", remedy="use --by softmax")
         from kikitori.data.manifest import read_manifest
         from kikitori.decoding.prior import save_prior
         from kikitori.prior import sampled_text_prior, speech_prior, text_prior
         from kikitori.recognizer import load
-        from kikitori.text.units import load_units, vocabulary_fingerprint, with_text_form
+        from kikitori.text.units import labels_fingerprint, load_units, vocabulary_fingerprint, with_text_form
 
         rows = [row for path in data for row in read_manifest(path, split=split).utterances]
         with warnings_as_lines():
@@ -159,12 +162,13 @@ def prior(
         match by:
             case Estimate.softmax:
                 with progress_bar("listening", len(rows)) as progress:
-                    found = speech_prior(recognizer, rows, batch_size=batch_size, progress=progress)
+                    found = speech_prior(recognizer, rows, phones=phones, batch_size=batch_size, progress=progress)
             case Estimate.counts:
                 found = text_prior(counted, rows)
             case Estimate.sampled_counts:
                 found = sampled_text_prior(counted, rows, samples=samples, seed=seed)
-        save_prior(output, found, vocabulary=vocabulary_fingerprint(counted))
+        named = labels_fingerprint(recognizer.phones) if phones else vocabulary_fingerprint(counted)
+        save_prior(output, found, vocabulary=named)
         print(output, flush=True)
 
 

@@ -278,7 +278,7 @@ class LexiconSearch:
         ngram_scale: Weight of its log-probability, that of the sentence's end included.
         unknown_score: Added to the log-probability of `<unk>` for words that the n-gram has not.
         length_scale: Added for each word.
-        prior: File of the phone prior, for which `prior_scale` asks.
+        prior: File of the phone prior, for which `prior_scale` asks; None takes the folder's `phone_prior.safetensors`.
         prior_scale: Weight of its log-probability, which is subtracted in every frame; with 0 none is needed.
     """
 

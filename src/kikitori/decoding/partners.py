@@ -21,7 +21,7 @@ from kikitori.decoding.options import (
     RescoringSearch,
     ShallowFusionSearch,
 )
-from kikitori.decoding.prior import PRIOR, load_prior
+from kikitori.decoding.prior import PHONE_PRIOR, PRIOR, load_prior
 from kikitori.decoding.rescoring import Judge, LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
 from kikitori.decoding.word_ngram import WordJudge, load_word_ngram
@@ -29,7 +29,13 @@ from kikitori.decoding.word_reader import WordReader
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.model.llm import check_llm
-from kikitori.text.units import TokenizerUnits, differing_labels, load_units, vocabulary_fingerprint
+from kikitori.text.units import (
+    TokenizerUnits,
+    differing_labels,
+    labels_fingerprint,
+    load_units,
+    vocabulary_fingerprint,
+)
 
 LM = "lm"
 """Folder of the language model within a model folder."""
@@ -202,9 +208,8 @@ class Partners:
             )
         if not options.prior_scale:
             return self._words[key], None
-        if options.prior is None:
-            raise ModelError("no phone prior is named", where="decoding.prior", remedy="name its file")
-        return self._words[key], load_prior(Path(options.prior), len(phones))
+        prior = self._file(options.prior, PHONE_PRIOR, "decoding.prior", "estimate it with kikitori prior --phones")
+        return self._words[key], load_prior(prior, len(phones), vocabulary=labels_fingerprint(phones))
 
     def _file(self, named: str | None, own: str, option: str, remedy: str) -> Path:
         """A file that is named or lies in the recogniser's folder."""

@@ -15,6 +15,7 @@ from kikitori.errors import DataError, ModelError
 from kikitori.model.weight_checks import check_safetensors
 
 PRIOR = "prior.safetensors"
+PHONE_PRIOR = "phone_prior.safetensors"
 """Its name in a model folder."""
 TENSOR = "log_probs"
 VOCABULARY = "vocabulary"

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 INFO, LORA_CONFIG, LORA_WEIGHTS = "kikitori_adapter.json", "adapter_config.json", "adapter_model.safetensors"
 COMPONENT_WEIGHTS = "components.safetensors"
-SEARCH = ("decoding.yaml", "lm", "prior.safetensors")
+SEARCH = ("decoding.yaml", "lm", "prior.safetensors", "lexicon.tsv.xz", "words.ngram", "phone_prior.safetensors")
 """What searches find in a base's folder, and in that of a merged recogniser too."""
 PREFIXES: dict[Component, tuple[str, ...]] = {
     "whole_llm": ("llm.",),

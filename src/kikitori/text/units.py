@@ -200,8 +200,12 @@ def equal_units(some: TokenizerUnits, others: TokenizerUnits) -> bool:
 
 def vocabulary_fingerprint(units: TokenizerUnits) -> str:
     """A hash of the labels and their order, equal for units that stand for the same labels in any text form."""
-    labels = units.tokenizer.convert_ids_to_tokens([*range(units.size)])
-    return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
+    return labels_fingerprint(units.tokenizer.convert_ids_to_tokens([*range(units.size)]))
+
+
+def labels_fingerprint(labels: Sequence[str]) -> str:
+    """A hash of the names of some labels, such as phones, and of their order."""
+    return hashlib.sha256(json.dumps([*labels]).encode()).hexdigest()
 
 
 def in_form(text: str, text_form: TextForm) -> str:
