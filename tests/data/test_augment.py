@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.audio import SAMPLE_RATE
-from kikitori.data.augment import add_noise, change_gain, change_speed, draw_speed, spec_augment
+from kikitori.data.augment import add_noise, change_gain, change_speed, draw_speed, spec_augment, warp_frequencies
 
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
 SETTINGS = {"time_masks_per_second": 2.0, "max_time_mask": 20, "frequency_masks": 2, "max_frequency_mask": 10}
@@ -141,3 +141,31 @@ def test_speed_is_drawn_from_the_factors():
     assert set(drawn) == {0.9, 1.0, 1.1}
     assert min(map(drawn.count, set(drawn))) > 60
     assert draw_speed([], draws) == 1.0
+
+
+def tone(hertz):
+    """Log-mel features of a tone: a bump at its frequency, (1, 1, 80)."""
+    from transformers.audio_utils import hertz_to_mel
+
+    edges = np.linspace(0, float(hertz_to_mel(8000.0, mel_scale="slaney")), 82)[1:-1]
+    width = (edges[1] - edges[0]) * 3
+    return torch.exp(-0.5 * torch.from_numpy((edges - float(hertz_to_mel(hertz, mel_scale="slaney"))) / width) ** 2)[
+        None, None
+    ]
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.2])
+@pytest.mark.parametrize("hertz", [400.0, 1500.0, 3000.0])
+def test_formants_move_by_the_factor(factor, hertz):
+    warped = warp_frequencies(tone(hertz), [factor])
+    assert warped.shape == (1, 1, 80)
+    assert abs(int(warped.argmax()) - int(tone(hertz / factor).argmax())) <= 1
+
+
+def test_utterances_are_warped_one_by_one_and_padding_stays_zero():
+    both = torch.cat([tone(1000.0), tone(2000.0)]).repeat(1, 3, 1)
+    both[1, 2] = 0.0
+    warped = warp_frequencies(both, [0.9, 1.1])
+    assert torch.equal(warped[1:], warp_frequencies(both[1:], [1.1]))
+    assert not warped[1, 2].any()
+    torch.testing.assert_close(warp_frequencies(both, [1.0, 1.0]), both)

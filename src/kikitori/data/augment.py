@@ -9,10 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from kikitori.audio import SAMPLE_RATE
 
 Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
+LAST_FORMANT = 4800.0
+"""Hertz up to which vocal tracts of different lengths differ by a factor."""
 
 
 def change_speed(waveform: Waveform, factor: float) -> Waveform:
@@ -96,6 +99,34 @@ def spec_augment(
             start = int(generator.integers(0, max(1, length - width + 1)))
             masked[row, start : start + width] = 0.0
     return masked
+
+
+def warp_frequencies(features: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
+    """Log-mel features as from vocal tracts of other lengths (Jaitly and Hinton 2013).
+
+    What an utterance has at frequency f comes to f divided by its factor; from 4.8 kHz on, less and less, so that the
+    end of the spectrum stays where it is.
+
+    Args:
+        features: Log-mel, (batch, frames, bins), bins from 0 Hz to half the sample rate.
+        factors: One for each utterance, about 1.
+
+    Returns:
+        The warped features, (batch, frames, bins).
+    """
+    bins = features.shape[2]
+    highest = SAMPLE_RATE / 2
+    edges = np.linspace(0.0, float(hertz_to_mel(highest, mel_scale="slaney")), bins + 2)
+    centres = np.asarray(mel_to_hertz(edges[1:-1], mel_scale="slaney"))
+    warped = torch.empty_like(features)
+    for row, factor in enumerate(factors):
+        bend = LAST_FORMANT * min(factor, 1.0) / factor
+        source = np.interp(centres, [0.0, bend, highest], [0.0, bend * factor, highest])
+        places = np.interp(np.asarray(hertz_to_mel(source, mel_scale="slaney")), edges[1:-1], np.arange(bins))
+        below = torch.from_numpy(np.minimum(places.astype(np.int64), bins - 2)).to(features.device)
+        share = torch.from_numpy(places).to(features) - below
+        warped[row] = features[row][:, below] * (1 - share) + features[row][:, below + 1] * share
+    return warped
 
 
 def draw_speed(factors: Sequence[float], generator: np.random.Generator) -> float:

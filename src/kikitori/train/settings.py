@@ -149,6 +149,8 @@ class Augment:
         gain_db: Gain is drawn from plus or minus this many decibels.
         noise_probability: Share of utterances that get noise.
         noise_snr_db: Lowest and highest signal-to-noise ratio of the noise.
+        vocal_tract: Frequencies are warped by factors drawn from 1 minus to 1 plus this, as if others were speaking,
+            for encoders that read log-mel features.
         spec_augment: Masks on log-mel features; None switches them off.
     """
 
@@ -156,6 +158,7 @@ class Augment:
     gain_db: NotNegative = 0.0
     noise_probability: Fraction = 0.0
     noise_snr_db: tuple[float, float] = (10.0, 40.0)
+    vocal_tract: Fraction = 0.0
     spec_augment: SpecAugment | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.audio import SAMPLE_RATE
-from kikitori.data.augment import spec_augment
+from kikitori.data.augment import spec_augment, warp_frequencies
 from kikitori.data.batching import epoch_batches
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
@@ -33,7 +33,7 @@ from kikitori.train.components import LLM, Bridge, Encoder
 from kikitori.train.phone_teacher import PhoneTeacher
 from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
-from kikitori.train.settings import Augment, SpecAugment
+from kikitori.train.settings import Augment
 from kikitori.train.task import Moment
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class AcousticTask:
         strength = min(1.0, moment.progress / settings.ramp) if settings is not None and settings.ramp else 1.0
         generator = np.random.default_rng([self.recipe.seed, moment.epoch, moment.batch])
         encoder = self.acoustic.encoder
-        inputs, lengths = training_inputs(encoder, batch, settings, strength, generator)
+        inputs, lengths = training_inputs(encoder, batch, self.recipe.augment, strength, generator)
         extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
         return encoder.encode(inputs, lengths, layers=(*self.acoustic.layers, *extra))
 
@@ -299,17 +299,19 @@ def _dev_batches(dev: SpeechLoader) -> Iterator[SpeechBatch]:
 
 
 def training_inputs(
-    encoder: SpeechEncoder,
-    batch: SpeechBatch,
-    settings: SpecAugment | None,
-    strength: float,
-    generator: np.random.Generator,
+    encoder: SpeechEncoder, batch: SpeechBatch, augment: Augment, strength: float, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """What an encoder reads of a training batch, and its lengths: log-mel features go through SpecAugment."""
+    """What an encoder reads of a training batch, and its lengths: log-mel features are warped and masked."""
     device = next(encoder.parameters()).device
     with torch.autocast(device.type, enabled=False):  # log-mel differences are finer than bfloat16
         inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
-    if settings is not None and not encoder.takes_waveform:
+    if encoder.takes_waveform:
+        return inputs, lengths
+    if augment.vocal_tract:
+        factors = generator.uniform(1 - augment.vocal_tract, 1 + augment.vocal_tract, size=len(inputs))
+        inputs = warp_frequencies(inputs, factors.tolist())
+    if augment.spec_augment is not None:
+        settings = augment.spec_augment
         inputs = spec_augment(
             inputs,
             lengths,
@@ -338,7 +340,7 @@ def hear(model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones
         if batch is None:
             continue
         generator = np.random.default_rng([speech.seed, start])
-        inputs, lengths = training_inputs(model.encoder, batch, augment.spec_augment, 1.0, generator)
+        inputs, lengths = training_inputs(model.encoder, batch, augment, 1.0, generator)
         log_probs, lengths = head(model.encode(inputs, lengths))
         for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
             yield row[:length].cpu().numpy(), text
