@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from kikitori.cli import app
 from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.decoding.options import GreedySearch
-from kikitori.evaluate import evaluate, versions
+from kikitori.errors import DataError
+from kikitori.evaluate import evaluate, versions, with_reference
 from kikitori.scoring.predictions import read_predictions
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
@@ -201,6 +203,15 @@ def test_rows_are_cuts_of_their_file(model, data):
     loaded = recognizer.load(model, guards=recognizer.PLAIN)
     (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=GreedySearch())["set"]
     assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
+
+
+def test_another_key_of_the_rows_is_what_was_said(data):
+    rows = read_manifest(data).utterances
+    spoken = [replace(row, extra={"reading": "よみ"}) for row in rows]
+    assert with_reference(rows, "text") == list(rows)
+    assert [row.text for row in with_reference(spoken, "reading")] == ["よみ"] * len(rows)
+    with pytest.raises(DataError, match="reading"):
+        with_reference(rows, "reading")
 
 
 def test_versions():

@@ -94,6 +94,19 @@ def test_it_needs_nothing_but_the_folder(folder):
             assert each.score == pytest.approx(each.shares["ctc"] + options.ngram_scale * each.shares["ngram"])
 
 
+def test_words_stand_side_by_side_as_the_language_of_the_model_writes_them(folder):
+    spaced = load(folder, device="cpu")
+    loaded = replace(spaced.loaded, trained_on=replace(spaced.loaded.trained_on, language="ja"))
+    unspaced = replace(spaced, loaded=loaded)
+    for waveform in WAVEFORMS:
+        before = spaced.transcribe(waveform, decoding="lexicon")
+        after = unspaced.transcribe(waveform, decoding="lexicon")
+        joined = {each.text.replace(" ", ""): each.score for each in reversed(before.nbest)}
+        assert {each.text: each.score for each in after.nbest} == joined
+        assert len(after.nbest) == len(joined)
+        assert after.text == before.text.replace(" ", "")
+
+
 def test_its_lists_are_rescored(folder):
     recognizer = load(folder, device="cpu")
     lm = LMOptions(str(folder.parent / "lm"))

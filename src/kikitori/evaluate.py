@@ -6,6 +6,7 @@ Nothing is filtered: an utterance that cannot be read is an empty prediction, an
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -17,12 +18,29 @@ from kikitori.data.speech import read_utterance
 from kikitori.decoding.decode import NBest
 from kikitori.decoding.guards import Guards
 from kikitori.decoding.options import Decoding
-from kikitori.errors import AudioError
+from kikitori.errors import AudioError, DataError
 from kikitori.recognizer import PLAIN, Recognizer, flags_of
 from kikitori.scoring.report import Prediction
 from kikitori.types import Utterance
 
 Progress = Callable[[int], None]
+
+
+def with_reference(utterances: Sequence[Utterance], key: str) -> list[Utterance]:
+    """Utterances whose text is the value of a key of their manifest; `text` leaves them as they are.
+
+    Raises:
+        DataError: A row has no such text.
+    """
+    if key == "text":
+        return list(utterances)
+    found = []
+    for utterance in utterances:
+        text = utterance.extra.get(key)
+        if not isinstance(text, str):
+            raise DataError(f"has no text '{key}'", where=utterance.utt_id, remedy="name another --reference")
+        found.append(replace(utterance, text=text))
+    return found
 
 
 def evaluate(

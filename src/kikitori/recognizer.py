@@ -42,6 +42,8 @@ from kikitori.model.speech_llm import SpeechLLM
 from kikitori.types import Hypothesis, Segment, Transcript
 
 BUNDLED = Path(__file__).parent / "models" / "mini-en"
+CHECKOUT = Path(__file__).parents[2] / "models"
+"""Where a checkout of the repository has models that are too large for the package."""
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
 LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
 CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards()
@@ -64,7 +66,7 @@ def load(
     """Loads a recogniser.
 
     Args:
-        model: A model folder or hub id; None takes the bundled `mini-en`.
+        model: A model folder, the name of one of ours (see `find_model`) or a hub id; None takes the bundled `mini-en`.
         device: `auto` takes a GPU where there is one.
         dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster and does not promise that.
         decoding: Search to use by default; None takes the folder's `decoding.yaml`, or what the model can do.
@@ -75,7 +77,7 @@ def load(
     Raises:
         ModelError: A folder is missing, incomplete or unsafe, or the adapter belongs to another model.
     """
-    folder = BUNDLED if model is None else model
+    folder = BUNDLED if model is None else find_model(model)
     loaded = load_model(folder)
     name = Path(folder).name if Path(folder).is_dir() else str(folder)
     if adapter is not None:
@@ -93,6 +95,17 @@ def load(
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     path = Path(folder) if Path(folder).is_dir() else None
     return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path, guards=guards)
+
+
+def find_model(model: str | Path) -> str | Path:
+    """The folder of a model named without a slash: one here, in the package (`mini-en`) or in a checkout's `models/`.
+
+    Whatever is none of them is left as it is: a path, or the id of a model on the hub.
+    """
+    if Path(model).is_dir() or len(Path(model).parts) != 1:
+        return model
+    ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))
+    return next((folder for folder in ours if (folder / "config.json").is_file()), model)
 
 
 def torch_device(device: Device) -> str:

@@ -1,7 +1,7 @@
 import json
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -75,6 +75,14 @@ def test_recordings_and_their_manifest(tmp_path):
         assert len(waveform) == row.duration * SAMPLE_RATE
         assert 10 * np.log10(np.mean(waveform**2)) == pytest.approx(module.set_level.__defaults__[0], abs=0.1)
     assert report.failures == {}
+
+
+def test_readings_in_kana_beside_what_is_written(tmp_path):
+    sentences = [Sentence("均等です。", "キントウデス。", "キントウデス。"), Sentence("ください。", "ください。")]
+    synthesize(sentences, replace(studio(), in_kana=True), tmp_path)
+    rows = read_manifest(tmp_path / "manifest.jsonl").utterances
+    assert [row.text for row in rows] == ["キントーデス", "クダサイ"]
+    assert [row.extra["written"] for row in rows] == ["均等です。", "ください。"]
 
 
 @pytest.mark.parametrize("workers", [2, 5])

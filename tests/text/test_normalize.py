@@ -26,6 +26,7 @@ NUMERIC = ("one", "oh", "ten", "million", "minus", "$", "1.5", "half", "and", "3
         ),
         ("whisper_en", "  twenty one  ", "21"),
         ("whisper_en", "", ""),
+        ("kana_ja", "きんとう、です。", "キントーデス"),
         ("basic", "Hé, [noise] wie geht's?", "hé wie geht s"),
         ("basic", "が ぱ ガ", "が ぱ ガ"),
         ("basic", "हिन्दी।", "हिन्दी"),
@@ -80,7 +81,7 @@ def test_whisper_en_keeps_numbers_it_cannot_parse() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc_ja, none"):
+    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc_ja, kana_ja, none"):
         normalize("whisper-en", "a")
 
 

@@ -51,6 +51,9 @@ def synthesize(
         int, typer.Option("--spoken-column", min=0, help="Column that is spoken instead, such as kana.")
     ] = 0,
     text_form: Annotated[TextForm, typer.Option("--text-form", help="Form of the manifest's text.")] = TextForm.own,
+    in_kana: Annotated[
+        bool, typer.Option("--in-kana", help="The manifest's text is the reading in kana, the sentence is `written`.")
+    ] = False,
     spoken_titles: Annotated[
         bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. as they are spoken (English).")
     ] = False,
@@ -107,7 +110,7 @@ def synthesize(
         make_folder(output)
         sentences = choose_sentences(text, choice, max_lines=max_lines)
         with progress_bar("speaking", len(sentences)) as progress:
-            studio = Studio(engines, language, variety, audio_format.value)
+            studio = Studio(engines, language, variety, audio_format.value, in_kana)
             report = read_aloud(sentences, studio, output, workers=workers, progress=progress)
         for problem, count in sorted(report.failures.items()):
             print(f"kikitori: warning: left out {count}: {problem}", file=sys.stderr)

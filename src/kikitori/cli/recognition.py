@@ -123,6 +123,12 @@ def evaluate(
     data: Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the report.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Rows of this split only.")] = None,
+    reference: Annotated[
+        str, typer.Option("--reference", help="Key of the manifest that holds what was said, such as reading.")
+    ] = "text",
+    normalizer: Annotated[
+        str | None, typer.Option("--normalizer", help="Form that is scored; by default that of the rows' language.")
+    ] = None,
     model: Model = None,
     decoding: Search = None,
     batch_size: BatchSize = 8,
@@ -142,11 +148,16 @@ def evaluate(
         if output is None:
             raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
         from kikitori.data.manifest import read_manifest
+        from kikitori.text.normalize import normalize
 
-        sets = {str(path): read_manifest(path, split=split).utterances for path in data}
+        if normalizer is not None:
+            normalize(normalizer, "")  # refuses a wrong name before the work begins
+        from kikitori import evaluate as evaluation
+
+        rows = {str(path): read_manifest(path, split=split).utterances for path in data}
+        sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
         recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
         make_folder(output)
-        from kikitori import evaluate as evaluation
         from kikitori.decoding.guards import Guards
         from kikitori.scoring.report import build_report, format_table, write_report
 
@@ -157,7 +168,7 @@ def evaluate(
             )
         report = build_report(
             predictions,
-            normalizer=None,
+            normalizer=normalizer,
             decoding=options.search,
             model=recognizer.name,
             versions=evaluation.versions(),

@@ -11,6 +11,7 @@ from kikitori.data.overlap import HeldOut
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import ConfigError
 from kikitori.text.units import TextForm, in_form
+from kikitori.text.words import writes_spaces
 
 CHARACTERS = {
     "en": "A-Za-z ,.;:!?'’‘“”\"()—-",
@@ -19,7 +20,6 @@ CHARACTERS = {
 """Allowed by default: what is read aloud in one way, so neither digits nor symbols."""
 
 _AMBIGUOUS = re.compile(r"\.(?=.*\w)|\b[A-Z]{2,}\b")  # abbreviations; Roman numerals and words in capitals
-_NO_SPACES = ("ja", "zh", "th")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Choice:
         return speak_titles(text.strip()) if self.spoken_titles else text.strip()
 
     def _is_suitable(self, text: str) -> bool:
-        length = len(text if self.language in _NO_SPACES else text.split())
+        length = len(text.split() if writes_spaces(self.language) else text)
         return (
             self.shortest <= length <= self.longest
             and self._allowed.fullmatch(text) is not None

@@ -27,6 +27,7 @@ from kikitori.data.sentences import Sentence
 from kikitori.data.tts import Engine, Prompt, Sound
 from kikitori.errors import DataError
 from kikitori.files import locked, write_bytes, write_text
+from kikitori.text.kana import spoken_kana
 
 AudioFormat = Literal["flac", "opus"]
 Range = tuple[float, float]
@@ -71,12 +72,14 @@ class Studio:
         language: Language code, for the manifest.
         variety: How the voices are varied.
         audio_format: 16-bit FLAC, or Ogg Opus of a fifth of its size.
+        in_kana: The manifest's `text` is the reading, in kana as they sound; the sentence is its `written`.
     """
 
     engines: Mapping[str, Engine]
     language: str
     variety: Variety = field(default_factory=Variety)
     audio_format: AudioFormat = "flac"
+    in_kana: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def _part(studio: Studio, folder: Path, batch: Sequence[Take]) -> Report:
     rows, failures = [], Counter[str]()
     for take, sound in _spoken(studio, batch):
         waveform = record(sound, take, studio.variety) if sound else np.empty(0, np.float32)
-        if problem := _problem(waveform, take):
+        if problem := _problem(waveform, _reading(take, sound) or take.sentence.spoken):
             failures[f"{take.speaker}: {problem}"] += 1
         else:
             rows.append(_row(take, sound, waveform, studio))
@@ -225,11 +228,16 @@ def _spoken(studio: Studio, batch: Sequence[Take]) -> Iterator[tuple[Take, Sound
     return ((take, sounds[take.number]) for take in batch)
 
 
-def _problem(waveform: Waveform, take: Take) -> str | None:
+def _reading(take: Take, sound: Sound | None) -> str | None:
+    """How the text was read, where that is known: in kanji it is much shorter than it sounds."""
+    return take.sentence.reading or (sound.reading if sound else None)
+
+
+def _problem(waveform: Waveform, spoken: str) -> str | None:
     if not len(waveform):
         return "no sound"
     fewest, most = CHARACTERS_PER_S
-    rate = sum(character.isalnum() for character in take.sentence.spoken) / len(waveform) * SAMPLE_RATE
+    rate = sum(character.isalnum() for character in spoken) / len(waveform) * SAMPLE_RATE
     return None if fewest <= rate <= most else "its length is not that of the sentence"
 
 
@@ -244,7 +252,9 @@ def _row(take: Take, sound: Sound | None, waveform: Waveform, studio: Studio) ->
         "engine": take.engine,
         "synthetic": True,
     }
-    reading = take.sentence.reading or (sound and sound.reading)
+    reading = _reading(take, sound)
+    if studio.in_kana:
+        return row | {"text": spoken_kana(reading or take.sentence.text), "written": take.sentence.text}
     return row | {"reading": reading} if reading else row
 
 
@@ -263,6 +273,7 @@ def _claim(folder: Path, sentences: Sequence[Sentence], studio: Studio) -> None:
         "sha256": hashlib.sha256(texts).hexdigest(),
         "language": studio.language,
         "audio_format": studio.audio_format,
+        "in_kana": studio.in_kana,
         "variety": asdict(studio.variety),
         "engines": {
             name: {"version": engine.version(), "voices": engine.voices} for name, engine in studio.engines.items()

@@ -53,6 +53,7 @@ from kikitori.model.folder import LoadedModel
 from kikitori.model.llm import max_positions
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
+from kikitori.text.words import join_words
 from kikitori.types import Hypothesis, TrainedOn
 
 NBest = tuple[Hypothesis, ...]
@@ -209,12 +210,13 @@ def _in_words(heard: Heard, options: LexiconSearch) -> list[NBest]:
     found = lexicon_search(*model.phone_log_probs(heard.encoded), words, options, prior)
     nbests = []
     for row in found:
-        texts = [" ".join(each.words) for each in row]
-        shares = [{CTC: each.ctc, NGRAM: each.ngram, LENGTH: float(len(each.words))} for each in row]
-        labels = [tuple(heard.units.encode(text)) for text in texts]
-        scores = [each.score for each in row]
-        rows = zip(labels, texts, scores, shares, strict=True)
-        nbests.append(tuple(Hypothesis(ls, text, score, shares=each) for ls, text, score, each in rows))
+        nbest: dict[str, Hypothesis] = {}
+        for each in row:
+            text = join_words(each.words, heard.trained_on.language)
+            shares = {CTC: each.ctc, NGRAM: each.ngram, LENGTH: float(len(each.words))}
+            # Without spaces, other words may be the same text; the best come first.
+            nbest.setdefault(text, Hypothesis(tuple(heard.units.encode(text)), text, each.score, shares=shares))
+        nbests.append(tuple(nbest.values()))
     return nbests
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from kikitori.errors import DataError
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, count_errors
 from kikitori.scoring.report import MAX_ALIGNED_PAIRS, Prediction
-from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize
 
 SECONDS = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 WORDS = (5.0, 10.0, 20.0, 40.0)
@@ -105,7 +105,7 @@ class Lengths:
 def units_of(form: str, text: str) -> tuple[str, ...]:
     """A raw text in the words that errors are counted in: normalized, and characters where there are no words."""
     normalized = normalize(form, text)
-    return tuple(normalized) if form == "nfkc_ja" else tuple(normalized.split())
+    return tuple(normalized) if form in WITHOUT_WORDS else tuple(normalized.split())
 
 
 def scored_rows(sets: Mapping[str, Sequence[Prediction]]) -> list[Row]:

@@ -15,7 +15,7 @@ from typing import Any
 from kikitori.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
-from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize
 from kikitori.types import Hypothesis, Utterance
 
 REPLACED_FLAG = "replaced"  # set by a guard that put another text in place of the recogniser's
@@ -246,7 +246,7 @@ def _example(set_name: str, prediction: Prediction, normalizer: str) -> Example 
     """Aligns an utterance for display, in characters where the normalizer leaves no words; None if it is too long."""
     reference, predicted = _normalized(prediction, normalizer)
     separator = " "
-    if normalizer == "nfkc_ja":
+    if normalizer in WITHOUT_WORDS:
         reference, predicted, separator = " ".join(reference), " ".join(predicted), ""
     if len(reference.split()) * len(predicted.split()) > MAX_ALIGNED_PAIRS:
         return None

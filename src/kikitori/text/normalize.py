@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 from kikitori.errors import ConfigError
+from kikitori.text.kana import spoken_kana
 
-NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc_ja", "none")
+NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc_ja", "kana_ja", "none")
+WITHOUT_WORDS: tuple[str, ...] = ("nfkc_ja", "kana_ja")
+"""Those that leave no words: errors are counted in characters."""
 
 _BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
 # Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again.
@@ -30,6 +33,7 @@ def normalize(name: str, text: str) -> str:
       combining marks stay: they are vowels in many scripts, and the dakuten in Japanese.
     * `nfkc_ja`: NFKC, lower case, no punctuation, symbols or white space. Fillers, numbers and the long vowel mark
       stay.
+    * `kana_ja`: the kana of a Japanese reading as they sound, see `kikitori.text.kana`; whatever is no kana is lost.
     * `none`: the text itself.
 
     Raises:
@@ -42,6 +46,8 @@ def normalize(name: str, text: str) -> str:
             return _until_stable(_basic(), text)
         case "nfkc_ja":
             return _until_stable(_nfkc_ja, text)
+        case "kana_ja":
+            return spoken_kana(text)
         case "none":
             return text
     raise ConfigError(f"unknown normalizer {name!r}", where="normalizer", remedy=f"use one of {', '.join(NORMALIZERS)}")
