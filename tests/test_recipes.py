@@ -11,6 +11,7 @@ import pytest
 from kikitori.align.corpus import Alignments, save_alignments
 from kikitori.align.graph import state_labels
 from kikitori.data.lexicon import Lexicon, write_lexicon
+from kikitori.data.manifest import write_manifest
 from kikitori.text.units import in_form
 from kikitori.train.build import build_task
 from kikitori.train.recipe import load_recipe
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CLIPS = ROOT / "tests" / "data" / "clips"
 CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini")
+SYNTHETIC = ("words_openjtalk", "words_espeak", "sentences_openjtalk", "sentences_espeak", "dev_words", "dev_sentences")
+READINGS = Path("runs/ja/readings.tsv.xz")
 STARTS = {
     "mini_en_ctc": "mini-en-ctc",
     "mini_en_ctc_more": "mini-en-ctc-more",
@@ -46,6 +49,10 @@ def write_corpora(folder: Path) -> None:
     generator = random.Random(0)  # noqa: S311  (text, not secrets)
     words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz'", k=generator.randint(1, 8))) for _ in range(2000)]
     lines = [" ".join(generator.choices(words, k=8)) for _ in range(2000)]
+    for name in SYNTHETIC:
+        spoken = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "text": "キントー"} for row in rows]
+        (folder / name).mkdir()
+        write_manifest(folder / name / "manifest.jsonl", spoken)
     (folder / "text").mkdir()
     (folder / "text" / "en_classic_books.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
 
@@ -73,6 +80,8 @@ def world(tmp_path_factory):
             model = Path("runs") / run / "model"
             model.mkdir(parents=True)
             build_task(load_recipe(ROOT / "recipes" / f"{recipe}.yaml", ["data_root=shared"]), print).export(model)
+        shutil.copytree("runs/mini-en-ctc", "runs/mini-en")
+        write_lexicon(READINGS, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))
     return folder
 
 
