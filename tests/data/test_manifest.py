@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.data.manifest import MAX_LINE_CHARS, read_manifest, write_manifest
+from kikitori.data.manifest import MAX_LINE_CHARS, is_recognized, read_manifest, write_manifest
 from kikitori.errors import DataError
 from kikitori.types import Utterance
 
@@ -171,3 +171,11 @@ def test_written_rows_are_read_back(tmp_path_factory, rows):
             row.get("speaker"),
         )
         assert utterance.extra == ({"mine": row["mine"]} if "mine" in row else {})
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, True), (False, False), ("yes", False), (None, False)])
+def test_recognised_text_is_marked(tmp_path, value, expected):
+    row = {"audio_filepath": "x.wav", "duration": 1.0, "text": "a"}
+    write_manifest(tmp_path / "manifest.jsonl", [row | {"recognized": value}, row])
+    marked, plain = read_manifest(tmp_path / "manifest.jsonl").utterances
+    assert (is_recognized(marked), is_recognized(plain)) == (expected, False)

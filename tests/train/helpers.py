@@ -122,6 +122,9 @@ class Toy:
     def data_digest(self) -> str:
         return "toy"
 
+    def data_counts(self) -> dict[str, int]:
+        return {"rows": 2 * self.num_batches}
+
     def component(self, parameter: str) -> str:
         return parameter
 

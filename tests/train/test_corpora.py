@@ -32,6 +32,19 @@ def test_the_filter_reports_what_is_left_out_and_why(tmp_path):
     ]
 
 
+def test_recognised_text_is_counted(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "recognized": True, "confidence": -0.1}
+    rows = [{**row, "split": split} for split in ("train", "train", "dev")]
+    lines = []
+    task = build_task(with_rows(tmp_path, rows), lines.append)
+    assert lines[1:] == [
+        "train: 9 utterances, 0.00 h, of which 2 with recognised text",
+        "warning: 1 dev utterances have recognised text; what is scored on them is no error rate",
+        "dev: 3 utterances, 0.00 h",
+    ]
+    assert task.data_counts() == {"utterances": 9, "with_recognized_text": 2}
+
+
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_missing_file_stops_the_run_before_it_starts(tmp_path, split):
     rows = [{"audio_filepath": "gone.wav", "duration": 1.0, "text": "a cat", "split": split}] * 2
@@ -86,6 +99,7 @@ def test_held_out_sentences_are_spread_and_never_trained_on(tmp_path):
 
     task, lines = build(text_recipe(text={"dev_lines": 3}))
     assert (len(task.sentences), len(task.dev)) == (11, 3)
+    assert task.data_counts() == {"sentences": 11}
     assert "dev: 3 sentences" in lines[1]
     task, _ = build(text_recipe(text={"dev_lines": 500}))  # more than there are: half
     assert (len(task.sentences), len(task.dev)) == (7, 7)

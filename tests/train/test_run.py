@@ -75,6 +75,8 @@ def test_the_environment_is_written(run):
     assert found["versions"]["torch"] == torch.__version__
     assert found["versions"]["kikitori"] == kikitori.__version__
     assert isinstance(found["argv"], list)
+    assert found["data"].pop("sha256") == load_newest(run / "checkpoints")[1].state["provenance"]["data"]
+    assert found["data"] == {"utterances": 7, "with_recognized_text": 0}
 
 
 def test_checkpoints_say_where_they_come_from(run):
@@ -85,6 +87,7 @@ def test_checkpoints_say_where_they_come_from(run):
     assert origin["environment"]["versions"]["torch"] == torch.__version__
     assert "git" in origin["environment"]
     assert len(origin["data"]) == 64
+    assert origin["counts"] == {"utterances": 7, "with_recognized_text": 0}
 
 
 def test_the_exported_model_transcribes(run):

@@ -16,6 +16,8 @@ OnError = Literal["stop", "skip"]
 KNOWN_KEYS = frozenset(
     {"audio_filepath", "duration", "text", "offset", "id", "language", "lang", "split", "speaker", "prompt"}
 )
+RECOGNIZED = "recognized"
+"""Key of rows whose text a recogniser wrote: to train on, and no reference for anything."""
 MAX_LINE_CHARS = 1_000_000
 MAX_SECONDS = 1e9
 
@@ -61,6 +63,11 @@ def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnErr
         what = "no usable row" if split is None else f"no usable row of split '{split}'"
         raise DataError(what, where=path, remedy="check the manifest" if split is None else "check --split")
     return Manifest(tuple(utterances), tuple(problems))
+
+
+def is_recognized(utterance: Utterance) -> bool:
+    """Whether a recogniser wrote the text of a row, as `kikitori data pseudo-label` marks it."""
+    return utterance.extra.get(RECOGNIZED) is True
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

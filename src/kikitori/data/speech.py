@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kikitori.audio import SAMPLE_RATE, read_audio
 from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
-from kikitori.data.manifest import OnError
+from kikitori.data.manifest import OnError, is_recognized
 from kikitori.errors import AudioError, DataError
 from kikitori.types import Utterance
 
@@ -51,15 +51,17 @@ class SpeechBatch:
 
 @dataclass(frozen=True)
 class FilterReport:
-    """Which utterances are left out of training, and why."""
+    """Which utterances are left out of training, and why; `recognized` of those kept have a recogniser's text."""
 
     kept: int
     seconds: float
     dropped: dict[str, list[str]]
+    recognized: int = 0
 
     def lines(self) -> list[str]:
         """The report, one line per reason, with up to three names each."""
-        lines = [f"{self.kept} utterances, {self.seconds / 3600:.2f} h"]
+        of_which = f", of which {self.recognized} with recognised text" if self.recognized else ""
+        lines = [f"{self.kept} utterances, {self.seconds / 3600:.2f} h{of_which}"]
         for reason, names in self.dropped.items():
             more = ", ..." if len(names) > 3 else ""
             lines.append(f"left out {len(names)}: {reason} ({', '.join(names[:3])}{more})")
@@ -86,7 +88,7 @@ def filter_utterances(
             kept.append(utterance)
         else:
             dropped.setdefault(reason, []).append(utterance.utt_id)
-    return kept, FilterReport(len(kept), sum(u.duration for u in kept), dropped)
+    return kept, FilterReport(len(kept), sum(u.duration for u in kept), dropped, sum(map(is_recognized, kept)))
 
 
 @dataclass

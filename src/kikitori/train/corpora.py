@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from kikitori.data.manifest import Manifest, read_manifest
+from kikitori.data.manifest import Manifest, is_recognized, read_manifest
 from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterances
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import DataError
@@ -127,6 +127,8 @@ def _dev_rows(recipe: Recipe, log: Log) -> list[Utterance]:
     rows = [utterance for utterance in rows if utterance.audio_filepath.is_file()]
     if not rows:
         raise DataError("no utterance has both audio and text", where="data.dev", remedy="check the manifests")
+    if recognized := sum(map(is_recognized, rows)):
+        log(f"warning: {recognized} dev utterances have recognised text; what is scored on them is no error rate")
     return rows
 
 

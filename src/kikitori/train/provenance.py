@@ -17,11 +17,11 @@ from kikitori.train.recipe import Recipe
 PACKAGES = ("kikitori", "torch", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy", "soxr")
 
 
-def provenance(recipe: Recipe, data_digest: str) -> dict[str, Any]:
-    """What checkpoints say of where they come from."""
+def provenance(recipe: Recipe, data_digest: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    """What checkpoints say of where they come from; `counts` are of the data, by what they are."""
     # By way of JSON, so that what was written equals what will be read.
     values = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return {"recipe": values, "data": data_digest, "environment": environment()}
+    return {"recipe": values, "data": data_digest, "counts": dict(counts), "environment": environment()}
 
 
 def environment() -> dict[str, Any]:

@@ -74,10 +74,11 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
     log: Log = RunLog(directory / "log.txt") if first else _silent
     torch.manual_seed(recipe.seed)  # of the initial weights
     task = build_task(recipe, log)
-    origin = provenance(recipe, task.data_digest())
+    origin = provenance(recipe, task.data_digest(), task.data_counts())
     if first:
         _save_recipe(recipe, directory / "recipe.yaml")
-        write_text(directory / "environment.json", json.dumps(origin["environment"], indent=1) + "\n")
+        known = origin["environment"] | {"data": {"sha256": origin["data"], **origin["counts"]}}
+        write_text(directory / "environment.json", json.dumps(known, indent=1) + "\n")
     product = "adapter" if recipe.task == "adaptation" else "model"
     trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log, stop, origin, product)
     for line in describe(task.module):

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import spec_augment, warp_frequencies
 from kikitori.data.batching import epoch_batches
+from kikitori.data.manifest import is_recognized
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
 from kikitori.errors import DataError
@@ -174,6 +175,11 @@ class AcousticTask:
     def data_digest(self) -> str:
         """Names, durations and texts of the training speech."""
         return digest([u.utt_id, u.offset, u.duration, u.text] for u in self.train.utterances)
+
+    def data_counts(self) -> dict[str, int]:
+        """Utterances of an epoch, and those of them whose text a recogniser wrote."""
+        rows = self.train.utterances
+        return {"utterances": len(rows), "with_recognized_text": sum(map(is_recognized, rows))}
 
     def component(self, parameter: str) -> str:
         """`encoder`, or `heads` of CTC."""

@@ -50,6 +50,10 @@ class Task(Protocol):
         """A digest of what is trained on, in its order."""
         ...
 
+    def data_counts(self) -> dict[str, int]:
+        """How much is trained on, by what it is."""
+        ...
+
     def component(self, parameter: str) -> str:
         """What a parameter is part of, by its name: the recipe's section (`llm`), or `heads`."""
         ...

@@ -124,6 +124,10 @@ class TextTask:
         """The training sentences in labels."""
         return digest(list(sentence) for sentence in self.sentences)
 
+    def data_counts(self) -> dict[str, int]:
+        """Sentences of an epoch."""
+        return {"sentences": len(self.sentences)}
+
     def component(self, parameter: str) -> str:  # noqa: ARG002
         """There is only the LLM."""
         return "llm"
