@@ -526,7 +526,7 @@ def test_version_and_help():
         "convert",
     )
     assert all(command in help_text for command in commands)
-    for command in (*([name] for name in commands), ["convert", "nue-asr"]):
+    for command in (*([name] for name in commands), ["convert", "nue-asr"], ["data", "pseudo-label"]):
         assert call(*command, "--help").exit_code == 0
 
 

@@ -53,6 +53,10 @@ def write_corpora(folder: Path) -> None:
         spoken = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "text": "キントー"} for row in rows]
         (folder / name).mkdir()
         write_manifest(folder / name / "manifest.jsonl", spoken)
+    labels = folder / "runs" / "labels" / "barista"
+    labels.mkdir(parents=True)
+    recognized = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "recognized": True} for row in rows]
+    write_manifest(labels / "manifest.jsonl", recognized)
     (folder / "text").mkdir()
     (folder / "text" / "en_classic_books.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
 

@@ -73,11 +73,33 @@ def evaluate(
         order = sorted(range(len(utterances)), key=lambda index: utterances[index].duration)
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = _evaluate_batch(recognizer, [utterances[index] for index in indices], decoding, guards)
+            batch = evaluate_batch(recognizer, [utterances[index] for index in indices], decoding, guards)
             predictions.update(zip(indices, batch, strict=True))
             progress(len(indices))
         results[name] = [predictions[index] for index in range(len(utterances))]
     return results
+
+
+def evaluate_batch(
+    recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding, guards: Guards = PLAIN
+) -> list[Prediction]:
+    """Recognises some utterances together; the time that it takes is shared evenly."""
+    started = time.perf_counter()
+    waveforms: list[Waveform] = []
+    errors: list[str | None] = []
+    for utterance in utterances:
+        try:
+            waveforms.append(read_utterance(utterance))
+            errors.append(None)
+        except AudioError as error:
+            waveforms.append(np.zeros(0, dtype=np.float32))
+            errors.append(str(error))
+    results = recognizer.try_recognize(waveforms, decoding, guards)
+    seconds = (time.perf_counter() - started) / len(utterances)
+    return [
+        _prediction(utterance, result, seconds, error)
+        for utterance, result, error in zip(utterances, results, errors, strict=True)
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -95,27 +117,6 @@ def _sweep() -> Waveform:
     """A second of sound that no guard takes for silence."""
     times = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     return np.sin(2.0 * np.pi * (100.0 + 1900.0 * times) * times).astype(np.float32)
-
-
-def _evaluate_batch(
-    recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding, guards: Guards
-) -> list[Prediction]:
-    started = time.perf_counter()
-    waveforms: list[Waveform] = []
-    errors: list[str | None] = []
-    for utterance in utterances:
-        try:
-            waveforms.append(read_utterance(utterance))
-            errors.append(None)
-        except AudioError as error:
-            waveforms.append(np.zeros(0, dtype=np.float32))
-            errors.append(str(error))
-    results = recognizer.try_recognize(waveforms, decoding, guards)
-    seconds = (time.perf_counter() - started) / len(utterances)
-    return [
-        _prediction(utterance, result, seconds, error)
-        for utterance, result, error in zip(utterances, results, errors, strict=True)
-    ]
 
 
 def _prediction(utterance: Utterance, result: NBest | AudioError, seconds: float, error: str | None) -> Prediction:

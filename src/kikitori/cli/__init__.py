@@ -48,6 +48,7 @@ for _command in (
 
 _data = _group("data", "Make data to train on.")
 _data.command("synthesize")(data.synthesize)
+_data.command("pseudo-label")(data.pseudo_label)
 app.add_typer(_data)
 
 _convert = _group("convert", "Make a model folder from a published model in another layout.")

@@ -1,14 +1,32 @@
-"""`kikitori data synthesize`: speech to train on, made from text."""
+"""`kikitori data synthesize | pseudo-label`: speech to train on, made from text; text to train on, made from speech."""
 
 import sys
 from enum import StrEnum
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import TextForm, make_folder, one_line_errors, progress_bar
-from kikitori.errors import ConfigError
+from kikitori.cli.common import (
+    SOME_FAILED,
+    Adapter,
+    BatchSize,
+    Device,
+    DeviceOption,
+    DtypeOption,
+    Model,
+    Precision,
+    Search,
+    SplitOption,
+    TextForm,
+    load_recognizer,
+    make_folder,
+    one_line_errors,
+    progress_bar,
+    split_overrides,
+)
+from kikitori.errors import ConfigError, DataError
 
 
 class AudioFormat(StrEnum):
@@ -116,3 +134,66 @@ def synthesize(
             print(f"kikitori: warning: left out {count}: {problem}", file=sys.stderr)
         print(f"kikitori: {len(report.rows)} utterances, {report.seconds / 3600:.2f} h", file=sys.stderr)
         print(output / "manifest.jsonl", flush=True)
+
+
+def pseudo_label(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.beam=400.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="JSONL manifest; texts in it only serve to count errors. May be repeated."),
+    ] = None,
+    split: SplitOption = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for manifest.jsonl.")] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option("--min-confidence", help="Leave out texts with less; the table of an earlier run says how much."),
+    ] = None,
+    rate: Annotated[
+        tuple[float, float],
+        typer.Option("--rate", help="Leave out texts with fewer or more letters and digits per second of audio."),
+    ] = (2.0, 30.0),
+    model: Model = None,
+    decoding: Search = None,
+    batch_size: BatchSize = 8,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
+) -> None:
+    """Have a recogniser write the texts of speech, as a manifest to train on; killed, it goes on."""
+    with one_line_errors():
+        extra, settings = split_overrides(overrides or [])
+        if extra:
+            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
+        if not data:
+            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+        if output is None:
+            raise ConfigError("no folder given", where="-o", remedy="name the folder for the manifest")
+        if min_confidence is not None and not isfinite(min_confidence):
+            raise ConfigError("is no number", where="--min-confidence", remedy="leave it out to keep all")
+        if not 0.0 <= rate[0] < rate[1]:
+            raise ConfigError("is no range", where="--rate", remedy="write --rate 2 30")
+        from kikitori.data.manifest import read_manifest
+        from kikitori.pseudo_label import MANIFEST, origin_of, recognize, write_labels
+        from kikitori.scoring.trust import Trust
+
+        rows = [row for path in data for row in read_manifest(path, split=split).utterances]
+        recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
+        make_folder(output)
+        with progress_bar("recognising", len(rows)) as progress:
+            found = recognize(recognizer, rows, options, output, batch_size=batch_size, progress=progress)
+        failures = [each.error for each in found if each.error is not None]
+        for error in failures:
+            print(f"kikitori: {error}", file=sys.stderr)
+        trust = Trust(-inf if min_confidence is None else min_confidence, rate)
+        labels = write_labels(output, rows, found, trust, origin_of(recognizer, options))
+        for line in labels.lines():
+            print(f"kikitori: {line}", file=sys.stderr)
+        if not labels.kept.utterances:
+            raise DataError(
+                "no text is trusted, so there is no manifest",
+                where=output,
+                remedy="lower --min-confidence, or see left_out.jsonl",
+            )
+        print(output / MANIFEST, flush=True)
+    if failures:
+        raise typer.Exit(SOME_FAILED)

@@ -24,6 +24,7 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `rescoring`: n-best lists in another order, by language models, the speech LLM and length.
 - `language_model` · `tree_scores` · `trie`: whole texts judged by an LLM, merged where they begin alike.
 - `guards`: what a search found held against the CTC head and the sound; silence has no text.
+- `confidence`: how sure a search is of what it found.
 - `scales`: searches with scales, as `kikitori tune` sees them.
 - `limits`: how long a transcript may get, which ends runaway decoding.
 - `options` · `own_search`: a search by name or YAML, with options of its own; that of a model folder.

@@ -33,7 +33,7 @@ from kikitori.model.folder import LARGEST, LoadedModel, load_model, save_model
 from kikitori.model.safety import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weight_checks import PICKLES, check_safetensors
-from kikitori.model.weights import check_finite
+from kikitori.model.weights import check_finite, weights_digest
 from kikitori.types import Component
 
 T = TypeVar("T")
@@ -106,11 +106,7 @@ _LORA_KEYS = frozenset(field.name for field in dataclasses.fields(_LoraSettings)
 def fingerprint(path_or_id: str | Path, model: SpeechLLM) -> Fingerprint:
     """The fingerprint of a recogniser that was just loaded from a folder or the hub; about a second per GB."""
     config = json.dumps(_lasting(read_json(path_or_id, "config.json")), sort_keys=True)
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return Fingerprint(hashlib.sha256(config.encode()).hexdigest(), weights.hexdigest())
+    return Fingerprint(hashlib.sha256(config.encode()).hexdigest(), weights_digest(model))
 
 
 def save_adapter(directory: Path, model: SpeechLLM, info: AdapterInfo) -> None:

@@ -3,6 +3,7 @@
 Safetensors for everybody; pickled `.bin` files for `kikitori convert` alone, and of those nothing but tensors.
 """
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kikitori.errors import ModelError
 from kikitori.model.safety import read_json
@@ -38,6 +39,15 @@ def find_weights(folder: Path, name: str) -> list[Path]:
         if not file.is_file():
             raise ModelError(f"{file.name} is missing", where=folder, remedy="copy the folder again")
     return files
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a network's tensors by name, as they are in memory; about a second per GB."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def map_safetensors(files: Sequence[Path]) -> dict[str, Tensor]:

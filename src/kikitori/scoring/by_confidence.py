@@ -1,0 +1,84 @@
+"""What a threshold on the confidence would keep, and how wrong that is: the curve by which to choose one.
+
+Utterances with confidences go in, groups of equal size come out, the surest first, each with the errors of its own, of
+everything at least as sure, and of everything less so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import fsum
+
+from kikitori.scoring.metrics import ErrorCounts
+
+GROUPS = 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An utterance whose text was recognised.
+
+    Attributes:
+        confidence: How sure the search is.
+        seconds: Of audio.
+        errors: Errors in words, or in characters; None without a reference.
+    """
+
+    confidence: float
+    seconds: float
+    errors: ErrorCounts | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Utterances of similar confidence.
+
+    Attributes:
+        lowest: The least of their confidences: a threshold that keeps these and all surer ones.
+        utterances: How many they are.
+        seconds: Their audio.
+        errors: Their errors; None where none of them has a reference.
+        kept: The errors of these and of all surer ones, likewise.
+        left_out: The errors of all others, likewise.
+    """
+
+    lowest: float
+    utterances: int
+    seconds: float
+    errors: ErrorCounts | None
+    kept: ErrorCounts | None
+    left_out: ErrorCounts | None
+
+
+def by_confidence(utterances: Sequence[Judged], groups: int = GROUPS) -> list[Group]:
+    """Utterances in groups of equal size, the surest first; equal confidences are never parted, so some may be larger.
+
+    Args:
+        utterances: In any order.
+        groups: How many there are at most.
+    """
+    ordered = sorted(utterances, key=lambda each: -each.confidence)
+    edges = [0]
+    for number in range(1, groups + 1):
+        edge = -(-number * len(ordered) // groups)
+        while 0 < edge < len(ordered) and ordered[edge].confidence == ordered[edge - 1].confidence:
+            edge += 1
+        if edge > edges[-1]:
+            edges.append(edge)
+    return [
+        Group(
+            lowest=ordered[stop - 1].confidence,
+            utterances=stop - start,
+            seconds=fsum(each.seconds for each in ordered[start:stop]),
+            errors=total_errors(ordered[start:stop]),
+            kept=total_errors(ordered[:stop]),
+            left_out=total_errors(ordered[stop:]),
+        )
+        for start, stop in pairwise(edges)
+    ]
+
+
+def total_errors(utterances: Sequence[Judged]) -> ErrorCounts | None:
+    """The errors of all utterances that have a reference; None if none has."""
+    counts = [each.errors for each in utterances if each.errors is not None]
+    return sum(counts, ErrorCounts()) if counts else None
