@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.audio import SAMPLE_RATE
-from kikitori.data.augment import spec_augment, warp_frequencies
-from kikitori.data.batching import epoch_batches
 from kikitori.data.manifest import is_recognized
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.decoding.ctc_greedy import ctc_greedy
@@ -35,6 +33,7 @@ from kikitori.train.phone_teacher import PhoneTeacher
 from kikitori.train.provenance import digest
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Augment
+from kikitori.train.speech_batches import HEARD_TOGETHER, SpeechBatches, dev_batches, training_inputs
 from kikitori.train.task import Moment
 
 T = TypeVar("T")
@@ -42,11 +41,8 @@ Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
 """Tells the random numbers of BPE dropout from those of the augmentation."""
 
-HEARD_TOGETHER = 16
-"""Utterances in a batch without training."""
 
-
-class AcousticTask:
+class AcousticTask(SpeechBatches):
     """Trains an acoustic model with CTC; see `kikitori.train.task.Task`.
 
     Args:
@@ -69,12 +65,11 @@ class AcousticTask:
         dev: SpeechLoader | None,
         teacher: PhoneTeacher | None = None,
     ) -> None:
-        self.recipe, self.acoustic, self.units, self.characters = recipe, model, units, characters
-        self.teacher = teacher
-        self.train, self.dev = train, dev
+        super().__init__(recipe, train)
+        self.acoustic, self.units, self.characters = model, units, characters
+        self.teacher, self.dev = teacher, dev
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
-        self.data = _required(recipe.data)
         self.module = nn.ModuleDict({"model": model})
         if characters is not None:
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
@@ -84,24 +79,6 @@ class AcousticTask:
         texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
         self.unpronounced = teacher.unknown(texts) if teacher is not None else set()
         self._told: set[str] = set()
-
-    def indices(self, epoch: int) -> list[int]:
-        """The utterances of an epoch; the first epochs may be limited to short ones."""
-        longest = self.data.start_seconds if epoch < self.data.start_epochs else self.data.max_seconds
-        return [i for i, utterance in enumerate(self.train.utterances) if utterance.duration <= longest]
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """Duration buckets."""
-        chosen = self.indices(epoch)
-        batches = epoch_batches(
-            [self.train.utterances[i].duration for i in chosen],
-            batch_seconds=self.data.batch_seconds,
-            max_batch_size=self.data.max_batch_size,
-            num_buckets=self.data.num_buckets,
-            seed=self.recipe.seed,
-            epoch=epoch,
-        )
-        return [[chosen[i] for i in batch] for batch in batches]
 
     def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
         """Reads and augments a batch."""
@@ -120,11 +97,8 @@ class AcousticTask:
 
     def encode(self, batch: SpeechBatch, moment: Moment) -> EncoderOutput:
         """Frames of a training batch, with SpecAugment on log-mel features."""
-        settings = self.recipe.augment.spec_augment
-        strength = min(1.0, moment.progress / settings.ramp) if settings is not None and settings.ramp else 1.0
-        generator = np.random.default_rng([self.recipe.seed, moment.epoch, moment.batch])
         encoder = self.acoustic.encoder
-        inputs, lengths = training_inputs(encoder, batch, self.recipe.augment, strength, generator)
+        inputs, lengths = self.inputs(encoder, batch, moment)
         extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
         return encoder.encode(inputs, lengths, layers=(*self.acoustic.layers, *extra))
 
@@ -157,7 +131,7 @@ class AcousticTask:
         if self.teacher is None or self.dev is None:
             return {}
         counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
-        for batch in _dev_batches(self.dev):
+        for batch in dev_batches(self.dev):
             inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
             posteriors = self.acoustic.phone_log_probs(self.acoustic.encode(*inputs))
             for text, (heard, _) in zip(batch.texts, ctc_greedy(*posteriors), strict=True):
@@ -220,10 +194,6 @@ class AcousticTask:
             max_seconds=max(utterance.duration for utterance in self.train.utterances),
             language=self.recipe.language,
         )
-
-    def size(self, indices: list[int]) -> float:
-        """Seconds of a batch, padding included."""
-        return max(self.train.utterances[i].duration for i in indices) * len(indices)
 
     def describe(self, batch: SpeechBatch) -> list[str]:
         """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""
@@ -288,47 +258,13 @@ class AcousticTask:
         dev = _required(self.dev)
         name = default_normalizer([self.recipe.language])
         counts = dict.fromkeys(decoders, ErrorCounts(0, 0, 0, 0))
-        for batch in _dev_batches(dev):
+        for batch in dev_batches(dev):
             for decoder, decode in decoders.items():
                 for text, prediction in zip(batch.texts, decode(batch), strict=True):
                     counts[decoder] += word_errors(normalize(name, text), normalize(name, prediction))
         if not any(count.reference_length for count in counts.values()):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
-
-
-def _dev_batches(dev: SpeechLoader) -> Iterator[SpeechBatch]:
-    """Dev speech, the shortest first."""
-    order = sorted(range(len(dev.utterances)), key=lambda i: dev.utterances[i].duration)
-    batches = (dev.batch(order[start : start + HEARD_TOGETHER]) for start in range(0, len(order), HEARD_TOGETHER))
-    return (batch for batch in batches if batch is not None)
-
-
-def training_inputs(
-    encoder: SpeechEncoder, batch: SpeechBatch, augment: Augment, strength: float, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """What an encoder reads of a training batch, and its lengths: log-mel features are warped and masked."""
-    device = next(encoder.parameters()).device
-    with torch.autocast(device.type, enabled=False):  # log-mel differences are finer than bfloat16
-        inputs, lengths = encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
-    if encoder.takes_waveform:
-        return inputs, lengths
-    if augment.vocal_tract:
-        factors = generator.uniform(1 - augment.vocal_tract, 1 + augment.vocal_tract, size=len(inputs))
-        inputs = warp_frequencies(inputs, factors.tolist())
-    if augment.spec_augment is not None:
-        settings = augment.spec_augment
-        inputs = spec_augment(
-            inputs,
-            lengths,
-            generator,
-            time_masks_per_second=settings.time_masks_per_second,
-            max_time_mask=settings.max_time_mask,
-            frequency_masks=settings.frequency_masks,
-            max_frequency_mask=settings.max_frequency_mask,
-            strength=strength,
-        )
-    return inputs, lengths
 
 
 Heard = tuple[NDArray[np.float32], str]
