@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from kikitori.align.corpus import Alignments, save_alignments
 from kikitori.align.graph import state_labels
@@ -20,7 +21,8 @@ from kikitori.train.run import dry_run
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CLIPS = ROOT / "tests" / "data" / "clips"
-CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini")
+CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini", "barista_intents")
+UNTRANSCRIBED = ("barista_intents",)
 SYNTHETIC = ("words_openjtalk", "words_espeak", "sentences_openjtalk", "sentences_espeak", "dev_words", "dev_sentences")
 READINGS = Path("runs/ja/readings.tsv.xz")
 STARTS = {
@@ -44,7 +46,8 @@ def write_corpora(folder: Path) -> None:
     for name in CORPORA:
         corpus = folder / "speech" / name
         shutil.copytree(CLIPS, corpus)
-        parts = [json.dumps(row | {"split": split}) for split in ("train", "dev", "test") for row in rows]
+        changes = {"text": None} if name in UNTRANSCRIBED else {}
+        parts = [json.dumps(row | changes | {"split": split}) for split in ("train", "dev", "test") for row in rows]
         (corpus / "manifest.jsonl").write_text("\n".join(parts))
     generator = random.Random(0)  # noqa: S311  (text, not secrets)
     words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz'", k=generator.randint(1, 8))) for _ in range(2000)]
@@ -101,3 +104,14 @@ def test_every_recipe_passes_a_dry_run(path, world, monkeypatch):
         overrides.append("units.size=1000")  # more than the stand-ins have
     lines = dry_run(path, overrides)
     assert "loss before training" in lines[-1]
+
+
+def test_stage_one_of_mini_en_starts_from_masked_prediction_as_the_recipe_says(world, monkeypatch):
+    monkeypatch.chdir(world)
+    task = build_task(load_recipe(ROOT / "recipes" / "mini_en_masked.yaml", ["data_root=shared"]), print)
+    task.export(Path("runs/mini-en-masked/model"))
+    overrides = ["data_root=shared", "encoder.config=null", "encoder.init=runs/mini-en-masked"]
+    stage = build_task(load_recipe(ROOT / "recipes" / "mini_en_ctc.yaml", overrides), print)
+    left, right = task.encoder.state_dict(), stage.acoustic.encoder.state_dict()
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)

@@ -155,6 +155,17 @@ def test_filter_names_every_reason(utterances):
     ]
 
 
+def test_speech_that_needs_no_text_is_kept_without(utterances):
+    rows = [
+        replace(utterances[0], text=None),
+        replace(utterances[0], text="..."),
+        replace(utterances[0], duration=0.05),
+    ]
+    kept, report = filter_utterances(rows, min_seconds=0.1, max_seconds=30.0, has_labels=None)
+    assert kept == rows[:2]
+    assert report.lines()[1:] == [f"left out 1: shorter than 0.1 s ({rows[2].utt_id})"]
+
+
 def test_filter_bounds_are_inclusive(utterances):
     kept, report = filter_utterances(utterances, min_seconds=0.3, max_seconds=1.0, has_labels=bool)
     assert len(kept) == 4

@@ -127,6 +127,16 @@ def test_shards_are_read(folder):
     refused(folder)
 
 
+@pytest.mark.parametrize("family", ["parakeet", "hubert"])
+def test_a_speech_encoder_alone_is_named_as_what_it_is(tmp_path, family):
+    encoder = tiny_acoustic_model(family).encoder
+    with quiet_transformers():
+        encoder.model.save_pretrained(tmp_path)
+    assert not is_recogniser(tmp_path)
+    with pytest.raises(ModelError, match=rf"speech encoder alone \('{encoder.config.model_type}'\) writes no text"):
+        load_model(tmp_path)
+
+
 def test_load_llm_gives_float32(tmp_path):
     llm = save_tiny_llm(tmp_path, "qwen2")
     loaded = load_llm(tmp_path)

@@ -222,6 +222,18 @@ def speech_llm_recipe(**changes: Any) -> dict[str, Any]:
     return merged(base, changes)
 
 
+def masked_recipe(**changes: Any) -> dict[str, Any]:
+    """Masked prediction over `write_corpus`."""
+    base = acoustic_recipe(
+        task="masked_prediction",
+        units=None,
+        ctc=None,
+        targets={"clusters": 8, "upsample": 2},
+        masks={"share": 0.5, "seconds": 0.12},
+    )
+    return merged(base, changes)
+
+
 def merged(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Sections of `changes` update those of `recipe`; None removes one, and a start replaces the other."""
     result = dict(recipe)

@@ -2,7 +2,8 @@ import pytest
 
 from kikitori.errors import DataError
 from kikitori.train.build import build_task
-from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, text_recipe, write_corpus
+from kikitori.train.corpora import speech
+from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
 
 
 def with_rows(folder, rows, **changes):
@@ -73,6 +74,26 @@ def test_a_dev_set_without_text_is_refused(tmp_path):
         build_task(
             with_rows(tmp_path, rows, data={"dev": [{"path": "manifest.jsonl", "split": "test"}]}), lambda _: None
         )
+
+
+def test_speech_without_transcripts_is_there_for_a_task_that_needs_none(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9}
+    rows = [
+        {**row, "id": f"{split} {text}", "text": text, "split": split}
+        for split in ("train", "dev")
+        for text in (None, "!")
+    ]
+    write_corpus(tmp_path, rows)
+    recipe = make_recipe(tmp_path, tmp_path, masked_recipe())
+    lines = []
+    train, dev = speech(recipe, None, lines.append)
+    assert [utterance.utt_id for utterance in train.utterances[len(TEXTS) :]] == ["train None", "train !"]
+    assert [utterance.utt_id for utterance in dev.utterances[2:]] == ["dev None", "dev !"]
+    assert lines == ["train: 9 utterances, 0.00 h", "dev: 4 utterances, 0.00 h"]
+    missing = make_recipe(tmp_path, tmp_path, masked_recipe(data={"dev": [{"path": "gone.jsonl"}], "on_error": "skip"}))
+    (tmp_path / "gone.jsonl").write_text('{"audio_filepath": "gone.wav", "duration": 1.0}\n')
+    with pytest.raises(DataError, match=r"data\.dev: no utterance has audio"):
+        speech(missing, None, lines.append)
 
 
 def test_dev_is_thinned_evenly_and_train_repeats(tmp_path):

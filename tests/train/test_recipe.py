@@ -23,6 +23,14 @@ SPEECH_LLM = {
     "bridge": {"kind": "stack", "stride": 2},
     "llm": {"init": "l"},
 }
+MASKED = {
+    **{key: value for key, value in COMMON.items() if key != "units"},
+    "task": "masked_prediction",
+    "data": SPEECH,
+    "encoder": ENCODER,
+    "targets": {},
+    "masks": {},
+}
 COMPRESS = {**SPEECH_LLM, "bridge": {"kind": "ctc_compress"}, "ctc": {"weights": {6: 1.0}}}
 
 
@@ -51,7 +59,7 @@ def test_there_are_recipes():
     assert RECIPES
 
 
-@pytest.mark.parametrize("values", [ACOUSTIC, LANGUAGE, SPEECH_LLM], ids=lambda values: values["task"])
+@pytest.mark.parametrize("values", [ACOUSTIC, LANGUAGE, SPEECH_LLM, MASKED], ids=lambda values: values["task"])
 def test_least_recipes_load(load, values):
     recipe = load(values)
     assert recipe.task == values["task"]
@@ -71,8 +79,10 @@ def test_values_arrive_typed(load):
 
 @pytest.mark.parametrize(
     ("values", "section"),
-    [(ACOUSTIC, "data"), (ACOUSTIC, "encoder"), (LANGUAGE, "text"), (LANGUAGE, "llm")]
-    + [(SPEECH_LLM, section) for section in ("data", "encoder", "bridge", "llm")],
+    [(values, "units") for values in (ACOUSTIC, LANGUAGE, SPEECH_LLM)]
+    + [(ACOUSTIC, "data"), (ACOUSTIC, "encoder"), (LANGUAGE, "text"), (LANGUAGE, "llm")]
+    + [(SPEECH_LLM, section) for section in ("data", "encoder", "bridge", "llm")]
+    + [(MASKED, section) for section in ("data", "encoder", "targets", "masks")],
 )
 def test_needed_sections(load, values, section):
     with pytest.raises(ConfigError, match=f"task '{values['task']}' needs the section '{section}'"):
@@ -89,6 +99,12 @@ def test_needed_sections(load, values, section):
         (LANGUAGE, "encoder", ENCODER),
         (LANGUAGE, "bridge", {"kind": "conv"}),
         (SPEECH_LLM, "denoising", {"share": 0.1}),
+        (ACOUSTIC, "targets", {}),
+        (LANGUAGE, "masks", {}),
+        (SPEECH_LLM, "masks", {}),
+        (MASKED, "units", {"kind": "characters"}),
+        (MASKED, "text", {"files": ["t.txt"]}),
+        (MASKED, "llm", {"init": "l"}),
     ],
 )
 def test_unused_sections(load, values, section, content):
@@ -170,6 +186,12 @@ def test_unused_sections(load, values, section, content):
             "interface=suffix",
             "interface: Input should be 'prefix', 'merged_attention' or 'cross_attention'",
         ),
+        (MASKED, "ctc.weights={6: 1.0}", "task 'masked_prediction' has no CTC heads"),
+        (MASKED, "targets.layer=2", "run and layer go together"),
+        (MASKED, "targets.run=r", "run and layer go together"),
+        (MASKED, "targets.clusters=70000", "targets.clusters: Input should be less"),
+        (MASKED, "masks.share=1.0", "masks.share: Input should be less"),
+        (MASKED, "masks.seconds=0", "masks.seconds: Input should be greater"),
         (LANGUAGE, "interface=cross_attention", "task 'language_model' does not use the interface 'cross_attention'"),
         (ACOUSTIC, "interface=merged_attention", "task 'acoustic_model' does not use the interface 'merged_attention'"),
         (LANGUAGE, "llm.auxiliary_layer=1", "task 'language_model' does not use llm.auxiliary_layer"),

@@ -1,4 +1,4 @@
-"""Transcribed speech for training: filtered utterances in, augmented waveforms with labels out, in batches."""
+"""Speech for training: filtered utterances in, augmented waveforms with their texts out, in batches."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -69,14 +69,18 @@ class FilterReport:
 
 
 def filter_utterances(
-    utterances: Sequence[Utterance], *, min_seconds: float, max_seconds: float, has_labels: Callable[[str], bool]
+    utterances: Sequence[Utterance],
+    *,
+    min_seconds: float,
+    max_seconds: float,
+    has_labels: Callable[[str], bool] | None,
 ) -> tuple[list[Utterance], FilterReport]:
-    """Keeps what can be trained on: a text that gives labels, a usable duration, an existing file."""
+    """Keeps what can be trained on: a usable duration, an existing file and, unless None, a text that has labels."""
     kept: list[Utterance] = []
     dropped: dict[str, list[str]] = {}
     for utterance in utterances:
         reason = None
-        if utterance.text is None or not has_labels(utterance.text):
+        if has_labels is not None and (utterance.text is None or not has_labels(utterance.text)):
             reason = "no text"
         elif utterance.duration < min_seconds:
             reason = f"shorter than {min_seconds:g} s"
@@ -120,7 +124,7 @@ class SpeechLoader:
         rows: list[tuple[int, Waveform]] = []
         for index in indices:
             try:
-                waveform = self._read(index)
+                waveform = self.read(index)
             except AudioError as error:
                 if self.on_error == "stop":
                     raise DataError(str(error), remedy="or set data.on_error=skip") from None
@@ -131,7 +135,12 @@ class SpeechLoader:
             rows.append((index, waveform))
         return collate([(self.utterances[i], waveform) for i, waveform in rows], [i for i, _ in rows]) if rows else None
 
-    def _read(self, index: int) -> Waveform:
+    def read(self, index: int) -> Waveform:
+        """The audio of an utterance as it was recorded.
+
+        Raises:
+            AudioError: The file cannot be read.
+        """
         if index in self._cached:
             return self._cached[index].astype(np.float32) / 32768.0
         waveform = read_utterance(self.utterances[index])

@@ -156,8 +156,12 @@ class SpeechEncoder(nn.Module):
     @property
     def seconds_per_frame(self) -> float:
         """Distance of neighbouring frames."""
-        stride = math.prod(stride for _, stride, _ in self._convolutions)
-        return stride * (1 if self.takes_waveform else self.log_mel_config.hop_size) / SAMPLE_RATE
+        return self.inputs_per_frame * (1 if self.takes_waveform else self.log_mel_config.hop_size) / SAMPLE_RATE
+
+    @property
+    def inputs_per_frame(self) -> int:
+        """Samples or log-mel frames from one frame to the next."""
+        return math.prod(stride for _, stride, _ in self._convolutions)
 
     @property
     def max_samples(self) -> int | None:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
+from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.nue_asr import open_published
@@ -89,6 +90,12 @@ def load_model(path_or_id: str | Path) -> LoadedModel:
     model_type = str(config.get("model_type"))
     if model_type == NUE_ASR:
         return _load_published(path_or_id)
+    if model_type in ENCODERS:
+        raise ModelError(
+            f"a speech encoder alone ('{model_type}') writes no text",
+            where=path_or_id,
+            remedy="train a recogniser that starts from it (encoder.init in a recipe)",
+        )
     if model_type not in MODEL_CLASSES:
         raise ModelError(
             f"model type '{model_type}' is no recogniser",

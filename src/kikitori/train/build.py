@@ -24,11 +24,15 @@ from kikitori.text.units import (
     with_text_form,
 )
 from kikitori.train.adaptation_task import AdaptationTask, Base, TextAdaptationTask, set_components
-from kikitori.train.components import Lora
+from kikitori.train.components import Encoder, Lora
 from kikitori.train.corpora import Log, corpus, sentences, speech, taken, training_rows, transcripts, waveform_augment
+from kikitori.train.frame_labels import FrameFeatures, LayerStates, LogMelStacks, fit
+from kikitori.train.masked_predictor import MaskedPredictor
+from kikitori.train.masked_task import MaskedPredictionTask
 from kikitori.train.memory import checkpoint_activations
 from kikitori.train.models import (
     build_acoustic_model,
+    build_encoder,
     build_llm,
     build_speech_llm,
     has_new_vocabulary,
@@ -49,9 +53,13 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     Raises:
         KikitoriError: Something the recipe names is missing or does not fit.
     """
+    task: Task
     if recipe.task == "adaptation":
         task = build_adaptation(recipe, log)
+    elif recipe.task == "masked_prediction":
+        task = build_masked_prediction(recipe, log)
     else:
+        assert recipe.units is not None  # noqa: S101  (validated by Recipe)
         units = build_units(recipe)
         log(f"label units: {units.size} ({recipe.units.kind})")
         task = _build_task(recipe, units, log)
@@ -90,6 +98,7 @@ def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
 def build_units(recipe: Recipe) -> TokenizerUnits:
     """The recipe's label units, trained on its text where they have to be."""
     settings = recipe.units
+    assert settings is not None  # noqa: S101  (validated by Recipe)
     match settings.kind:
         case "run":
             return load_units(model_folder(str(settings.path)))
@@ -100,6 +109,34 @@ def build_units(recipe: Recipe) -> TokenizerUnits:
             return character_units(corpus(recipe), settings.text_form)
         case "sentencepiece":
             return sentencepiece_units(corpus(recipe), settings.size, settings.text_form)
+
+
+def build_masked_prediction(recipe: Recipe, log: Log) -> MaskedPredictionTask:
+    """An encoder that learns from speech alone, and the clusters that it predicts.
+
+    Raises:
+        ConfigError: The encoder reads waveforms, or the layer to cluster does not exist.
+    """
+    settings = recipe.targets
+    assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
+    assert settings is not None  # noqa: S101  (validated by Recipe)
+    encoder = build_encoder(recipe.encoder)
+    if encoder.takes_waveform:
+        raise ConfigError(
+            f"an encoder of type '{encoder.config.model_type}' reads waveforms; it is log-mel features that are masked",
+            where="encoder",
+            remedy="use a FastConformer (parakeet_encoder) or Whisper",
+        )
+    features: FrameFeatures = LogMelStacks()
+    if settings.run is not None:
+        trained = build_encoder(Encoder(init=settings.run, policy="frozen"))
+        if settings.layer > trained.num_layers:
+            where = "targets.layer"
+            raise ConfigError(f"the run has layers 1 to {trained.num_layers}", where=where, remedy="name one of them")
+        features = LayerStates(trained, settings.layer)
+    train, dev = speech(recipe, None, log)
+    means = fit(features, train, settings.clusters, recipe.seed, log)
+    return MaskedPredictionTask(recipe, MaskedPredictor(encoder, means, settings.upsample), features, train, dev)
 
 
 def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter | None:

@@ -16,8 +16,13 @@ from kikitori.types import Utterance
 Log = Callable[[str], None]
 
 
-def speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoader, SpeechLoader | None]:
+def speech(recipe: Recipe, units: TokenizerUnits | None, log: Log) -> tuple[SpeechLoader, SpeechLoader | None]:
     """Speech to train on, augmented, and dev speech; what is left out is logged.
+
+    Args:
+        recipe: The run's recipe.
+        units: Label units of the transcripts; None where the speech needs none.
+        log: Takes lines for the log.
 
     Raises:
         DataError: A manifest or a file is missing, or nothing is left.
@@ -30,7 +35,7 @@ def speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoade
     )
     if not data.dev:
         return train, None
-    held_out = _dev_rows(recipe, log)
+    held_out = _dev_rows(recipe, log, transcribed=units is not None)
     if data.max_dev_utterances and len(held_out) > data.max_dev_utterances:
         step = len(held_out) / data.max_dev_utterances
         held_out = [held_out[int(i * step)] for i in range(data.max_dev_utterances)]
@@ -39,9 +44,9 @@ def speech(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[SpeechLoade
 
 
 def training_rows(
-    recipe: Recipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits, log: Log
+    recipe: Recipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits | None, log: Log
 ) -> list[Utterance]:
-    """Rows that can be trained on; `what` they are for, and what is left out, is logged."""
+    """Rows that can be trained on, by `units` if any; `what` they are for, and what is left out, is logged."""
     data = recipe.data
     assert data is not None  # noqa: S101  (validated by Recipe)
     utterances = _rows(recipe, refs, log)
@@ -49,7 +54,7 @@ def training_rows(
         utterances,
         min_seconds=data.min_seconds,
         max_seconds=data.max_seconds,
-        has_labels=lambda text: bool(units.encode(text)),
+        has_labels=None if units is None else lambda text: bool(units.encode(text)),
     )
     for line in report.lines():
         log(f"{what}: {line}")
@@ -115,10 +120,10 @@ def waveform_augment(recipe: Recipe) -> WaveformAugment:
     )
 
 
-def _dev_rows(recipe: Recipe, log: Log) -> list[Utterance]:
+def _dev_rows(recipe: Recipe, log: Log, *, transcribed: bool) -> list[Utterance]:
     data = recipe.data
     assert data is not None  # noqa: S101  (validated by Recipe)
-    rows = [utterance for utterance in _rows(recipe, data.dev, log) if utterance.text is not None]
+    rows = [row for row in _rows(recipe, data.dev, log) if row.text is not None or not transcribed]
     if data.on_error == "stop":
         _refuse_missing(rows)
     for utterance in rows:
@@ -126,8 +131,9 @@ def _dev_rows(recipe: Recipe, log: Log) -> list[Utterance]:
             log(f"warning: {utterance.audio_filepath}: no such file; left out of dev")
     rows = [utterance for utterance in rows if utterance.audio_filepath.is_file()]
     if not rows:
-        raise DataError("no utterance has both audio and text", where="data.dev", remedy="check the manifests")
-    if recognized := sum(map(is_recognized, rows)):
+        what = "both audio and text" if transcribed else "audio"
+        raise DataError(f"no utterance has {what}", where="data.dev", remedy="check the manifests")
+    if transcribed and (recognized := sum(map(is_recognized, rows))):
         log(f"warning: {recognized} dev utterances have recognised text; what is scored on them is no error rate")
     return rows
 

@@ -12,6 +12,7 @@ import numpy as np
 
 DEV, FINAL = "dev_", "final_"
 NO_LOSS = {"epoch", "step", "time", "lr", "grad_norm", "positions_per_second"}
+NO_LOSS |= {f"{DEV}{what}_perplexity" for what in ("target", "prediction")}  # of far larger numbers than the loss
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
 
 Row = dict[str, Any]

@@ -43,10 +43,22 @@ def build_acoustic_model(recipe: Recipe, units: TokenizerUnits, phones: Sequence
     model = AcousticModel(config, encoder=encoder)
     if isinstance(start, AcousticModel):
         _take_heads(model, start, same_units=start_units is not None and equal_units(start_units, units))
-    freeze(encoder, _freeze_plan(recipe.encoder))
-    if recipe.encoder.policy == "lora":
-        attach_encoder_lora(encoder, **asdict(recipe.encoder.lora or Lora()))
+    _set_policy(encoder, recipe.encoder)
     return model
+
+
+def build_encoder(settings: Encoder) -> SpeechEncoder:
+    """The encoder alone, from scratch or from where the recipe says, as its policy wants it."""
+    start, _ = _start(settings)
+    encoder = start.encoder if isinstance(start, AcousticModel) else start
+    _set_policy(encoder, settings)
+    return encoder
+
+
+def _set_policy(encoder: SpeechEncoder, settings: Encoder) -> None:
+    freeze(encoder, _freeze_plan(settings))
+    if settings.policy == "lora":
+        attach_encoder_lora(encoder, **asdict(settings.lora or Lora()))
 
 
 def _take_heads(model: AcousticModel, start: AcousticModel, *, same_units: bool) -> None:

@@ -1,8 +1,9 @@
 """Recipes: everything that decides a training run, as one strict YAML file.
 
-Four tasks share the schema: `acoustic_model` (encoder + CTC), `language_model` (a causal LM on text), `speech_llm`
-(encoder + bridge + LLM) and `adaptation` (a finished speech LLM and a domain's speech or text; `kikitori adapt` writes
-its recipe). Sections that a task does not use must be absent; `settings.py` and `components.py` describe them.
+Five tasks share the schema: `acoustic_model` (encoder + CTC), `language_model` (a causal LM on text), `speech_llm`
+(encoder + bridge + LLM), `masked_prediction` (an encoder on speech without transcripts) and `adaptation` (a finished
+speech LLM and a domain's speech or text; `kikitori adapt` writes its recipe). Sections that a task does not use must be
+absent; `settings.py`, `components.py` and `masked_settings.py` describe them.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from kikitori.config import load_config
 from kikitori.errors import ConfigError
 from kikitori.train.components import LLM, Bridge, Encoder, Lora
+from kikitori.train.masked_settings import Masks, Targets
 from kikitori.train.settings import (
     CTC,
     STRICT,
@@ -33,6 +35,9 @@ from kikitori.train.settings import (
     Units,
 )
 
+MASKED = ("targets", "masks")
+"""Sections of the task `masked_prediction` alone."""
+
 ADAPTATION = ("adapt", "lora", "replay", "hold", "report")
 """Sections of the task `adaptation` alone."""
 
@@ -43,13 +48,13 @@ class Recipe:
 
     Attributes:
         task: What is trained.
-        units: Label units.
         optim: Optimiser and schedule.
         run: Length, precision and bookkeeping.
         seed: Decides initial weights, order and augmentation.
         data_root: Folder that `data` and `text` paths are relative to.
         language: Language of the transcripts; it picks the normalizer of the dev scores.
-        data: Transcribed speech (`acoustic_model`, `speech_llm`, `adaptation` to speech).
+        units: Label units, of all tasks but `masked_prediction`.
+        data: Speech, transcribed (`acoustic_model`, `speech_llm`, `adaptation` to speech) or not (`masked_prediction`).
         text: Text (`language_model`, `adaptation` to text; also what units are trained on).
         augment: Augmentation.
         encoder: Speech encoder.
@@ -59,6 +64,8 @@ class Recipe:
             with an LLM from scratch they start open, and `cross_attention` is then an AED model.
         llm: LLM.
         ctc: CTC losses.
+        targets: What `masked_prediction` predicts.
+        masks: What it hides.
         prompt: Text around the speech.
         denoising: Reading practice for a `language_model`, or an `adaptation` to text.
         adapt: What an `adaptation` starts from.
@@ -69,13 +76,13 @@ class Recipe:
             `source`, and others).
     """
 
-    task: Literal["acoustic_model", "language_model", "speech_llm", "adaptation"]
-    units: Units
+    task: Literal["acoustic_model", "language_model", "speech_llm", "masked_prediction", "adaptation"]
     optim: Optim
     run: Run
     seed: Count = 1
     data_root: str = "."
     language: str = "en"
+    units: Units | None = None
     data: SpeechData | None = None
     text: TextData | None = None
     augment: Augment = Field(default_factory=Augment)
@@ -84,6 +91,8 @@ class Recipe:
     interface: Literal["prefix", "merged_attention", "cross_attention"] = "prefix"
     llm: LLM | None = None
     ctc: CTC = Field(default_factory=CTC)
+    targets: Targets | None = None
+    masks: Masks | None = None
     prompt: Prompt = Field(default_factory=Prompt)
     denoising: Denoising | None = None
     adapt: Adapt | None = None
@@ -95,16 +104,18 @@ class Recipe:
     def __post_init__(self) -> None:
         """Checks that the sections fit the task."""
         needed = {
-            "acoustic_model": ("data", "encoder"),
-            "language_model": ("text", "llm"),
-            "speech_llm": ("data", "encoder", "bridge", "llm"),
-            "adaptation": ("adapt",),
+            "acoustic_model": ("units", "data", "encoder"),
+            "language_model": ("units", "text", "llm"),
+            "speech_llm": ("units", "data", "encoder", "bridge", "llm"),
+            "masked_prediction": ("data", "encoder", "targets", "masks"),
+            "adaptation": ("units", "adapt"),
         }[self.task]
         unused = {
-            "acoustic_model": ("bridge", "llm", "denoising", *ADAPTATION),
-            "language_model": ("data", "encoder", "bridge", *ADAPTATION),
-            "speech_llm": ("denoising", *ADAPTATION),
-            "adaptation": ("encoder", "bridge", "llm"),
+            "acoustic_model": ("bridge", "llm", "denoising", *MASKED, *ADAPTATION),
+            "language_model": ("data", "encoder", "bridge", *MASKED, *ADAPTATION),
+            "speech_llm": ("denoising", *MASKED, *ADAPTATION),
+            "masked_prediction": ("units", "text", "bridge", "llm", "denoising", *ADAPTATION),
+            "adaptation": ("encoder", "bridge", "llm", *MASKED),
         }[self.task]
         for name in needed:
             if getattr(self, name) is None:
@@ -114,6 +125,8 @@ class Recipe:
                 raise ValueError(f"task '{self.task}' does not use the section '{name}'")
         if self.task == "acoustic_model" and not self.ctc.weights:
             raise ValueError("task 'acoustic_model' needs ctc.weights")
+        if self.task == "masked_prediction" and self.ctc != CTC():
+            raise ValueError("task 'masked_prediction' has no CTC heads; leave out the section 'ctc'")
         if self.bridge is not None and self.bridge.kind == "ctc_compress":
             layer = self.bridge.ctc_layer or max(self.ctc.weights, default=0)
             if self.ctc.weights.get(layer, 0.0) <= 0.0:  # a head that nothing trains hears nothing
@@ -125,13 +138,13 @@ class Recipe:
             raise ValueError(f"task '{self.task}' does not use the interface '{self.interface}'")
         if self.task != "speech_llm" and self.llm is not None and self.llm.auxiliary_layer:
             raise ValueError(f"task '{self.task}' does not use llm.auxiliary_layer")
-        if self.units.kind == "llm" and (self.llm is None or self.llm.init is None):
+        if self.units is not None and self.units.kind == "llm" and (self.llm is None or self.llm.init is None):
             raise ValueError("units.kind 'llm' needs llm.init")
-        if self.adapt is not None:
-            self._check_adaptation(self.adapt.model, self.adapt.components)
+        if self.adapt is not None and self.units is not None:
+            self._check_adaptation(self.adapt.model, self.adapt.components, self.units)
 
-    def _check_adaptation(self, base: str, components: Sequence[str]) -> None:
-        if self.units.path != base:
+    def _check_adaptation(self, base: str, components: Sequence[str], units: Units) -> None:
+        if units.path != base:
             raise ValueError("the units of an adaptation are its base's: units.kind 'run', units.path as adapt.model")
         if (self.data is None) == (self.text is None):
             raise ValueError("task 'adaptation' needs either 'data' or 'text'")

@@ -68,7 +68,7 @@ class AcousticTask(SpeechBatches):
         super().__init__(recipe, train)
         self.acoustic, self.units, self.characters = model, units, characters
         self.teacher, self.dev = teacher, dev
-        rate = recipe.units.bpe_dropout
+        rate = _required(recipe.units).bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
         self.module = nn.ModuleDict({"model": model})
         if characters is not None:

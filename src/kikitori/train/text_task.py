@@ -57,6 +57,7 @@ class TextTask:
         prompter: Prompter | None = None,
     ) -> None:
         assert recipe.text is not None  # noqa: S101  (validated by Recipe)
+        assert recipe.units is not None  # noqa: S101  (validated by Recipe)
         self.recipe, self.text, self.llm, self.units, self.sentences, self.dev, self.prompter = (
             recipe, recipe.text, llm, units, train, dev, prompter,
         )  # fmt: skip
