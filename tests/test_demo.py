@@ -4,7 +4,7 @@ import pytest
 
 from kikitori import demo
 from kikitori.data.manifest import read_manifest
-from kikitori.recognizer import BUNDLED
+from kikitori.recognizer import BUNDLED, load
 from tests.tiny import save_tiny
 
 WER = re.compile(r"WER (\w+) (\d+\.\d{4})")
@@ -36,6 +36,7 @@ def test_missing_model_is_one_line(tmp_path, capsys):
 def test_bundled_model_understands(capsys):
     assert demo.main([]) == 0
     rates = {match[1]: float(match[2]) for match in WER.finditer(capsys.readouterr().out)}
-    assert set(rates) == {*demo.MODES, demo.COMBINATION}
+    best = load().decoding.search
+    assert set(rates) == {*demo.MODES, best}
     assert all(rate < 0.9 for rate in rates.values())
-    assert rates[demo.COMBINATION] == min(rates.values())
+    assert rates[best] == min(rates.values())
