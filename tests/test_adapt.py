@@ -264,3 +264,19 @@ def test_without_the_adapter_the_base_is_as_it_was(done, base):
     plain, adapted = recognizer.load(base).loaded.model, recognizer.load(base, adapter=run).loaded.model
     removed = adapted.llm.unload().state_dict()
     assert all(torch.equal(tensor, removed[name]) for name, tensor in plain.llm.state_dict().items())
+
+
+def test_a_base_that_shows_phones_brings_its_lexicon(base, manifest, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(base, folder)
+
+    def lexicon():
+        return adaptation.adaptation_recipe(str(folder), adaptation.Domain(text=[manifest])).denoising.lexicon
+
+    (folder / "lexicon.tsv.xz").touch()
+    assert lexicon() is None
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"show_phones": True}))
+    assert lexicon() == str(folder / "lexicon.tsv.xz")
+    (folder / "lexicon.tsv.xz").unlink()
+    assert lexicon() is None

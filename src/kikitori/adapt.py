@@ -15,6 +15,7 @@ from typing import Any
 from kikitori.config import merge_yaml, validate
 from kikitori.data.manifest import read_manifest
 from kikitori.decoding.options import GreedySearch
+from kikitori.decoding.partners import LEXICON
 from kikitori.errors import ConfigError
 from kikitori.evaluate import evaluate, versions
 from kikitori.files import write_text
@@ -117,7 +118,7 @@ def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ())
     }
     if domain.text:
         values["text"] = {"files": [str(path) for path in domain.text], "dev_lines": 50}
-        values["denoising"] = {"share": 1.0}
+        values["denoising"] = {"share": 1.0, "lexicon": _shown_lexicon(folder)}
     else:
         values["data"] = {"train": domain.data.references(), "dev": domain.dev.references(), "batch_seconds": 80.0}
     if domain.replay.manifests:
@@ -176,6 +177,12 @@ def format_report(report: Mapping[str, Any]) -> str:
     size = f"adapter: {adapter['parameters'] / 1e6:.3f} M parameters, {adapter['bytes'] / 1e6:.2f} MB"
     lines = [f"{size} ({', '.join(adapter['components'])})"]
     return "\n".join([*([format_sides(report["sides"])] if report["sides"] else []), *lines])
+
+
+def _shown_lexicon(folder: str) -> str | None:
+    """The base's pronunciations, if its speech prompts show phones."""
+    lexicon = Path(folder) / LEXICON
+    return str(lexicon) if lexicon.is_file() and read_json(folder, "config.json").get("show_phones") else None
 
 
 def _ctc_layers(folder: str) -> list[int]:

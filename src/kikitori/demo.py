@@ -1,8 +1,8 @@
 """The demonstration: `python -m kikitori.demo` transcribes the bundled recordings with the bundled model.
 
-It runs by integration (`greedy`: the speech LLM), by the CTC head of the same model alone (`ctc_greedy`) and, where it is
-another, by the model's own search: that of mini-en combines CTC with a lexicon and an n-gram (`lexicon`). It prints all
-texts under the reference, and one line `WER <mode> <fraction>` per mode.
+It runs by integration (`greedy`: the speech LLM), by the CTC head of the same model alone (`ctc_greedy`) and, if that
+is neither, by the model's own search: that of mini-en combines CTC with a lexicon and an n-gram (`lexicon`). It prints
+all texts under the reference, and one line `WER <mode> <fraction>` per mode.
 """
 
 import argparse

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from kikitori.data.lexicon import Lexicon, write_lexicon
 from kikitori.data.manifest import read_manifest
 from kikitori.errors import ConfigError
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapter_folder import load_adapter, read_info
 from kikitori.model.folder import load_model, save_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
@@ -16,7 +18,7 @@ from kikitori.train.build import build_task
 from kikitori.train.run import dry_run, train
 from kikitori.train.task import Moment
 from kikitori.train.trainer import Trainer
-from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_llm, tiny_units
+from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_encoder_config, tiny_llm, tiny_units
 from tests.train.helpers import make_recipe, merged, write_corpus, write_recipe
 
 START = Moment(0, 0, 0.0)
@@ -45,6 +47,18 @@ def show_ctc(folder):
     model = SpeechLLM(config, acoustic=acoustic, llm=llm)
     save_model(folder, model, tiny_units(), TRAINED_ON)
     return model
+
+
+def show_phones(folder):
+    """A recogniser whose speech prompts show phones, with their pronunciations."""
+    phones, upsample, units = ("a", "b", "c"), 2, tiny_units()
+    config = AcousticModelConfig(tiny_encoder_config("hubert"), (2,), units.size, phones, (2,), upsample)
+    acoustic, llm = AcousticModel(config), tiny_llm("qwen2", units.size + upsample * len(phones))
+    shown = SpeechLLMConfig(config, llm.config, show_phones=True, prompt_before=[5], prompt_after=[6, 1])
+    save_model(folder, SpeechLLM(shown, acoustic=acoustic, llm=llm), units, TRAINED_ON)
+    words = ("the", "cat", "sat", "a", "dog", "ran", "birds", "are")  # "small" has no pronunciation
+    write_lexicon(folder / "lexicon.tsv", Lexicon({word: (phones[: 1 + len(word) % 3],) for word in words}))
+    return folder
 
 
 def speech_recipe(base, **changes):
@@ -240,6 +254,28 @@ def test_text_is_shown_in_the_recognisers_prompt(corpus, tmp_path):
 def test_a_base_that_shows_no_labels_is_warned_about(base, corpus, tmp_path):
     _, lines = build(tmp_path, corpus, text_recipe(base))
     assert sum(line.startswith("warning: the base has no show_ctc") for line in lines) == 1
+
+
+def test_a_base_that_shows_phones_is_shown_phones(corpus, tmp_path):
+    folder = show_phones(tmp_path / "base")
+    practice = {"share": 1.0, "error_rate": 0.0, "lexicon": str(folder / "lexicon.tsv")}
+    task, lines = build(tmp_path, corpus, text_recipe(folder, denoising=practice))
+    assert not any("warning" in line for line in lines)
+    batch = task.load(list(range(len(task.sentences))), 0)
+    for labels, prompt in zip(batch.labels, batch.prompts, strict=True):
+        assert (len(prompt) == 0) == ("small" in task.units.decode(labels))
+        assert set(prompt.labels[prompt.weights > 0].tolist()) <= set(range(task.units.size, task.units.size + 6))
+    assert any(map(len, batch.prompts))
+    assert torch.isfinite(task.loss(batch, START)[0])
+    _, lines = build(tmp_path, corpus, text_recipe(folder))  # units, which it is not shown
+    assert sum("name its pronunciations with denoising.lexicon" in line for line in lines) == 1
+
+
+def test_phones_for_a_base_without_phones_are_refused(corpus, tmp_path):
+    show_ctc(tmp_path / "base")
+    lexicon = show_phones(tmp_path / "other") / "lexicon.tsv"
+    with pytest.raises(ConfigError, match="the phone head has other phones"):
+        build(tmp_path, corpus, text_recipe(tmp_path / "base", denoising={"share": 1.0, "lexicon": str(lexicon)}))
 
 
 def test_a_text_adapter_fits_the_recogniser(corpus, tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kikitori.train.pseudo_prompts import (
     NO_PROMPT,
     SHOWN,
+    InventedErrors,
     PhonePrompts,
     PosteriorBank,
     PseudoPrompt,
@@ -22,7 +23,7 @@ SENTENCES = st.lists(st.integers(3, SIZE - 1), min_size=1, max_size=20)
 
 
 def shown_of(labels, seed, **changes):
-    prompt = noisy_prompt(labels, SIZE, Denoising(**changes), np.random.default_rng(seed))
+    prompt = noisy_prompt(labels, range(3, SIZE), Denoising(**changes), np.random.default_rng(seed))
     assert set(prompt.weights.flatten().tolist()) <= {0.0, 1.0}
     return [int(label) if weight else None for (label,), (weight,) in zip(prompt.labels, prompt.weights, strict=True)]
 
@@ -169,3 +170,18 @@ def test_outputs_of_a_frame_share_a_position():
     np.testing.assert_allclose(dense, [[0.9, 0.06, 0.05, 0.05], [0.1, 0.8, 0, 0]], atol=1e-3)
     assert len(prompts.prompt([8], np.random.default_rng(0))) == 1
     assert prompts.prompt([9], np.random.default_rng(0)) is NO_PROMPT
+
+
+def test_invented_errors_among_phones_are_phones():
+    def outputs(error_rate, seed):
+        invented = InventedErrors(range(3), Denoising(error_rate=error_rate))
+        prompts = PhonePrompts(invented, lambda _: [0, 1, 2, 1], num_phones=3, upsample=2, offset=10)
+        prompt = prompts.prompt([7], np.random.default_rng(seed))
+        assert prompt.labels.shape == prompt.weights.shape == (len(prompt), 2)
+        rows = prompt.labels - 10 - np.arange(2) * 3  # each output of a position has rows of its own
+        return [int(row) if weight else None for row, weight in zip(rows.flat, prompt.weights.flat, strict=True)]
+
+    assert [phone for phone, _ in groupby(item for item in outputs(0.0, 0) if item is not None)] == [0, 1, 2, 1]
+    heard = [tuple(phone for phone in outputs(1.0, seed) if phone is not None) for seed in range(50)]
+    assert {phone for row in heard for phone in row} == {0, 1, 2}
+    assert len(set(heard)) > 25

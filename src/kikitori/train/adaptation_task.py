@@ -194,7 +194,7 @@ class TextAdaptationTask(TextTask):
         train: Training sentences as labels: the new domain, then what may be replayed of the old one.
         num_new: Sentences of the new domain.
         dev: Held-out sentences of the new domain.
-        prompter: What shows the sentences; None invents errors.
+        prompter: What shows the sentences; None, nothing does.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """From a recipe to the thing that is trained: units, data and models as one task."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from kikitori.data.lexicon import Lexicon, read_lexicon
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapter_folder import fingerprint
 from kikitori.model.folder import load_model, model_folder
 from kikitori.model.speech_llm import SpeechLLM
@@ -39,7 +39,14 @@ from kikitori.train.models import (
     with_policy,
 )
 from kikitori.train.phone_teacher import PhoneTeacher
-from kikitori.train.pseudo_prompts import PhonePrompts, PosteriorBank, Prompter, posterior_bank
+from kikitori.train.pseudo_prompts import (
+    SPECIAL,
+    InventedErrors,
+    PhonePrompts,
+    PosteriorBank,
+    Prompter,
+    posterior_bank,
+)
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_llm_task import SpeechLLMTask
 from kikitori.train.speech_task import AcousticTask, hear
@@ -140,14 +147,16 @@ def build_masked_prediction(recipe: Recipe, log: Log) -> MaskedPredictionTask:
 
 
 def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter | None:
-    """What the recipe's reading practice imitates, if it names a CTC head.
+    """What shows the sentences of the recipe's reading practice, if it has any.
 
     Raises:
         ConfigError: There is no such head, or it has other label units or phones.
     """
     settings = recipe.denoising
-    if settings is None or settings.ctc is None:
+    if settings is None:
         return None
+    if settings.ctc is None:
+        return InventedErrors(range(SPECIAL, units.size), settings)
     folder = model_folder(settings.ctc)
     loaded = load_model(folder)
     model = loaded.model.acoustic if isinstance(loaded.model, SpeechLLM) else loaded.model
@@ -169,24 +178,56 @@ def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter 
 def _phone_prompts(
     recipe: Recipe, model: AcousticModel, speech: SpeechLoader, units: TokenizerUnits, lexicon: Lexicon, log: Log
 ) -> PhonePrompts:
-    phones = {phone: number for number, phone in enumerate(model.config.phones)}
+    pronounce = _phone_numbers(model.config, units, lexicon)
+    heard = ((row, pronounce(text)) for row, text in hear(model, speech, recipe.augment, phones=True))
+    spoken = ((row, said) for row, said in heard if said)
+    bank = _bank(spoken, len(model.config.phones), "phones and outputs of their head", log)
+    return _showing(bank, model.config, units, lexicon)
+
+
+def _phone_numbers(
+    heads: AcousticModelConfig, units: TokenizerUnits, lexicon: Lexicon
+) -> Callable[[str], list[int] | None]:
+    """What says a text in the phones of a head, if all its words are in the lexicon."""
+    phones = {phone: number for number, phone in enumerate(heads.phones)}
     if not phones or not phones.keys() >= {*lexicon.phones}:
-        raise ConfigError("denoising.ctc has no head for its phones", where="denoising.lexicon", remedy="mend one")
+        raise ConfigError("the phone head has other phones", where="denoising.lexicon", remedy="take the head's own")
 
     def numbers(text: str) -> list[int] | None:
         said = lexicon.pronounce(units.normalize(text))
         return None if said is None else [phones[phone] for phone in said]
 
-    heard = ((row, numbers(text)) for row, text in hear(model, speech, recipe.augment, phones=True))
-    bank = _bank(((row, said) for row, said in heard if said), len(phones), "phones and outputs of their head", log)
-    upsample = model.config.phone_upsample
-    return PhonePrompts(bank, lambda labels: numbers(units.decode(labels)), len(phones), upsample, units.size)
+    return numbers
+
+
+def _showing(heard: Prompter, heads: AcousticModelConfig, units: TokenizerUnits, lexicon: Lexicon) -> PhonePrompts:
+    """Sentences as prompts of phones, each as `heard` shows it."""
+    pronounce = _phone_numbers(heads, units, lexicon)
+    return PhonePrompts(
+        heard, lambda labels: pronounce(units.decode(labels)), len(heads.phones), heads.phone_upsample, units.size
+    )
 
 
 def _bank(heard: Iterable[tuple[NDArray[np.float32], list[int]]], size: int, what: str, log: Log) -> PosteriorBank:
     bank = posterior_bank(heard, size)
     log(f"denoising: {len(bank.spoken)} and {len(bank.labels)} {what}")
     return bank
+
+
+def _adapting_prompter(recipe: Recipe, model: SpeechLLM, units: TokenizerUnits, log: Log) -> Prompter | None:
+    """What shows the sentences of a domain as the base's speech prompts look."""
+    settings, shown = recipe.denoising, model.config
+    lexicon = None if settings is None else settings.lexicon
+    if not (shown.show_phones if lexicon else shown.show_ctc):
+        missing = "show_phones" if lexicon else "show_ctc"
+        log(f"warning: the base has no {missing}; its speech prompts do not look like those that text gives it")
+        if shown.show_phones:
+            log("warning: they show phones; name its pronunciations with denoising.lexicon")
+    if settings is None or lexicon is None or settings.ctc is not None:
+        return build_prompter(recipe, units, log)
+    heads = model.acoustic.config
+    errors = InventedErrors(range(len(heads.phones)), settings)
+    return _showing(errors, heads, units, read_lexicon(Path(lexicon)))
 
 
 def build_adaptation(recipe: Recipe, log: Log) -> Task:
@@ -207,12 +248,10 @@ def build_adaptation(recipe: Recipe, log: Log) -> Task:
     set_components(model, settings, recipe.lora or Lora(), list(recipe.ctc.weights))
     old = [] if replay is None else replay.train
     if recipe.text is not None:
-        if not model.config.show_ctc:
-            log("warning: the base has no show_ctc; its speech prompts do not look like those that text gives it")
+        prompter = _adapting_prompter(recipe, model, units, log)
         new, dev = sentences(recipe, units, log)
         replayed = (units.encode(text)[: recipe.text.max_labels] for text in transcripts(Path(recipe.data_root), old))
         train_text = [*new, *(labels for labels in replayed if labels)]
-        prompter = build_prompter(recipe, units, log)
         return TextAdaptationTask(recipe, base, model, units, train_text, len(new), dev, prompter)
     train, dev_speech = speech(recipe, units, log)
     num_new = len(train.utterances)

@@ -18,6 +18,8 @@ SHOWN = 16
 """Labels that a bank keeps of a frame, the most probable ones."""
 TRIES = 8
 """Pieces that are looked at to find one that followed the same label when it was spoken."""
+SPECIAL = 3
+"""Label units begin with so many that are no part of a text."""
 FIRST = -1
 """Stands for the label before the first one."""
 
@@ -63,12 +65,14 @@ class Prompter(Protocol):
         ...
 
 
-def noisy_prompt(labels: Sequence[int], size: int, settings: Denoising, generator: np.random.Generator) -> PseudoPrompt:
+def noisy_prompt(
+    labels: Sequence[int], wrong: range, settings: Denoising, generator: np.random.Generator
+) -> PseudoPrompt:
     """Labels among blanks, with errors.
 
     Args:
         labels: The sentence.
-        size: Number of label units, from which wrong labels are drawn.
+        wrong: What wrong labels are drawn from.
         settings: How many errors and positions.
         generator: Source of all randomness.
     """
@@ -79,9 +83,9 @@ def noisy_prompt(labels: Sequence[int], size: int, settings: Denoising, generato
         if draw < error_rate / 4:
             heard: list[int] = []  # missed
         elif draw < error_rate / 2:
-            heard = [label, int(generator.integers(3, size))]  # something added
+            heard = [label, int(generator.integers(wrong.start, wrong.stop))]  # something added
         elif draw < error_rate:
-            heard = [int(generator.integers(3, size))]  # mistaken
+            heard = [int(generator.integers(wrong.start, wrong.stop))]  # mistaken
         else:
             heard = [label]
         for item in heard:
@@ -90,6 +94,23 @@ def noisy_prompt(labels: Sequence[int], size: int, settings: Denoising, generato
             before = int(generator.integers(0, positions - repeats + 1))
             shown += [None] * before + [item] * repeats + [None] * (positions - repeats - before)
     return PseudoPrompt.of(shown)
+
+
+@dataclass(frozen=True)
+class InventedErrors:
+    """`noisy_prompt` of every sentence.
+
+    Attributes:
+        wrong: What wrong labels are drawn from.
+        settings: How many errors and positions.
+    """
+
+    wrong: range
+    settings: Denoising
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """See `Prompter`."""
+        return noisy_prompt(labels, self.wrong, self.settings, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,14 +173,14 @@ class PhonePrompts:
     """What a phone head might show of a sentence.
 
     Attributes:
-        bank: Pieces of the posteriors of phones, a frame for each output of the head.
+        heard: What shows phones, a position for each output of the head.
         phones: The phones of a sentence in label units; None if it has a word whose pronunciation is not known.
         num_phones: Number of phones.
         upsample: Outputs of the head per frame of the encoder.
         offset: Row of the LLM's embeddings where those of the phones begin.
     """
 
-    bank: PosteriorBank
+    heard: Prompter
     phones: Callable[[Sequence[int]], list[int] | None]
     num_phones: int
     upsample: int
@@ -170,7 +191,7 @@ class PhonePrompts:
         said = self.phones(labels)
         if not said:
             return NO_PROMPT
-        each = self.bank.prompt(said, generator)
+        each = self.heard.prompt(said, generator)
         rows = -(-len(each) // self.upsample)
         missing = ((0, rows * self.upsample - len(each)), (0, 0))
         slots = np.arange(rows * self.upsample)[:, None] % self.upsample

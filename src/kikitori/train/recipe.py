@@ -152,6 +152,8 @@ class Recipe:
             raise ValueError("text adapts the LLM alone; leave adapt.components at [llm]")
         if self.denoising is not None and self.text is None:
             raise ValueError("denoising is for text")
+        if self.task == "language_model" and self.denoising and self.denoising.lexicon and not self.denoising.ctc:
+            raise ValueError("denoising.lexicon needs denoising.ctc, a run with phone heads")
         for name in ("lora", "hold"):
             if getattr(self, name) is not None and "llm" not in components:
                 raise ValueError(f"{name} needs 'llm' among adapt.components")

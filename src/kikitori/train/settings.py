@@ -241,7 +241,7 @@ class Denoising:
         ctc: Run or model folder whose CTC head is imitated; its label units must be the recipe's.
         speech: Transcribed speech that it listens to, augmented as the recipe says.
         lexicon: Show phones instead, as the phone head of `ctc` hears them (`bridge.show_phones`), by this file of
-            pronunciations. Sentences with other words get no prompt.
+            pronunciations. Sentences with other words get no prompt. An adaptation may do without `ctc`.
     """
 
     share: Fraction = 0.5
@@ -255,8 +255,6 @@ class Denoising:
         """Checks that the head has something to listen to."""
         if (self.ctc is None) == bool(self.speech):
             raise ValueError("ctc and speech go together")
-        if self.lexicon is not None and self.ctc is None:
-            raise ValueError("lexicon needs ctc, a run with phone heads")
 
 
 @dataclass(frozen=True, config=STRICT)

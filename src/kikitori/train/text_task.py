@@ -19,7 +19,7 @@ from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.provenance import digest
-from kikitori.train.pseudo_prompts import NO_PROMPT, Prompter, PseudoPrompt, noisy_prompt, stack
+from kikitori.train.pseudo_prompts import NO_PROMPT, Prompter, PseudoPrompt, stack
 from kikitori.train.recipe import Recipe
 from kikitori.train.task import Moment
 
@@ -44,7 +44,7 @@ class TextTask:
         units: Its label units.
         train: Training sentences as labels.
         dev: Held-out sentences as labels.
-        prompter: What shows the sentences; None invents errors.
+        prompter: What shows the sentences; None, nothing does.
     """
 
     def __init__(
@@ -170,11 +170,9 @@ class TextTask:
 
     def _prompt(self, sentence: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
         settings = self.recipe.denoising
-        if settings is None or generator.random() >= settings.share:
+        if settings is None or self.prompter is None or generator.random() >= settings.share:
             return NO_PROMPT
-        if self.prompter is not None:
-            return self.prompter.prompt(sentence, generator)
-        return noisy_prompt(sentence, self.units.size, settings, generator)
+        return self.prompter.prompt(sentence, generator)
 
     def label_logits(self, batch: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (positions, vocab), the next labels that they predict, and whether these follow a prompt."""
