@@ -35,6 +35,17 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def open_weights(folder: Path) -> None:
+    """Lets whoever may read a folder read the weights in it, which safetensors writes for their owner alone.
+
+    Raises:
+        OSError: The folder is not ours.
+    """
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(mode)
+
+
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Gives a folder to fill; it takes the place of `path` at the end, unless something goes wrong inside."""
@@ -44,6 +55,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
+        open_weights(staging)
         if path.exists():
             path.rename(replaced)
         staging.rename(path)

@@ -51,7 +51,7 @@ def test_a_file_and_back(tmp_path):
     with pytest.raises(ModelError, match=r"a prior of 5 labels, the model has 6"):
         load_prior(tmp_path / "prior.safetensors", 6)
     with pytest.raises(DataError, match="cannot be written"):
-        save_prior(tmp_path / "missing" / "prior.safetensors", prior)
+        save_prior(tmp_path / "prior.safetensors" / "a_file_is_no_folder", prior)
 
 
 def test_a_file_tells_the_labels_that_it_counts(tmp_path):

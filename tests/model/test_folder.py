@@ -68,6 +68,10 @@ def test_a_folder_gives_back_what_was_saved(folder):
         assert is_recogniser(folder)
 
 
+def test_others_may_read_the_weights(folder):
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == folder.stat().st_mode & 0o666
+
+
 def test_language_may_be_unknown(tmp_path):
     save_tiny(tmp_path, trained_on=TrainedOn(5.5, 20.0))
     assert load_model(tmp_path).trained_on == TrainedOn(5.5, 20.0, None)

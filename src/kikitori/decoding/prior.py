@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from kikitori.errors import DataError, ModelError
+from kikitori.files import write_bytes
 from kikitori.model.weight_checks import check_safetensors
 
 PRIOR = "prior.safetensors"
@@ -82,10 +83,7 @@ def save_prior(file: Path, log_probs: Tensor, *, vocabulary: str | None = None) 
         DataError: The file cannot be written.
     """
     named = {} if vocabulary is None else {VOCABULARY: vocabulary}
-    try:
-        save_file({TENSOR: log_probs.float().contiguous()}, file, metadata={"format": "pt", **named})
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot be written ({error})", where=file, remedy="check the path") from None
+    write_bytes(file, save({TENSOR: log_probs.float().contiguous()}, metadata={"format": "pt", **named}))
 
 
 def load_prior(file: Path, num_labels: int, *, vocabulary: str | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
+from kikitori.files import open_weights
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.nue_asr import MODEL_TYPE as NUE_ASR
@@ -56,6 +57,7 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
         directory.mkdir(parents=True, exist_ok=True)  # transformers is silent where a file is in the way
         with quiet_transformers():
             model.save_pretrained(directory)
+        open_weights(directory)
         save_sides(directory, units, trained_on)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
