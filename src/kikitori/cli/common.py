@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kikitori.errors import DataError, KikitoriError, KikitoriWarning, TrainingError
+from kikitori.errors import ConfigError, DataError, KikitoriError, KikitoriWarning, TrainingError
 
 if TYPE_CHECKING:
     from kikitori.decoding.options import Decoding
@@ -92,6 +92,40 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Files, and overrides: `name.name=value` that is no existing file."""
     overrides = [a for a in arguments if _OVERRIDE.fullmatch(a) and not Path(a).exists()]
     return [a for a in arguments if a not in overrides], overrides
+
+
+def only_overrides(arguments: Sequence[str] | None, remedy: str = "name manifests with --data") -> list[str]:
+    """The overrides of a command that takes no files as arguments.
+
+    Raises:
+        ConfigError: Something else is among them; the remedy says what to write.
+    """
+    others, overrides = split_overrides(arguments or [])
+    if others:
+        raise ConfigError("not an override", where=others[0], remedy=remedy)
+    return overrides
+
+
+def manifests(data: Sequence[Path] | None) -> Sequence[Path]:
+    """What `--data` names.
+
+    Raises:
+        ConfigError: Nothing.
+    """
+    if not data:
+        raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+    return data
+
+
+def folder_for(what: str, output: Path | None) -> Path:
+    """The folder that `-o` names for something.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    if output is None:
+        raise ConfigError("no folder given", where="-o", remedy=f"name the folder for {what}")
+    return output
 
 
 def make_folder(folder: Path) -> None:

@@ -20,11 +20,13 @@ from kikitori.cli.common import (
     Search,
     SplitOption,
     TextForm,
+    folder_for,
     load_recognizer,
     make_folder,
+    manifests,
     one_line_errors,
+    only_overrides,
     progress_bar,
-    split_overrides,
 )
 from kikitori.errors import ConfigError, DataError
 
@@ -96,8 +98,7 @@ def synthesize(
             raise ConfigError("no text given", where="--text", remedy="name at least one file")
         if not engine:
             raise ConfigError("no engine given", where="--engine", remedy="name espeak-ng, flite, festival, openjtalk")
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the recordings")
+        output = folder_for("the recordings", output)
         for name, (low, high) in (("--speed", speed), ("--pitch", pitch), ("--size", size)):
             if not 0.4 <= low <= high <= 2.5:
                 raise ConfigError("not a range within 0.4 to 2.5", where=name, remedy=f"write {name} 0.9 1.1")
@@ -161,13 +162,9 @@ def pseudo_label(
 ) -> None:
     """Have a recogniser write the texts of speech, as a manifest to train on; killed, it goes on."""
     with one_line_errors():
-        extra, settings = split_overrides(overrides or [])
-        if extra:
-            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
-        if not data:
-            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the manifest")
+        settings = only_overrides(overrides)
+        paths = manifests(data)
+        output = folder_for("the manifest", output)
         if min_confidence is not None and not isfinite(min_confidence):
             raise ConfigError("is no number", where="--min-confidence", remedy="leave it out to keep all")
         if not 0.0 <= rate[0] < rate[1]:
@@ -176,7 +173,7 @@ def pseudo_label(
         from kikitori.pseudo_label import MANIFEST, origin_of, recognize, write_labels
         from kikitori.scoring.trust import Trust
 
-        rows = [row for path in data for row in read_manifest(path, split=split).utterances]
+        rows = [row for path in paths for row in read_manifest(path, split=split).utterances]
         recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
         make_folder(output)
         with progress_bar("recognising", len(rows)) as progress:

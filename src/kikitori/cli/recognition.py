@@ -20,9 +20,12 @@ from kikitori.cli.common import (
     Precision,
     Search,
     complain,
+    folder_for,
     load_recognizer,
     make_folder,
+    manifests,
     one_line_errors,
+    only_overrides,
     progress_bar,
     split_overrides,
 )
@@ -140,13 +143,9 @@ def evaluate(
 ) -> None:
     """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder."""
     with one_line_errors():
-        extra, settings = split_overrides(overrides or [])
-        if extra:
-            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
-        if not data:
-            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
+        settings = only_overrides(overrides)
+        paths = manifests(data)
+        output = folder_for("the report", output)
         from kikitori.data.manifest import read_manifest
         from kikitori.text.normalize import normalize
 
@@ -154,7 +153,7 @@ def evaluate(
             normalize(normalizer, "")  # refuses a wrong name before the work begins
         from kikitori import evaluate as evaluation
 
-        rows = {str(path): read_manifest(path, split=split).utterances for path in data}
+        rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
         recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
         make_folder(output)

@@ -14,10 +14,12 @@ from kikitori.cli.common import (
     Model,
     SplitOption,
     TextForm,
+    folder_for,
     make_folder,
+    manifests,
     one_line_errors,
+    only_overrides,
     progress_bar,
-    split_overrides,
     warnings_as_lines,
 )
 from kikitori.errors import ConfigError
@@ -45,11 +47,8 @@ def rescore(
 ) -> None:
     """Put the n-best lists of an evaluation in another order, by language models and scales."""
     with one_line_errors():
-        extra, settings = split_overrides(overrides or [])
-        if extra:
-            raise ConfigError("not an override", where=extra[0], remedy="write decoding.name=value")
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the report")
+        settings = only_overrides(overrides, "write decoding.name=value")
+        output = folder_for("the report", output)
         from kikitori.decoding.options import RescoringSearch, load_decoding
 
         options = load_decoding(decoding, settings)
@@ -140,8 +139,7 @@ def prior(
 ) -> None:
     """Estimate how probable each label is by itself, for fusion with a language model."""
     with one_line_errors():
-        if not data:
-            raise ConfigError("no manifest given", where="--data", remedy="name at least one")
+        paths = manifests(data)
         if output is None or output.suffix != ".safetensors":
             raise ConfigError("no file for the prior", where="-o", remedy="name one, such as prior.safetensors")
         if units is not None and by == Estimate.softmax:
@@ -154,7 +152,7 @@ def prior(
         from kikitori.recognizer import load
         from kikitori.text.units import labels_fingerprint, load_units, vocabulary_fingerprint, with_text_form
 
-        rows = [row for path in data for row in read_manifest(path, split=split).utterances]
+        rows = [row for path in paths for row in read_manifest(path, split=split).utterances]
         with warnings_as_lines():
             recognizer = load(model, device=device.value)
         counted = recognizer.loaded.units if units is None else with_text_form(load_units(units), text_form.value)

@@ -14,6 +14,7 @@ from kikitori.cli.common import (
     Model,
     Precision,
     Search,
+    folder_for,
     load_recognizer,
     make_folder,
     one_line_errors,
@@ -31,8 +32,7 @@ def convert_nue_asr(
 ) -> None:
     """Convert rinna/nue-asr; its pickled weights are read too, as tensors alone."""
     with one_line_errors():
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the model")
+        output = folder_for("the model", output)
         from kikitori.model import convert as conversion
 
         conversion.convert_nue_asr(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))

@@ -9,8 +9,9 @@ from kikitori.cli.common import (
     Model,
     SplitOption,
     TextForm,
+    folder_for,
     one_line_errors,
-    split_overrides,
+    only_overrides,
     warnings_as_lines,
 )
 from kikitori.errors import ConfigError
@@ -94,9 +95,7 @@ def adapt(
 ) -> None:
     """Adapt a recogniser to a domain: an adapter, and what it gains and costs."""
     with one_line_errors():
-        extra, settings = split_overrides(overrides or [])
-        if extra:
-            raise ConfigError("not an override", where=extra[0], remedy="name manifests with --data")
+        settings = only_overrides(overrides)
         if output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one")
         from kikitori import adapt as adaptation
@@ -121,8 +120,7 @@ def merge(
 ) -> None:
     """Write a recogniser and its adapter as one plain recogniser."""
     with one_line_errors(), warnings_as_lines():
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the recogniser")
+        output = folder_for("the recogniser", output)
         from kikitori.model.adapter_folder import merge_adapter
         from kikitori.recognizer import BUNDLED
 

@@ -15,6 +15,7 @@ from kikitori.cli.common import (
     DtypeOption,
     Precision,
     SplitOption,
+    folder_for,
     load_recognizer,
     make_folder,
     one_line_errors,
@@ -62,8 +63,7 @@ def tune(
         if bool(files) == bool(data) or (split and not data):
             remedy = "name predictions.jsonl files, or speech with --data"
             raise ConfigError("what to tune on is not clear", remedy=remedy)
-        if output is None:
-            raise ConfigError("no folder given", where="-o", remedy="name the folder for the results")
+        output = folder_for("the results", output)
         from kikitori import tune as tuning
         from kikitori.scoring.tuning import parse_grid
 

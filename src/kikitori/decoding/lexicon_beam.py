@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kikitori.decoding.lexicon_trie import Grammar, Trie
 from kikitori.decoding.native import compiled
-from kikitori.decoding.prefix_beam import NONE, combine
+from kikitori.decoding.prefix_beam import NONE, combine, skip
 from kikitori.decoding.word_ngram import advance
 
 Ints = NDArray[np.int32]
@@ -141,7 +141,7 @@ def search(
     for frame in range(len(blank)):
         start, stop = offsets[frame], offsets[frame + 1]
         if start == stop:
-            _skip(state, blank[frame])
+            skip(state.counts, state.beam, blank[frame])
             continue
         state = _reserve(state, trie)
         most = -inf
@@ -157,16 +157,6 @@ def search(
 
 
 @compiled
-def _skip(state: LexiconBeam, blank: float) -> None:
-    """One frame in which only blank is possible."""
-    state.counts[0]["base"] += blank
-    for slot in range(state.counts[0]["entries"]):
-        entry = state.beam[slot]
-        entry["blank"] = entry["total"]
-        entry["last"] = -inf
-
-
-@compiled
 def _reserve(state: LexiconBeam, trie: Trie) -> LexiconBeam:
     """The beam with room for one more frame; its arrays may be new ones."""
     histories, known, beam, pool, found, row, counts = state
@@ -178,7 +168,8 @@ def _reserve(state: LexiconBeam, trie: Trie) -> LexiconBeam:
         histories = _longer(histories, max(used + grown, 2 * len(histories)))
         known = np.full(_table_size(len(histories)), NONE, np.int32)
         for each in range(1, used):
-            known[_slot_of(known, histories, histories[each]["parent"], histories[each]["word"])] = each
+            parent, word = histories[each]["parent"], histories[each]["word"]
+            known[_slot_of(known, histories["parent"], histories["word"], parent, word)] = each
     if entries + grown > len(pool):
         size = max(entries + grown, 2 * len(pool))
         beam, pool = _longer(beam, size), _longer(pool, size)
@@ -209,14 +200,11 @@ def _hash(one: int, other: int) -> int:
 
 
 @compiled
-def _slot_of(known: Ints, histories: Records, parent: int, word: int) -> int:
-    """Where a history stands in the hash table, or would."""
-    mask = len(known) - 1
-    slot = _hash(parent, word) & mask
-    while known[slot] != NONE:
-        each = histories[known[slot]]
-        if each["parent"] == parent and each["word"] == word:
-            break
+def _slot_of(table: Ints, ones: Ints, others: Ints, one: int, other: int) -> int:
+    """Where the record with this pair of keys stands in the hash table, or would; columns are those of the records."""
+    mask = len(table) - 1
+    slot = _hash(one, other) & mask
+    while table[slot] != NONE and (ones[table[slot]] != one or others[table[slot]] != other):
         slot = (slot + 1) & mask
     return slot
 
@@ -225,7 +213,7 @@ def _slot_of(known: Ints, histories: Records, parent: int, word: int) -> int:
 def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int, weights: Weights) -> int:
     """The history with one more word."""
     histories, known = state.histories, state.known
-    slot = _slot_of(known, histories, parent, word)
+    slot = _slot_of(known, histories["parent"], histories["word"], parent, word)
     if known[slot] == NONE:
         above = histories[parent]
         log_prob, target = advance(
@@ -265,24 +253,11 @@ def _stay(state: LexiconBeam, trie: Trie, blank: float, weights: Weights) -> flo
         contender["history"], contender["node"], contender["bonus"] = entry["history"], entry["node"], entry["bonus"]
         contender["blank"], contender["last"], contender["total"] = through_blank, last, total
         contender["rank"] = rank
-        contender["slot"] = _place_of(found, pool, entry["history"], entry["node"])
+        contender["slot"] = _slot_of(found, pool["history"], pool["node"], entry["history"], entry["node"])
         found[contender["slot"]] = slot
         best, worst = max(best, rank), min(worst, rank)
     # What is below the worst of a full beam cannot enter it: more of the same state never make the beam smaller.
     return max(best - weights.score_beam, worst) if entries >= weights.limit else best - weights.score_beam
-
-
-@compiled
-def _place_of(found: Ints, pool: Records, history: int, node: int) -> int:
-    """Where a contender stands in the hash table, or would."""
-    mask = len(found) - 1
-    slot = _hash(history, node) & mask
-    while found[slot] != NONE:
-        each = pool[found[slot]]
-        if each["history"] == history and each["node"] == node:
-            break
-        slot = (slot + 1) & mask
-    return slot
 
 
 @compiled
@@ -317,7 +292,7 @@ def _extend(state: LexiconBeam, trie: Trie, grammar: Grammar, most: float, floor
 @compiled
 def _contend(state: LexiconBeam, contenders: int, history: int, node: int, last: float, bonus: float) -> int:
     """Adds paths that end in the phone of a node; returns how many contenders there are then."""
-    slot = _place_of(state.found, state.pool, history, node)
+    slot = _slot_of(state.found, state.pool["history"], state.pool["node"], history, node)
     if state.found[slot] == NONE:
         state.found[slot] = contenders
         new = state.pool[contenders]

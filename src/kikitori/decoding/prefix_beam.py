@@ -155,7 +155,7 @@ def advance(
         use_sum: Paths of a label sequence are summed; else the best counts.
     """
     if len(labels) == 0:
-        skip(state, blank)
+        skip(state.counts, state.beam, blank)
         return
     for place in range(len(labels)):
         state.seen[labels[place]] = place + 1
@@ -167,11 +167,11 @@ def advance(
 
 
 @compiled
-def skip(state: PrefixBeam, blank: float) -> None:
+def skip(counts: Records, beam: Records, blank: float) -> None:
     """One frame in which only blank is possible."""
-    state.counts[0]["base"] += blank
-    for slot in range(state.counts[0]["entries"]):
-        entry = state.beam[slot]
+    counts[0]["base"] += blank
+    for slot in range(counts[0]["entries"]):
+        entry = beam[slot]
         entry["blank"] = entry["total"]
         entry["last"] = -inf
 
@@ -331,7 +331,7 @@ def search(
     for frame in range(len(blank)):
         start, stop = offsets[frame], offsets[frame + 1]
         if start == stop:
-            skip(state, blank[frame])
+            skip(state.counts, state.beam, blank[frame])
             continue
         state = reserve(state, stop - start, limit)
         advance(state, labels[start:stop], log_probs[start:stop], blank[frame], no_gains, limit, score_beam, use_sum)
