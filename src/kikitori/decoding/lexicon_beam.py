@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kikitori.decoding.lexicon_trie import Grammar, Trie
 from kikitori.decoding.native import compiled
-from kikitori.decoding.prefix_beam import NONE, combine, skip
+from kikitori.decoding.prefix_beam import NONE, combine, enlarged, skip
 from kikitori.decoding.word_ngram import advance
 
 Ints = NDArray[np.int32]
@@ -165,23 +165,16 @@ def _reserve(state: LexiconBeam, trie: Trie) -> LexiconBeam:
     for slot in range(entries):
         grown += trie.width[beam[slot]["node"]]
     if used + grown > len(histories):
-        histories = _longer(histories, max(used + grown, 2 * len(histories)))
+        histories = enlarged(histories, max(used + grown, 2 * len(histories)))
         known = np.full(_table_size(len(histories)), NONE, np.int32)
         for each in range(1, used):
             parent, word = histories[each]["parent"], histories[each]["word"]
             known[_slot_of(known, histories["parent"], histories["word"], parent, word)] = each
     if entries + grown > len(pool):
         size = max(entries + grown, 2 * len(pool))
-        beam, pool = _longer(beam, size), _longer(pool, size)
+        beam, pool = enlarged(beam, size), enlarged(pool, size)
         found = np.full(_table_size(size), NONE, np.int32)
     return LexiconBeam(histories, known, beam, pool, found, row, counts)
-
-
-@compiled
-def _longer(records: Records, size: int) -> Records:
-    longer = np.empty(size, records.dtype)
-    longer[: len(records)] = records
-    return longer
 
 
 @compiled

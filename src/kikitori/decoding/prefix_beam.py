@@ -105,18 +105,19 @@ def reserve(state: PrefixBeam, candidates: int, limit: int) -> PrefixBeam:
     need_nodes = nodes + min(limit, entries * candidates)
     need_pool = entries * (candidates + 1)
     if need_nodes > len(tree):
-        tree = _longer(tree, max(need_nodes, 2 * len(tree)))
+        tree = enlarged(tree, max(need_nodes, 2 * len(tree)))
     if need_pool > len(pool):
         size = max(need_pool, 2 * len(pool))
-        beam, pool, ranks = _longer(beam, size), _longer(pool, size), np.empty(size)
+        beam, pool, ranks = enlarged(beam, size), enlarged(pool, size), np.empty(size)
     return PrefixBeam(tree, beam, pool, ranks, seen, counts)
 
 
 @compiled
-def _longer(records: Records, size: int) -> Records:
-    longer = np.empty(size, records.dtype)
-    longer[: len(records)] = records
-    return longer
+def enlarged(records: Records, size: int) -> Records:
+    """Records with room for more behind them."""
+    roomier = np.empty(size, records.dtype)
+    roomier[: len(records)] = records
+    return roomier
 
 
 @compiled
