@@ -29,6 +29,7 @@ STARTS = {
     "mini_en_ctc": "mini-en-ctc",
     "mini_en_ctc_more": "mini-en-ctc-more",
     "mini_en_phones": "mini-en-phones",
+    "mini_en_mmi": "mini-en-mmi",
     "mini_en_lm": "mini-en-lm",
     "mini_en_reading": "mini-en-reading",
     "mini_en_lm_small": "mini-en-lm-small",

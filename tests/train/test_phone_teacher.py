@@ -5,6 +5,7 @@ import torch
 from kikitori.align.corpus import Alignments, save_alignments
 from kikitori.align.graph import state_labels
 from kikitori.train.build import build_task
+from kikitori.train.denominator import log_denominator, sentence_log_prob
 from kikitori.train.task import Moment
 from tests.train.helpers import acoustic_recipe, make_recipe, write_corpus
 
@@ -18,8 +19,12 @@ def build(tmp_path):
     write_corpus(tmp_path)
     (tmp_path / "lexicon.tsv").write_text("".join(f"{word}\t{said}\n" for word, said in {**WORDS}.items()) + "a\tey\n")
 
-    def build(alignments=None, **changes):
-        phones = {"lexicon": str(tmp_path / "lexicon.tsv"), "weights": {1: 0.25, 2: 1.0}, "upsample": 2}
+    def build(alignments=None, phones=None, **changes):
+        phones = (phones or {}) | {
+            "lexicon": str(tmp_path / "lexicon.tsv"),
+            "weights": {1: 0.25, 2: 1.0},
+            "upsample": 2,
+        }
         if alignments is not None:
             save_alignments(tmp_path / "a.safetensors", alignments)
             phones |= {"alignments": str(tmp_path / "a.safetensors"), "alignment_weight": 0.5}
@@ -74,3 +79,41 @@ def test_the_losses_of_states_are_weighted_with_their_layers(build):
     loss.backward()
     assert all(parameter.grad is not None for parameter in task.teacher.parameters())
     assert not any(name.startswith("phone_teacher") for name, _ in task.acoustic.named_parameters())
+
+
+def test_mmi_adds_what_all_phone_sequences_have_to_the_last_head(build):
+    task = build(phones={"mmi": 0.5})
+    task.module.eval()
+    batch = task.load([0, 1], 0)
+    loss, parts = task.loss(batch, START)
+    assert set(parts) == {"ctc2", "phones1", "phones2", "rivals2"}
+    total = 0.5 * parts["ctc2"] + 0.25 * parts["phones1"] + parts["phones2"] + 0.5 * parts["rivals2"]
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+    log_probs, lengths = task.acoustic.phone_log_probs(task.encode(batch, START))
+    said = [task.teacher.phones(text) for text in batch.texts]
+    trigrams = task.teacher.trigrams
+    rivals = log_denominator(log_probs, lengths, trigrams).sum().item()
+    expected = sum(sentence_log_prob(trigrams, phones) for phones in said)
+    assert parts["rivals2"] == pytest.approx((rivals - expected) / sum(map(len, said)), rel=1e-4)
+    assert parts["phones2"] + parts["rivals2"] > 0.0  # what was said is one of the sequences
+    loss.backward()
+
+
+@pytest.mark.parametrize("first", [["k"] * 5000, None], ids=["does not fit", "is not in the lexicon"])
+def test_mmi_leaves_out_what_ctc_leaves_out(build, first):
+    task = build(phones={"mmi": 1.0})
+    task.module.eval()
+    batch, numbers = task.load([0, 1], 0), task.teacher.numbers
+    said = {batch.utt_ids[0]: first and [numbers[phone] for phone in first], batch.utt_ids[1]: [numbers["k"]]}
+    task.teacher.spoken = lambda utt_id, _: said[utt_id]
+    _, parts = task.loss(batch, START)
+    log_probs, lengths = (each[1:] for each in task.acoustic.phone_log_probs(task.encode(batch, START)))
+    alone = log_denominator(log_probs, lengths, task.teacher.trigrams).item()
+    expected = sentence_log_prob(task.teacher.trigrams, [numbers["k"]])
+    assert parts["rivals2"] == pytest.approx(alone - expected, rel=1e-4)
+
+
+def test_phones_are_expected_as_the_transcripts_have_them(build):
+    teacher = build(phones={"mmi": 1.0}).teacher
+    ends = teacher.trigrams[teacher.numbers["k"], teacher.numbers["ae"]]
+    assert int(ends.argmax()) == teacher.numbers["t"]

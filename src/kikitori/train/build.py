@@ -96,7 +96,8 @@ def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
     teacher = None
     if heads is not None and lexicon is not None:
         alignments = load_alignments(Path(heads.alignments)) if heads.alignments else None
-        teacher = PhoneTeacher(heads, acoustic, units, lexicon, alignments)
+        said = [utterance.text or "" for utterance in train.utterances]
+        teacher = PhoneTeacher(heads, acoustic, units, lexicon, said, alignments)
     if speech_llm is None:
         return AcousticTask(recipe, acoustic, units, characters, train, dev, teacher)
     return SpeechLLMTask(recipe, speech_llm, units, characters, train, dev, teacher)

@@ -2,10 +2,11 @@
 
 CTC leaves open when a phone is spoken, and from little speech learns slowly where to look. Forced alignments say it:
 each output of a phone head has a target then, as in the hybrid systems before CTC (Bourlard and Morgan 1994), and CTC
-goes on from there (Sak et al. 2015). The classifiers of states serve training alone.
+goes on from there (Sak et al. 2015). The classifiers of states serve training alone. In the end the last head may learn
+by MMI: its CTC loss and `mmi` times what all phone sequences together have of the probability.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
@@ -21,6 +22,7 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.ctc import ctc_loss
 from kikitori.model.encoder import EncoderOutput
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.denominator import log_denominator, phone_trigrams, sentence_log_prob
 from kikitori.train.settings import Phones
 
 
@@ -32,6 +34,7 @@ class PhoneTeacher(nn.Module):
         model: The acoustic model.
         units: Its label units, whose text form the lexicon's words have.
         lexicon: Pronunciations.
+        texts: Of the training speech; MMI takes from them how likely phones are beforehand.
         alignments: When which phone state is spoken in training speech, if it is known.
     """
 
@@ -41,6 +44,7 @@ class PhoneTeacher(nn.Module):
         model: AcousticModel,
         units: TokenizerUnits,
         lexicon: Lexicon,
+        texts: Iterable[str] = (),
         alignments: Alignments | None = None,
     ) -> None:
         super().__init__()
@@ -55,6 +59,8 @@ class PhoneTeacher(nn.Module):
             }
         )
         self._aligned: dict[str, list[int]] = {}
+        said = filter(None, map(self.phones, texts)) if settings.mmi else ()
+        self.trigrams = phone_trigrams(said, len(model.config.phones))
 
     @property
     def acoustic(self) -> AcousticModel:
@@ -71,9 +77,15 @@ class PhoneTeacher(nn.Module):
         said = [self.spoken(*row) for row in zip(batch.utt_ids, batch.texts, strict=True)]
         known = [row for row, phones in enumerate(said) if phones is not None]
         for layer, weight in self.settings.weights.items() if known else ():
-            log_probs, lengths = self.acoustic.phone_log_probs(encoded, layer)
-            result = ctc_loss(log_probs[known], lengths[known], [said[row] or [] for row in known])
+            log_probs, lengths = (each[known] for each in self.acoustic.phone_log_probs(encoded, layer))
+            right = [said[row] or [] for row in known]
+            result = ctc_loss(log_probs, lengths, right)
             yield f"phones{layer}", weight, result.total / max(result.num_labels, 1)
+            if self.settings.mmi and layer == max(self.settings.weights):
+                fit = [row for row in range(len(known)) if row not in result.infeasible]
+                rivals = log_denominator(log_probs[fit], lengths[fit], self.trigrams).sum()
+                expected = sum(sentence_log_prob(self.trigrams, right[row]) for row in fit)
+                yield f"rivals{layer}", weight * self.settings.mmi, (rivals - expected) / max(result.num_labels, 1)
         targets = self.frame_targets(encoded.lengths, batch)
         for name, classifier in self.classifiers.items() if (targets >= 0).any() else ():
             layer = int(name)

@@ -177,6 +177,9 @@ class Phones:
         upsample: Outputs of a head per frame; phones need about 25 a second.
         alignments: File of `kikitori align`; the heads' layers then learn the phone state of every frame too.
         alignment_weight: Weight of that beside CTC.
+        mmi: How much the last head has to tell what was said from all else that could be (see
+            `kikitori.train.denominator`): 0 is CTC, 1 is MMI. It is for the end of training, when CTC has learnt where
+            phones are.
     """
 
     lexicon: str
@@ -184,6 +187,7 @@ class Phones:
     upsample: AtLeastOne = 1
     alignments: str | None = None
     alignment_weight: NotNegative = 1.0
+    mmi: Fraction = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
