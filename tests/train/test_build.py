@@ -540,6 +540,33 @@ def test_random_encoders_have_the_shape_of_the_named_one(runs, build, tmp_path):
     assert shapes(task.acoustic.encoder) == shapes(trained)
 
 
+def test_an_encoder_goes_on_with_other_dropout(runs, build, tmp_path):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+    changed = {"init": str(runs / "ctc"), "changes": {"layerdrop": 0.25, "activation_dropout": 0.5}}
+    trained = load_model(runs / "ctc" / "model").model
+    task, _ = build(acoustic_recipe(units=units, encoder=changed))
+    assert equal(task.acoustic.encoder, trained.encoder)
+    assert equal(task.acoustic.ctc_heads["2"], trained.ctc_heads["2"])
+    assert task.acoustic.encoder.model.layers[0].feed_forward1.activation_dropout == 0.5
+    task.export(tmp_path / "model")
+    assert load_config(tmp_path / "model").encoder_config.layerdrop == 0.25
+    task, _ = build(acoustic_recipe(units=units, encoder={**changed, "random": True}))
+    assert task.acoustic.encoder.model.layerdrop == 0.25
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_drop": 0.1}, "encoder.changes: the configuration has no 'layer_drop'"),
+        ({"intermediate_size": 24}, "encoder.changes: its weights do not fit such a configuration"),
+    ],
+)
+def test_changes_that_do_not_fit_are_errors(runs, build, changes, message):
+    units = {"kind": "run", "path": str(runs / "ctc")}
+    with pytest.raises(ConfigError, match=message):
+        build(acoustic_recipe(units=units, encoder={"init": str(runs / "ctc"), "changes": changes}))
+
+
 def test_an_encoder_and_an_llm_go_on_from_a_speech_llm(runs, build, tmp_path):
     task, _ = build(speech_llm_recipe(units={"kind": "run", "path": str(runs / "ctc")}))
     task.export(tmp_path / "model")

@@ -6,6 +6,7 @@ be kept, a component may begin to learn later than the others, and each has its 
 
 from typing import Any, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.train.settings import STRICT, AtLeastOne, Count, Fraction, NotNegative, Positive
@@ -38,6 +39,7 @@ class Encoder:
         init: Hub id, encoder folder or earlier run to start from; or
         config: a transformers configuration (with `model_type`) to start at random.
         random: Take the shape of `init` alone and draw the weights.
+        changes: Entries of the configuration of `init` that are set otherwise, such as dropout and layerdrop.
         policy: `full` trains it, `frozen` does not, `lora` trains low-rank updates of it.
         lora: Settings of `lora`.
         freeze_conv_front_end: Keep the convolutional front end as it is (paper A's choice).
@@ -48,6 +50,7 @@ class Encoder:
     init: str | None = None
     config: dict[str, Any] | None = None
     random: bool = False
+    changes: dict[str, Any] = Field(default_factory=dict)
     policy: Literal["full", "frozen", "lora"] = "full"
     lora: Lora | None = None
     freeze_conv_front_end: bool = False
@@ -58,6 +61,8 @@ class Encoder:
         """Checks that there is one start and that all settings are used."""
         _check_start(self.init, self.config, self.random)
         _check_policy(self.policy, self.lora, self.unfreeze_at)
+        if self.changes and self.init is None:
+            raise ValueError("changes go with init; set them in config itself")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,6 +1,7 @@
 """From a recipe to networks: encoder, heads, bridge and LLM, each with its start and policy."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -230,12 +231,38 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
             return SpeechEncoder(config), None
     folder = model_folder(str(settings.init))
     if settings.random:
-        return SpeechEncoder(_encoder_shape(folder)), None
+        return SpeechEncoder(_changed(_encoder_shape(folder), settings.changes)), None
     if not is_recogniser(folder):
-        return SpeechEncoder.from_pretrained(folder), None
+        return _with_changes(SpeechEncoder.from_pretrained(folder), settings.changes), None
     loaded = load_model(folder)
-    model = loaded.model
-    return (model.acoustic if isinstance(model, SpeechLLM) else model), loaded.units
+    model = loaded.model.acoustic if isinstance(loaded.model, SpeechLLM) else loaded.model
+    model.encoder = _with_changes(model.encoder, settings.changes)
+    return model, loaded.units
+
+
+def _with_changes(encoder: SpeechEncoder, changes: Mapping[str, Any]) -> SpeechEncoder:
+    """The encoder, built anew with another configuration and the same weights."""
+    if not changes:
+        return encoder
+    with _refusals("encoder.changes"):
+        changed = SpeechEncoder(_changed(encoder.config, changes))
+    try:
+        changed.load_state_dict(encoder.state_dict())
+    except RuntimeError as error:
+        what = "its weights do not fit such a configuration"
+        raise ConfigError(what, where="encoder.changes", remedy="change dropout and the like; not shapes") from error
+    return changed
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a configuration with some entries set otherwise."""
+    copied = copy.deepcopy(config)
+    for name, value in changes.items():
+        if not hasattr(copied, name):
+            what = f"the configuration has no {name!r}"
+            raise ConfigError(what, where="encoder.changes", remedy="look at config.json of encoder.init")
+        setattr(copied, name, value)
+    return copied
 
 
 def _encoder_shape(folder: str) -> Any:
