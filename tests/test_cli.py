@@ -221,6 +221,20 @@ def test_model_folder_says_how_to_decode(audio, tmp_path):
     assert by_folder.exit_code == 0
 
 
+def test_the_name_of_the_folders_own_search_has_its_settings(audio, tmp_path):
+    save_tiny(tmp_path / "model")
+    (tmp_path / "model" / "decoding.yaml").write_text("search: greedy\nmax_labels: 2\n")
+    (tmp_path / "search.yaml").write_text("search: greedy\n")
+    start = ["transcribe", audio("talk.wav"), "--model", tmp_path / "model", *KEEP]
+    own = call(*start)
+    assert call(*start, "--decoding", "greedy").stdout == own.stdout != ""
+    longer = call(*start, "--decoding", "greedy", "decoding.max_labels=3").stdout
+    assert longer == call(*start, "decoding.max_labels=3").stdout != own.stdout
+    file = call(*start, "--decoding", tmp_path / "search.yaml")
+    other = call(*start, "--decoding", "speculative")  # with the defaults of its own
+    assert file.stdout == other.stdout not in (own.stdout, longer)
+
+
 def test_acoustic_model(audio, tmp_path):
     save_tiny(tmp_path / "model", tiny_acoustic_model())
     talk = audio("talk.wav")
@@ -263,6 +277,7 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["transcribe", "a.wav", "--model", "./missing"], "./missing: no such model folder"),
         (["transcribe", "a.wav", "--model", "some/hub-id"], "some/hub-id: config.json cannot be fetched"),
         (["transcribe", "a.wav", "--decoding", "sampling", "decoding.top_p=2"], "decoding: top_p"),
+        (["transcribe", "a.wav", "--decoding", "lexicon", "decoding.top_p=0.2"], "decoding: top_p"),
         (["convert", "nue-asr", "missing"], "-o: no folder"),
         (["convert", "nue-asr", "missing", "-o", "out"], "missing: no such model folder"),
         (["convert", "nue-asr", "rinna/nue-asr", "-o", "out"], "rinna/nue-asr: config.json cannot be fetched"),

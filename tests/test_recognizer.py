@@ -82,7 +82,7 @@ def test_our_models_are_found_by_name(tmp_path, monkeypatch):
     assert find_model("mini-xx") == ours
     assert find_model("someone/mini-xx") == "someone/mini-xx"
     assert find_model(ours) == ours
-    assert find_model("mini-en") == BUNDLED
+    assert find_model("mini-en") == find_model(None) == BUNDLED
     (tmp_path / "mini-xx").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_model("mini-xx") == "mini-xx"  # the one that lies here
@@ -620,9 +620,19 @@ def test_decoding_of_the_folder_and_of_the_call(folder, tmp_path):
     assert load(tmp_path, device="cpu", decoding="greedy").decoding == GreedySearch()
     assert load(folder, device="cpu", guards=PLAIN).decoding == GreedySearch()
     assert load(folder, device="cpu", decoding=GreedySearch(max_labels=2)).decoding.max_labels == 2
+    (tmp_path / "decoding.yaml").write_text("search: greedy\nmax_labels: 1\n")
+    by_name = load(tmp_path, device="cpu", decoding="greedy")
+    assert by_name.decoding == GreedySearch(max_labels=1)
+    other = load(tmp_path, device="cpu", decoding="ctc_greedy")
+    assert other.decoding == CTCGreedySearch()
+    for waveform in WAVEFORMS[:3]:
+        assert other.transcribe(waveform, decoding="greedy") == by_name.transcribe(waveform)
+        (plain,) = other.recognize([waveform], GreedySearch())
+        assert other.recognize([waveform], "greedy") != [plain]
     (tmp_path / "decoding.yaml").write_text("search: beem\n")
     with pytest.raises(ConfigError, match="search"):
         load(tmp_path, device="cpu", guards=PLAIN)
+    assert load(tmp_path, device="cpu", decoding="greedy").decoding == GreedySearch()
 
 
 def test_unknown_search_is_a_config_error(recognizer):

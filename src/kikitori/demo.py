@@ -45,8 +45,7 @@ def transcribe_samples(model: Path | None = None) -> dict[str, list[Prediction]]
 
     samples = {"samples": read_manifest(SAMPLES / "manifest.jsonl").utterances}
     recognizer = load(model)
-    searches = {mode: load_decoding(mode) for mode in MODES}
-    searches.setdefault(recognizer.decoding.search, recognizer.decoding)
+    searches = {mode: load_decoding(mode) for mode in MODES} | {recognizer.decoding.search: recognizer.decoding}
     return {mode: evaluate(recognizer, samples, decoding=search)["samples"] for mode, search in searches.items()}
 
 

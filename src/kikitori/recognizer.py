@@ -30,9 +30,8 @@ from kikitori.decoding.options import (
     Decoding,
     GreedySearch,
     LexiconSearch,
-    load_decoding,
 )
-from kikitori.decoding.own_search import own_search
+from kikitori.decoding.own_search import named_search, own_search
 from kikitori.decoding.partners import Partners
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -69,26 +68,27 @@ def load(
         model: A model folder, the name of one of ours (see `find_model`) or a hub id; None takes the bundled `mini-en`.
         device: `auto` takes a GPU where there is one.
         dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster and does not promise that.
-        decoding: Search to use by default; None takes the folder's `decoding.yaml`, or what the model can do.
+        decoding: Search to use by default, by its options, a YAML file, or a name, which stands for the folder's
+            `decoding.yaml` where that has this search; None takes `decoding.yaml`, or what the model can do.
         adapter: Folder of an adapter that `kikitori adapt` made for this model, or of its run; None takes the model as
             it is. A `KikitoriWarning` tells of one that changes nothing.
         guards: What transcribing does about doubtful texts; the CTC text instead of a runaway LLM's by default.
 
     Raises:
+        ConfigError: There is no such search.
         ModelError: A folder is missing, incomplete or unsafe, or the adapter belongs to another model.
     """
-    folder = BUNDLED if model is None else find_model(model)
+    folder = find_model(model)
+    own = Path(folder)
+    chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or own_search(own)
     loaded = load_model(folder)
     name = Path(folder).name if Path(folder).is_dir() else str(folder)
     if adapter is not None:
         loaded = load_adapter(loaded, folder, adapter)
         name = f"{name} + {adapter}"
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
-    chosen = load_decoding(decoding) if isinstance(decoding, str) else decoding
     if chosen is None:
-        chosen = own_search(Path(folder)) or (
-            GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
-        )
+        chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
     by_ctc = isinstance(chosen, CTC_SEARCHES) and not {SPEECH_LLM, INTERNAL_LM} & {*getattr(chosen, "scales", ())}
     if adapter is not None and by_ctc and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
@@ -97,11 +97,13 @@ def load(
     return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path, guards=guards)
 
 
-def find_model(model: str | Path) -> str | Path:
+def find_model(model: str | Path | None) -> str | Path:
     """The folder of a model named without a slash: one here, in the package (`mini-en`) or in a checkout's `models/`.
 
-    Whatever is none of them is left as it is: a path, or the id of a model on the hub.
+    None is the bundled model. Whatever is none of them is left as it is: a path, or the id of a model on the hub.
     """
+    if model is None:
+        return BUNDLED
     if Path(model).is_dir() or len(Path(model).parts) != 1:
         return model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))
@@ -151,7 +153,7 @@ class Recognizer:
 
         Args:
             audio: A file, the bytes of a file, or 16 kHz mono samples.
-            decoding: Search to use instead of the default.
+            decoding: Search to use instead of the default, as of `load`.
 
         Raises:
             AudioError: The audio cannot be read.
@@ -185,9 +187,9 @@ class Recognizer:
         """As `transcribe_many`, but gives the error of a recording in its place and goes on."""
         if batch_size < 1:
             raise ConfigError(f"{batch_size} is no batch size", where="batch_size", remedy="use 1 or more")
-        remaining = iter(audio)
+        options, remaining = self._options(decoding), iter(audio)
         while chunk := list(islice(remaining, batch_size)):
-            yield from self._transcribe_chunk(chunk, decoding)
+            yield from self._transcribe_chunk(chunk, options)
 
     def recognize(self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None) -> list[Hypothesis]:
         """Decodes one batch of 16 kHz mono waveforms; returns the best hypothesis of each.
@@ -263,7 +265,7 @@ class Recognizer:
         return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def _transcribe_chunk(
-        self, chunk: Sequence[Audio | NDArray[Any]], decoding: Decoding | str | None
+        self, chunk: Sequence[Audio | NDArray[Any]], options: Decoding
     ) -> list[Transcript | KikitoriError]:
         results: dict[int, Transcript | KikitoriError] = {}
         waveforms: dict[int, Waveform] = {}
@@ -272,7 +274,7 @@ class Recognizer:
                 waveforms[place] = self.read(audio)
             except KikitoriError as error:
                 results[place] = error
-        heard = self.try_recognize(list(waveforms.values()), decoding, self.guards)
+        heard = self.try_recognize(list(waveforms.values()), options, self.guards)
         for (place, waveform), result in zip(waveforms.items(), heard, strict=True):
             if isinstance(result, AudioError):
                 results[place] = AudioError(result.what, where=_name(chunk[place]), remedy=result.remedy)
@@ -301,7 +303,7 @@ class Recognizer:
         return acoustic_model(self.loaded.model)
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
-        options = load_decoding(decoding) if isinstance(decoding, str) else decoding or self.decoding
+        options = named_search(decoding, self.folder) if isinstance(decoding, str) else decoding or self.decoding
         check_search(options, self.loaded.model, self.name)
         return options
 

@@ -1,6 +1,9 @@
+import os
+
 import pytest
 
 from kikitori.decoding.options import (
+    CTCBeamSearch,
     DelayedFusionSearch,
     GreedySearch,
     LexiconSearch,
@@ -9,8 +12,8 @@ from kikitori.decoding.options import (
     RescoringSearch,
     ShallowFusionSearch,
 )
-from kikitori.decoding.own_search import own_search, within
-from kikitori.errors import ModelError
+from kikitori.decoding.own_search import named_search, own_search, within
+from kikitori.errors import ConfigError, ModelError
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def folder(tmp_path):
     (model / "lm").mkdir(parents=True)
     (model / "p.safetensors").write_bytes(b"")
     (tmp_path / "other").mkdir()
-    (model / "link").symlink_to(tmp_path / "other")
+    (model / "lm" / "link").symlink_to(tmp_path / "other")
     return model
 
 
@@ -41,7 +44,7 @@ def test_names_are_paths_in_the_folder(folder):
         assert within(folder, plain) == plain
 
 
-@pytest.mark.parametrize("path", ["../other", "link", "someone/model", "/etc", "lm/../../other"])
+@pytest.mark.parametrize("path", ["../other", "lm/link", "someone/model", "/etc", "lm/../../other"])
 def test_what_lies_elsewhere_is_refused(folder, path):
     for search in (
         ShallowFusionSearch(lm=path),
@@ -64,3 +67,38 @@ def test_from_the_file(folder):
     assert own_search(folder) is None
     (folder / "decoding.yaml").write_text("search: shallow_fusion\nlm: lm\n")
     assert own_search(folder) == ShallowFusionSearch(lm=str((folder / "lm").resolve()))
+
+
+def test_the_name_of_the_own_search_is_that_of_the_file(folder, tmp_path):
+    assert named_search("lexicon", None) == named_search("lexicon", folder) == LexiconSearch()
+    (folder / "decoding.yaml").write_text("search: lexicon\nngram_scale: 1.5\nprior: p.safetensors\n")
+    own = LexiconSearch(ngram_scale=1.5, prior=str((folder / "p.safetensors").resolve()))
+    assert named_search("lexicon", folder) == own_search(folder) == own
+    overrides = ["decoding.nbest=60", "decoding.prior=null"]
+    assert named_search("lexicon", folder, overrides) == LexiconSearch(nbest=60, ngram_scale=1.5)
+    assert named_search("ctc_beam", folder, ["decoding.beam=3"]) == CTCBeamSearch(beam=3)
+    (tmp_path / "search.yaml").write_text("search: lexicon\nbeam: 7\n")
+    assert named_search(str(tmp_path / "search.yaml"), folder) == LexiconSearch(beam=7)
+    with pytest.raises(ConfigError, match="no such search: 'lexikon'"):
+        named_search("lexikon", folder)
+    (folder / "decoding.yaml").write_text("max_labels: 9\n")
+    assert named_search("greedy", folder) == own_search(folder) == GreedySearch(max_labels=9)
+
+
+def test_a_name_gets_around_a_file_that_is_wrong_for_another_search(folder):
+    for wrong in ("lexicon\nprior: ../other", "lexicon\nbeams: 3", "of_tomorrow"):
+        (folder / "decoding.yaml").write_text(f"search: {wrong}\n")
+        assert named_search("greedy", folder) == GreedySearch()
+        with pytest.raises((ConfigError, ModelError), match=r"decoding\.yaml"):
+            own_search(folder)
+
+
+def test_the_file_lies_in_the_folder(folder, tmp_path):
+    (tmp_path / "secret.yaml").write_text("search: lexicon\n")
+    (folder / "decoding.yaml").symlink_to(tmp_path / "secret.yaml")
+    for read in (own_search, lambda folder: named_search("lexicon", folder)):
+        with pytest.raises(ModelError, match="leads out of the folder"):
+            read(folder)
+    (folder / "decoding.yaml").unlink()
+    os.mkfifo(folder / "decoding.yaml")
+    assert own_search(folder) is None  # loading the model refuses it

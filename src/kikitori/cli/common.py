@@ -50,7 +50,8 @@ Search = Annotated[
     str | None,
     typer.Option(
         "--decoding",
-        help="greedy, speculative, joint, shallow_fusion, or another search of docs/decoding.md; or a YAML.",
+        help="greedy, speculative, joint, lexicon, or another search of docs/decoding.md; or a YAML. The name of the "
+        "search in the model's own decoding.yaml means that search with its settings there, any other name defaults.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
@@ -77,15 +78,30 @@ def load_recognizer(
     Raises:
         KikitoriError: A folder or an option is wrong.
     """
-    from kikitori.decoding.options import check_overrides, load_decoding, with_overrides
-    from kikitori.recognizer import load
+    from kikitori.decoding.options import check_overrides, with_overrides
+    from kikitori.recognizer import find_model, load
 
     # A wrong option should not cost the loading of a model.
     check_overrides(overrides)
-    chosen = None if decoding is None else load_decoding(decoding, overrides)
+    chosen = search_for(Path(find_model(model)), decoding, overrides)
     with warnings_as_lines():
         recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter)
     return recognizer, chosen or with_overrides(recognizer.decoding, overrides)
+
+
+def search_for(folder: Path | None, decoding: str | None, overrides: Sequence[str]) -> "Decoding | None":
+    """The search that `--decoding` names, or else that of the model folder; None where neither is.
+
+    Raises:
+        KikitoriError: A file or an option is wrong.
+    """
+    from kikitori.decoding.options import with_overrides
+    from kikitori.decoding.own_search import named_search, own_search
+
+    if decoding is not None:
+        return named_search(decoding, folder, overrides)
+    own = None if folder is None else own_search(folder)
+    return None if own is None else with_overrides(own, overrides)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -20,13 +20,13 @@ from kikitori.cli.common import (
     make_folder,
     one_line_errors,
     progress_bar,
+    search_for,
     split_overrides,
     warnings_as_lines,
 )
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kikitori.decoding.options import Decoding
     from kikitori.rescore import Sets
 
 
@@ -41,7 +41,11 @@ def tune(
     split: SplitOption = None,
     decoding: Annotated[
         str | None,
-        typer.Option("--decoding", help="What to tune: shallow_fusion, delayed_fusion, lexicon, rescoring, or a YAML."),
+        typer.Option(
+            "--decoding",
+            help="What to tune: shallow_fusion, delayed_fusion, lexicon, rescoring, or a YAML; by name from the "
+            "settings in the model's own decoding.yaml, where that has this search.",
+        ),
     ] = None,
     scale: Annotated[
         list[str] | None,
@@ -99,7 +103,11 @@ def tune(
 
             found = merged_lists([read_predictions(Path(file)) for file in files])
             folder = Path(model_folder(model)) if model is not None and Path(model).is_dir() else None
-            options = tuning.check_tunable(_search(decoding, folder, overrides))
+            search = search_for(folder, decoding, overrides)
+            if search is None:
+                remedy = "name one with --decoding, such as shallow_fusion or rescoring"
+                raise ConfigError("which search shall be tuned", where="--decoding", remedy=remedy)
+            options = tuning.check_tunable(search)
             grids = tuning.chosen_grids(options, given, stored_shares(found), folder)
             picture = tuning.chosen_axes(grids, picture)
             make_folder(output)
@@ -118,16 +126,3 @@ def tune(
         print(f"\n{output / tuning.YAML}", flush=True)
     if failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def _search(decoding: str | None, folder: Path | None, overrides: list[str]) -> "Decoding":
-    """The search that is named, or else that of the model folder."""
-    from kikitori.decoding.options import load_decoding, with_overrides
-    from kikitori.decoding.own_search import own_search
-
-    if decoding is not None:
-        return load_decoding(decoding, overrides)
-    if folder is None or (own := own_search(folder)) is None:
-        remedy = "name one with --decoding, such as shallow_fusion or rescoring"
-        raise ConfigError("which search shall be tuned", where="--decoding", remedy=remedy)
-    return with_overrides(own, overrides)

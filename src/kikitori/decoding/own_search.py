@@ -1,24 +1,53 @@
-"""The search of a model folder: its `decoding.yaml`, whose language models and priors lie in the same folder.
+"""Which search, where a model folder has its own: its `decoding.yaml`, whose partners lie in the same folder.
 
 Whoever writes a model folder does not choose what else is read: a name that leads out of the folder, or to the hub, is
 refused here. On the command line and from Python any may be named.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kikitori.config import merge_yaml
 from kikitori.decoding.options import (
+    SEARCHES,
     CTCBeamSearch,
     Decoding,
     DelayedFusionSearch,
+    GreedySearch,
     LexiconSearch,
     RescoringSearch,
     ShallowFusionSearch,
     load_decoding,
+    with_overrides,
 )
 from kikitori.errors import ModelError
+from kikitori.untrusted import check_files
 
 DECODING = "decoding.yaml"
+
+
+def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
+    """The search that a name or a YAML file stands for, with overrides such as `decoding.max_labels=50` applied.
+
+    The name of the folder's own search means that, with the options of `decoding.yaml`; any other name the defaults of
+    its search. A YAML file means what it says.
+
+    Args:
+        name_or_yaml: Name or file.
+        folder: The model folder; None where there is none.
+        overrides: Changes to the options.
+
+    Raises:
+        ConfigError: No such search or file, or an option that does not fit.
+        ModelError: The folder's own search is meant, and names what is not in the folder.
+    """
+    # Whatever else its file says does not matter to other searches, which are the way out where it is wrong.
+    if folder is not None and name_or_yaml in SEARCHES and _own_name(folder) == name_or_yaml:
+        own = own_search(folder)
+        assert own is not None  # noqa: S101
+        return with_overrides(own, overrides)
+    return load_decoding(name_or_yaml, overrides)
 
 
 def own_search(folder: Path) -> Decoding | None:
@@ -26,10 +55,10 @@ def own_search(folder: Path) -> Decoding | None:
 
     Raises:
         ConfigError: The file is no search.
-        ModelError: It names what is not in the folder.
+        ModelError: It names what is not in the folder, or the folder holds what is no plain file.
     """
-    file = folder / DECODING
-    return within(folder, load_decoding(file)) if file.is_file() else None
+    file = _own_file(folder)
+    return None if file is None else within(folder, load_decoding(file))
 
 
 def within(folder: Path, options: Decoding) -> Decoding:
@@ -75,3 +104,16 @@ def within(folder: Path, options: Decoding) -> Decoding:
             return replace(options, first=first, lms=lms, priors=priors)
         case _:
             return options
+
+
+def _own_file(folder: Path) -> Path | None:
+    file = folder / DECODING
+    if not file.is_file():
+        return None
+    check_files(folder)
+    return file
+
+
+def _own_name(folder: Path) -> object:
+    file = _own_file(folder)
+    return None if file is None else merge_yaml(file).get("search", GreedySearch.search)
