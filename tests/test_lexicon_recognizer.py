@@ -1,6 +1,8 @@
-"""Lexicon search from a model folder: its files, n-best lists, rescoring, tuning."""
+"""Lexicon search from a model folder: its files, n-best lists, rescoring, tuning, drafts for a speech LLM."""
 
 import json
+import lzma
+import math
 import shutil
 from dataclasses import replace
 
@@ -11,11 +13,21 @@ from typer.testing import CliRunner
 
 from kikitori.cli import app
 from kikitori.data.lexicon import Lexicon, lexicon_lines
-from kikitori.decoding.options import LexiconSearch, LMOptions, RescoringSearch
+from kikitori.decoding import decode
+from kikitori.decoding.options import (
+    CTCGreedySearch,
+    GreedySearch,
+    LexiconSearch,
+    LMOptions,
+    RescoringSearch,
+    SpeculativeSearch,
+)
+from kikitori.decoding.own_search import own_draft
 from kikitori.decoding.prior import PHONE_PRIOR, load_prior
 from kikitori.decoding.word_ngram import load_word_ngram, score_text
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.ctc import ctc_loss
 from kikitori.recognizer import load
 from kikitori.scoring.tuning import Grid
 from kikitori.text.arpa import read_arpa
@@ -28,6 +40,7 @@ from tests.tiny import (
     shake,
     tiny_acoustic_model,
     tiny_encoder_config,
+    tiny_speech_llm,
     tiny_units,
     tiny_waveforms,
 )
@@ -55,9 +68,9 @@ ngram 2=2
 WAVEFORMS = tiny_waveforms(8)
 
 
-def phone_model():
+def phone_model(ctc_layers=(1, 2)):
     torch.manual_seed(0)
-    sizes = {"ctc_layers": (1, 2), "num_units": tiny_units().size, "phones": PHONES, "phone_layers": (1, 2)}
+    sizes = {"ctc_layers": ctc_layers, "num_units": tiny_units().size, "phones": PHONES, "phone_layers": (1, 2)}
     model = AcousticModel(AcousticModelConfig(tiny_encoder_config(), **sizes, phone_upsample=3)).eval()
     shake(model, 0, 0.1)
     for head in model.phone_heads.values():
@@ -65,17 +78,29 @@ def phone_model():
     return model
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    import lzma
-
-    path = tmp_path_factory.mktemp("recogniser") / "phones"
-    save_tiny(path, phone_model())
+def save_words(path):
     with lzma.open(path / "lexicon.tsv.xz", "wt") as file:
         file.writelines(f"{line}\n" for line in lexicon_lines(LEXICON))
     (path.parent / "words.arpa").write_text(ARPA)
     write_packed(path / "words.ngram", *read_arpa(path.parent / "words.arpa"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recogniser") / "phones"
+    save_tiny(path, phone_model())
+    save_words(path)
     save_tiny_llm(path.parent / "lm")
+    return path
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory):
+    """A speech LLM with a phone head, whose own search is `lexicon`."""
+    path = tmp_path_factory.mktemp("speaking") / "model"
+    save_tiny(path, tiny_speech_llm(acoustic=phone_model()))
+    save_words(path)
+    (path / "decoding.yaml").write_text("search: lexicon\nngram_scale: 0.1\n")
     return path
 
 
@@ -185,3 +210,87 @@ def test_the_phone_prior_is_the_mean_of_what_the_phone_head_hears(folder, tmp_pa
     assert torch.equal(found, prior)
     with pytest.raises(ModelError, match="other"):
         recognizer.partners.words(search, ("c", "b", "a"))
+
+
+@pytest.fixture
+def drafts(monkeypatch):
+    """The drafts that the speech LLM is given, in order."""
+    given, speculative = [], decode.speculative
+
+    def noted(llm, prefix, drafts, **settings):
+        given.extend(drafts)
+        return speculative(llm, prefix, drafts, **settings)
+
+    monkeypatch.setattr(decode, "speculative", noted)
+    return given
+
+
+@pytest.mark.parametrize(
+    "draft", [None, LexiconSearch(), LexiconSearch(beam=1, nbest=1, score_beam=None), CTCGreedySearch()]
+)
+def test_whatever_the_drafts_a_speech_llm_writes_what_greedy_search_writes(speaking, drafts, draft):
+    recognizer = load(speaking, device="cpu")
+    own = own_draft(speaking) if draft is None else draft
+    # Of equal hypotheses the longer list may begin with another one.
+    own = own if isinstance(own, CTCGreedySearch) else replace(own, nbest=1)
+    texts = [hypothesis.text for hypothesis in recognizer.recognize(WAVEFORMS, own)]
+    assert len({*texts}) > 3
+    for options in ({}, {"max_labels": 5, "min_labels": 3}):
+        expected = recognizer.recognize(WAVEFORMS, GreedySearch(**options))
+        for batch_size in (1, 8):
+            del drafts[:]
+            for start in range(0, len(WAVEFORMS), batch_size):
+                batch, places = WAVEFORMS[start : start + batch_size], slice(start, start + batch_size)
+                got = recognizer.recognize(batch, SpeculativeSearch(draft=draft, **options))
+                for ours, theirs in zip(got, expected[places], strict=True):
+                    assert (ours.labels, ours.text, ours.complete) == (theirs.labels, theirs.text, theirs.complete)
+                    assert ours.score == pytest.approx(theirs.score, rel=1e-4, abs=1e-4)
+                    assert ours.llm_passes <= theirs.llm_passes
+            assert drafts == [tiny_units().encode(text) for text in texts]
+
+
+def test_guards_hold_drafted_texts_against_the_ctc_head_and_not_against_the_drafts(speaking):
+    recognizer = load(speaking, device="cpu")
+    flagged = 0
+    for waveform in WAVEFORMS:
+        greedy = recognizer.transcribe(waveform, decoding="greedy")
+        drafted = recognizer.transcribe(waveform, decoding="speculative")
+        assert (drafted.text, drafted.reasons, drafted.ctc_agreement) == (
+            *(greedy.text, greedy.reasons, greedy.ctc_agreement),
+        )
+        flagged += bool(greedy.flags)
+    assert flagged
+
+
+def test_drafts_of_words_need_no_ctc_head_over_labels(tmp_path):
+    save_tiny(tmp_path / "phones", tiny_speech_llm(acoustic=phone_model(ctc_layers=())))
+    save_words(tmp_path / "phones")
+    recognizer = load(tmp_path / "phones", device="cpu")
+    for waveform in WAVEFORMS[:3]:
+        drafted = recognizer.transcribe(waveform, decoding=SpeculativeSearch(draft=LexiconSearch()))
+        assert drafted.text == recognizer.transcribe(waveform, decoding="greedy").text
+    for search in (SpeculativeSearch(), SpeculativeSearch(draft=LexiconSearch(), sure=0.5)):
+        with pytest.raises(ModelError, match="no CTC head"):
+            recognizer.transcribe(WAVEFORMS[0], decoding=search)
+    (tmp_path / "phones" / "decoding.yaml").write_text("search: lexicon\n")
+    load(tmp_path / "phones", device="cpu").transcribe(WAVEFORMS[0], decoding=SpeculativeSearch())
+    save_tiny(tmp_path / "labels")
+    with pytest.raises(ModelError, match="no phone head"):
+        load(tmp_path / "labels", device="cpu").transcribe(
+            WAVEFORMS[0], decoding=SpeculativeSearch(draft=LexiconSearch())
+        )
+
+
+def test_of_drafts_of_words_too_some_are_sure(speaking):
+    recognizer = load(speaking, device="cpu")
+    words = recognizer.recognize(WAVEFORMS, own_draft(speaking))
+    surprise = []
+    for waveform, draft in zip(WAVEFORMS, words, strict=True):
+        log_probs, lengths = recognizer.ctc_log_probs([waveform])
+        surprise.append(float(ctc_loss(log_probs, lengths, [draft.labels]).total))
+    level = sorted(surprise)[len(surprise) // 2]
+    assert math.isfinite(level)
+    got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(sure=math.exp(-level) * 0.99))
+    written = recognizer.recognize(WAVEFORMS, "greedy")
+    for ours, draft, llm, cost in zip(got, words, written, surprise, strict=True):
+        assert ours.labels == (draft.labels if cost <= level else llm.labels)

@@ -161,6 +161,7 @@ def tiny_speech_llm(
     bridge: str = "stack",
     *,
     ctc_layers: Sequence[int] = (2,),
+    acoustic: AcousticModel | None = None,
     body: PreTrainedModel | None = None,
     compression: tuple[str, str] = ("drop", "keep"),
     interface: str = "prefix",
@@ -170,11 +171,12 @@ def tiny_speech_llm(
 ) -> SpeechLLM:
     """A whole speech LLM over `tiny_units()`, its interface wide open; `prompt` is the name of a preset.
 
-    `body` is an LLM to take instead of the family `llm`, `compression` what a `ctc_compress` bridge does with
-    blanks and with repeats.
+    `acoustic` is a model to take instead of one of the family `encoder`, `body` an LLM instead of one of the family
+    `llm`, `compression` what a `ctc_compress` bridge does with blanks and with repeats.
     """
     units = tiny_units() if units is None else units
-    acoustic = tiny_acoustic_model(encoder, ctc_layers=ctc_layers, num_units=units.size, seed=seed)
+    if acoustic is None:
+        acoustic = tiny_acoustic_model(encoder, ctc_layers=ctc_layers, num_units=units.size, seed=seed)
     body = tiny_llm(llm, units.size, seed=seed) if body is None else body
     compiled: Prompt = compile_prompt(PRESETS[prompt], units)
     config = SpeechLLMConfig(

@@ -6,7 +6,7 @@ batched with.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -30,8 +30,9 @@ from kikitori.decoding.options import (
     Decoding,
     GreedySearch,
     LexiconSearch,
+    SpeculativeSearch,
 )
-from kikitori.decoding.own_search import named_search, own_search
+from kikitori.decoding.own_search import named_search, own_draft, own_search
 from kikitori.decoding.partners import Partners
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -304,8 +305,14 @@ class Recognizer:
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = named_search(decoding, self.folder) if isinstance(decoding, str) else decoding or self.decoding
+        if isinstance(options, SpeculativeSearch) and options.draft is None:
+            options = replace(options, draft=self._own_draft)
         check_search(options, self.loaded.model, self.name)
         return options
+
+    @cached_property
+    def _own_draft(self) -> CTCGreedySearch | LexiconSearch:
+        return own_draft(self.folder)
 
     def _transcript(self, nbest: NBest, seconds: float) -> Transcript:
         hypothesis = nbest[0]

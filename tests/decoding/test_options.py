@@ -97,7 +97,11 @@ def test_drafts_come_from_a_search_of_their_own(tmp_path):
     assert load_decoding(file) == SpeculativeSearch(draft=CTCBeamSearch(beam=4), margin=0.5)
     beam = SpeculativeSearch(draft=CTCBeamSearch(beam=4))
     assert load_decoding("speculative", ["decoding.draft.search=ctc_beam", "decoding.draft.beam=4"]) == beam
-    assert load_decoding(file, ["decoding.draft.search=ctc_greedy"]) == SpeculativeSearch(margin=0.5)
+    assert load_decoding(file, ["decoding.draft.search=ctc_greedy"]).draft == CTCGreedySearch()
+    assert load_decoding(file, ["decoding.draft=null"]) == SpeculativeSearch(margin=0.5)
+    words = load_decoding("speculative", ["decoding.draft.search=lexicon", "decoding.draft.ngram_scale=0.7"])
+    assert words == SpeculativeSearch(draft=LexiconSearch(ngram_scale=0.7))
+    assert load_decoding("speculative").draft is None
     for wrong in ("draft.search=greedy", "draft.beam=3", "margin=-1", "sure=0", "sure=2"):
         with pytest.raises(ConfigError):
             load_decoding("speculative", [f"decoding.{wrong}"])

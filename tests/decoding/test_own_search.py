@@ -4,6 +4,7 @@ import pytest
 
 from kikitori.decoding.options import (
     CTCBeamSearch,
+    CTCGreedySearch,
     DelayedFusionSearch,
     GreedySearch,
     LexiconSearch,
@@ -11,8 +12,9 @@ from kikitori.decoding.options import (
     PriorOptions,
     RescoringSearch,
     ShallowFusionSearch,
+    SpeculativeSearch,
 )
-from kikitori.decoding.own_search import named_search, own_search, within
+from kikitori.decoding.own_search import named_search, own_draft, own_search, within
 from kikitori.errors import ConfigError, ModelError
 
 
@@ -40,7 +42,9 @@ def test_names_are_paths_in_the_folder(folder):
     found = LexiconSearch(lexicon=prior, ngram=prior, prior=prior)
     assert within(folder, words) == found
     assert within(folder, RescoringSearch(first=words)) == RescoringSearch(first=found)
-    for plain in (GreedySearch(), LexiconSearch(), RescoringSearch(), ShallowFusionSearch(), DelayedFusionSearch()):
+    assert within(folder, SpeculativeSearch(draft=words)) == SpeculativeSearch(draft=found)
+    plain_searches = GreedySearch(), LexiconSearch(), RescoringSearch(), ShallowFusionSearch(), DelayedFusionSearch()
+    for plain in (*plain_searches, SpeculativeSearch()):
         assert within(folder, plain) == plain
 
 
@@ -58,6 +62,7 @@ def test_what_lies_elsewhere_is_refused(folder, path):
         LexiconSearch(ngram=path),
         LexiconSearch(prior=path),
         RescoringSearch(first=LexiconSearch(ngram=path)),
+        SpeculativeSearch(draft=LexiconSearch(lexicon=path)),
     ):
         with pytest.raises(ModelError, match=r"decoding.yaml: it names '.*', which is not in the folder"):
             within(folder, search)
@@ -102,3 +107,17 @@ def test_the_file_lies_in_the_folder(folder, tmp_path):
     (folder / "decoding.yaml").unlink()
     os.mkfifo(folder / "decoding.yaml")
     assert own_search(folder) is None  # loading the model refuses it
+
+
+def test_drafts_come_from_the_own_lexicon_search_made_narrow(folder):
+    assert own_draft(None) == own_draft(folder) == CTCGreedySearch()
+    (folder / "decoding.yaml").write_text("search: ctc_beam\n")
+    assert own_draft(folder) == CTCGreedySearch()
+    narrow = LexiconSearch(beam=50, score_beam=10.0, ngram_scale=1.5)
+    for own in ("search: lexicon\n", "search: lexicon\nbeam: 400\nscore_beam: null\n"):
+        (folder / "decoding.yaml").write_text(f"{own}ngram_scale: 1.5\n")
+        assert own_draft(folder) == narrow
+    (folder / "decoding.yaml").write_text("search: lexicon\nbeam: 9\nscore_beam: 3.0\n")
+    assert own_draft(folder) == own_search(folder) == LexiconSearch(beam=9, score_beam=3.0)
+    (folder / "decoding.yaml").write_text("search: rescoring\nfirst: {search: lexicon, ngram_scale: 1.5}\n")
+    assert own_draft(folder) == narrow

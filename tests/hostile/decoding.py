@@ -27,6 +27,7 @@ TEXTS = {
     "yaml_with_an_lm_elsewhere": "search: shallow_fusion\nlm: ../elsewhere\n",
     "yaml_with_an_lm_of_the_hub": "search: delayed_fusion\nlm: {path: someone/model}\n",
     "yaml_with_an_ngram_elsewhere": "search: shallow_fusion\nngram: /proc/self/mem.bin\n",
+    "yaml_with_a_draft_elsewhere": "search: speculative\ndraft: {search: lexicon, lexicon: /dev/zero}\n",
     "yaml_with_a_prior_elsewhere": "search: rescoring\npriors: {p: {path: /dev/zero}}\nscales: {p: 1.0}\n",
 }
 for _name, _text in TEXTS.items():

@@ -4,7 +4,7 @@ Each search is a function of its own module, over tensors and scorers; here are 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log
 
@@ -131,13 +131,15 @@ def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str)
         ConfigError: Scales do not fit.
     """
     by_ctc = isinstance(options, CTC_SEARCHES)
-    by_phones = isinstance(getattr(options, "first", options), LexiconSearch)
+    first = getattr(options, "first", None) or getattr(options, "draft", None) or options
+    by_phones = isinstance(first, LexiconSearch)
     if not by_ctc and not isinstance(model, SpeechLLM):
         raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
     heads = acoustic_model(model).config
     if by_phones and not heads.phone_layers:
         raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
-    if (by_ctc or isinstance(options, JOINT_SEARCHES)) and not by_phones and not heads.ctc_layers:
+    by_labels = (by_ctc or isinstance(options, JOINT_SEARCHES)) and not by_phones
+    if (by_labels or getattr(options, "sure", None)) and not heads.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     if isinstance(options, RescoringSearch):
         check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
@@ -220,9 +222,20 @@ def _in_words(heard: Heard, options: LexiconSearch) -> list[NBest]:
     return nbests
 
 
+def _first(heard: Heard, options: CTCGreedySearch | CTCBeamSearch | LexiconSearch) -> list[NBest]:
+    """Of a search that goes before another one."""
+    return _in_words(heard, options) if isinstance(options, LexiconSearch) else _ctc(heard, options)
+
+
+def _drafts(heard: Heard, options: SpeculativeSearch) -> list[Hypothesis]:
+    draft = options.draft or CTCGreedySearch()
+    if isinstance(draft, LexiconSearch):
+        draft = replace(draft, nbest=1)
+    return [nbest[0] for nbest in _first(heard, draft)]
+
+
 def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
-    first = options.first
-    nbests = _in_words(heard, first) if isinstance(first, LexiconSearch) else _ctc(heard, first)
+    nbests = _first(heard, options.first)
     if SPEECH_LLM in options.scales:
         nbests = with_speech_llm(nbests, heard.speech_llm, heard.speech_llm.prefix(heard.encoded))
     if INTERNAL_LM in options.scales:
@@ -238,7 +251,7 @@ def _speculated(heard: Heard, options: SpeculativeSearch) -> list[NBest | AudioE
     """What the speech LLM writes with the help of drafts; the draft itself where the CTC head is sure of it."""
     if options.sure is None:
         return _written(heard, options)
-    drafts = [nbest[0] for nbest in _ctc(heard, options.draft)]
+    drafts = _drafts(heard, options)
     results: list[NBest | AudioError] = [(draft,) for draft in drafts]
     log_probs, lengths = acoustic_model(heard.model).log_probs(heard.encoded)
     unsure = []
@@ -290,7 +303,7 @@ def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options:
         return greedy(llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
     if isinstance(options, SpeculativeSearch):
         # Spelt anew: CTC may have written a word in other units than the LLM would.
-        drafts = [heard.units.encode(nbest[0].text) for nbest in _ctc(heard, options.draft)]
+        drafts = [heard.units.encode(draft.text) for draft in _drafts(heard, options)]
         return speculative(
             *(llm, prefix, drafts), eos_id=eos_id, max_labels=limits, min_labels=least, margin=options.margin
         )

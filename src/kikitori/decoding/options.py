@@ -329,24 +329,23 @@ class RescoringSearch:
 
 @dataclass(frozen=True, config=STRICT)
 class SpeculativeSearch:
-    """What `greedy` writes, in fewer passes over drafts of the CTC head, see `kikitori.decoding.speculative`.
+    """What `greedy` writes, in fewer passes over drafts of a faster search, see `kikitori.decoding.speculative`.
 
     Attributes:
         search: Name.
         max_labels: As of `GreedySearch`.
         min_labels: As of `GreedySearch`.
-        draft: The search that makes the drafts.
+        draft: The search that makes the drafts; None takes the model folder's own if that is `lexicon`, with a narrow
+            beam (see `kikitori.decoding.own_search`), and else `ctc_greedy`.
         margin: A label of the draft may be less probable than the LLM's own by less than this (natural log). With 0 the
             result is that of `greedy`.
-        sure: The CTC head's text stands, without the LLM, if it has at least this probability; None always asks.
+        sure: A draft stands, without the LLM, if the CTC head gives it at least this probability; None always asks.
     """
 
     search: Literal["speculative"] = "speculative"
     max_labels: Count | None = None
     min_labels: Annotated[int, Field(ge=0)] | None = None
-    draft: Annotated[CTCGreedySearch | CTCBeamSearch, Field(discriminator="search")] = Field(
-        default_factory=CTCGreedySearch
-    )
+    draft: Annotated[CTCGreedySearch | CTCBeamSearch | LexiconSearch, Field(discriminator="search")] | None = None
     margin: Annotated[float, Field(ge=0.0)] = 0.0
     sure: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
 

@@ -12,12 +12,14 @@ from kikitori.config import merge_yaml
 from kikitori.decoding.options import (
     SEARCHES,
     CTCBeamSearch,
+    CTCGreedySearch,
     Decoding,
     DelayedFusionSearch,
     GreedySearch,
     LexiconSearch,
     RescoringSearch,
     ShallowFusionSearch,
+    SpeculativeSearch,
     load_decoding,
     with_overrides,
 )
@@ -25,6 +27,8 @@ from kikitori.errors import ModelError
 from kikitori.untrusted import check_files
 
 DECODING = "decoding.yaml"
+DRAFT_BEAM, DRAFT_SCORE_BEAM = 50, 10.0
+"""Of lexicon search where it makes drafts for the speech LLM, at most; more takes longer than it spares."""
 
 
 def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
@@ -59,6 +63,20 @@ def own_search(folder: Path) -> Decoding | None:
     """
     file = _own_file(folder)
     return None if file is None else within(folder, load_decoding(file))
+
+
+def own_draft(folder: Path | None) -> CTCGreedySearch | LexiconSearch:
+    """What makes drafts of what the speech LLM of a folder writes: its own lexicon search, if it has one, made narrow.
+
+    Raises:
+        KikitoriError: As of `own_search`.
+    """
+    own = None if folder is None else own_search(folder)
+    words = own.first if isinstance(own, RescoringSearch) else own
+    if not isinstance(words, LexiconSearch):
+        return CTCGreedySearch()
+    score_beam = min(words.score_beam or DRAFT_SCORE_BEAM, DRAFT_SCORE_BEAM)
+    return replace(words, beam=min(words.beam, DRAFT_BEAM), score_beam=score_beam)
 
 
 def within(folder: Path, options: Decoding) -> Decoding:
@@ -102,6 +120,10 @@ def within(folder: Path, options: Decoding) -> Decoding:
             lms = {name: replace(lm, path=inside(lm.path)) for name, lm in options.lms.items()}
             priors = {name: replace(prior, path=inside(prior.path)) for name, prior in options.priors.items()}
             return replace(options, first=first, lms=lms, priors=priors)
+        case SpeculativeSearch(draft=LexiconSearch() as words):
+            draft = within(folder, words)
+            assert isinstance(draft, LexiconSearch)  # noqa: S101
+            return replace(options, draft=draft)
         case _:
             return options
 

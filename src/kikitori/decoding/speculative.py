@@ -1,10 +1,10 @@
 """Speculative decoding of the speech LLM: what greedy search writes, in a few passes over drafts of it.
 
-The CTC head has a draft of the whole transcript. The LLM reads prefix and draft in one pass, which says for each label
-of the draft what the LLM would have written in its place. The labels up to the first slip stay in the key-value cache,
-the LLM's own label takes the place of the slip, the rest of the draft is aligned anew (`kikitori.decoding.draft`), and
-the next pass reads on. A label is kept only if it is the LLM's most probable one: drafts decide about speed alone
-(Leviathan et al. 2023, greedy case). Taking a draft up again after its slips is ours.
+A search of the CTC heads has a draft of the whole transcript. The LLM reads prefix and draft in one pass, which says
+for each label of the draft what the LLM would have written in its place. The labels up to the first slip stay in the
+key-value cache, the LLM's own label takes the place of the slip, the rest of the draft is aligned anew
+(`kikitori.decoding.draft`), and the next pass reads on. A label is kept only if it is the LLM's most probable one:
+drafts decide about speed alone (Leviathan et al. 2023, greedy case). Taking a draft up again after its slips is ours.
 
 How much of the drafts a pass reads goes by how reliable they have been, down to nothing, which is greedy search. What
 is not read is compared all the same, so that a draft may recover.
