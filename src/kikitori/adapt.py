@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.config import merge_yaml, validate
-from kikitori.data.manifest import read_manifest
 from kikitori.decoding.options import GreedySearch
 from kikitori.decoding.partners import LEXICON
 from kikitori.errors import ConfigError
@@ -137,7 +136,7 @@ def read_sides(recipe: Recipe) -> dict[str, list[Utterance]]:
     """
     root = Path(recipe.data_root)
     return {
-        name: [row for ref in refs for row in taken(read_manifest(root / ref.path, split=ref.split), ref)]
+        name: [row for ref in refs for row in taken(root, ref).utterances]
         for name, refs in (recipe.report or {}).items()
     }
 

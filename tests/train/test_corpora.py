@@ -2,7 +2,8 @@ import pytest
 
 from kikitori.errors import DataError
 from kikitori.train.build import build_task
-from kikitori.train.corpora import speech
+from kikitori.train.corpora import speech, taken, transcripts
+from kikitori.train.settings import ManifestRef
 from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
 
 
@@ -127,3 +128,24 @@ def test_held_out_sentences_are_spread_and_never_trained_on(tmp_path):
     task, _ = build(text_recipe(text={"dev_lines": 0}))
     assert (len(task.sentences), len(task.dev)) == (14, 0)
     assert task.evaluate() == {}
+
+
+def test_rows_that_share_six_words_with_what_is_kept_apart_are_left_out(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9}
+    rows = [
+        {**row, "text": "So this is going to be a long day.", "split": "train"},
+        {**row, "text": "This is going to be.", "split": "train"},
+        {**row, "text": None, "split": "train"},
+        {**row, "text": "THIS IS GOING TO BE A BUSY EVENING", "split": "test"},
+    ]
+    write_corpus(tmp_path, rows)
+    whole, apart, nothing = (
+        ManifestRef("manifest.jsonl", split=split, apart_from=splits)
+        for split, splits in (("train", []), ("train", ["test"]), ("test", ["test"]))
+    )
+    texts = [[row.text for row in taken(tmp_path, ref).utterances] for ref in (whole, apart)]
+    assert texts[0][-3:] == ["So this is going to be a long day.", "This is going to be.", None]
+    assert texts[1] == [text for text in texts[0] if text != "So this is going to be a long day."]
+    assert [*transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
+    with pytest.raises(DataError, match="all rows share six words"):
+        taken(tmp_path, nothing)

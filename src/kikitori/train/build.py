@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from kikitori.align.corpus import load_alignments
 from kikitori.data.lexicon import Lexicon, read_lexicon
-from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
@@ -168,7 +167,7 @@ def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter 
             remedy="take units.path from the same run",
         )
     root = Path(recipe.data_root)
-    rows = [row for ref in settings.speech for row in taken(read_manifest(root / ref.path, split=ref.split), ref)]
+    rows = [row for ref in settings.speech for row in taken(root, ref).utterances]
     speech = SpeechLoader(rows, waveform_augment(recipe), seed=recipe.seed)
     if settings.lexicon is not None:
         return _phone_prompts(recipe, model, speech, units, read_lexicon(Path(settings.lexicon)), log)

@@ -1,10 +1,12 @@
 """From a recipe to data: filtered utterances, transcripts and sentences as labels."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from kikitori.data.manifest import Manifest, is_recognized, read_manifest
+from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
+from kikitori.data.overlap import read_held_out
 from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterances
 from kikitori.data.text import read_lines, speak_titles
 from kikitori.errors import DataError
@@ -98,16 +100,27 @@ def text_lines(root: Path, text: TextData) -> Iterator[str]:
 def transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
     """Transcripts of manifests."""
     for ref in refs:
-        for utterance in taken(read_manifest(root / ref.path, split=ref.split, on_error="skip"), ref):
+        for utterance in taken(root, ref, on_error="skip").utterances:
             if utterance.text:
                 yield utterance.text
 
 
-def taken(manifest: Manifest, ref: ManifestRef) -> list[Utterance]:
-    """The rows of a manifest that take part: a share of them, evenly spread, so many times."""
+def taken(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Manifest:
+    """The rows of a manifest that take part: a share of them, evenly spread, so many times.
+
+    Raises:
+        DataError: It cannot be read, or no row takes part.
+    """
+    path = root / ref.path
+    manifest = read_manifest(path, split=ref.split, on_error=on_error)
     rows = manifest.utterances
+    if ref.apart_from:
+        kept_apart = read_held_out(f"{path}:{split}" for split in ref.apart_from)
+        rows = tuple(row for row in rows if not kept_apart.shares(row.text or ""))
+        if not rows:
+            raise DataError("all rows share six words with those splits", where=path, remedy="mend apart_from")
     count = max(1, round(ref.share * len(rows)))
-    return [rows[i * len(rows) // count] for i in range(count)] * ref.repeat
+    return replace(manifest, utterances=tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat)
 
 
 def waveform_augment(recipe: Recipe) -> WaveformAugment:
@@ -149,9 +162,8 @@ def _rows(recipe: Recipe, refs: Sequence[ManifestRef], log: Log) -> list[Utteran
     assert recipe.data is not None  # noqa: S101  (validated by Recipe)
     rows: list[Utterance] = []
     for ref in refs:
-        path = Path(recipe.data_root) / ref.path
-        manifest = read_manifest(path, split=ref.split, on_error=recipe.data.on_error)
+        manifest = taken(Path(recipe.data_root), ref, on_error=recipe.data.on_error)
         for problem in manifest.problems:
             log(f"warning: {problem}; line left out")
-        rows += taken(manifest, ref)
+        rows += manifest.utterances
     return rows

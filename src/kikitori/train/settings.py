@@ -26,12 +26,15 @@ class ManifestRef:
         split: Rows of this split only.
         repeat: How often an epoch goes through it.
         share: Take so many of its rows, evenly spread.
+        apart_from: Splits of the same manifest; rows that share six words in a row with their transcripts are left out
+            (see `kikitori.data.overlap`).
     """
 
     path: str
     split: str | None = None
     repeat: AtLeastOne = 1
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    apart_from: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, config=STRICT)
