@@ -48,7 +48,9 @@ def write_corpora(folder: Path) -> None:
         corpus = folder / "speech" / name
         shutil.copytree(CLIPS, corpus)
         changes = {"text": None} if name in UNTRANSCRIBED else {}
-        parts = [json.dumps(row | changes | {"split": split}) for split in ("train", "dev", "test") for row in rows]
+        backwards = [row | {"text": " ".join(reversed(row["text"].split()))} for row in rows]
+        splits = {"train": rows, "dev": backwards, "test": backwards}
+        parts = [json.dumps(row | changes | {"split": split}) for split, part in splits.items() for row in part]
         (corpus / "manifest.jsonl").write_text("\n".join(parts))
     generator = random.Random(0)  # noqa: S311  (text, not secrets)
     words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz'", k=generator.randint(1, 8))) for _ in range(2000)]
