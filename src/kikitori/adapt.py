@@ -23,10 +23,10 @@ from kikitori.model.folder import model_folder, read_trained_on
 from kikitori.model.safety import read_json
 from kikitori.recognizer import load
 from kikitori.scoring.two_sided import compare, format_sides
+from kikitori.train.components import CTC
 from kikitori.train.corpora import taken
 from kikitori.train.recipe import Recipe
 from kikitori.train.run import train_recipe
-from kikitori.train.settings import CTC
 from kikitori.types import Utterance
 
 SEARCH = GreedySearch()

@@ -146,6 +146,8 @@ def test_rows_that_share_six_words_with_what_is_kept_apart_are_left_out(tmp_path
     texts = [[row.text for row in taken(tmp_path, ref).utterances] for ref in (whole, apart)]
     assert texts[0][-3:] == ["So this is going to be a long day.", "This is going to be.", None]
     assert texts[1] == [text for text in texts[0] if text != "So this is going to be a long day."]
+    (told,) = taken(tmp_path, apart).problems
+    assert told.endswith("shares six words with a transcript of test")
     assert [*transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
     with pytest.raises(DataError, match="all rows share six words"):
         taken(tmp_path, nothing)

@@ -117,3 +117,15 @@ def test_phones_are_expected_as_the_transcripts_have_them(build):
     teacher = build(phones={"mmi": 1.0}).teacher
     ends = teacher.trigrams[teacher.numbers["k"], teacher.numbers["ae"]]
     assert int(ends.argmax()) == teacher.numbers["t"]
+
+
+def test_mmi_adds_nothing_where_no_utterance_fits(build):
+    task = build(phones={"mmi": 1.0})
+    task.teacher.spoken = lambda *_: [task.teacher.numbers["k"]] * 5000
+    loss, parts = task.loss(task.load([0, 1], 0), START)
+    assert parts["phones2"] == parts["rivals2"] == 0.0
+    loss.backward()
+
+
+def test_without_mmi_no_trigram_is_made(build):
+    assert build().teacher.trigrams is None

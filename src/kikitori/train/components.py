@@ -1,4 +1,4 @@
-"""The sections of a recipe for encoder, bridge and LLM: where each starts from, and what of it learns.
+"""The sections of a recipe for encoder, CTC heads, bridge and LLM: where each starts from, and what of it learns.
 
 Policies follow papers.md A4 and B2.3: `full`, `frozen`, `lora`; the convolutional front end or the embeddings alone may
 be kept, a component may begin to learn later than the others, and each has its factor on the learning rate.
@@ -63,6 +63,49 @@ class Encoder:
         _check_policy(self.policy, self.lora, self.unfreeze_at)
         if self.changes and self.init is None:
             raise ValueError("changes go with init; set them in config itself")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Phones:
+    """CTC losses over phones, which are easier to learn from little speech than spelling is.
+
+    Attributes:
+        lexicon: File of pronunciations (see `kikitori.data.lexicon`); transcripts with other words are passed over.
+        weights: Encoder layer (1-based) to loss weight; each layer named gets a phone head, the last one decodes.
+        upsample: Outputs of a head per frame; phones need about 25 a second.
+        alignments: File of `kikitori align`; the heads' layers then learn the phone state of every frame too.
+        alignment_weight: Weight of that beside CTC.
+        mmi: How much the last head has to tell what was said from all else that could be (see
+            `kikitori.train.denominator`): 0 is CTC, 1 is MMI. It is for the end of training, when CTC has learnt where
+            phones are.
+    """
+
+    lexicon: str
+    weights: dict[AtLeastOne, NotNegative] = Field(min_length=1)
+    upsample: AtLeastOne = 1
+    alignments: str | None = None
+    alignment_weight: NotNegative = 1.0
+    mmi: Fraction = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class CTC:
+    """CTC losses.
+
+    Attributes:
+        weights: Encoder layer (1-based) to loss weight; each layer named gets a head over the label units.
+        character_layer: Layer of an auxiliary head over characters, which training drops at the end. On little data it
+            leads subword CTC off the plateau where only blanks are written. 0 means none.
+        character_weight: Its loss weight.
+        character_upsample: Its outputs per frame; characters need about 25 a second.
+        phones: Heads over phones, which the model keeps; None for none.
+    """
+
+    weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
+    character_layer: Count = 0
+    character_weight: NotNegative = 0.5
+    character_upsample: AtLeastOne = 2
+    phones: Phones | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,8 +1,7 @@
 """From a recipe to data: filtered utterances, transcripts and sentences as labels."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
@@ -108,19 +107,25 @@ def transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
 def taken(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Manifest:
     """The rows of a manifest that take part: a share of them, evenly spread, so many times.
 
+    Rows that share six words with what is kept apart are among its problems.
+
     Raises:
         DataError: It cannot be read, or no row takes part.
     """
     path = root / ref.path
     manifest = read_manifest(path, split=ref.split, on_error=on_error)
-    rows = manifest.utterances
+    rows, problems = manifest.utterances, manifest.problems
     if ref.apart_from:
-        kept_apart = read_held_out(f"{path}:{split}" for split in ref.apart_from)
-        rows = tuple(row for row in rows if not kept_apart.shares(row.text or ""))
+        kept_apart, splits = read_held_out(f"{path}:{split}" for split in ref.apart_from), ", ".join(ref.apart_from)
+        clashes = [kept_apart.shares(row.text or "") for row in rows]
+        problems += tuple(
+            f"{path}: {row.utt_id} shares six words with a transcript of {splits}" for row in compress(rows, clashes)
+        )
+        rows = tuple(row for row, clash in zip(rows, clashes, strict=True) if not clash)
         if not rows:
             raise DataError("all rows share six words with those splits", where=path, remedy="mend apart_from")
     count = max(1, round(ref.share * len(rows)))
-    return replace(manifest, utterances=tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat)
+    return Manifest(tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat, problems)
 
 
 def waveform_augment(recipe: Recipe) -> WaveformAugment:

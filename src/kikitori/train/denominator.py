@@ -73,8 +73,8 @@ class _Denominator(torch.autograd.Function):
         trigrams = trigrams.to(log_probs.device, torch.float32)
         within = torch.arange(probs.shape[1], device=probs.device)[:, None] < lengths.to(probs.device)
         alphas, value = _forward(probs, within, trigrams)
-        occupied = _backward(probs, within, trigrams, alphas) if ctx.needs_input_grad[0] else probs  # type: ignore[attr-defined]
-        ctx.save_for_backward(occupied.to(log_probs.dtype))
+        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
+            ctx.save_for_backward(_backward(probs, within, trigrams, alphas).to(log_probs.dtype))
         return value.to(log_probs.dtype)
 
     @staticmethod

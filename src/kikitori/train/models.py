@@ -231,7 +231,8 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
             return SpeechEncoder(config), None
     folder = model_folder(str(settings.init))
     if settings.random:
-        return SpeechEncoder(_changed(_encoder_shape(folder), settings.changes)), None
+        with _refusals("encoder.changes" if settings.changes else "encoder.init"):
+            return SpeechEncoder(_changed(_encoder_shape(folder), settings.changes)), None
     if not is_recogniser(folder):
         return _with_changes(SpeechEncoder.from_pretrained(folder), settings.changes), None
     loaded = load_model(folder)

@@ -6,7 +6,7 @@ goes on from there (Sak et al. 2015). The classifiers of states serve training a
 by MMI: its CTC loss and `mmi` times what all phone sequences together have of the probability.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -22,8 +22,8 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.ctc import ctc_loss
 from kikitori.model.encoder import EncoderOutput
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.components import Phones
 from kikitori.train.denominator import log_denominator, phone_trigrams, sentence_log_prob
-from kikitori.train.settings import Phones
 
 
 class PhoneTeacher(nn.Module):
@@ -44,7 +44,7 @@ class PhoneTeacher(nn.Module):
         model: AcousticModel,
         units: TokenizerUnits,
         lexicon: Lexicon,
-        texts: Iterable[str] = (),
+        texts: Iterable[str],
         alignments: Alignments | None = None,
     ) -> None:
         super().__init__()
@@ -59,8 +59,9 @@ class PhoneTeacher(nn.Module):
             }
         )
         self._aligned: dict[str, list[int]] = {}
-        said = filter(None, map(self.phones, texts)) if settings.mmi else ()
-        self.trigrams = phone_trigrams(said, len(model.config.phones))
+        self.trigrams: Tensor | None = None
+        if settings.mmi:
+            self.trigrams = phone_trigrams(filter(None, map(self.phones, texts)), len(model.config.phones))
 
     @property
     def acoustic(self) -> AcousticModel:
@@ -81,11 +82,10 @@ class PhoneTeacher(nn.Module):
             right = [said[row] or [] for row in known]
             result = ctc_loss(log_probs, lengths, right)
             yield f"phones{layer}", weight, result.total / max(result.num_labels, 1)
-            if self.settings.mmi and layer == max(self.settings.weights):
-                fit = [row for row in range(len(known)) if row not in result.infeasible]
-                rivals = log_denominator(log_probs[fit], lengths[fit], self.trigrams).sum()
-                expected = sum(sentence_log_prob(self.trigrams, right[row]) for row in fit)
-                yield f"rivals{layer}", weight * self.settings.mmi, (rivals - expected) / max(result.num_labels, 1)
+            if self.trigrams is not None and layer == max(self.settings.weights):
+                feasible = [row for row in range(len(known)) if row not in result.infeasible]
+                total = _rivals(log_probs[feasible], lengths[feasible], [right[row] for row in feasible], self.trigrams)
+                yield f"rivals{layer}", weight * self.settings.mmi, total / max(result.num_labels, 1)
         targets = self.frame_targets(encoded.lengths, batch)
         for name, classifier in self.classifiers.items() if (targets >= 0).any() else ():
             layer = int(name)
@@ -129,3 +129,10 @@ class PhoneTeacher(nn.Module):
     def unknown(self, texts: dict[str, str]) -> set[str]:
         """Names of utterances with words that the lexicon lacks."""
         return {name for name, text in texts.items() if self.lexicon.missing(self.units.normalize(text))}
+
+
+def _rivals(log_probs: Tensor, lengths: Tensor, said: Sequence[Sequence[int]], trigrams: Tensor) -> Tensor:
+    """What MMI adds to the CTC loss of utterances: all phone sequences, against what is expected of the right."""
+    if not said:
+        return log_probs.sum() * 0.0
+    return log_denominator(log_probs, lengths, trigrams).sum() - sum(sentence_log_prob(trigrams, row) for row in said)

@@ -15,10 +15,9 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.config import load_config
 from kikitori.errors import ConfigError
-from kikitori.train.components import LLM, Bridge, Encoder, Lora
+from kikitori.train.components import CTC, LLM, Bridge, Encoder, Lora
 from kikitori.train.masked_settings import Masks, Targets
 from kikitori.train.settings import (
-    CTC,
     STRICT,
     Adapt,
     Augment,
