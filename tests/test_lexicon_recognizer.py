@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from kikitori.cli import app
 from kikitori.data.lexicon import Lexicon, lexicon_lines
 from kikitori.decoding import decode
+from kikitori.decoding.greedy import greedy
+from kikitori.decoding.limits import label_limit
 from kikitori.decoding.options import (
     CTCGreedySearch,
     GreedySearch,
@@ -22,12 +24,12 @@ from kikitori.decoding.options import (
     RescoringSearch,
     SpeculativeSearch,
 )
-from kikitori.decoding.own_search import own_draft
 from kikitori.decoding.prior import PHONE_PRIOR, load_prior
 from kikitori.decoding.word_ngram import load_word_ngram, score_text
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.ctc import ctc_loss
+from kikitori.picture import attention_weights
 from kikitori.recognizer import load
 from kikitori.scoring.tuning import Grid
 from kikitori.text.arpa import read_arpa
@@ -230,7 +232,7 @@ def drafts(monkeypatch):
 )
 def test_whatever_the_drafts_a_speech_llm_writes_what_greedy_search_writes(speaking, drafts, draft):
     recognizer = load(speaking, device="cpu")
-    own = own_draft(speaking) if draft is None else draft
+    own = draft or CTCGreedySearch()
     # Of equal hypotheses the longer list may begin with another one.
     own = own if isinstance(own, CTCGreedySearch) else replace(own, nbest=1)
     texts = [hypothesis.text for hypothesis in recognizer.recognize(WAVEFORMS, own)]
@@ -272,8 +274,6 @@ def test_drafts_of_words_need_no_ctc_head_over_labels(tmp_path):
     for search in (SpeculativeSearch(), SpeculativeSearch(draft=LexiconSearch(), sure=0.5)):
         with pytest.raises(ModelError, match="no CTC head"):
             recognizer.transcribe(WAVEFORMS[0], decoding=search)
-    (tmp_path / "phones" / "decoding.yaml").write_text("search: lexicon\n")
-    load(tmp_path / "phones", device="cpu").transcribe(WAVEFORMS[0], decoding=SpeculativeSearch())
     save_tiny(tmp_path / "labels")
     with pytest.raises(ModelError, match="no phone head"):
         load(tmp_path / "labels", device="cpu").transcribe(
@@ -283,14 +283,78 @@ def test_drafts_of_words_need_no_ctc_head_over_labels(tmp_path):
 
 def test_of_drafts_of_words_too_some_are_sure(speaking):
     recognizer = load(speaking, device="cpu")
-    words = recognizer.recognize(WAVEFORMS, own_draft(speaking))
+    draft = LexiconSearch(nbest=1)
+    words = recognizer.recognize(WAVEFORMS, draft)
     surprise = []
-    for waveform, draft in zip(WAVEFORMS, words, strict=True):
+    for waveform, word in zip(WAVEFORMS, words, strict=True):
         log_probs, lengths = recognizer.ctc_log_probs([waveform])
-        surprise.append(float(ctc_loss(log_probs, lengths, [draft.labels]).total))
+        surprise.append(float(ctc_loss(log_probs, lengths, [word.labels]).total))
     level = sorted(surprise)[len(surprise) // 2]
     assert math.isfinite(level)
-    got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(sure=math.exp(-level) * 0.99))
+    got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(draft=draft, sure=math.exp(-level) * 0.99))
     written = recognizer.recognize(WAVEFORMS, "greedy")
-    for ours, draft, llm, cost in zip(got, words, written, surprise, strict=True):
-        assert ours.labels == (draft.labels if cost <= level else llm.labels)
+    for ours, word, llm, cost in zip(got, words, written, surprise, strict=True):
+        assert ours.labels == (word.labels if cost <= level else llm.labels)
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory):
+    """A speech LLM that reads drafts of lexicon search."""
+    path = tmp_path_factory.mktemp("reading") / "model"
+    save_tiny(path, tiny_speech_llm(acoustic=phone_model(), show_draft=True))
+    save_words(path)
+    (path / "draft.yaml").write_text("search: lexicon\nbeam: 20\n")
+    return path
+
+
+def test_a_speech_llm_reads_drafts_whatever_they_are_batched_with(reading, tmp_path):
+    recognizer = load(reading, device="cpu")
+    model, units = recognizer.loaded.model, tiny_units()
+    drafts = [each.text for each in recognizer.recognize(WAVEFORMS, LexiconSearch(beam=20, nbest=1))]
+    assert len({*drafts}) > 3
+    together = recognizer.recognize(WAVEFORMS, "greedy")
+    for waveform, draft, found in zip(WAVEFORMS, drafts, together, strict=True):
+        heard = recognizer.hear([waveform])
+        prefix = model.prefix(heard.encoded, [units.encode(draft)])
+        assert int(prefix.lengths) == int(model.prefix(heard.encoded, [[]]).lengths) + len(units.encode(draft))
+        limit = [label_limit(len(waveform) / 16000, recognizer.loaded.trained_on)]
+        with torch.inference_mode():
+            expected = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limit)[0]
+        assert found.labels == tuple(expected.labels)
+    copied = tmp_path / "copied"
+    shutil.copytree(reading, copied)
+    (copied / "draft.yaml").write_text("search: ctc_greedy\n")
+    assert [each.labels for each in load(copied, device="cpu").recognize(WAVEFORMS, "greedy")] != [
+        each.labels for each in together
+    ]
+
+
+@pytest.mark.parametrize("draft", [None, CTCGreedySearch()])
+def test_what_it_reads_is_also_what_it_probably_writes(reading, drafts, draft):
+    recognizer = load(reading, device="cpu")
+    own = draft or LexiconSearch(beam=20, nbest=1)
+    texts = [each.text for each in recognizer.recognize(WAVEFORMS, own)]
+    got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(draft=draft))
+    assert drafts == [tiny_units().encode(text) for text in texts]
+    assert [each.labels for each in got] == [each.labels for each in recognizer.recognize(WAVEFORMS, "greedy")]
+
+
+@pytest.mark.parametrize("search", ["beam", "joint", "joint_time_sync", "sampling"])
+def test_every_search_of_the_speech_llm_reads_drafts(reading, search):
+    recognizer = load(reading, device="cpu")
+    alone = [recognizer.recognize([waveform], search)[0].labels for waveform in WAVEFORMS[:3]]
+    assert [each.labels for each in recognizer.recognize(WAVEFORMS[:3], search)] == alone
+    lists = recognizer.try_recognize(WAVEFORMS[:2], RescoringSearch(first=LexiconSearch(), scales={"speech_llm": 1.0}))
+    assert all("speech_llm" in each.shares for nbest in lists for each in nbest)
+    assert attention_weights(recognizer, WAVEFORMS[0]).weights.shape[2] > 0
+
+
+def test_without_its_drafts_the_llm_is_not_asked(reading, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(reading, copied)
+    (copied / "draft.yaml").unlink()
+    recognizer = load(copied, device="cpu")
+    with pytest.raises(ModelError, match=r"no draft\.yaml"):
+        recognizer.transcribe(WAVEFORMS[0], decoding="greedy")
+    words = recognizer.transcribe(WAVEFORMS[0], decoding="lexicon")
+    assert words.text == load(reading, device="cpu").transcribe(WAVEFORMS[0], decoding="lexicon").text

@@ -167,6 +167,7 @@ def tiny_speech_llm(
     interface: str = "prefix",
     prompt: str = "plain",
     units: TokenizerUnits | None = None,
+    show_draft: bool = False,
     seed: int = 0,
 ) -> SpeechLLM:
     """A whole speech LLM over `tiny_units()`, its interface wide open; `prompt` is the name of a preset.
@@ -186,6 +187,7 @@ def tiny_speech_llm(
         bridge_stride={"conv": 4, "stack": 3}.get(bridge, 1),
         bridge_blanks=compression[0],
         bridge_repeats=compression[1],
+        show_draft=show_draft,
         interface=interface,
         prompt_before=compiled.before,
         prompt_after=compiled.after if compiled.bos is None else (*compiled.after, compiled.bos),

@@ -99,13 +99,14 @@ def attention_weights(
         raise ModelError("an acoustic model has no attention to the speech", where=recognizer.name, remedy="draw ctc")
     heard, labels = _recognised(recognizer, audio, decoding)
     with recognizer.arithmetic():
-        rows = model.teacher_input(heard.encoded, [labels])
+        rows = heard.teacher_input([labels])
         _, attention = forward_attention(model.llm, rows.embeds, rows.lengths, rows.memory)
     number = _from_1(layer, len(attention.text), "layer")
     weights = attention.text[number - 1][0]
     before = len(model.config.prompt_before)
     spoken = int(rows.speech_lengths[0])
-    text = [*model.config.prompt_before, *model.config.prompt_after, *labels]
+    draft = [label for row in heard.shown_drafts() or () for label in row]
+    text = [*model.config.prompt_before, *draft, *model.config.prompt_after, *labels]
     names = _names(heard, text)
     if rows.memory is not None:
         before, weights = 0, torch.cat([attention.speech[number - 1][0], weights], dim=-1)

@@ -6,7 +6,7 @@ batched with.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,19 +20,10 @@ from torch import Tensor
 from kikitori.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search
+from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search, uses_speech_llm
 from kikitori.decoding.guards import Guards, guarded
-from kikitori.decoding.options import (
-    CTC_SEARCHES,
-    INTERNAL_LM,
-    SPEECH_LLM,
-    CTCGreedySearch,
-    Decoding,
-    GreedySearch,
-    LexiconSearch,
-    SpeculativeSearch,
-)
-from kikitori.decoding.own_search import named_search, own_draft, own_search
+from kikitori.decoding.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
+from kikitori.decoding.own_search import named_search, own_search
 from kikitori.decoding.partners import Partners
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.model.acoustic_model import AcousticModel
@@ -90,8 +81,7 @@ def load(
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     if chosen is None:
         chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
-    by_ctc = isinstance(chosen, CTC_SEARCHES) and not {SPEECH_LLM, INTERNAL_LM} & {*getattr(chosen, "scales", ())}
-    if adapter is not None and by_ctc and "encoder" not in read_info(adapter).components:
+    if adapter is not None and not uses_speech_llm(chosen) and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     path = Path(folder) if Path(folder).is_dir() else None
@@ -305,14 +295,11 @@ class Recognizer:
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = named_search(decoding, self.folder) if isinstance(decoding, str) else decoding or self.decoding
-        if isinstance(options, SpeculativeSearch) and options.draft is None:
-            options = replace(options, draft=self._own_draft)
-        check_search(options, self.loaded.model, self.name)
+        model = self.loaded.model
+        check_search(options, model, self.name)
+        if isinstance(model, SpeechLLM) and model.config.show_draft and uses_speech_llm(options):
+            check_search(self.partners.draft_search, model, self.name)
         return options
-
-    @cached_property
-    def _own_draft(self) -> CTCGreedySearch | LexiconSearch:
-        return own_draft(self.folder)
 
     def _transcript(self, nbest: NBest, seconds: float) -> Transcript:
         hypothesis = nbest[0]

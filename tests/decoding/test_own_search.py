@@ -30,22 +30,22 @@ def folder(tmp_path):
 
 def test_names_are_paths_in_the_folder(folder):
     lm, prior = str((folder / "lm").resolve()), str((folder / "p.safetensors").resolve())
-    assert within(folder, ShallowFusionSearch(lm="lm", prior="p.safetensors")) == ShallowFusionSearch(
+    assert within(folder, ShallowFusionSearch(lm="lm", prior="p.safetensors"), "decoding.yaml") == ShallowFusionSearch(
         lm=lm, prior=prior
     )
-    found = within(folder, DelayedFusionSearch(lm=LMOptions("lm", text_form="lower")))
+    found = within(folder, DelayedFusionSearch(lm=LMOptions("lm", text_form="lower")), "decoding.yaml")
     assert found == DelayedFusionSearch(lm=LMOptions(lm, text_form="lower"))
     search = RescoringSearch(lms={"a": LMOptions("lm")}, priors={"b": PriorOptions("p.safetensors", lm="a")})
-    assert within(folder, search).lms == {"a": LMOptions(lm)}
-    assert within(folder, search).priors == {"b": PriorOptions(prior, lm="a")}
+    assert within(folder, search, "decoding.yaml").lms == {"a": LMOptions(lm)}
+    assert within(folder, search, "decoding.yaml").priors == {"b": PriorOptions(prior, lm="a")}
     words = LexiconSearch(lexicon="p.safetensors", ngram="p.safetensors", prior="p.safetensors")
     found = LexiconSearch(lexicon=prior, ngram=prior, prior=prior)
-    assert within(folder, words) == found
-    assert within(folder, RescoringSearch(first=words)) == RescoringSearch(first=found)
-    assert within(folder, SpeculativeSearch(draft=words)) == SpeculativeSearch(draft=found)
+    assert within(folder, words, "decoding.yaml") == found
+    assert within(folder, RescoringSearch(first=words), "decoding.yaml") == RescoringSearch(first=found)
+    assert within(folder, SpeculativeSearch(draft=words), "decoding.yaml") == SpeculativeSearch(draft=found)
     plain_searches = GreedySearch(), LexiconSearch(), RescoringSearch(), ShallowFusionSearch(), DelayedFusionSearch()
     for plain in (*plain_searches, SpeculativeSearch()):
-        assert within(folder, plain) == plain
+        assert within(folder, plain, "decoding.yaml") == plain
 
 
 @pytest.mark.parametrize("path", ["../other", "lm/link", "someone/model", "/etc", "lm/../../other"])
@@ -65,7 +65,7 @@ def test_what_lies_elsewhere_is_refused(folder, path):
         SpeculativeSearch(draft=LexiconSearch(lexicon=path)),
     ):
         with pytest.raises(ModelError, match=r"decoding.yaml: it names '.*', which is not in the folder"):
-            within(folder, search)
+            within(folder, search, "decoding.yaml")
 
 
 def test_from_the_file(folder):
@@ -109,15 +109,22 @@ def test_the_file_lies_in_the_folder(folder, tmp_path):
     assert own_search(folder) is None  # loading the model refuses it
 
 
-def test_drafts_come_from_the_own_lexicon_search_made_narrow(folder):
-    assert own_draft(None) == own_draft(folder) == CTCGreedySearch()
-    (folder / "decoding.yaml").write_text("search: ctc_beam\n")
-    assert own_draft(folder) == CTCGreedySearch()
-    narrow = LexiconSearch(beam=50, score_beam=10.0, ngram_scale=1.5)
-    for own in ("search: lexicon\n", "search: lexicon\nbeam: 400\nscore_beam: null\n"):
-        (folder / "decoding.yaml").write_text(f"{own}ngram_scale: 1.5\n")
-        assert own_draft(folder) == narrow
-    (folder / "decoding.yaml").write_text("search: lexicon\nbeam: 9\nscore_beam: 3.0\n")
-    assert own_draft(folder) == own_search(folder) == LexiconSearch(beam=9, score_beam=3.0)
-    (folder / "decoding.yaml").write_text("search: rescoring\nfirst: {search: lexicon, ngram_scale: 1.5}\n")
-    assert own_draft(folder) == narrow
+def test_drafts_come_from_a_file_of_their_own(folder):
+    (folder / "decoding.yaml").write_text("search: lexicon\n")
+    for without in (None, folder):
+        with pytest.raises(ModelError, match=r"the LLM reads drafts, and there is no draft\.yaml"):
+            own_draft(without)
+    (folder / "words").write_text("")
+    for text, expected in {
+        "search: ctc_greedy\n": CTCGreedySearch(),
+        "search: ctc_beam\nbeam: 3\n": CTCBeamSearch(beam=3),
+        "search: lexicon\nngram: words\n": LexiconSearch(ngram=str((folder / "words").resolve())),
+    }.items():
+        (folder / "draft.yaml").write_text(text)
+        assert own_draft(folder) == expected
+    (folder / "draft.yaml").write_text("search: greedy\n")
+    with pytest.raises(ModelError, match="'greedy' makes no drafts"):
+        own_draft(folder)
+    (folder / "draft.yaml").write_text("search: lexicon\nngram: ../words\n")
+    with pytest.raises(ModelError, match=r"draft\.yaml: it names '../words', which is not in the folder"):
+        own_draft(folder)

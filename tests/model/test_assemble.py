@@ -45,6 +45,19 @@ def test_decoding_prefix_by_hand():
     assert got.embeds[got.target_positions].shape == (0, DIM)
 
 
+def test_a_draft_stands_between_the_speech_and_the_text_after_it():
+    prompt = Prompt(before=(5,), after=(7,), bos=1, eos=2, draft=True)
+    speech, lengths = speech_of([2, 1]), torch.tensor([2, 1])
+    got = assemble(table, prompt, speech, lengths, [[20], [21]], [[], [30, 31]])
+    assert got.embeds[:, :, 0].tolist() == [[5, -1, -2, 7, 1, 20, 0], [5, -11, 30, 31, 7, 1, 21]]
+    assert got.lengths.tolist() == [6, 7]
+    assert got.next_labels.tolist() == [20, 2, 21, 2]
+    assert got.target_positions[1].tolist() == [4, 5, 5, 6]
+    for drafts in (None, [[3]]):
+        with pytest.raises(ModelError, match="the prompt takes 2 drafts"):
+            assemble(table, prompt, speech, lengths, None, drafts)
+
+
 def test_without_any_text_the_last_speech_position_predicts_the_first_label():
     prompt = Prompt(before=(), after=(), bos=None, eos=2)
     assert assemble(table, prompt, speech_of([3]), torch.tensor([3]), None).embeds[0, :, 0].tolist() == [-1, -2, -3]

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 import pytest
 
 from kikitori.errors import ConfigError
-from kikitori.text.prompt import NUE_ASR, OWN, PLAIN, PRESETS, RWTH, Prompt, PromptTemplate, Speech, Target, Text
+from kikitori.text.prompt import NUE_ASR, OWN, PLAIN, PRESETS, RWTH, Draft, Prompt, PromptTemplate, Speech, Target, Text
 from kikitori.text.prompt import compile_prompt as compile_
 
 SPECIAL = {"<s>": 1, "</s>": 2, "[SEP]": 3, "<|end|>": 4}
@@ -95,3 +95,10 @@ def test_presets_by_name_and_frozen():
     assert PLAIN.bos == PLAIN.eos == OWN
     with pytest.raises(FrozenInstanceError):
         PLAIN.before = "x"
+
+
+def test_a_draft_follows_the_speech():
+    prompt = compile_(replace(RWTH, draft=True), UNITS)
+    plain = compile_(RWTH, UNITS).segments
+    assert prompt.segments == (*plain[:2], Draft(), *plain[2:])
+    assert Draft() not in plain

@@ -12,6 +12,7 @@ from kikitori.train.pseudo_prompts import (
     PhonePrompts,
     PosteriorBank,
     PseudoPrompt,
+    implied_log_probs,
     noisy_prompt,
     posterior_bank,
     stack,
@@ -170,6 +171,31 @@ def test_outputs_of_a_frame_share_a_position():
     np.testing.assert_allclose(dense, [[0.9, 0.06, 0.05, 0.05], [0.1, 0.8, 0, 0]], atol=1e-3)
     assert len(prompts.prompt([8], np.random.default_rng(0))) == 1
     assert prompts.prompt([9], np.random.default_rng(0)) is NO_PROMPT
+
+
+def test_a_prompt_implies_what_the_head_said():
+    heard = np.log(np.array([[0.9, 0.06, 0.04], [0.05, 0.05, 0.9], [0.1, 0.8, 0.1]], np.float32))
+    bank = posterior_bank([(heard, [0, 1])], 2)
+    shown = bank.prompt([0, 1], np.random.default_rng(0))
+    np.testing.assert_allclose(np.exp(implied_log_probs(shown, 2)), np.exp(heard), atol=1e-3)
+    certain = implied_log_probs(PseudoPrompt.of([1, None]), 2)
+    assert certain.argmax(axis=1).tolist() == [1, 2]
+    assert np.isfinite(certain).all()
+
+
+def test_a_draft_is_made_of_all_outputs():
+    heard = np.log(np.array([[0.9, 0.06, 0.04], [0.05, 0.05, 0.9], [0.1, 0.8, 0.1]], np.float32))
+    given = []
+
+    def draft(log_probs):
+        given.append(log_probs)
+        return [7, 8]
+
+    bank = posterior_bank([(heard, [0, 1])], 2)
+    prompts = PhonePrompts(bank, lambda _: [0, 1], num_phones=2, upsample=2, offset=10, draft=draft)
+    assert prompts.prompt([7], np.random.default_rng(0)).draft == (7, 8)
+    np.testing.assert_allclose(np.exp(given[0]), np.exp(heard), atol=1e-3)
+    assert NO_PROMPT.draft == ()
 
 
 def test_invented_errors_among_phones_are_phones():

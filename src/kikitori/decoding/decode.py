@@ -31,6 +31,7 @@ from kikitori.decoding.options import (
     CTCGreedySearch,
     Decoding,
     DelayedFusionSearch,
+    DraftSearch,
     GreedySearch,
     JointSearch,
     JointTimeSyncSearch,
@@ -110,6 +111,27 @@ class Heard:
     def _ctc_logits(self) -> tuple[Tensor, Tensor]:
         return acoustic_model(self.model).ctc_logits(self.encoded)
 
+    @cached_property
+    def drafts(self) -> list[Hypothesis]:
+        """What the search of the model's `draft.yaml` finds."""
+        return first_pass(self, self.partners.draft_search)
+
+    def prefix(self) -> AssembledInput:
+        """What the LLM reads before the first label."""
+        return self.speech_llm.prefix(self.encoded, self.shown_drafts())
+
+    def teacher_input(self, labels: Sequence[Sequence[int]]) -> AssembledInput:
+        """The same with transcripts behind it."""
+        return self.speech_llm.teacher_input(self.encoded, labels, self.shown_drafts())
+
+    def shown_drafts(self) -> list[list[int]] | None:
+        """The drafts that the LLM reads, in its labels; None if it reads none."""
+        return self.spelt(self.drafts) if self.speech_llm.config.show_draft else None
+
+    def spelt(self, hypotheses: Sequence[Hypothesis]) -> list[list[int]]:
+        """The labels in which the LLM would write them; CTC may have written a word in other units."""
+        return [self.units.encode(hypothesis.text) for hypothesis in hypotheses]
+
     def rows(self, rows: Sequence[int]) -> "Heard":
         """Some of the recordings."""
         place = torch.tensor(rows, device=self.encoded.lengths.device)
@@ -121,6 +143,12 @@ class Heard:
 def acoustic_model(model: AcousticModel | SpeechLLM) -> AcousticModel:
     """The acoustic model that a network is or has."""
     return model.acoustic if isinstance(model, SpeechLLM) else model
+
+
+def uses_speech_llm(options: Decoding) -> bool:
+    """Whether the LLM of a recogniser takes part in a search."""
+    scales = options.scales if isinstance(options, RescoringSearch) else {}
+    return not isinstance(options, CTC_SEARCHES) or bool({SPEECH_LLM, INTERNAL_LM} & {*scales})
 
 
 def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str) -> None:
@@ -222,22 +250,29 @@ def _in_words(heard: Heard, options: LexiconSearch) -> list[NBest]:
     return nbests
 
 
-def _first(heard: Heard, options: CTCGreedySearch | CTCBeamSearch | LexiconSearch) -> list[NBest]:
+def _first(heard: Heard, options: DraftSearch) -> list[NBest]:
     """Of a search that goes before another one."""
     return _in_words(heard, options) if isinstance(options, LexiconSearch) else _ctc(heard, options)
 
 
+def first_pass(heard: Heard, options: DraftSearch) -> list[Hypothesis]:
+    """The best hypothesis of each recording."""
+    if not isinstance(options, CTCGreedySearch):
+        options = replace(options, nbest=1)
+    return [nbest[0] for nbest in _first(heard, options)]
+
+
 def _drafts(heard: Heard, options: SpeculativeSearch) -> list[Hypothesis]:
-    draft = options.draft or CTCGreedySearch()
-    if isinstance(draft, LexiconSearch):
-        draft = replace(draft, nbest=1)
-    return [nbest[0] for nbest in _first(heard, draft)]
+    """What the speech LLM probably writes: if nothing else is named, the drafts that it reads anyway."""
+    if options.draft is None and heard.speech_llm.config.show_draft:
+        return heard.drafts
+    return first_pass(heard, options.draft or CTCGreedySearch())
 
 
 def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
     nbests = _first(heard, options.first)
     if SPEECH_LLM in options.scales:
-        nbests = with_speech_llm(nbests, heard.speech_llm, heard.speech_llm.prefix(heard.encoded))
+        nbests = with_speech_llm(nbests, heard.speech_llm, heard.prefix())
     if INTERNAL_LM in options.scales:
         nbests, _ = with_lm(nbests, INTERNAL_LM, internal_judge(heard.speech_llm, heard.units), heard.units)
     for name, settings in options.lms.items():
@@ -271,7 +306,7 @@ Writing = Stepwise | BeamSearch | JointSearch | JointTimeSyncSearch
 
 def _written(heard: Heard, options: Writing) -> list[NBest | AudioError]:
     """What the speech LLM writes, label by label, or behind the labels of the frames."""
-    prefix = heard.speech_llm.prefix(heard.encoded)
+    prefix = heard.prefix()
     limit = None if isinstance(options, JointTimeSyncSearch) else options.max_labels
     limits = [limit or label_limit(seconds, heard.trained_on) for seconds in heard.seconds]
     most, sizes = max_positions(heard.speech_llm.llm), prefix.lengths.tolist()
@@ -302,8 +337,7 @@ def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options:
     if isinstance(options, GreedySearch):
         return greedy(llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
     if isinstance(options, SpeculativeSearch):
-        # Spelt anew: CTC may have written a word in other units than the LLM would.
-        drafts = [heard.units.encode(draft.text) for draft in _drafts(heard, options)]
+        drafts = heard.spelt(_drafts(heard, options))
         return speculative(
             *(llm, prefix, drafts), eos_id=eos_id, max_labels=limits, min_labels=least, margin=options.margin
         )

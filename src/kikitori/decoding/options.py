@@ -298,6 +298,10 @@ class LexiconSearch:
     prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
 
 
+DraftSearch = CTCGreedySearch | CTCBeamSearch | LexiconSearch
+"""What may make drafts for a speech LLM."""
+
+
 def _by_ctc_beam(values: object) -> object:
     """The options of a first search, which is `ctc_beam` unless they say otherwise."""
     return {"search": CTCBeamSearch.search, **values} if isinstance(values, dict) else values
@@ -335,8 +339,8 @@ class SpeculativeSearch:
         search: Name.
         max_labels: As of `GreedySearch`.
         min_labels: As of `GreedySearch`.
-        draft: The search that makes the drafts; None takes the model folder's own if that is `lexicon`, with a narrow
-            beam (see `kikitori.decoding.own_search`), and else `ctc_greedy`.
+        draft: The search that makes the drafts; None takes those that the LLM reads beside the speech, if it does, and
+            else `ctc_greedy`.
         margin: A label of the draft may be less probable than the LLM's own by less than this (natural log). With 0 the
             result is that of `greedy`.
         sure: A draft stands, without the LLM, if the CTC head gives it at least this probability; None always asks.
@@ -345,7 +349,7 @@ class SpeculativeSearch:
     search: Literal["speculative"] = "speculative"
     max_labels: Count | None = None
     min_labels: Annotated[int, Field(ge=0)] | None = None
-    draft: Annotated[CTCGreedySearch | CTCBeamSearch | LexiconSearch, Field(discriminator="search")] | None = None
+    draft: Annotated[DraftSearch, Field(discriminator="search")] | None = None
     margin: Annotated[float, Field(ge=0.0)] = 0.0
     sure: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
 

@@ -12,9 +12,9 @@ from kikitori.config import merge_yaml
 from kikitori.decoding.options import (
     SEARCHES,
     CTCBeamSearch,
-    CTCGreedySearch,
     Decoding,
     DelayedFusionSearch,
+    DraftSearch,
     GreedySearch,
     LexiconSearch,
     RescoringSearch,
@@ -26,9 +26,8 @@ from kikitori.decoding.options import (
 from kikitori.errors import ModelError
 from kikitori.untrusted import check_files
 
-DECODING = "decoding.yaml"
-DRAFT_BEAM, DRAFT_SCORE_BEAM = 50, 10.0
-"""Of lexicon search where it makes drafts for the speech LLM, at most; more takes longer than it spares."""
+DECODING, DRAFT = "decoding.yaml", "draft.yaml"
+"""Files of a model folder: its search, and the one whose drafts its LLM reads beside the speech."""
 
 
 def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
@@ -61,26 +60,35 @@ def own_search(folder: Path) -> Decoding | None:
         ConfigError: The file is no search.
         ModelError: It names what is not in the folder, or the folder holds what is no plain file.
     """
-    file = _own_file(folder)
-    return None if file is None else within(folder, load_decoding(file))
+    file = _own_file(folder, DECODING)
+    return None if file is None else within(folder, load_decoding(file), DECODING)
 
 
-def own_draft(folder: Path | None) -> CTCGreedySearch | LexiconSearch:
-    """What makes drafts of what the speech LLM of a folder writes: its own lexicon search, if it has one, made narrow.
+def own_draft(folder: Path | None) -> DraftSearch:
+    """The search of a model folder whose drafts its LLM reads beside the speech (`SpeechLLMConfig.show_draft`).
 
     Raises:
-        KikitoriError: As of `own_search`.
+        ConfigError: The file is no search.
+        ModelError: As of `own_search`, or there is none, or it is a search that makes no drafts.
     """
-    own = None if folder is None else own_search(folder)
-    words = own.first if isinstance(own, RescoringSearch) else own
-    if not isinstance(words, LexiconSearch):
-        return CTCGreedySearch()
-    score_beam = min(words.score_beam or DRAFT_SCORE_BEAM, DRAFT_SCORE_BEAM)
-    return replace(words, beam=min(words.beam, DRAFT_BEAM), score_beam=score_beam)
+    where = "it" if folder is None else folder
+    file = None if folder is None else _own_file(folder, DRAFT)
+    if folder is None or file is None:
+        raise ModelError(f"the LLM reads drafts, and there is no {DRAFT}", where=where, remedy="copy the folder again")
+    options = within(folder, load_decoding(file), DRAFT)
+    if not isinstance(options, DraftSearch):
+        what = f"'{options.search}' makes no drafts"
+        raise ModelError(what, where=file, remedy="use lexicon, ctc_beam or ctc_greedy")
+    return options
 
 
-def within(folder: Path, options: Decoding) -> Decoding:
+def within(folder: Path, options: Decoding, name: str) -> Decoding:
     """A search with the paths that it names taken from a folder.
+
+    Args:
+        folder: The folder.
+        options: The search.
+        name: Name of the file that holds it.
 
     Raises:
         ModelError: One leads out of the folder, or to nothing.
@@ -91,7 +99,7 @@ def within(folder: Path, options: Decoding) -> Decoding:
         if not found.is_relative_to(folder.resolve()) or not found.exists():
             raise ModelError(
                 f"it names {path!r}, which is not in the folder",
-                where=folder / DECODING,
+                where=folder / name,
                 remedy="name a path within the folder, or give the search with --decoding",
             )
         return str(found)
@@ -115,21 +123,21 @@ def within(folder: Path, options: Decoding) -> Decoding:
                 prior=options.prior and inside(options.prior),
             )
         case RescoringSearch():
-            first = within(folder, options.first)
+            first = within(folder, options.first, name)
             assert isinstance(first, CTCBeamSearch | LexiconSearch)  # noqa: S101
             lms = {name: replace(lm, path=inside(lm.path)) for name, lm in options.lms.items()}
             priors = {name: replace(prior, path=inside(prior.path)) for name, prior in options.priors.items()}
             return replace(options, first=first, lms=lms, priors=priors)
         case SpeculativeSearch(draft=LexiconSearch() as words):
-            draft = within(folder, words)
+            draft = within(folder, words, name)
             assert isinstance(draft, LexiconSearch)  # noqa: S101
             return replace(options, draft=draft)
         case _:
             return options
 
 
-def _own_file(folder: Path) -> Path | None:
-    file = folder / DECODING
+def _own_file(folder: Path, name: str) -> Path | None:
+    file = folder / name
     if not file.is_file():
         return None
     check_files(folder)
@@ -137,5 +145,5 @@ def _own_file(folder: Path) -> Path | None:
 
 
 def _own_name(folder: Path) -> object:
-    file = _own_file(folder)
+    file = _own_file(folder, DECODING)
     return None if file is None else merge_yaml(file).get("search", GreedySearch.search)

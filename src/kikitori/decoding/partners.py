@@ -1,6 +1,7 @@
 """What joins a recogniser in search, its language model and its label prior: by name, or from its own folder."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from kikitori.decoding.options import LM as LM_SHARE
 from kikitori.decoding.options import (
     NGRAM,
     DelayedFusionSearch,
+    DraftSearch,
     LexiconSearch,
     LMOptions,
     PriorOptions,
     RescoringSearch,
     ShallowFusionSearch,
 )
+from kikitori.decoding.own_search import own_draft
 from kikitori.decoding.prior import PHONE_PRIOR, PRIOR, load_prior
 from kikitori.decoding.rescoring import Judge, LabelPrior, load_label_prior
 from kikitori.decoding.scorers import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
@@ -61,6 +64,15 @@ class Partners:
         self._priors: dict[tuple[PriorOptions, LMOptions | None], LabelPrior] = {}
         self._readers: dict[LMOptions, WordReader] = {}
         self._words: dict[tuple[Path, Path, float], WordModel] = {}
+
+    @cached_property
+    def draft_search(self) -> DraftSearch:
+        """What makes the drafts that the recogniser's LLM reads beside the speech.
+
+        Raises:
+            KikitoriError: There is none, or it is wrong (see `own_draft`).
+        """
+        return own_draft(self._folder)
 
     def scorer(self, options: ShallowFusionSearch) -> WeightedSum:
         """What judges labels beside the CTC head: the LM, the n-gram and the prior if there are, the length.

@@ -361,5 +361,5 @@ def _outputs(model: SpeechLLM) -> list[Tensor]:
     noise = 0.1 * torch.randn(1, SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
     acoustic = model.acoustic
     encoded = acoustic.encode(*acoustic.encoder.features(noise, torch.tensor([SAMPLE_RATE])))
-    logits, _ = model.label_logits(encoded, [[0, 1, 2, 3]])
+    logits, _ = model.label_logits(encoded, [[0, 1, 2, 3]], [[3, 2, 1]])
     return [logits, *(acoustic.log_probs(encoded)[:1] if acoustic.config.ctc_layers else ())]

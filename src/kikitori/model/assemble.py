@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kikitori.errors import ModelError
 from kikitori.model.memory import Memory
-from kikitori.text.prompt import Prompt, Speech, Target, Text
+from kikitori.text.prompt import Draft, Prompt, Speech, Target, Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,7 @@ def assemble(
     speech_embeds: Tensor,
     speech_lengths: Tensor,
     targets: Sequence[Sequence[int]] | None,
+    drafts: Sequence[Sequence[int]] | None = None,
 ) -> AssembledInput:
     """Lay out the segments of every row.
 
@@ -53,9 +54,10 @@ def assemble(
         speech_embeds: Speech prompts of the bridge, (batch, positions, dim); cast to the type of the text embeddings.
         speech_lengths: Real positions per row, (batch,) int64.
         targets: Label units per row without BOS and EOS, or None for the prefix from which decoding starts.
+        drafts: Label units per row of what a first search has found, if the prompt has a place for them.
 
     Raises:
-        ModelError: Rows do not match, or nothing stands before the first label to predict.
+        ModelError: Rows do not match, drafts are missing, or nothing stands before the first label to predict.
     """
     batch_size, num_positions, _ = speech_embeds.shape
     speech_sizes: list[int] = speech_lengths.tolist()
@@ -66,6 +68,8 @@ def assemble(
         )
     if any(not 0 <= size <= num_positions for size in speech_sizes):
         raise ModelError(f"speech lengths {speech_sizes} do not fit {num_positions} positions")
+    if prompt.draft and (drafts is None or len(drafts) != batch_size):
+        raise ModelError(f"the prompt takes {batch_size} drafts, and there are {len(drafts or ())}")
 
     text, speech, predict = _Places(), _Places(), _Places()
     lengths = []
@@ -77,6 +81,8 @@ def assemble(
                     column = text.add(row, column, labels)
                 case Speech():
                     column = speech.add(row, column, range(speech_size))
+                case Draft():
+                    column = text.add(row, column, drafts[row] if drafts else ())
                 case Target() if targets is not None:
                     predict.add(row, column - 1, (*targets[row], prompt.eos))
                     column = text.add(row, column, targets[row])

@@ -45,6 +45,7 @@ class Interface(Protocol):
         speech_embeds: Tensor,
         speech_lengths: Tensor,
         targets: Sequence[Sequence[int]] | None,
+        drafts: Sequence[Sequence[int]] | None = None,
     ) -> AssembledInput:
         """Lay out prompt, speech and targets; the arguments are those of `assemble`."""
         ...
@@ -64,9 +65,10 @@ class PrefixInterface(nn.Module):
         speech_embeds: Tensor,
         speech_lengths: Tensor,
         targets: Sequence[Sequence[int]] | None,
+        drafts: Sequence[Sequence[int]] | None = None,
     ) -> AssembledInput:
         """See `Interface`."""
-        return assemble(llm_embed, prompt, speech_embeds, speech_lengths, targets)
+        return assemble(llm_embed, prompt, speech_embeds, speech_lengths, targets, drafts)
 
     def open(self) -> None:
         """There are no gates."""
@@ -90,9 +92,10 @@ class MemoryInterface(nn.Module):
         speech_embeds: Tensor,
         speech_lengths: Tensor,
         targets: Sequence[Sequence[int]] | None,
+        drafts: Sequence[Sequence[int]] | None = None,
     ) -> AssembledInput:
         """See `Interface`; the text before and after the speech becomes one."""
-        text = assemble(llm_embed, prompt, speech_embeds[:, :0], torch.zeros_like(speech_lengths), targets)
+        text = assemble(llm_embed, prompt, speech_embeds[:, :0], torch.zeros_like(speech_lengths), targets, drafts)
         speech_embeds = mask_tail(speech_embeds, speech_lengths)  # what is masked still reaches others if it is NaN
         remembered = tuple(layer(speech_embeds) for layer in self.layers)
         memory = Memory(list(self.layers), remembered, speech_lengths)

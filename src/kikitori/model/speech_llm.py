@@ -21,6 +21,9 @@ from kikitori.model.interface import build_interface
 from kikitori.model.llm import check_llm, embed, forward_layers, project
 from kikitori.text.prompt import Prompt
 
+Labels = Sequence[Sequence[int]]
+"""Label units, a row for each utterance."""
+
 
 class SpeechLLMConfig(PreTrainedConfig):
     """Configuration of a `SpeechLLM`.
@@ -37,6 +40,8 @@ class SpeechLLMConfig(PreTrainedConfig):
             weighted by their probability. A small LLM then begins with a transcript it can read.
         show_phones: The same for what the last phone head hears. The embeddings of phones are rows of the LLM's matrix
             behind those of the label units, others for each of the head's outputs per frame.
+        show_draft: Show it what a first search has found, between the speech and the text after it; which search is
+            said by `draft.yaml` of the model folder.
         interface: How the LLM gets at the speech: `prefix`, `merged_attention` or `cross_attention`.
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
@@ -58,6 +63,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_ctc_layer: int | None = None,
         show_ctc: bool = False,
         show_phones: bool = False,
+        show_draft: bool = False,
         interface: str = "prefix",
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
@@ -71,7 +77,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         self.acoustic_config: Any = as_config(acoustic_config)
         self.llm_config: Any = as_config(llm_config)
         self.bridge, self.bridge_stride = bridge, bridge_stride
-        self.show_ctc, self.show_phones = show_ctc, show_phones
+        self.show_ctc, self.show_phones, self.show_draft = show_ctc, show_phones, show_draft
         self.bridge_blanks, self.bridge_repeats = bridge_blanks, bridge_repeats
         self.bridge_ctc_layer = bridge_ctc_layer
         self.interface = interface
@@ -82,7 +88,7 @@ class SpeechLLMConfig(PreTrainedConfig):
     @property
     def prompt(self) -> Prompt:
         """What stands around the speech in the LLM's input."""
-        return Prompt(tuple(self.prompt_before), tuple(self.prompt_after), None, self.eos_id)
+        return Prompt(tuple(self.prompt_before), tuple(self.prompt_after), None, self.eos_id, self.show_draft)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:  # noqa: ARG002
         """The LLM's configuration, where transformers looks for vocabulary and cache settings."""
@@ -148,13 +154,13 @@ class SpeechLLM(PreTrainedModel):
             embeds = embeds + bridge.pool(self._heard_phones(encoded), *inputs)
         return embeds, lengths
 
-    def prefix(self, encoded: EncoderOutput) -> AssembledInput:
-        """The LLM input before the first label of the transcript."""
-        return self._assembled(encoded, None)
+    def prefix(self, encoded: EncoderOutput, drafts: Labels | None = None) -> AssembledInput:
+        """The LLM input before the first label of the transcript; with `show_draft` it takes a draft for each row."""
+        return self._assembled(encoded, drafts, None)
 
-    def teacher_input(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> AssembledInput:
+    def teacher_input(self, encoded: EncoderOutput, labels: Labels, drafts: Labels | None = None) -> AssembledInput:
         """The LLM input of teacher forcing: the prefix and the transcripts."""
-        return self._assembled(encoded, labels)
+        return self._assembled(encoded, drafts, labels)
 
     def target_states(self, rows: AssembledInput, layers: Sequence[int] = ()) -> list[Tensor]:
         """Hidden states (positions, llm_dim) at the loss positions of a `teacher_input`: after some layers, last."""
@@ -167,6 +173,8 @@ class SpeechLLM(PreTrainedModel):
 
     def prefix_lengths(self, frame_lengths: Tensor) -> Tensor | None:
         """LLM positions before the first label for utterances of so many frames; None if only the speech can tell."""
+        if self.config.show_draft:
+            return None
         prompt = len(self.config.prompt_before) + len(self.config.prompt_after)
         if self.config.interface != "prefix":
             return torch.full_like(frame_lengths, prompt)  # speech takes none
@@ -174,22 +182,26 @@ class SpeechLLM(PreTrainedModel):
             return None
         return self.bridge.output_lengths(frame_lengths) + prompt
 
-    def label_logits(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def label_logits(
+        self, encoded: EncoderOutput, labels: Labels, drafts: Labels | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits (positions, vocab) that predict `labels` and EOS, and those next labels (positions,).
 
         Loss positions of all rows are flat, row by row (papers.md A2: the loss is on text positions only).
         """
-        rows = self.teacher_input(encoded, labels)
+        rows = self.teacher_input(encoded, labels, drafts)
         return self.target_logits(rows), rows.next_labels
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, labels: Labels, drafts: Labels | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Right-padded 16 kHz waveforms (batch, samples) and transcripts to `label_logits`."""
         encoded = self.acoustic.encode(*self.acoustic.encoder.features(waveforms, lengths))
-        return self.label_logits(encoded, labels)
+        return self.label_logits(encoded, labels, drafts)
 
-    def _assembled(self, encoded: EncoderOutput, labels: Sequence[Sequence[int]] | None) -> AssembledInput:
+    def _assembled(self, encoded: EncoderOutput, drafts: Labels | None, labels: Labels | None) -> AssembledInput:
         speech_embeds, lengths = self.speech_prompt(encoded)
-        rows: AssembledInput = self.interface(self._embed, self.config.prompt, speech_embeds, lengths, labels)
+        rows: AssembledInput = self.interface(self._embed, self.config.prompt, speech_embeds, lengths, labels, drafts)
         return rows
 
     def _embed(self, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The LLM input as a list of typed segments: text, speech, target.
+"""The LLM input as a list of typed segments: text, speech, draft, target.
 
 A `PromptTemplate` says in words what surrounds the speech; `compile_prompt` turns it into labels of one vocabulary.
 Concatenation, masks and the labels that count for the loss all follow from `Prompt.segments` (see model/assemble.py).
@@ -29,11 +29,16 @@ class Speech:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """The place of what a first search has found, in label units; the LLM reads it beside the speech."""
+
+
+@dataclass(frozen=True)
 class Target:
     """The place of the transcript; it and the EOS after it count for the loss."""
 
 
-Segment = Text | Speech | Target
+Segment = Text | Speech | Draft | Target
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class PromptTemplate:
         eos: Token that ends the target: `OWN` (also None) or a token.
         special_tokens: Whether tokens such as `<s>` and `[SEP]` in the texts are single items of the vocabulary; if
             not, they go to the tokenizer like any other text.
+        draft: Whether a draft stands between the speech and the text after it.
     """
 
     before: str = ""
@@ -54,6 +60,7 @@ class PromptTemplate:
     bos: str | None = OWN
     eos: str | None = OWN
     special_tokens: bool = True
+    draft: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,14 @@ class Prompt:
     after: tuple[int, ...]
     bos: int | None
     eos: int
+    draft: bool = False
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The LLM input in order: text, speech, text with BOS, target."""
+        """The LLM input in order: text, speech, draft, text with BOS, target."""
         after = self.after if self.bos is None else (*self.after, self.bos)
-        return (Text(self.before), Speech(), Text(after), Target())
+        draft = (Draft(),) if self.draft else ()
+        return (Text(self.before), Speech(), *draft, Text(after), Target())
 
 
 NUE_ASR = PromptTemplate(before="<s>", after="[SEP]", bos=None, eos="</s>")
@@ -96,7 +105,7 @@ def compile_prompt(template: PromptTemplate, units: LabelUnits) -> Prompt:
     eos = _label(OWN if template.eos is None else template.eos, units.eos_id, units, "prompt.eos")
     before = _encode(template.before, units, template.special_tokens, "prompt.before")
     after = _encode(template.after, units, template.special_tokens, "prompt.after")
-    return Prompt(before, after, bos, eos)
+    return Prompt(before, after, bos, eos, template.draft)
 
 
 def _encode(text: str, units: LabelUnits, special_tokens: bool, where: str) -> tuple[int, ...]:

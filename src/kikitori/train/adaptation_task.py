@@ -23,6 +23,7 @@ from kikitori.model.folder import TrainedOn
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.components import Lora
+from kikitori.train.drafts import Drafter
 from kikitori.train.pseudo_prompts import Prompter
 from kikitori.train.recipe import Recipe
 from kikitori.train.settings import Adapt
@@ -126,6 +127,7 @@ class AdaptationTask(SpeechLLMTask):
         train: Training speech: the new domain, then what may be replayed of the old one.
         num_new: Utterances of the new domain.
         dev: Dev speech of the new domain, or None.
+        drafter: Of what the LLM reads beside the speech, if the model has a place for it.
     """
 
     def __init__(
@@ -137,9 +139,10 @@ class AdaptationTask(SpeechLLMTask):
         train: SpeechLoader,
         num_new: int,
         dev: SpeechLoader | None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.base, self.num_new = base, num_new
-        super().__init__(recipe, model, units, None, train, dev)
+        super().__init__(recipe, model, units, None, train, dev, drafter=drafter)
         self.module = Adapting({"model": model})
 
     def indices(self, epoch: int) -> list[int]:

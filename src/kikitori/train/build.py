@@ -12,7 +12,7 @@ from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapter_folder import fingerprint
-from kikitori.model.folder import load_model, model_folder
+from kikitori.model.folder import load_config, load_model, model_folder
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import (
     TokenizerUnits,
@@ -25,6 +25,7 @@ from kikitori.text.units import (
 from kikitori.train.adaptation_task import AdaptationTask, Base, TextAdaptationTask, set_components
 from kikitori.train.components import Encoder, Lora
 from kikitori.train.corpora import Log, corpus, sentences, speech, taken, training_rows, transcripts, waveform_augment
+from kikitori.train.drafts import Drafter, load_drafter, own_drafter
 from kikitori.train.frame_labels import FrameFeatures, LayerStates, LogMelStacks, fit
 from kikitori.train.masked_predictor import MaskedPredictor
 from kikitori.train.masked_task import MaskedPredictionTask
@@ -99,7 +100,7 @@ def _build_task(recipe: Recipe, units: TokenizerUnits, log: Log) -> Task:
         teacher = PhoneTeacher(heads, acoustic, units, lexicon, said, alignments)
     if speech_llm is None:
         return AcousticTask(recipe, acoustic, units, characters, train, dev, teacher)
-    return SpeechLLMTask(recipe, speech_llm, units, characters, train, dev, teacher)
+    return SpeechLLMTask(recipe, speech_llm, units, characters, train, dev, teacher, _drafter(recipe, units))
 
 
 def build_units(recipe: Recipe) -> TokenizerUnits:
@@ -170,19 +171,35 @@ def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter 
     rows = [row for ref in settings.speech for row in taken(root, ref).utterances]
     speech = SpeechLoader(rows, waveform_augment(recipe), seed=recipe.seed)
     if settings.lexicon is not None:
-        return _phone_prompts(recipe, model, speech, units, read_lexicon(Path(settings.lexicon)), log)
+        lexicon = read_lexicon(Path(settings.lexicon))
+        return _phone_prompts(recipe, model, speech, units, lexicon, _drafter(recipe, units), log)
     heard = ((log_probs, units.encode(text)) for log_probs, text in hear(model, speech, recipe.augment))
     return _bank(heard, units.size, f"labels and frames of {settings.ctc}", log)
 
 
+def _drafter(recipe: Recipe, units: TokenizerUnits) -> Drafter | None:
+    """What makes the drafts of a recipe, or of the base of an adaptation."""
+    if recipe.adapt is not None:
+        folder = model_folder(recipe.adapt.model)
+        reads_drafts = getattr(load_config(folder), "show_draft", False)
+        return own_drafter(Path(folder), units) if reads_drafts else None
+    return load_drafter(recipe.prompt.draft, units) if recipe.prompt.draft else None
+
+
 def _phone_prompts(
-    recipe: Recipe, model: AcousticModel, speech: SpeechLoader, units: TokenizerUnits, lexicon: Lexicon, log: Log
+    recipe: Recipe,
+    model: AcousticModel,
+    speech: SpeechLoader,
+    units: TokenizerUnits,
+    lexicon: Lexicon,
+    drafter: Drafter | None,
+    log: Log,
 ) -> PhonePrompts:
     pronounce = _phone_numbers(model.config, units, lexicon)
     heard = ((row, pronounce(text)) for row, text in hear(model, speech, recipe.augment, phones=True))
     spoken = ((row, said) for row, said in heard if said)
     bank = _bank(spoken, len(model.config.phones), "phones and outputs of their head", log)
-    return _showing(bank, model.config, units, lexicon)
+    return _showing(bank, model.config, units, lexicon, drafter, recipe.language)
 
 
 def _phone_numbers(
@@ -200,11 +217,21 @@ def _phone_numbers(
     return numbers
 
 
-def _showing(heard: Prompter, heads: AcousticModelConfig, units: TokenizerUnits, lexicon: Lexicon) -> PhonePrompts:
+def _showing(
+    heard: Prompter,
+    heads: AcousticModelConfig,
+    units: TokenizerUnits,
+    lexicon: Lexicon,
+    drafter: Drafter | None,
+    language: str,
+) -> PhonePrompts:
     """Sentences as prompts of phones, each as `heard` shows it."""
     pronounce = _phone_numbers(heads, units, lexicon)
     return PhonePrompts(
-        heard, lambda labels: pronounce(units.decode(labels)), len(heads.phones), heads.phone_upsample, units.size
+        heard,
+        lambda labels: pronounce(units.decode(labels)),
+        *(len(heads.phones), heads.phone_upsample, units.size),
+        None if drafter is None else drafter.of_phones(heads.phones, units, language),
     )
 
 
@@ -223,11 +250,14 @@ def _adapting_prompter(recipe: Recipe, model: SpeechLLM, units: TokenizerUnits, 
         log(f"warning: the base has no {missing}; its speech prompts do not look like those that text gives it")
         if shown.show_phones:
             log("warning: they show phones; name its pronunciations with denoising.lexicon")
+    if shown.show_draft and not lexicon:
+        log("warning: the base reads drafts too, and text gives it none without denoising.lexicon")
     if settings is None or lexicon is None or settings.ctc is not None:
         return build_prompter(recipe, units, log)
     heads = model.acoustic.config
     errors = InventedErrors(range(len(heads.phones)), settings)
-    return _showing(errors, heads, units, read_lexicon(Path(lexicon)))
+    drafter = _drafter(recipe, units)
+    return _showing(errors, heads, units, read_lexicon(Path(lexicon)), drafter, recipe.language)
 
 
 def build_adaptation(recipe: Recipe, log: Log) -> Task:
@@ -257,4 +287,4 @@ def build_adaptation(recipe: Recipe, log: Log) -> Task:
     num_new = len(train.utterances)
     if old:
         train.utterances = [*train.utterances, *training_rows(recipe, "replay", old, units, log)]
-    return AdaptationTask(recipe, base, model, units, train, num_new, dev_speech)
+    return AdaptationTask(recipe, base, model, units, train, num_new, dev_speech, _drafter(recipe, units))

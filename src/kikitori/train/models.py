@@ -173,6 +173,7 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits, phones: Sequence[str
         bridge_ctc_layer=bridge.ctc_layer,
         show_ctc=bridge.show_ctc,
         show_phones=bridge.show_phones,
+        show_draft=prompt.draft,
         interface=recipe.interface,
         prompt_before=prompt.before,
         prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
@@ -287,7 +288,8 @@ def _template(recipe: Recipe) -> PromptTemplate:
         "bos": settings.bos,
         "eos": settings.eos,
     }
-    return replace(PRESETS[settings.preset], **{key: value for key, value in given.items() if value is not None})
+    given = {key: value for key, value in given.items() if value is not None}
+    return replace(PRESETS[settings.preset], draft=settings.draft is not None, **given)
 
 
 def _freeze_plan(settings: Encoder) -> Any:

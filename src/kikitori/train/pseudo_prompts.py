@@ -20,16 +20,25 @@ TRIES = 8
 """Pieces that are looked at to find one that followed the same label when it was spoken."""
 SPECIAL = 3
 """Label units begin with so many that are no part of a text."""
+LEAST = 1e-5
+"""Probability of what a prompt does not show."""
 FIRST = -1
 """Stands for the label before the first one."""
 
 
 @dataclass(frozen=True, eq=False)
 class PseudoPrompt:
-    """What stands at each position: labels (positions, shown) and their weights (positions, shown), 0 for none."""
+    """What is shown of a sentence.
+
+    Attributes:
+        labels: What stands at each position, (positions, shown).
+        weights: Its weights, (positions, shown), 0 for none.
+        draft: What a first search makes of it, in label units.
+    """
 
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
+    draft: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Number of positions."""
@@ -178,6 +187,7 @@ class PhonePrompts:
         num_phones: Number of phones.
         upsample: Outputs of the head per frame of the encoder.
         offset: Row of the LLM's embeddings where those of the phones begin.
+        draft: What makes a draft of log-probabilities (outputs, phones + 1), in label units; None, nothing does.
     """
 
     heard: Prompter
@@ -185,6 +195,7 @@ class PhonePrompts:
     num_phones: int
     upsample: int
     offset: int
+    draft: Callable[[NDArray[np.float32]], list[int]] | None = None
 
     def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
         """See `Prompter`; the outputs of a frame of the encoder share a position, each with its own labels."""
@@ -196,7 +207,17 @@ class PhonePrompts:
         missing = ((0, rows * self.upsample - len(each)), (0, 0))
         slots = np.arange(rows * self.upsample)[:, None] % self.upsample
         shown = np.pad(each.labels, missing) + slots * self.num_phones + self.offset
-        return PseudoPrompt(shown.reshape(rows, -1), np.pad(each.weights, missing).reshape(rows, -1))
+        draft = () if self.draft is None else tuple(self.draft(implied_log_probs(each, self.num_phones)))
+        return PseudoPrompt(shown.reshape(rows, -1), np.pad(each.weights, missing).reshape(rows, -1), draft)
+
+
+def implied_log_probs(prompt: PseudoPrompt, num_labels: int) -> NDArray[np.float32]:
+    """What a CTC head would have said to show a prompt so: (positions, labels + 1), blank last."""
+    found = np.zeros((len(prompt), num_labels + 1), np.float32)
+    np.add.at(found, (np.arange(len(prompt))[:, None], prompt.labels), prompt.weights)
+    found[:, -1] = 1.0 - found[:, :-1].sum(axis=1)
+    logs: NDArray[np.float32] = np.log(found.clip(LEAST))
+    return logs
 
 
 def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]]], num_labels: int) -> PosteriorBank:

@@ -133,6 +133,9 @@ class Recipe:
                 raise ValueError(f"bridge.kind 'ctc_compress' needs a weight above 0{of_layer} in ctc.weights")
         if self.bridge is not None and self.bridge.show_phones and self.ctc.phones is None:
             raise ValueError("bridge.show_phones needs ctc.phones")
+        practises = self.task == "language_model" and self.denoising is not None and self.denoising.lexicon is not None
+        if self.prompt.draft is not None and self.task != "speech_llm" and not practises:
+            raise ValueError("prompt.draft is for a speech_llm, or reading practice with denoising.lexicon")
         if self.task != "speech_llm" and self.interface != "prefix":
             raise ValueError(f"task '{self.task}' does not use the interface '{self.interface}'")
         if self.task != "speech_llm" and self.llm is not None and self.llm.auxiliary_layer:

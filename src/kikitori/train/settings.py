@@ -180,6 +180,8 @@ class Prompt:
         after: Text after the speech.
         bos: Token between the prompt and the transcript.
         eos: Token that ends the transcript.
+        draft: File of the search (`lexicon`, `ctc_beam` or `ctc_greedy`, with what it needs) whose text stands between
+            the speech and the text after it; None for none. The model keeps a copy.
     """
 
     preset: Literal["nue_asr", "rwth", "plain"] = "plain"
@@ -187,6 +189,7 @@ class Prompt:
     after: str | None = None
     bos: str | None = None
     eos: str | None = None
+    draft: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

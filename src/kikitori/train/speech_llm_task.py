@@ -19,10 +19,11 @@ from kikitori.errors import DataError
 from kikitori.model.adapters import is_adapted, merged_copy, save_adapter
 from kikitori.model.assemble import AssembledInput
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
-from kikitori.model.folder import save_model
+from kikitori.model.folder import LoadedModel, save_model
 from kikitori.model.llm import max_positions, project
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
+from kikitori.train.drafts import Drafter
 from kikitori.train.phone_teacher import PhoneTeacher
 from kikitori.train.recipe import Recipe
 from kikitori.train.speech_task import AcousticTask
@@ -41,6 +42,7 @@ class SpeechLLMTask(AcousticTask):
         train: Training speech.
         dev: Dev speech, or None.
         teacher: Of the phone heads, if the recipe asks for them.
+        drafter: Of what the LLM reads beside the speech, if the model has a place for it.
 
     Raises:
         DataError: The longest utterance does not fit into the LLM.
@@ -55,8 +57,10 @@ class SpeechLLMTask(AcousticTask):
         train: SpeechLoader,
         dev: SpeechLoader | None,
         teacher: PhoneTeacher | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         super().__init__(recipe, model.acoustic, units, characters, train, dev, teacher)
+        self.drafter = drafter
         self.speech_llm = model
         self.module["model"] = model
         self.llm = recipe.llm
@@ -90,11 +94,17 @@ class SpeechLLMTask(AcousticTask):
         Raises:
             DataError: An utterance does not fit into the LLM.
         """
-        rows = self.speech_llm.teacher_input(encoded, labels)
+        rows = self.speech_llm.teacher_input(encoded, labels, self.drafts(encoded))
         counts = [len(row) for row in labels]
         prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
         self._check_room(batch, prefixes, counts)
         return rows
+
+    def drafts(self, encoded: EncoderOutput) -> list[list[int]] | None:
+        """What the LLM reads beside the speech."""
+        if self.drafter is None:
+            return None
+        return self.drafter.of_speech(LoadedModel(self.speech_llm, self.units, self.trained_on), encoded)
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
@@ -109,7 +119,8 @@ class SpeechLLMTask(AcousticTask):
         """Greedy texts of a batch."""
         model, device = self.speech_llm, next(self.acoustic.parameters()).device
         inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
-        prefix = model.prefix(self.acoustic.encode(*inputs))
+        encoded = self.acoustic.encode(*inputs)
+        prefix = model.prefix(encoded, self.drafts(encoded))
         limits = [
             max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
         ]
@@ -152,6 +163,8 @@ class SpeechLLMTask(AcousticTask):
             model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
             model.interface.load_state_dict(self.speech_llm.interface.state_dict())
         save_model(directory, model, self.units, self.trained_on)
+        if self.drafter is not None:
+            self.drafter.save(directory)
 
     def _cross_entropy(self, states: Tensor, labels: Tensor) -> Tensor:
         """Per label, of hidden states (positions, llm_dim)."""

@@ -1,7 +1,7 @@
 """Training a causal language model on text, with optional reading practice (denoising of CTC-shaped prompts)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class TextTask:
             recipe, recipe.text, llm, units, train, dev, prompter,
         )  # fmt: skip
         self.module = nn.ModuleDict({"llm": llm})
-        template = PRESETS[recipe.prompt.preset]
+        template = replace(PRESETS[recipe.prompt.preset], draft=recipe.prompt.draft is not None)
         self.prompt: Prompt = compile_prompt(template, units.verbatim)
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
@@ -178,8 +178,9 @@ class TextTask:
         """Logits (positions, vocab), the next labels that they predict, and whether these follow a prompt."""
         shown = stack(batch.prompts)
         lengths = torch.tensor([len(prompt) for prompt in batch.prompts], device=self.llm.device)
+        drafts = [prompt.draft for prompt in batch.prompts]
         embeds = embed_mixture(self.llm, torch.from_numpy(shown.labels), torch.from_numpy(shown.weights))
-        rows = assemble(lambda labels: embed(self.llm, labels), self.prompt, embeds, lengths, batch.labels)
+        rows = assemble(lambda labels: embed(self.llm, labels), self.prompt, embeds, lengths, batch.labels, drafts)
         logits = project(self.llm, forward(self.llm, rows.embeds, rows.lengths)[rows.target_positions])
         return logits, rows.next_labels, (lengths > 0)[rows.target_positions[0]]
 
