@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import math
 import random
 import shutil
 from pathlib import Path
@@ -13,6 +14,9 @@ from kikitori.align.corpus import Alignments, save_alignments
 from kikitori.align.graph import state_labels
 from kikitori.data.lexicon import Lexicon, write_lexicon
 from kikitori.data.manifest import write_manifest
+from kikitori.decoding.prior import save_prior
+from kikitori.text.arpa import read_arpa
+from kikitori.text.packed_ngram import write_packed
 from kikitori.text.units import in_form
 from kikitori.train.build import build_task
 from kikitori.train.recipe import load_recipe
@@ -30,8 +34,11 @@ STARTS = {
     "mini_en_ctc_more": "mini-en-ctc-more",
     "mini_en_phones": "mini-en-phones",
     "mini_en_mmi": "mini-en-mmi",
+    "mini_en_mmi_more": "mini-en-mmi-more",
+    "mini_en_mmi_last": "mini-en-mmi-last",
     "mini_en_lm": "mini-en-lm",
     "mini_en_reading": "mini-en-reading",
+    "mini_en_reading_drafts": "mini-en-reading-drafts",
     "mini_en_lm_small": "mini-en-lm-small",
     "mini_en_gpu_ctc": "mini-en-gpu-ctc",
     "mini_en_gpu_lm": "mini-en-gpu-lm",
@@ -74,7 +81,17 @@ def write_pronunciations(folder: Path) -> None:
     lexicon = Lexicon({word: (tuple(word),) for word in words})
     for name in ("lexicon", "alignments"):
         (folder / "runs" / name).mkdir(parents=True)
-    write_lexicon(folder / "runs" / "lexicon" / "en.tsv.xz", lexicon)
+    for name in ("en", "en_all"):
+        write_lexicon(folder / "runs" / "lexicon" / f"{name}.tsv.xz", lexicon)
+    (folder / "runs" / "ngram").mkdir()
+    unigrams = [f"-2.0 {word}" for word in ("<unk>", "<s>", "</s>", *words)]
+    arpa = ["\\data\\", f"ngram 1={len(unigrams)}", "", "\\1-grams:", *unigrams, "", "\\end\\", ""]
+    (folder / "words.arpa").write_text("\n".join(arpa))
+    write_packed(folder / "runs" / "ngram" / "words.ngram", *read_arpa(folder / "words.arpa"))
+    prior = torch.full((len(lexicon.phones),), -math.log(len(lexicon.phones)))
+    (folder / "runs" / "mini-en-mmi-last").mkdir()
+    save_prior(folder / "runs" / "mini-en-mmi-last" / "phone_prior.safetensors", prior)
+    shutil.copytree(ROOT / "searches", folder / "searches")
     nothing = Alignments(state_labels(lexicon.phones), {})
     save_alignments(folder / "runs" / "alignments" / "en.safetensors", nothing)
 
@@ -88,7 +105,7 @@ def world(tmp_path_factory):
         patch.chdir(folder)
         for recipe, run in STARTS.items():
             model = Path("runs") / run / "model"
-            model.mkdir(parents=True)
+            model.mkdir(parents=True, exist_ok=True)
             build_task(load_recipe(ROOT / "recipes" / f"{recipe}.yaml", ["data_root=shared"]), print).export(model)
         shutil.copytree("runs/mini-en-ctc", "runs/mini-en")
         write_lexicon(READINGS, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))

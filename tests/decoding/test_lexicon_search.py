@@ -203,7 +203,9 @@ def test_histories_that_the_ngram_cannot_tell_apart_come_back_in_the_list():
         assert (each.ctc, each.ngram, each.score) == pytest.approx(expected[each.words], abs=1e-4)
 
 
-def test_the_same_in_any_batch_and_with_any_padding():
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_same_in_any_batch_with_any_padding_and_any_number_of_threads(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     generator = torch.Generator().manual_seed(0)
     log_probs = (2.0 * torch.randn(6, 30, 4, generator=generator)).log_softmax(-1)
     lengths = torch.tensor([30, 0, 7, 21, 1, 30])

@@ -13,6 +13,7 @@ scores that they would have had if what follows had the same alignments (as in a
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -72,7 +73,9 @@ def lexicon_search(
     if prior is not None and options.prior_scale:
         values = values.clone()
         values[..., :-1] -= options.prior_scale * prior.to(values.dtype)
-    return [_search(row[:length], model, options) for row, length in zip(values, lengths.tolist(), strict=True)]
+    rows = [row[:length] for row, length in zip(values, lengths.tolist(), strict=True)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # compiled code lets other threads run
+        return [*pool.map(lambda row: _search(row, model, options), rows)]
 
 
 def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch) -> list[LexiconHypothesis]:
