@@ -18,7 +18,7 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `prior` · `partners`: estimated label priors; where a recogniser's language model and prior come from.
 - `prefix_beam` · `candidates` · `native`: the compiled inside of it: the beam, what a frame offers, the compiler.
 - `greedy`: speech LLM, the best label at every step, for a batch at once.
-- `speculative` · `draft`: what `greedy` writes, in a few passes over drafts of the CTC head.
+- `speculative` · `draft`: what `greedy` writes, in a few passes over drafts of it.
 - `sampling`: speech LLM, a drawn label at every step, the same whatever the batch.
 - `label_loop`: what these two share: prefill, one step per label, rows that leave when they end.
 - `rescoring`: n-best lists in another order, by language models, the speech LLM and length.
@@ -27,7 +27,7 @@ Two families, as in the papers: time-synchronous searches step over frames, labe
 - `confidence`: how sure a search is of what it found.
 - `scales`: searches with scales, as `kikitori tune` sees them.
 - `limits`: how long a transcript may get, which ends runaway decoding.
-- `options` · `own_search`: a search by name or YAML, with options of its own; that of a model folder.
+- `options` · `own_search`: a search by name or YAML, with options of its own; those of a model folder.
 
 Searches take tensors with lengths and return labels with scores; turning labels into text is the units' work.
 """
