@@ -25,7 +25,7 @@ from kikitori.train.run import dry_run
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CLIPS = ROOT / "tests" / "data" / "clips"
-CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini", "barista_intents")
+CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini", "barista_intents", "books")
 UNTRANSCRIBED = ("barista_intents",)
 SYNTHETIC = ("words_openjtalk", "words_espeak", "sentences_openjtalk", "sentences_espeak", "dev_words", "dev_sentences")
 READINGS = Path("runs/ja/readings.tsv.xz")
@@ -35,7 +35,7 @@ STARTS = {
     "mini_en_phones": "mini-en-phones",
     "mini_en_mmi": "mini-en-mmi",
     "mini_en_mmi_more": "mini-en-mmi-more",
-    "mini_en_mmi_last": "mini-en-mmi-last",
+    "mini_en_mmi_last": "mini-en-acoustic",
     "mini_en_lm": "mini-en-lm",
     "mini_en_reading": "mini-en-reading",
     "mini_en_reading_drafts": "mini-en-reading-drafts",
@@ -89,8 +89,8 @@ def write_pronunciations(folder: Path) -> None:
     (folder / "words.arpa").write_text("\n".join(arpa))
     write_packed(folder / "runs" / "ngram" / "words.ngram", *read_arpa(folder / "words.arpa"))
     prior = torch.full((len(lexicon.phones),), -math.log(len(lexicon.phones)))
-    (folder / "runs" / "mini-en-mmi-last").mkdir()
-    save_prior(folder / "runs" / "mini-en-mmi-last" / "phone_prior.safetensors", prior)
+    (folder / "runs" / "mini-en-acoustic").mkdir()
+    save_prior(folder / "runs" / "mini-en-acoustic" / "phone_prior.safetensors", prior)
     shutil.copytree(ROOT / "searches", folder / "searches")
     nothing = Alignments(state_labels(lexicon.phones), {})
     save_alignments(folder / "runs" / "alignments" / "en.safetensors", nothing)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kikitori.errors import ModelError
-from kikitori.model.assemble import assemble
+from kikitori.model.assemble import DRAFT_ROOM, assemble
 from kikitori.text.prompt import Prompt
 
 DIM = 3
@@ -49,10 +49,15 @@ def test_a_draft_stands_between_the_speech_and_the_text_after_it():
     prompt = Prompt(before=(5,), after=(7,), bos=1, eos=2, draft=True)
     speech, lengths = speech_of([2, 1]), torch.tensor([2, 1])
     got = assemble(table, prompt, speech, lengths, [[20], [21]], [[], [30, 31]])
-    assert got.embeds[:, :, 0].tolist() == [[5, -1, -2, 7, 1, 20, 0], [5, -11, 30, 31, 7, 1, 21]]
-    assert got.lengths.tolist() == [6, 7]
+    draft = [30, 31, *[2] * (DRAFT_ROOM - 2)]
+    assert [row[:length].tolist() for row, length in zip(got.embeds[:, :, 0], got.lengths, strict=True)] == [
+        [5, -1, -2, 7, 1, 20],
+        [5, -11, *draft, 7, 1, 21],
+    ]
     assert got.next_labels.tolist() == [20, 2, 21, 2]
-    assert got.target_positions[1].tolist() == [4, 5, 5, 6]
+    assert got.target_positions[1].tolist() == [4, 5, 3 + DRAFT_ROOM, 4 + DRAFT_ROOM]
+    longer = assemble(table, prompt, speech, lengths, None, [[30] * DRAFT_ROOM, [30] * (DRAFT_ROOM + 1)])
+    assert longer.lengths.tolist() == [5 + DRAFT_ROOM, 4 + 2 * DRAFT_ROOM]
     for drafts in (None, [[3]]):
         with pytest.raises(ModelError, match="the prompt takes 2 drafts"):
             assemble(table, prompt, speech, lengths, None, drafts)

@@ -15,6 +15,10 @@ from kikitori.errors import ModelError
 from kikitori.model.memory import Memory
 from kikitori.text.prompt import Draft, Prompt, Speech, Target, Text
 
+DRAFT_ROOM = 128
+"""A draft is filled up with EOS to a multiple of so many labels. In all but the longest utterances each of its labels
+then stands at the same distance from where it is written again: a small LLM need not find it by what stands around."""
+
 
 @dataclass(frozen=True, eq=False)
 class AssembledInput:
@@ -82,7 +86,8 @@ def assemble(
                 case Speech():
                     column = speech.add(row, column, range(speech_size))
                 case Draft():
-                    column = text.add(row, column, drafts[row] if drafts else ())
+                    draft = drafts[row] if drafts else ()
+                    column = text.add(row, column, (*draft, *[prompt.eos] * (-len(draft) % DRAFT_ROOM)))
                 case Target() if targets is not None:
                     predict.add(row, column - 1, (*targets[row], prompt.eos))
                     column = text.add(row, column, targets[row])
