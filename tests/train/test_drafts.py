@@ -7,6 +7,7 @@ import yaml
 
 from kikitori.decoding.options import LexiconSearch
 from kikitori.errors import ConfigError
+from kikitori.model.assemble import DRAFT_ROOM
 from kikitori.model.folder import load_model
 from kikitori.recognizer import load
 from kikitori.text.arpa import read_arpa
@@ -102,7 +103,7 @@ def test_the_speech_llm_is_trained_with_what_it_will_read(build, corpus, run):
     rows = task.teacher_input(batch, encoded, task.labels(batch, START))
     prefix = task.speech_llm.prefix(encoded, drafts)
     bare = task.speech_llm.prefix(encoded, [[]] * 3)
-    assert (prefix.lengths - bare.lengths).tolist() == [len(draft) for draft in drafts]
+    assert (prefix.lengths - bare.lengths).tolist() == [DRAFT_ROOM if draft else 0 for draft in drafts]
     said = [len(labels) for labels in task.labels(batch, START)]
     assert (rows.lengths - prefix.lengths).tolist() == said
     loss, _ = task.loss(batch, START)
