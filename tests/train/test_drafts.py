@@ -171,6 +171,19 @@ def test_an_adaptation_reads_what_its_base_reads(build, corpus, run):
     assert torch.isfinite(by_text.loss(batch, START)[0])
 
 
+def test_heads_that_the_llm_is_shown_stay_as_they_are_if_they_shall(build, corpus):
+    frozen = {"encoder": {"init": str(corpus / "am"), "policy": "frozen"}}
+    for policy in ("full", "frozen"):
+        ctc = {**heads(corpus), "weights": {2: 0.0}, "policy": policy}
+        ctc["phones"] = {**ctc["phones"], "weights": {2: 0.0}}
+        task = build(reading(corpus) | frozen | {"ctc": ctc})
+        task.loss(task.load([0, 2, 4], 0), START)[0].backward()
+        gradient = task.acoustic.phone_heads["2"].linear.weight.grad
+        assert (gradient is None or not gradient.any()) == (policy == "frozen")
+    with pytest.raises(ConfigError, match=r"ctc\.policy 'frozen' needs encoder\.policy 'frozen'"):
+        build(reading(corpus) | {"ctc": {**heads(corpus), "policy": "frozen"}})
+
+
 def test_what_makes_no_drafts_is_refused(build, corpus):
     (corpus / "greedy.yaml").write_text("search: greedy\n")
     with pytest.raises(ConfigError, match="'greedy' makes no drafts"):

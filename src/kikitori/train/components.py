@@ -99,6 +99,8 @@ class CTC:
         character_weight: Its loss weight.
         character_upsample: Its outputs per frame; characters need about 25 a second.
         phones: Heads over phones, which the model keeps; None for none.
+        policy: `frozen` keeps the heads as they are, and asks for an encoder that is frozen too. Otherwise a speech LLM
+            that is shown what they hear trains them, whatever the weights of their losses.
     """
 
     weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
@@ -106,6 +108,7 @@ class CTC:
     character_weight: NotNegative = 0.5
     character_upsample: AtLeastOne = 2
     phones: Phones | None = None
+    policy: Literal["full", "frozen"] = "full"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -45,6 +45,9 @@ def build_acoustic_model(recipe: Recipe, units: TokenizerUnits, phones: Sequence
     if isinstance(start, AcousticModel):
         _take_heads(model, start, same_units=start_units is not None and equal_units(start_units, units))
     _set_policy(encoder, recipe.encoder)
+    if recipe.ctc.policy == "frozen":
+        model.ctc_heads.requires_grad_(False)
+        model.phone_heads.requires_grad_(False)
     return model
 
 

@@ -131,6 +131,10 @@ class Recipe:
             if self.ctc.weights.get(layer, 0.0) <= 0.0:  # a head that nothing trains hears nothing
                 of_layer = f" for layer {layer}" if layer else ""
                 raise ValueError(f"bridge.kind 'ctc_compress' needs a weight above 0{of_layer} in ctc.weights")
+        if self.ctc.policy == "frozen" and (self.encoder is None or self.encoder.policy != "frozen"):
+            raise ValueError(
+                "ctc.policy 'frozen' needs encoder.policy 'frozen'; heads cannot follow an encoder that moves"
+            )
         if self.bridge is not None and self.bridge.show_phones and self.ctc.phones is None:
             raise ValueError("bridge.show_phones needs ctc.phones")
         practises = self.task == "language_model" and self.denoising is not None and self.denoising.lexicon is not None
