@@ -22,6 +22,7 @@ from kikitori.decoding.decode import Heard, acoustic_model
 from kikitori.decoding.options import Decoding
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.files import write_bytes
+from kikitori.model.assemble import filled_up
 from kikitori.model.llm import forward_attention
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.recognizer import Audio, Recognizer
@@ -105,7 +106,7 @@ def attention_weights(
     weights = attention.text[number - 1][0]
     before = len(model.config.prompt_before)
     spoken = int(rows.speech_lengths[0])
-    draft = [label for row in heard.shown_drafts() or () for label in row]
+    draft = [label for row in heard.shown_drafts() or () for label in filled_up(row, model.config.eos_id)]
     text = [*model.config.prompt_before, *draft, *model.config.prompt_after, *labels]
     names = _names(heard, text)
     if rows.memory is not None:

@@ -86,8 +86,7 @@ def assemble(
                 case Speech():
                     column = speech.add(row, column, range(speech_size))
                 case Draft():
-                    draft = drafts[row] if drafts else ()
-                    column = text.add(row, column, (*draft, *[prompt.eos] * (-len(draft) % DRAFT_ROOM)))
+                    column = text.add(row, column, filled_up(drafts[row], prompt.eos) if drafts else ())
                 case Target() if targets is not None:
                     predict.add(row, column - 1, (*targets[row], prompt.eos))
                     column = text.add(row, column, targets[row])
@@ -114,6 +113,11 @@ def assemble(
         (predict_rows, predict_columns),
         next_labels,
     )
+
+
+def filled_up(draft: Sequence[int], eos_id: int) -> list[int]:
+    """A draft as the LLM reads it."""
+    return [*draft, *[eos_id] * (-len(draft) % DRAFT_ROOM)]
 
 
 class _Places:
