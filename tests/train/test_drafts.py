@@ -1,5 +1,7 @@
 """Drafts in training are those of decoding: in a speech LLM's loss, in reading practice, in an adaptation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -149,8 +151,8 @@ def test_reading_practice_shows_the_drafts_of_what_it_shows(build, corpus):
     logits, labels, _ = task.label_logits(batch)
     assert len(logits) == len(labels) == sum(len(sentence) + 1 for sentence in batch.labels)
     with torch.no_grad():
-        other = batch.prompts[0].__class__(batch.prompts[0].labels, batch.prompts[0].weights, (3, 4, 5, 3, 4))
-        changed, _, _ = task.label_logits(batch.__class__(batch.labels, (other, *batch.prompts[1:])))
+        other = replace(batch.prompts[0], draft=(3, 4, 5, 3, 4))
+        changed, _, _ = task.label_logits(replace(batch, prompts=(other, *batch.prompts[1:])))
     first = len(batch.labels[0]) + 1
     assert not torch.allclose(changed[:first], logits[:first])
     torch.testing.assert_close(changed[first:], logits[first:], atol=1e-5, rtol=1e-4)

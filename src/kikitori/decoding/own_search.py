@@ -71,10 +71,9 @@ def own_draft(folder: Path | None) -> DraftSearch:
         ConfigError: The file is no search.
         ModelError: As of `own_search`, or there is none, or it is a search that makes no drafts.
     """
-    where = "it" if folder is None else folder
     file = None if folder is None else _own_file(folder, DRAFT)
     if folder is None or file is None:
-        raise ModelError(f"the LLM reads drafts, and there is no {DRAFT}", where=where, remedy="copy the folder again")
+        raise ModelError(f"the LLM reads drafts, and there is no {DRAFT}", where=folder, remedy="copy the folder again")
     options = within(folder, load_decoding(file), DRAFT)
     if not isinstance(options, DraftSearch):
         what = f"'{options.search}' makes no drafts"

@@ -172,7 +172,7 @@ def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter 
     speech = SpeechLoader(rows, waveform_augment(recipe), seed=recipe.seed)
     if settings.lexicon is not None:
         lexicon = read_lexicon(Path(settings.lexicon))
-        return _phone_prompts(recipe, model, speech, units, lexicon, _drafter(recipe, units), log)
+        return _phone_prompts(recipe, model, speech, units, lexicon, log)
     heard = ((log_probs, units.encode(text)) for log_probs, text in hear(model, speech, recipe.augment))
     return _bank(heard, units.size, f"labels and frames of {settings.ctc}", log)
 
@@ -187,19 +187,13 @@ def _drafter(recipe: Recipe, units: TokenizerUnits) -> Drafter | None:
 
 
 def _phone_prompts(
-    recipe: Recipe,
-    model: AcousticModel,
-    speech: SpeechLoader,
-    units: TokenizerUnits,
-    lexicon: Lexicon,
-    drafter: Drafter | None,
-    log: Log,
+    recipe: Recipe, model: AcousticModel, speech: SpeechLoader, units: TokenizerUnits, lexicon: Lexicon, log: Log
 ) -> PhonePrompts:
     pronounce = _phone_numbers(model.config, units, lexicon)
     heard = ((row, pronounce(text)) for row, text in hear(model, speech, recipe.augment, phones=True))
     spoken = ((row, said) for row, said in heard if said)
     bank = _bank(spoken, len(model.config.phones), "phones and outputs of their head", log)
-    return _showing(bank, model.config, units, lexicon, drafter, recipe.language)
+    return _showing(recipe, bank, model.config, units, lexicon)
 
 
 def _phone_numbers(
@@ -218,20 +212,15 @@ def _phone_numbers(
 
 
 def _showing(
-    heard: Prompter,
-    heads: AcousticModelConfig,
-    units: TokenizerUnits,
-    lexicon: Lexicon,
-    drafter: Drafter | None,
-    language: str,
+    recipe: Recipe, heard: Prompter, heads: AcousticModelConfig, units: TokenizerUnits, lexicon: Lexicon
 ) -> PhonePrompts:
-    """Sentences as prompts of phones, each as `heard` shows it."""
-    pronounce = _phone_numbers(heads, units, lexicon)
+    """Sentences as prompts of phones, each as `heard` shows it, with drafts if the LLM reads them."""
+    pronounce, drafter = _phone_numbers(heads, units, lexicon), _drafter(recipe, units)
     return PhonePrompts(
         heard,
         lambda labels: pronounce(units.decode(labels)),
         *(len(heads.phones), heads.phone_upsample, units.size),
-        None if drafter is None else drafter.of_phones(heads.phones, units, language),
+        None if drafter is None else drafter.of_phones(heads.phones, units, recipe.language),
     )
 
 
@@ -256,8 +245,7 @@ def _adapting_prompter(recipe: Recipe, model: SpeechLLM, units: TokenizerUnits, 
         return build_prompter(recipe, units, log)
     heads = model.acoustic.config
     errors = InventedErrors(range(len(heads.phones)), settings)
-    drafter = _drafter(recipe, units)
-    return _showing(errors, heads, units, read_lexicon(Path(lexicon)), drafter, recipe.language)
+    return _showing(recipe, errors, heads, units, read_lexicon(Path(lexicon)))
 
 
 def build_adaptation(recipe: Recipe, log: Log) -> Task:
