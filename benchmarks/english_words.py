@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kikitori.data.lexicon import Pronunciation
-from kikitori.data.pronounce import english
-from kikitori.data.pronounce.dictionary import Dictionary
-from kikitori.data.text import common_words, read_lines
+from kikitori.text.corpus import common_words, read_lines
+from kikitori.text.g2p import english
+from kikitori.text.g2p.dictionary import Dictionary
+from kikitori.text.lexicon import Pronunciation
 
 Ways = tuple[Pronunciation, ...]
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from kikitori.audio import SAMPLE_RATE
+from kikitori.align.ctc import ctc_align
 from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.data.speech import read_utterance
-from kikitori.decoding.ctc_align import ctc_align
+from kikitori.io.audio import SAMPLE_RATE
 from kikitori.recognizer import Recognizer, load
 from kikitori.types import Utterance
 

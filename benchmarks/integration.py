@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from kikitori.train.build import build_task
-from kikitori.train.recipe import load_recipe
-from kikitori.train.task import Moment
+from kikitori.train.build.task import build_task
+from kikitori.train.recipe.recipe import load_recipe
+from kikitori.train.tasks.base import Moment
 
 RECIPES, RUNS = Path("recipes/integration"), Path("runs/integration")
 MANIFEST = "../shared/speech/librispeech_clean_5/manifest.jsonl"

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.align.corpus import Alignments, load_alignments
-from kikitori.align.mfcc import FRAMES_PER_SECOND, mfcc
+from kikitori.align.hmm.corpus import Alignments, load_alignments
+from kikitori.align.hmm.mfcc import FRAMES_PER_SECOND, mfcc
 from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
-from kikitori.train.components import Encoder
-from kikitori.train.frame_labels import ROWS_PER_CLUSTER, FrameFeatures, LayerStates, LogMelStacks, perplexity
-from kikitori.train.kmeans import Rows, k_means, nearest
-from kikitori.train.models import build_encoder
+from kikitori.train.build.networks import build_encoder
+from kikitori.train.losses.frame_targets import ROWS_PER_CLUSTER, FrameFeatures, LayerStates, LogMelStacks, perplexity
+from kikitori.train.losses.kmeans import Rows, k_means, nearest
+from kikitori.train.recipe.components import Encoder
 
 UTTERANCES = 150
 RANDOM_SIZE = 16

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from kikitori.model.adapter_folder import AdapterInfo, Component, fingerprint, save_adapter
+from kikitori.model.adapters.folder import AdapterInfo, Component, fingerprint, save_adapter
 from kikitori.model.folder import load_model
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.train.adaptation_task import set_components
-from kikitori.train.components import Lora
-from kikitori.train.settings import Adapt
+from kikitori.train.recipe.components import Lora
+from kikitori.train.recipe.settings import Adapt
+from kikitori.train.tasks.adaptation import set_components
 
 
 def make_adapter(

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.audio import SAMPLE_RATE
+from kikitori.io.audio import SAMPLE_RATE
 
 Waveform = NDArray[np.float32]
 

@@ -13,14 +13,14 @@ import soundfile as sf
 from typer.testing import CliRunner
 
 from kikitori import cli, recognizer
-from kikitori.audio import SAMPLE_RATE
 from kikitori.cli import app, recognition
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
-from kikitori.data.lexicon import read_lexicon
 from kikitori.data.manifest import write_manifest
-from kikitori.decoding.prior import load_prior
-from kikitori.decoding.word_ngram import load_word_ngram
 from kikitori.errors import ModelError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.scorers.prior import load_prior
+from kikitori.text.lexicon import read_lexicon
+from kikitori.text.ngram.model import load_word_ngram
 from kikitori.text.units import vocabulary_fingerprint
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kikitori.data.lexicon import Lexicon
 from kikitori.data.overlap import held_out
+from kikitori.text.lexicon import Lexicon
 
 TOOL = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "tools" / "japanese_words.py")))
 

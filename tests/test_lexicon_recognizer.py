@@ -12,31 +12,25 @@ import torch
 from typer.testing import CliRunner
 
 from kikitori.cli import app
-from kikitori.data.lexicon import Lexicon, lexicon_lines
-from kikitori.decoding import decode
-from kikitori.decoding.greedy import greedy
-from kikitori.decoding.limits import label_limit
-from kikitori.decoding.options import (
-    CTCGreedySearch,
-    GreedySearch,
-    LexiconSearch,
-    LMOptions,
-    RescoringSearch,
-    SpeculativeSearch,
-)
-from kikitori.decoding.prior import PHONE_PRIOR, load_prior
-from kikitori.decoding.word_ngram import load_word_ngram, score_text
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
-from kikitori.model.assemble import DRAFT_ROOM
-from kikitori.model.ctc import ctc_loss
-from kikitori.picture import attention_weights
+from kikitori.model.decoder.assemble import DRAFT_ROOM
+from kikitori.model.heads import ctc_loss
 from kikitori.recognizer import load
+from kikitori.scorers.options import LMOptions
+from kikitori.scorers.prior import PHONE_PRIOR, load_prior
 from kikitori.scoring.tuning import Grid
-from kikitori.text.arpa import read_arpa
-from kikitori.text.packed_ngram import write_packed
-from kikitori.tune import chosen_grids, lists_from_speech, tune_scales
+from kikitori.search import run as decode
+from kikitori.search.autoregressive.greedy import greedy
+from kikitori.search.length import label_limit
+from kikitori.search.options import CTCGreedySearch, GreedySearch, LexiconSearch, RescoringSearch, SpeculativeSearch
+from kikitori.text.lexicon import Lexicon, lexicon_lines
+from kikitori.text.ngram.arpa import read_arpa
+from kikitori.text.ngram.model import load_word_ngram, score_text
+from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Utterance
+from kikitori.workflows.picture import attention_weights
+from kikitori.workflows.tune import chosen_grids, lists_from_speech, tune_scales
 from tests.tiny import (
     save_tiny,
     save_tiny_llm,

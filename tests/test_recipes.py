@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from kikitori.align.corpus import Alignments, save_alignments
-from kikitori.align.graph import state_labels
-from kikitori.data.lexicon import Lexicon, write_lexicon
+from kikitori.align.hmm.corpus import Alignments, save_alignments
+from kikitori.align.hmm.graph import state_labels
 from kikitori.data.manifest import write_manifest
-from kikitori.decoding.prior import save_prior
-from kikitori.text.arpa import read_arpa
-from kikitori.text.packed_ngram import write_packed
+from kikitori.scorers.prior import save_prior
+from kikitori.text.lexicon import Lexicon, write_lexicon
+from kikitori.text.ngram.arpa import read_arpa
+from kikitori.text.ngram.packed import write_packed
 from kikitori.text.units import in_form
-from kikitori.train.build import build_task
-from kikitori.train.recipe import load_recipe
+from kikitori.train.build.task import build_task
+from kikitori.train.recipe.recipe import load_recipe
 from kikitori.train.run import dry_run
 
 ROOT = Path(__file__).parents[1]

@@ -11,23 +11,22 @@ import torch
 import kikitori
 from kikitori import recognizer as recognizer_module
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.guards import NO_SPEECH, REPLACED
-from kikitori.decoding.options import (
+from kikitori.errors import AudioError, ConfigError, ModelError
+from kikitori.model.safety.config import quiet_transformers
+from kikitori.recognizer import BUNDLED, LENGTH_LIMIT_FLAG, LONG_FLAG, PLAIN, find_model, load
+from kikitori.scorers.options import LMOptions, PriorOptions
+from kikitori.scorers.prior import count_prior, save_prior
+from kikitori.search.guards import NO_SPEECH, REPLACED
+from kikitori.search.options import (
     CTCBeamSearch,
     CTCGreedySearch,
     DelayedFusionSearch,
     GreedySearch,
-    LMOptions,
-    PriorOptions,
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
     SpeculativeSearch,
 )
-from kikitori.decoding.prior import count_prior, save_prior
-from kikitori.errors import AudioError, ConfigError, ModelError
-from kikitori.model.safety import quiet_transformers
-from kikitori.recognizer import BUNDLED, LENGTH_LIMIT_FLAG, LONG_FLAG, PLAIN, find_model, load
 from tests.noise import soundless
 from tests.tiny import (
     TRAINED_ON,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kikitori.decoding.options import load_decoding
+from kikitori.search.options import load_decoding
 
 SEARCHES = sorted((Path(__file__).parents[1] / "searches").glob("*.yaml"))
 

@@ -28,10 +28,10 @@ from transformers import (
     WhisperConfig,
 )
 
-from kikitori.audio import SAMPLE_RATE
+from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.folder import TrainedOn, save_model
-from kikitori.model.safety import quiet_transformers
+from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import SPECIALS, TokenizerUnits, character_units, sentencepiece_units

@@ -15,7 +15,7 @@ import torch
 
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.folder import load_model, model_folder, save_model
-from kikitori.train.state import copy_into, mean, weights
+from kikitori.train.loop.state import copy_into, mean, weights
 
 
 @torch.no_grad()

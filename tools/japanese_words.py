@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from kikitori.data.lexicon import Lexicon, Pronunciation, write_lexicon
 from kikitori.data.overlap import HeldOut, read_held_out
-from kikitori.data.pronounce.japanese import kana_phones
-from kikitori.data.text import read_lines
+from kikitori.text.corpus import read_lines
+from kikitori.text.g2p.japanese import kana_phones
 from kikitori.text.kana import spoken_kana
+from kikitori.text.lexicon import Lexicon, Pronunciation, write_lexicon
 
 Words = list[tuple[str, str]]
 """Written and spoken, in kana; the spoken form of a pause is empty."""

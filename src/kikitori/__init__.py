@@ -21,8 +21,10 @@ from kikitori.errors import (
 from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
-    from kikitori.decoding.guards import Guards
-    from kikitori.decoding.options import (
+    from kikitori.recognizer import Recognizer, load
+    from kikitori.scorers.options import LMOptions
+    from kikitori.search.guards import Guards
+    from kikitori.search.options import (
         BeamSearch,
         CTCBeamSearch,
         CTCGreedySearch,
@@ -32,13 +34,11 @@ if TYPE_CHECKING:
         JointSearch,
         JointTimeSyncSearch,
         LexiconSearch,
-        LMOptions,
         RescoringSearch,
         SamplingSearch,
         ShallowFusionSearch,
         SpeculativeSearch,
     )
-    from kikitori.recognizer import Recognizer, load
 
 __version__ = "0.1.0"
 
@@ -78,14 +78,14 @@ __all__ = [
 _HEAVY = {
     "load": "kikitori.recognizer",
     "Recognizer": "kikitori.recognizer",
-    "Guards": "kikitori.decoding.guards",
+    "Guards": "kikitori.search.guards",
     **dict.fromkeys(
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
             *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "LMOptions", "RescoringSearch"),
             *("SpeculativeSearch", "BeamSearch", "JointSearch", "JointTimeSyncSearch", "LexiconSearch"),
         ),
-        "kikitori.decoding.options",
+        "kikitori.search.options",
     ),
 }
 

@@ -39,9 +39,9 @@ def transcribe_samples(model: Path | None = None) -> dict[str, list[Prediction]]
         KikitoriError: The model or the recordings cannot be used.
     """
     from kikitori.data.manifest import read_manifest
-    from kikitori.decoding.options import load_decoding
-    from kikitori.evaluate import evaluate
     from kikitori.recognizer import load
+    from kikitori.search.options import load_decoding
+    from kikitori.workflows.evaluate import evaluate
 
     samples = {"samples": read_manifest(SAMPLES / "manifest.jsonl").utterances}
     recognizer = load(model)

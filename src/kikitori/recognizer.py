@@ -17,19 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kikitori.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
-from kikitori.decoding.decode import Heard, NBest, acoustic_model, check_search, uses_speech_llm
-from kikitori.decoding.guards import Guards, guarded
-from kikitori.decoding.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
-from kikitori.decoding.own_search import named_search, own_search
-from kikitori.decoding.partners import Partners
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
+from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.adapter_folder import load_adapter, read_info
+from kikitori.model.adapters.folder import load_adapter, read_info
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.model.speech_llm import SpeechLLM
+from kikitori.search.defaults import named_search, own_search
+from kikitori.search.guards import Guards, guarded
+from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
+from kikitori.search.resources import Partners
+from kikitori.search.run import Heard, NBest, acoustic_model, check_search, uses_speech_llm
 from kikitori.types import Hypothesis, Segment, Transcript
 
 BUNDLED = Path(__file__).parent / "models" / "mini-en"

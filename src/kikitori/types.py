@@ -48,7 +48,7 @@ class TrainedOn:
         max_seconds: The longest utterance seen; longer ones are uncharted.
         language: Language of the transcripts.
         length_rule: How the length limit follows from the duration: `label_rate` or the rule of paper A's release (see
-            `kikitori.decoding.limits`).
+            `kikitori.search.length`).
         min_labels: Fewest labels of a transcript.
     """
 
@@ -72,7 +72,7 @@ class Hypothesis:
         speech_positions: Positions of the speech in the LLM's input, or in its memory (None without an LLM).
         shares: What each scorer says of it by itself, before its scale: natural logs, by the scorer's name (`ctc`,
             `lm`, ...); `length` counts labels, in lexicon search words.
-        doubts: Reasons for doubt, a name and a sentence each, see `kikitori.decoding.guards`; of the best hypothesis.
+        doubts: Reasons for doubt, a name and a sentence each, see `kikitori.search.guards`; of the best hypothesis.
         ctc_agreement: How far what the speech LLM wrote agrees with what the CTC head hears, 0 to 1; None without both.
     """
 

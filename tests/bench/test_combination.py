@@ -11,8 +11,8 @@ from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.rescoring import SMALL, rescoring_rows, simulate_nbest
 from kikitori.bench.timing import Row, alternate, format_rows
 from kikitori.cli import app
-from kikitori.decoding.ctc_beam import ctc_beam
-from kikitori.decoding.options import CTCBeamSearch
+from kikitori.search.ctc.beam import ctc_beam
+from kikitori.search.options import CTCBeamSearch
 
 
 def test_contenders_take_turns():

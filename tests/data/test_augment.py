@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.audio import SAMPLE_RATE
 from kikitori.data.augment import add_noise, change_gain, change_speed, draw_speed, spec_augment, warp_frequencies
+from kikitori.io.audio import SAMPLE_RATE
 
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
 SETTINGS = {"time_masks_per_second": 2.0, "max_time_mask": 20, "frequency_masks": 2, "max_frequency_mask": 10}

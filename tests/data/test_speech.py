@@ -5,9 +5,9 @@ import pytest
 import soundfile as sf
 import torch
 
-from kikitori.audio import SAMPLE_RATE
 from kikitori.data.speech import SpeechLoader, WaveformAugment, collate, filter_utterances, pad_waveforms
 from kikitori.errors import DataError
+from kikitori.io.audio import SAMPLE_RATE
 from kikitori.types import Utterance
 
 AUGMENT = WaveformAugment(speeds=[0.9, 1.0, 1.1], gain_db=6.0, noise_probability=0.5)

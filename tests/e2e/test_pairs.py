@@ -12,7 +12,7 @@ import torch
 
 import kikitori
 from kikitori.model.folder import load_llm
-from kikitori.model.safety import quiet_transformers
+from kikitori.model.safety.config import quiet_transformers
 from kikitori.train.run import train
 from tests.tiny import BRIDGES, ENCODERS, LLMS, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_waveforms
 from tests.train.helpers import merged, speech_llm_recipe, write_corpus, write_recipe

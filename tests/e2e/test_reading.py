@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from kikitori.model.interface import build_interface
-from kikitori.model.llm import embed, forward, project
+from kikitori.model.decoder.interface import build_interface
+from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.text.prompt import Prompt
 from tests.tiny import DIM, INTERFACES, tiny_llm_config
 

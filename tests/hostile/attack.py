@@ -164,7 +164,7 @@ def move_out(file: Path) -> Path:
 @cache
 def good_folder(loader: str) -> Path:
     """A folder that loads."""
-    from kikitori.model.safety import quiet_transformers
+    from kikitori.model.safety.config import quiet_transformers
     from tests.adapters import make_adapter
     from tests.published import save_published
     from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model

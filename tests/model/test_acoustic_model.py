@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoModel
 from kikitori.data.speech import pad_waveforms
 from kikitori.model import AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import SpeechEncoder
-from kikitori.model.safety import quiet_transformers
+from kikitori.model.safety.config import quiet_transformers
 from tests.tiny import ENCODERS, shake, tiny_acoustic_model, tiny_encoder_config, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(4, seconds=(0.3, 1.2))

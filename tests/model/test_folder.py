@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kikitori.errors import KikitoriError, ModelError
+from kikitori.io.untrusted import MAX_JSON_BYTES
 from kikitori.model import AcousticModel, SpeechLLM
 from kikitori.model.acoustic_model import FORMAT_VERSION
 from kikitori.model.folder import TrainedOn, is_recogniser, load_llm, load_model, save_model
-from kikitori.model.safety import quiet_transformers
-from kikitori.untrusted import MAX_JSON_BYTES
+from kikitori.model.safety.config import quiet_transformers
 from tests.refusal import refused
 from tests.tiny import (
     LLMS,

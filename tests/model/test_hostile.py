@@ -12,8 +12,8 @@ from transformers import AutoConfig
 
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_model
-from kikitori.model.safety import check_config
-from kikitori.model.weight_checks import WeightSize, check_weights, no_larger_than
+from kikitori.model.safety.config import check_config
+from kikitori.model.safety.weights import WeightSize, check_weights, no_larger_than
 from tests.hostile import ATTACKS, good_folder, open_all
 from tests.hostile.attack import Exploit, spoiled
 from tests.hostile.watch import HANG_SECONDS, LOADERS

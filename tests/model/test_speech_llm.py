@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModel
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
-from kikitori.model.adapters import attach_lora
-from kikitori.model.safety import quiet_transformers
+from kikitori.model.adapters.lora import attach_lora
+from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.prompt import PRESETS, compile_prompt
 from tests.tiny import (
     BRIDGES,

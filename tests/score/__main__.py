@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from kikitori.train.provenance import environment
+from kikitori.train.loop.provenance import environment
 from tests.score.attacks import count_attacks
 from tests.score.damage import count_damage
 from tests.score.faults import count_faults

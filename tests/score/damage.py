@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kikitori.train.checkpoint import find_damage, load_newest
+from kikitori.train.loop.checkpoint import find_damage, load_newest
 from tests.score.row import Row
 from tests.train.helpers import Toy, toy_trainer
 

@@ -15,8 +15,8 @@ from unittest.mock import patch
 import torch
 
 from kikitori.errors import TrainingError
-from kikitori.train import checkpoint
-from kikitori.train.checkpoint import Checkpoint, find_damage, load_newest, save_checkpoint
+from kikitori.train.loop import checkpoint
+from kikitori.train.loop.checkpoint import Checkpoint, find_damage, load_newest, save_checkpoint
 from tests.score.row import Row
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)

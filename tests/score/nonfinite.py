@@ -10,11 +10,11 @@ from torch import Tensor
 
 from kikitori.data.speech import SpeechBatch
 from kikitori.errors import TrainingError
-from kikitori.train.build import build_task
-from kikitori.train.checkpoint import load_newest
-from kikitori.train.state import first_not_finite, weights
-from kikitori.train.task import Moment
-from kikitori.train.trainer import Trainer
+from kikitori.train.build.task import build_task
+from kikitori.train.loop.checkpoint import load_newest
+from kikitori.train.loop.state import first_not_finite, weights
+from kikitori.train.loop.trainer import Trainer
+from kikitori.train.tasks.base import Moment
 from tests.score.row import Row
 from tests.train.helpers import acoustic_recipe, make_recipe, write_corpus
 

@@ -10,7 +10,7 @@ import torch
 from torch import multiprocessing
 
 from kikitori.train.run import train
-from kikitori.train.speech_task import AcousticTask
+from kikitori.train.tasks.speech import AcousticTask
 from tests.score.row import Row
 from tests.train.helpers import AUGMENT, Interruption, acoustic_recipe, checkpoint_contents, write_corpus, write_recipe
 

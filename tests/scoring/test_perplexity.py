@@ -5,9 +5,9 @@ import torch
 from typer.testing import CliRunner
 
 from kikitori.cli import app
-from kikitori.decoding.language_model import LanguageModel, language_model
-from kikitori.decoding.options import LMOptions
 from kikitori.errors import DataError
+from kikitori.scorers.language_model import LanguageModel, language_model
+from kikitori.scorers.options import LMOptions
 from kikitori.scoring import perplexity as module
 from kikitori.scoring.perplexity import Perplexity, perplexity
 from kikitori.text.units import TokenizerUnits

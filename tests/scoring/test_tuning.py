@@ -6,11 +6,11 @@ from math import inf
 import numpy as np
 import pytest
 
-from kikitori.decoding.rescoring import rescored
 from kikitori.errors import ConfigError, DataError
 from kikitori.scoring import tuning
 from kikitori.scoring.report import Prediction, build_report
 from kikitori.scoring.tuning import Grid, error_counts, parse_grid, plane, read_lists, tune
+from kikitori.search.rescore import rescored
 from kikitori.types import Hypothesis, Utterance
 
 WORDS = ("one", "two", "three", "four", "five")

@@ -11,11 +11,11 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kikitori.audio import SAMPLE_RATE
-from kikitori.train.recipe import Recipe, load_recipe
-from kikitori.train.settings import Optim, Piecewise, Run
-from kikitori.train.task import Moment
-from kikitori.train.trainer import Trainer
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.train.loop.trainer import Trainer
+from kikitori.train.recipe.recipe import Recipe, load_recipe
+from kikitori.train.recipe.settings import Optim, Piecewise, Run
+from kikitori.train.tasks.base import Moment
 from tests.tiny import tiny_waveform
 
 TEXTS = ("a cat", "the dog", "a small bird", "two cats", "the bird", "a dog and a cat", "small dogs")

@@ -10,11 +10,11 @@ import torch
 
 import kikitori
 from kikitori.errors import DataError, KikitoriError, TrainingError
-from kikitori.files import locked
-from kikitori.train.checkpoint import load_newest
-from kikitori.train.recipe import load_recipe
+from kikitori.io.files import locked
+from kikitori.train.loop.checkpoint import load_newest
+from kikitori.train.recipe.recipe import load_recipe
 from kikitori.train.run import RunLog, _save_recipe, dry_run, train
-from kikitori.train.speech_llm_task import SpeechLLMTask
+from kikitori.train.tasks.speech_llm import SpeechLLMTask
 from tests.tiny import tiny_waveform
 from tests.train.helpers import (
     TEXTS,
@@ -182,7 +182,7 @@ def test_a_failed_export_leaves_the_model_before(run, corpus, monkeypatch, tmp_p
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
-    monkeypatch.setattr("kikitori.train.speech_llm_task.save_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("kikitori.train.tasks.speech_llm.save_model", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(recipe, folder, overrides=["seed=5"], resume=True)
     assert _model(folder) == _model(run)

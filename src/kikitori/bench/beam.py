@@ -12,11 +12,11 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate
-from kikitori.decoding import joint as joint_module
-from kikitori.decoding.ctc_prefix import CTCPrefixScorer
-from kikitori.decoding.joint import joint, speech_llm_beam
-from kikitori.decoding.options import BeamSearch, JointSearch
-from kikitori.model.assemble import AssembledInput
+from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.scorers.ctc_prefix import CTCPrefixScorer
+from kikitori.search.autoregressive import joint as joint_module
+from kikitori.search.autoregressive.joint import joint, speech_llm_beam
+from kikitori.search.options import BeamSearch, JointSearch
 
 OURS, PEER = "kikitori", "transformers"
 EOS = 1

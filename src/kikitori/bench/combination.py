@@ -12,8 +12,8 @@ from kikitori.bench.fusion import delayed_rows, fusion_rows
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.rescoring import SHAPES, SMALL, Shape, rescoring_rows
 from kikitori.bench.timing import Row, alternate
-from kikitori.decoding.candidates import candidates_of_logits
-from kikitori.decoding.ctc_beam import ctc_beam
+from kikitori.scorers.ctc_pruning import candidates_of_logits
+from kikitori.search.ctc.beam import ctc_beam
 
 OURS = "kikitori"
 MOST = 20

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.decoding.ctc_greedy import collapse
-from kikitori.decoding.options import CTCBeamSearch
+from kikitori.search.ctc.best_path import collapse
+from kikitori.search.options import CTCBeamSearch
 
 FIRST_CHARACTER = 0x10000  # labels are shown to packages of texts as characters from here on
 TOKEN_FLOOR, BEAM_FLOOR, BEST_TOKENS, WIDE_FLOOR = -5.0, -10.0, 20, -14.0

@@ -12,14 +12,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate
-from kikitori.decoding.ctc_beam import prepare
-from kikitori.decoding.delayed_fusion import fuse_words
-from kikitori.decoding.language_model import language_model
-from kikitori.decoding.options import DelayedFusionSearch, LMOptions, ShallowFusionSearch
-from kikitori.decoding.scorers import LMScorer, WeightedSum
-from kikitori.decoding.shallow_fusion import FusedHypothesis, fuse
-from kikitori.decoding.word_reader import WordReader
 from kikitori.recognizer import BUNDLED
+from kikitori.scorers.base import LMScorer, WeightedSum
+from kikitori.scorers.language_model import language_model
+from kikitori.scorers.options import LMOptions
+from kikitori.search.ctc.beam import prepare
+from kikitori.search.fusion.delayed import fuse_words
+from kikitori.search.fusion.shallow import FusedHypothesis, fuse
+from kikitori.search.fusion.word_reader import WordReader
+from kikitori.search.options import DelayedFusionSearch, ShallowFusionSearch
 from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import Hypothesis
 

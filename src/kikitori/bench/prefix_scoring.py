@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate
-from kikitori.decoding.ctc_prefix import CTCPrefixScorer, ctc_outputs
+from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs
 
 OURS, ESPNET = "kikitori", "espnet"
 STEPS = 20

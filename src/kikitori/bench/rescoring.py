@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from kikitori.bench.timing import Row, alternate
-from kikitori.decoding.tree_scores import score_sequences
-from kikitori.model.assemble import AssembledInput
-from kikitori.model.llm import embed
+from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.llm import embed
+from kikitori.scorers.tree import score_sequences
 
 OURS = "kikitori"
 EOS = 2

@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 
 from kikitori.bench.rescoring import LARGE, MEDIUM, SMALL, Shape
 from kikitori.bench.timing import Row, alternate
-from kikitori.decoding.greedy import greedy
-from kikitori.decoding.label_loop import LabelRow
-from kikitori.decoding.speculative import speculative
-from kikitori.model.assemble import AssembledInput
-from kikitori.model.llm import embed, project, read, step
+from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.llm import embed, project, read, step
+from kikitori.search.autoregressive.generate import LabelRow
+from kikitori.search.autoregressive.greedy import greedy
+from kikitori.search.autoregressive.speculative import speculative
 
 OURS, GENERATE, GREEDY, NO_RETURN = "kikitori", "generate", "kikitori greedy", "plain after a slip"
 EOS = 2

@@ -15,8 +15,8 @@ import typer
 from kikitori.errors import ConfigError, DataError, KikitoriError, KikitoriWarning, TrainingError
 
 if TYPE_CHECKING:
-    from kikitori.decoding.options import Decoding
     from kikitori.recognizer import Recognizer
+    from kikitori.search.options import Decoding
 
 SOME_FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=.*", re.DOTALL)
@@ -78,8 +78,8 @@ def load_recognizer(
     Raises:
         KikitoriError: A folder or an option is wrong.
     """
-    from kikitori.decoding.options import check_overrides, with_overrides
     from kikitori.recognizer import find_model, load
+    from kikitori.search.options import check_overrides, with_overrides
 
     # A wrong option should not cost the loading of a model.
     check_overrides(overrides)
@@ -95,8 +95,8 @@ def search_for(folder: Path | None, decoding: str | None, overrides: Sequence[st
     Raises:
         KikitoriError: A file or an option is wrong.
     """
-    from kikitori.decoding.options import with_overrides
-    from kikitori.decoding.own_search import named_search, own_search
+    from kikitori.search.defaults import named_search, own_search
+    from kikitori.search.options import with_overrides
 
     if decoding is not None:
         return named_search(decoding, folder, overrides)

@@ -103,10 +103,10 @@ def synthesize(
             if not 0.4 <= low <= high <= 2.5:
                 raise ConfigError("not a range within 0.4 to 2.5", where=name, remedy=f"write {name} 0.9 1.1")
         from kikitori.data.overlap import read_held_out
-        from kikitori.data.sentences import Choice, choose_sentences
-        from kikitori.data.synthesize import Studio, Variety
-        from kikitori.data.synthesize import synthesize as read_aloud
-        from kikitori.data.tts import load_engine
+        from kikitori.data.synthesis.run import Studio, Variety
+        from kikitori.data.synthesis.run import synthesize as read_aloud
+        from kikitori.data.synthesis.sentences import Choice, choose_sentences
+        from kikitori.data.synthesis.tts import load_engine
 
         choice = Choice(
             language=language,
@@ -170,8 +170,8 @@ def pseudo_label(
         if not 0.0 <= rate[0] < rate[1]:
             raise ConfigError("is no range", where="--rate", remedy="write --rate 2 30")
         from kikitori.data.manifest import read_manifest
-        from kikitori.pseudo_label import MANIFEST, origin_of, recognize, write_labels
         from kikitori.scoring.trust import Trust
+        from kikitori.workflows.pseudo_label import MANIFEST, origin_of, recognize, write_labels
 
         rows = [row for path in paths for row in read_manifest(path, split=split).utterances]
         recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)

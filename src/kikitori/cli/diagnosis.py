@@ -39,12 +39,12 @@ def diagnose(
     with one_line_errors():
         if split and not data:
             raise ConfigError("a split of what", where="--split", remedy="name a manifest with --data")
-        from kikitori import diagnose as diagnosis
         from kikitori.data.manifest import read_manifest
-        from kikitori.data.text import read_lines
-        from kikitori.scoring.breakdown import scored_rows
+        from kikitori.scoring.errors.breakdown import scored_rows
+        from kikitori.scoring.errors.words import count_words
         from kikitori.scoring.predictions import read_evaluations
-        from kikitori.scoring.word_causes import count_words
+        from kikitori.text.corpus import read_lines
+        from kikitori.workflows import diagnose as diagnosis
 
         rows = scored_rows(read_evaluations(predictions))
         form = diagnosis.form_of(rows) if text or data else ""

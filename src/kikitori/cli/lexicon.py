@@ -10,7 +10,7 @@ from kikitori.cli.common import SplitOption, TextForm, make_folder, one_line_err
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kikitori.data.pronounce.sources import Built
+    from kikitori.text.g2p.sources import Built
 
 SHOWN = 10
 """Words without a pronunciation that are named."""
@@ -58,10 +58,10 @@ def lexicon(
             raise ConfigError("no file for the lexicon", where="-o", remedy="name one, such as lexicon.tsv.xz")
         from itertools import chain
 
-        from kikitori.data.lexicon import write_lexicon
         from kikitori.data.manifest import read_manifest
-        from kikitori.data.pronounce.sources import build_lexicon, open_sources
-        from kikitori.data.text import common_words, read_lines, speak_titles
+        from kikitori.text.corpus import common_words, read_lines, speak_titles
+        from kikitori.text.g2p.sources import build_lexicon, open_sources
+        from kikitori.text.lexicon import write_lexicon
         from kikitori.text.units import in_form
 
         notes = [line for path in notice or () for line in (*read_lines(path), "")]

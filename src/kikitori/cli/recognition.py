@@ -88,8 +88,8 @@ def transcribe(
         if formats and output is None:
             raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
         recognizer, options = load_recognizer(model, decoding, overrides, device, dtype, adapter)
-        from kikitori.decoding.guards import Guards
-        from kikitori.writers import FORMATS, unique_stems, write_transcript
+        from kikitori.io.writers import FORMATS, unique_stems, write_transcript
+        from kikitori.search.guards import Guards
 
         if output is not None:
             make_folder(output)
@@ -151,14 +151,14 @@ def evaluate(
 
         if normalizer is not None:
             normalize(normalizer, "")  # refuses a wrong name before the work begins
-        from kikitori import evaluate as evaluation
+        from kikitori.workflows import evaluate as evaluation
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
         recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
         make_folder(output)
-        from kikitori.decoding.guards import Guards
         from kikitori.scoring.report import build_report, format_table, write_report
+        from kikitori.search.guards import Guards
 
         guards = Guards(on_runaway.value, on_no_speech.value)
         with progress_bar("evaluating", sum(map(len, sets.values()))) as progress:

@@ -49,17 +49,17 @@ def rescore(
     with one_line_errors():
         settings = only_overrides(overrides, "write decoding.name=value")
         output = folder_for("the report", output)
-        from kikitori.decoding.options import RescoringSearch, load_decoding
+        from kikitori.search.options import RescoringSearch, load_decoding
 
         options = load_decoding(decoding, settings)
         if not isinstance(options, RescoringSearch):
             raise ConfigError(f"'{options.search}' rescores nothing", where=decoding, remedy="use search: rescoring")
-        from kikitori import rescore as rescoring
-        from kikitori.evaluate import versions
         from kikitori.recognizer import torch_device
         from kikitori.scoring.predictions import read_predictions
         from kikitori.scoring.report import build_report, format_table, write_report
         from kikitori.text.units import load_units
+        from kikitori.workflows import rescore as rescoring
+        from kikitori.workflows.evaluate import versions
 
         sets = read_predictions(predictions)
         make_folder(output)
@@ -94,12 +94,12 @@ def perplexity(
         if not text and not data:
             raise ConfigError("no text given", where="--text", remedy="name at least one file")
         from kikitori.data.manifest import read_manifest
-        from kikitori.data.text import read_lines
-        from kikitori.decoding.language_model import load_language_model
-        from kikitori.decoding.options import LMOptions
         from kikitori.recognizer import torch_device
+        from kikitori.scorers.language_model import load_language_model
+        from kikitori.scorers.options import LMOptions
         from kikitori.scoring.perplexity import format_perplexity
         from kikitori.scoring.perplexity import perplexity as measure
+        from kikitori.text.corpus import read_lines
 
         lines = [(f"{path}", line) for path in text or () for line in read_lines(path, max_lines=max_lines)]
         for path in data or ():
@@ -147,10 +147,10 @@ def prior(
         if phones and by != Estimate.softmax:
             raise ConfigError("transcripts have no phones", where="--phones", remedy="use --by softmax")
         from kikitori.data.manifest import read_manifest
-        from kikitori.decoding.prior import save_prior
-        from kikitori.prior import sampled_text_prior, speech_prior, text_prior
         from kikitori.recognizer import load
+        from kikitori.scorers.prior import save_prior
         from kikitori.text.units import labels_fingerprint, load_units, vocabulary_fingerprint, with_text_form
+        from kikitori.workflows.prior import sampled_text_prior, speech_prior, text_prior
 
         rows = [row for path in paths for row in read_manifest(path, split=split).utterances]
         with warnings_as_lines():
@@ -216,12 +216,12 @@ def ngram(
             raise ConfigError("words are counted, not its labels", where="--model", remedy="leave it or --words out")
         from itertools import chain
 
-        from kikitori.data.lexicon import read_lexicon
         from kikitori.data.manifest import read_manifest
-        from kikitori.data.text import read_lines, speak_titles
-        from kikitori.ngram import write_ngram, write_word_ngram
         from kikitori.recognizer import BUNDLED
+        from kikitori.text.corpus import read_lines, speak_titles
+        from kikitori.text.lexicon import read_lexicon
         from kikitori.text.units import load_units
+        from kikitori.workflows.ngram import write_ngram, write_word_ngram
 
         books = chain.from_iterable(read_lines(path, max_lines=max_lines) for path in text or ())
         rows = [row for path in data or () for row in read_manifest(path, split=split).utterances]

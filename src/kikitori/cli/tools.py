@@ -33,7 +33,7 @@ def convert_nue_asr(
     """Convert rinna/nue-asr; its pickled weights are read too, as tensors alone."""
     with one_line_errors():
         output = folder_for("the model", output)
-        from kikitori.model import convert as conversion
+        from kikitori.model.published import convert as conversion
 
         conversion.convert_nue_asr(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))
         print(output)
@@ -55,7 +55,7 @@ def picture_attention(
     with one_line_errors():
         file = _picture_file(output)
         recognizer, options = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
-        from kikitori.picture import attention_weights, draw_attention
+        from kikitori.workflows.picture import attention_weights, draw_attention
 
         found = attention_weights(recognizer, audio, layer=layer, decoding=options)
         draw_attention(found, file, head=head)
@@ -76,7 +76,7 @@ def picture_ctc(
     with one_line_errors():
         file = _picture_file(output)
         recognizer, options = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
-        from kikitori.picture import ctc_posteriors, draw_ctc
+        from kikitori.workflows.picture import ctc_posteriors, draw_ctc
 
         found = ctc_posteriors(recognizer, audio, decoding=options)
         draw_ctc(found, file)

@@ -17,7 +17,7 @@ from kikitori.cli.common import (
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kikitori.train.recipe import Recipe
+    from kikitori.train.recipe.recipe import Recipe
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
             if "=" not in override:
                 raise ConfigError("not an override", where=override, remedy="write section.key=value")
         from kikitori.train import run
-        from kikitori.train.recipe import load_recipe
+        from kikitori.train.recipe.recipe import load_recipe
 
         if dry_run:
             for line in run.dry_run(recipe, overrides or []):
@@ -60,9 +60,9 @@ def align(
 ) -> None:
     """Find out which phone is spoken when in transcribed speech, for ctc.phones.alignments of a recipe."""
     with one_line_errors():
-        from kikitori.align.corpus import align_corpus, save_alignments
-        from kikitori.data.lexicon import read_lexicon
+        from kikitori.align.hmm.corpus import align_corpus, save_alignments
         from kikitori.data.manifest import read_manifest
+        from kikitori.text.lexicon import read_lexicon
         from kikitori.text.units import in_form
 
         if not data or lexicon is None or output is None:
@@ -98,8 +98,8 @@ def adapt(
         settings = only_overrides(overrides)
         if output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one")
-        from kikitori import adapt as adaptation
         from kikitori.recognizer import BUNDLED
+        from kikitori.workflows import adapt as adaptation
 
         rows = adaptation.Rows
         domain = adaptation.Domain(
@@ -121,7 +121,7 @@ def merge(
     """Write a recogniser and its adapter as one plain recogniser."""
     with one_line_errors(), warnings_as_lines():
         output = folder_for("the recogniser", output)
-        from kikitori.model.adapter_folder import merge_adapter
+        from kikitori.model.adapters.folder import merge_adapter
         from kikitori.recognizer import BUNDLED
 
         merge_adapter(model or BUNDLED, adapter, output)
@@ -129,7 +129,7 @@ def merge(
 
 
 def _adapt(recipe: "Recipe", output: Path, *, resume: bool, weights_only: bool = False) -> None:
-    from kikitori import adapt as adaptation
+    from kikitori.workflows import adapt as adaptation
 
     with warnings_as_lines():
         report = adaptation.adapt(recipe, output, resume=resume, weights_only=weights_only)

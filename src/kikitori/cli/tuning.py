@@ -27,7 +27,7 @@ from kikitori.cli.common import (
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kikitori.rescore import Sets
+    from kikitori.workflows.rescore import Sets
 
 
 def tune(
@@ -68,15 +68,15 @@ def tune(
             remedy = "name predictions.jsonl files, or speech with --data"
             raise ConfigError("what to tune on is not clear", remedy=remedy)
         output = folder_for("the results", output)
-        from kikitori import tune as tuning
         from kikitori.scoring.tuning import parse_grid
+        from kikitori.workflows import tune as tuning
 
         given = dict(parse_grid(text) for text in scale or ())
         picture = [name.strip() for name in axes.split(",") if name.strip()]
         failed = 0
         if data:
             from kikitori.data.manifest import read_manifest
-            from kikitori.decoding.options import RescoringSearch
+            from kikitori.search.options import RescoringSearch
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
             recognizer, chosen = load_recognizer(model, decoding, overrides, device, dtype, adapter)
@@ -97,9 +97,9 @@ def tune(
         else:
             from kikitori.model.folder import model_folder
             from kikitori.recognizer import torch_device
-            from kikitori.rescore import stored_shares
             from kikitori.scoring.predictions import merged_lists, read_predictions
             from kikitori.text.units import load_units
+            from kikitori.workflows.rescore import stored_shares
 
             found = merged_lists([read_predictions(Path(file)) for file in files])
             folder = Path(model_folder(model)) if model is not None and Path(model).is_dir() else None

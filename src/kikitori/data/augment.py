@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from kikitori.audio import SAMPLE_RATE
+from kikitori.io.audio import SAMPLE_RATE
 
 Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
 LAST_FORMANT = 4800.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kikitori.data.manifest import read_manifest
-from kikitori.data.text import speak_titles
+from kikitori.text.corpus import speak_titles
 
 RUN_WORDS, RUN_CHARACTERS = 6, 12
 _HYPHENS = re.compile("[-\u2010\u2011]")

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kikitori.audio import SAMPLE_RATE, read_audio
 from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
 from kikitori.data.manifest import OnError, is_recognized
 from kikitori.errors import AudioError, DataError
+from kikitori.io.audio import SAMPLE_RATE, read_audio
 from kikitori.types import Utterance
 
 

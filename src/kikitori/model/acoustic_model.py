@@ -1,7 +1,7 @@
 """The CTC acoustic model: a speech encoder with CTC heads, alone or as the first half of a speech LLM.
 
 Beside the heads over label units there may be heads over phones, with which a pronunciation lexicon writes words (see
-`kikitori.decoding.lexicon_search`). Where speech is scarce, phones are learnt and the spelling is looked up.
+`kikitori.search.lexicon.search`). Where speech is scarce, phones are learnt and the spelling is looked up.
 """
 
 from typing import Any, ClassVar, TypeVar
@@ -9,8 +9,8 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from kikitori.model.ctc import CTCHead
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
+from kikitori.model.heads import CTCHead
 
 M = TypeVar("M", bound=nn.Module)
 

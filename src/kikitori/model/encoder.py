@@ -24,8 +24,8 @@ from transformers.utils.hub import cached_file
 
 from kikitori.errors import ModelError
 from kikitori.model.features import WHISPER_HOP_SIZE, LogMelConfig, log_mel, mask_tail, valid_mask, whisper_log_mel
-from kikitori.model.safety import check_config, one_line_errors, quiet_transformers, read_json
-from kikitori.model.weight_checks import check_weights, no_larger_than
+from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety.weights import check_weights, no_larger_than
 from kikitori.model.weights import check_finite
 
 SAMPLE_RATE = 16000

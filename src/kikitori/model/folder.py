@@ -2,7 +2,7 @@
 
 A folder holds `config.json`, `model.safetensors` (one file or shards), tokenizer files, `processor_config.json` and
 `generation_config.json`. Nothing but safetensors and JSON is read; pickles are refused with the reason. The published
-model of paper A, which has a layout of its own, is read as it is (see `kikitori.model.nue_asr`).
+model of paper A, which has a layout of its own, is read as it is (see `kikitori.model.published.nue_asr`).
 """
 
 from dataclasses import asdict, dataclass
@@ -14,16 +14,16 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.files import open_weights
+from kikitori.io.files import open_weights
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
-from kikitori.model.nue_asr import MODEL_TYPE as NUE_ASR
-from kikitori.model.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
-from kikitori.model.nue_asr import open_published
 from kikitori.model.processor import SpeechProcessor
-from kikitori.model.safety import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
+from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
+from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
+from kikitori.model.published.nue_asr import open_published
+from kikitori.model.safety.config import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety.weights import check_weights, no_larger_than
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
-from kikitori.model.weight_checks import check_weights, no_larger_than
 from kikitori.model.weights import check_finite
 from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import LengthRule

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
-from kikitori.audio import to_mono_16k
 from kikitori.data.speech import pad_waveforms
+from kikitori.io.audio import to_mono_16k
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.speech_llm import SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits

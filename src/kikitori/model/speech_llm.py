@@ -14,11 +14,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
-from kikitori.model.assemble import AssembledInput
 from kikitori.model.bridge import CTCCompressBridge, IdentityBridge, build_bridge
+from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.interface import build_interface
+from kikitori.model.decoder.llm import check_llm, embed, forward_layers, project
 from kikitori.model.encoder import EncoderOutput
-from kikitori.model.interface import build_interface
-from kikitori.model.llm import check_llm, embed, forward_layers, project
 from kikitori.text.prompt import Prompt
 
 Labels = Sequence[Sequence[int]]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
-from kikitori.model.safety import read_json
+from kikitori.model.safety.config import read_json
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 SHARD_BYTES = 2 * 10**9

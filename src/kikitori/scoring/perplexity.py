@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, fsum, inf
 
-from kikitori.decoding.language_model import LanguageModel
 from kikitori.errors import DataError
+from kikitori.scorers.language_model import LanguageModel
 from kikitori.scoring.report import aligned
 from kikitori.text.units import WORD_MARK
 

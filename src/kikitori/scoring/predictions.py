@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.config import validate
-from kikitori.decoding.options import CTC
 from kikitori.errors import ConfigError, DataError
+from kikitori.io.config import validate
+from kikitori.scorers.options import CTC
 from kikitori.scoring.report import Prediction
 from kikitori.types import Hypothesis, Utterance
 

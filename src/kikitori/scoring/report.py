@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kikitori.files import write_text
+from kikitori.io.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize

@@ -11,8 +11,8 @@ from typing import Any
 
 from kikitori.data.manifest import is_recognized
 from kikitori.data.speech import FilterReport
-from kikitori.scoring.breakdown import units_of
-from kikitori.scoring.by_confidence import Group, Judged, by_confidence, total_errors
+from kikitori.scoring.errors.breakdown import units_of
+from kikitori.scoring.errors.confidence import Group, Judged, by_confidence, total_errors
 from kikitori.scoring.metrics import ErrorCounts, count_errors
 from kikitori.scoring.report import aligned
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer
@@ -33,7 +33,7 @@ class Recognized:
 
     Attributes:
         text: Its text.
-        confidence: How sure the search is, see `kikitori.decoding.confidence`.
+        confidence: How sure the search is, see `kikitori.search.confidence`.
         flags: Reasons for doubt by name, those of the guards among them.
         error: Why the utterance could not be heard.
     """

@@ -1,7 +1,7 @@
 """Scales of a weighted sum of shares: those with the fewest word errors on n-best lists (papers.md B3.5).
 
 Word errors of all hypotheses are counted once; a point of scales then costs a weighted sum and the best hypothesis of
-every list. Sums are those of `kikitori.decoding.rescoring.weighted`, bit by bit, so that a search with the scales found
+every list. Sums are those of `kikitori.search.rescore.weighted`, bit by bit, so that a search with the scales found
 chooses the same hypotheses.
 """
 
@@ -13,8 +13,8 @@ from math import floor, inf, isfinite, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.decoding.options import CTC, INTERNAL_LM, LENGTH, PRIOR, SPEECH_LLM
 from kikitori.errors import ConfigError, DataError
+from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, PRIOR, SPEECH_LLM
 from kikitori.scoring.metrics import word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.text.normalize import default_normalizer, normalize

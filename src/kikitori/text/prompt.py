@@ -1,7 +1,7 @@
 """The LLM input as a list of typed segments: text, speech, draft, target.
 
 A `PromptTemplate` says in words what surrounds the speech; `compile_prompt` turns it into labels of one vocabulary.
-Concatenation, masks and the labels that count for the loss all follow from `Prompt.segments` (see model/assemble.py).
+Concatenation, masks and the labels that count for the loss follow from `Prompt.segments` (model/decoder/assemble.py).
 """
 
 import re

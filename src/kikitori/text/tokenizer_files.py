@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ModelError
-from kikitori.untrusted import check_files, read_object
+from kikitori.io.untrusted import check_files, read_object
 
 MAX_ADDED_TOKENS = 10_000  # Gemma has 6,400; the time to load them grows with the square
 MAX_LINES = MAX_NUMBER = 2**20

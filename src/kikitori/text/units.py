@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kikitori.errors import ConfigError, DataError, ModelError
+from kikitori.io.untrusted import read_object
 from kikitori.text.tokenizer_files import check_tokenizer
-from kikitori.untrusted import read_object
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer

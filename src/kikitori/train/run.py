@@ -19,16 +19,16 @@ import torch
 from torch import nn
 
 from kikitori.errors import TrainingError
-from kikitori.files import locked, write_text
-from kikitori.train.build import build_task
-from kikitori.train.checkpoint import list_checkpoints
-from kikitori.train.corpora import Log
-from kikitori.train.curves import draw_curves
-from kikitori.train.memory import LiveTensors, estimate
-from kikitori.train.provenance import provenance
-from kikitori.train.recipe import Recipe, load_recipe
-from kikitori.train.task import Moment
-from kikitori.train.trainer import Trainer
+from kikitori.io.files import locked, write_text
+from kikitori.train.build.corpora import Log
+from kikitori.train.build.task import build_task
+from kikitori.train.loop.checkpoint import list_checkpoints
+from kikitori.train.loop.curves import draw_curves
+from kikitori.train.loop.memory import LiveTensors, estimate
+from kikitori.train.loop.provenance import provenance
+from kikitori.train.loop.trainer import Trainer
+from kikitori.train.recipe.recipe import Recipe, load_recipe
+from kikitori.train.tasks.base import Moment
 
 
 def train(

@@ -1,0 +1,290 @@
+"""Synthetic speech to train on: sentences in, a folder of recordings with a manifest out.
+
+Engine, voice, speed, pitch, room and noise of a sentence are drawn from the seed and the sentence's own number, so
+that neither order nor the number of workers changes the result. Sentences are done in batches, each with a file of its
+own in the folder `.parts`; a run that was killed goes on with the batches that have none.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from kikitori.data.augment import Waveform, add_noise
+from kikitori.data.synthesis.room import reverberate, room_response, set_level, trim_silence
+from kikitori.data.synthesis.sentences import Sentence
+from kikitori.data.synthesis.tts import Engine, Prompt, Sound
+from kikitori.errors import DataError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.io.files import locked, write_bytes, write_text
+from kikitori.text.kana import spoken_kana
+
+AudioFormat = Literal["flac", "opus"]
+Range = tuple[float, float]
+
+BATCH = 48  # sentences; long enough for engines that take a while to start
+PAUSE_S: Range = (0.0, 0.03)  # between words
+SILENCE_S: Range = (0.1, 0.4)  # before and after
+DECAY_S: Range = (0.1, 0.7)  # of rooms, and how much stronger the direct sound is, dB
+DIRECT_DB: Range = (0.0, 15.0)
+NOISE_SNR_DB: Range = (10.0, 30.0)
+FLOOR_SNR_DB: Range = (40.0, 60.0)  # no recording is silent between the words
+CHARACTERS_PER_S: Range = (2.0, 40.0)  # others are not the sentence
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How much the voices are varied.
+
+    Attributes:
+        speed: Range of the rate of speech, against the engine's own.
+        pitch: Range of the factor of the fundamental frequency.
+        size: Range of the factor by which all frequencies go up, as of a smaller speaker, at the same rate of speech.
+        reverberation: Share of the recordings made in a room.
+        noise: Share of the recordings with noise 10 to 30 dB below the speech; others have 40 to 60 dB.
+        seed: Decides what is drawn.
+    """
+
+    speed: Range = (0.8, 1.15)
+    pitch: Range = (0.85, 1.2)
+    size: Range = (0.92, 1.12)
+    reverberation: float = 0.4
+    noise: float = 0.4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the recordings of a run have in common.
+
+    Attributes:
+        engines: Engines by name; each sentence gets one of them by chance, then one of its voices.
+        language: Language code, for the manifest.
+        variety: How the voices are varied.
+        audio_format: 16-bit FLAC, or Ogg Opus of a fifth of its size.
+        in_kana: The manifest's `text` is the reading, in kana as they sound; the sentence is its `written`.
+    """
+
+    engines: Mapping[str, Engine]
+    language: str
+    variety: Variety = field(default_factory=Variety)
+    audio_format: AudioFormat = "flac"
+    in_kana: bool = False
+
+
+@dataclass(frozen=True)
+class Take:
+    """A sentence to be read aloud, and all that is drawn of how.
+
+    Attributes:
+        number: Its place among the sentences.
+        sentence: The sentence.
+        engine: Name of the engine.
+        prompt: What the engine is asked for.
+        size: Factor by which all frequencies go up.
+    """
+
+    number: int
+    sentence: Sentence
+    engine: str
+    prompt: Prompt
+    size: float
+
+    @property
+    def speaker(self) -> str:
+        """Engine and voice."""
+        return f"{self.engine}/{self.prompt.voice}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the sentences, or of some of them.
+
+    Attributes:
+        rows: Rows of the manifest.
+        failures: How many sentences were left out, by voice and reason.
+    """
+
+    rows: list[dict[str, Any]]
+    failures: dict[str, int]
+
+    @property
+    def seconds(self) -> float:
+        """How long the recordings are in all."""
+        return float(sum(row["duration"] for row in self.rows))
+
+
+def synthesize(
+    sentences: Sequence[Sentence],
+    studio: Studio,
+    folder: Path,
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Has sentences read aloud and writes `manifest.jsonl`, 16 kHz mono audio and `synthesis.json` into a folder.
+
+    A sentence on which its engine fails is left out. The folder belongs to these sentences and this studio, which
+    `synthesis.json` names; to be called with them again finishes what is missing.
+
+    Args:
+        sentences: What is read.
+        studio: Who reads it, and how.
+        folder: To write into; it exists.
+        workers: Batches that are done at a time.
+        progress: Is told how many more sentences are done.
+
+    Raises:
+        DataError: There is no sentence, nothing could be spoken, the folder holds other speech or cannot be written.
+    """
+    if not sentences:
+        raise DataError("no sentence is left to read aloud", where=folder, remedy="allow other lengths or characters")
+    with locked(folder):
+        _claim(folder, sentences, studio)
+        takes = [draw_take(sentence, number, studio) for number, sentence in enumerate(sentences)]
+        batches = [takes[start : start + BATCH] for start in range(0, len(takes), BATCH)]
+        report = Report([], {})
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for batch, part in zip(batches, pool.map(partial(_part, studio, folder), batches), strict=True):
+                report.rows.extend(part.rows)
+                report.failures.update(Counter(report.failures) + Counter(part.failures))
+                progress(len(batch))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if not report.rows:
+            raise DataError(f"no sentence could be spoken: {max(report.failures)}", where=folder)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in report.rows)
+        write_text(folder / "manifest.jsonl", "".join(lines))
+    return report
+
+
+def draw_take(sentence: Sentence, number: int, studio: Studio) -> Take:
+    """Who reads a sentence, and how."""
+    variety = studio.variety
+    generator = np.random.default_rng([variety.seed, number])
+    engine = list(studio.engines)[int(generator.integers(len(studio.engines)))]
+    voices = studio.engines[engine].voices
+    voice = voices[int(generator.integers(len(voices)))]
+    speed, pitch, size, pause_s = (
+        float(generator.uniform(*limits)) for limits in (variety.speed, variety.pitch, variety.size, PAUSE_S)
+    )
+    # A smaller speaker is had by playing faster, so the engine speaks slower.
+    return Take(number, sentence, engine, Prompt(sentence.spoken, voice, speed / size, pitch, pause_s), size)
+
+
+def record(sound: Sound, take: Take, variety: Variety) -> Waveform:
+    """The recording (samples,) at 16 kHz of what an engine said: trimmed, in a room, with noise; empty if silent."""
+    generator = np.random.default_rng([variety.seed, take.number, 1])
+    resampled = soxr.resample(sound.waveform, sound.rate_hz * take.size, SAMPLE_RATE)
+    waveform = trim_silence(resampled.astype(np.float32))
+    if not len(waveform):
+        return waveform
+    waveform = np.pad(waveform, [round(generator.uniform(*SILENCE_S) * SAMPLE_RATE) for _ in range(2)])
+    if generator.random() < variety.reverberation:
+        waveform = reverberate(
+            waveform, room_response(generator.uniform(*DECAY_S), generator.uniform(*DIRECT_DB), generator)
+        )
+    limits = NOISE_SNR_DB if generator.random() < variety.noise else FLOOR_SNR_DB
+    return set_level(add_noise(waveform, generator.uniform(*limits), generator))
+
+
+def _part(studio: Studio, folder: Path, batch: Sequence[Take]) -> Report:
+    """A batch of sentences: as it was recorded, or recorded now."""
+    file = folder / ".parts" / f"{batch[0].number:08}.json"
+    if file.is_file():
+        return Report(**json.loads(file.read_bytes()))
+    rows, failures = [], Counter[str]()
+    for take, sound in _spoken(studio, batch):
+        waveform = record(sound, take, studio.variety) if sound else np.empty(0, np.float32)
+        if problem := _problem(waveform, _reading(take, sound) or take.sentence.spoken):
+            failures[f"{take.speaker}: {problem}"] += 1
+        else:
+            rows.append(_row(take, sound, waveform, studio))
+            write_bytes(folder / rows[-1]["audio_filepath"], _encoded(waveform, studio.audio_format))
+    report = Report(rows, dict(failures))
+    write_text(file, json.dumps(asdict(report), ensure_ascii=False))
+    return report
+
+
+def _spoken(studio: Studio, batch: Sequence[Take]) -> Iterator[tuple[Take, Sound | None]]:
+    """Takes with their sounds, in their order; each engine gets its own at once."""
+    sounds: dict[int, Sound | None] = {}
+    for name, engine in studio.engines.items():
+        takes = [take for take in batch if take.engine == name]
+        if takes:
+            found = engine.speak([take.prompt for take in takes])
+            sounds.update(zip((take.number for take in takes), found, strict=True))
+    return ((take, sounds[take.number]) for take in batch)
+
+
+def _reading(take: Take, sound: Sound | None) -> str | None:
+    """How the text was read, where that is known: in kanji it is much shorter than it sounds."""
+    return take.sentence.reading or (sound.reading if sound else None)
+
+
+def _problem(waveform: Waveform, spoken: str) -> str | None:
+    if not len(waveform):
+        return "no sound"
+    fewest, most = CHARACTERS_PER_S
+    rate = sum(character.isalnum() for character in spoken) / len(waveform) * SAMPLE_RATE
+    return None if fewest <= rate <= most else "its length is not that of the sentence"
+
+
+def _row(take: Take, sound: Sound | None, waveform: Waveform, studio: Studio) -> dict[str, Any]:
+    row = {
+        "audio_filepath": f"audio/{take.number // 1000:03}/{take.number:06}.{studio.audio_format}",
+        "duration": len(waveform) / SAMPLE_RATE,
+        "text": take.sentence.text,
+        "speaker": take.speaker,
+        "language": studio.language,
+        "split": "train",
+        "engine": take.engine,
+        "synthetic": True,
+    }
+    reading = _reading(take, sound)
+    if studio.in_kana:
+        return row | {"text": spoken_kana(reading or take.sentence.text), "written": take.sentence.text}
+    return row | {"reading": reading} if reading else row
+
+
+def _encoded(waveform: Waveform, audio_format: AudioFormat) -> bytes:
+    out = io.BytesIO()
+    kind = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}[audio_format]
+    sf.write(out, waveform, SAMPLE_RATE, format=kind[0], subtype=kind[1])
+    return out.getvalue()
+
+
+def _claim(folder: Path, sentences: Sequence[Sentence], studio: Studio) -> None:
+    """Writes what the folder's speech is made from; refuses a folder with other speech."""
+    texts = json.dumps([asdict(sentence) for sentence in sentences]).encode()
+    described = {
+        "sentences": len(sentences),
+        "sha256": hashlib.sha256(texts).hexdigest(),
+        "language": studio.language,
+        "audio_format": studio.audio_format,
+        "in_kana": studio.in_kana,
+        "variety": asdict(studio.variety),
+        "engines": {
+            name: {"version": engine.version(), "voices": engine.voices} for name, engine in studio.engines.items()
+        },
+    }
+    # As JSON has it, where tuples are lists.
+    content = json.dumps(described, ensure_ascii=False, indent=2)
+    file = folder / "synthesis.json"
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != content:
+            raise DataError("is of other sentences or settings", where=file, remedy="choose another folder")
+    elif (folder / "manifest.jsonl").exists():
+        raise DataError("holds a manifest of other speech", where=folder, remedy="choose another folder")
+    write_text(file, content)

@@ -1,0 +1,1 @@
+"""What is read and written: audio, files, configurations, model folders and transcripts; nothing unsafe is read."""

@@ -1,0 +1,143 @@
+"""Transcript writers: a transcript and the name of its audio go in, `txt`, `json` or `jsonl` files come out.
+
+`txt` has one segment a line. `json` has Whisper's keys where we have the value. `jsonl` has the same content on one
+line; since it begins with `audio_filepath, duration, text`, such lines put together are a manifest.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kikitori.errors import ConfigError
+from kikitori.io.files import write_text
+from kikitori.types import Segment, Transcript, Word
+
+FORMATS: tuple[str, ...] = ("txt", "json", "jsonl")
+
+
+def render(transcript: Transcript, fmt: str, *, audio: str, language: str | None = None) -> str:
+    """Returns the content of a transcript file, with a final newline.
+
+    Args:
+        transcript: What was recognised.
+        fmt: One of `FORMATS`.
+        audio: Path of the recording, as it shall stand in the file.
+        language: Language code, where known.
+
+    Raises:
+        ConfigError: There is no such format.
+    """
+    match fmt:
+        case "txt":
+            texts = [segment.text for segment in transcript.segments] or [transcript.text]
+            lines = [" ".join(text.splitlines()).strip() for text in texts]
+            return "".join(f"{line}\n" for line in lines if line)
+        case "json":
+            return (
+                json.dumps(_as_dict(transcript, audio, language), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+            )
+        case "jsonl":
+            return json.dumps(_as_dict(transcript, audio, language), ensure_ascii=False, allow_nan=False) + "\n"
+    raise ConfigError(f"unknown output format {fmt!r}", where="format", remedy=f"use one of {', '.join(FORMATS)}")
+
+
+def write_transcript(
+    transcript: Transcript,
+    audio: Path,
+    directory: Path,
+    formats: Sequence[str],
+    *,
+    stem: str | None = None,
+    language: str | None = None,
+) -> list[Path]:
+    """Writes `directory/stem.format` for each format, each file whole or not at all, and returns their paths.
+
+    Args:
+        transcript: What was recognised.
+        audio: The recording.
+        directory: Where the files go; made if missing.
+        formats: Some of `FORMATS`.
+        stem: File name without suffix, by default that of `audio`. Files of that name are replaced, so take the stems
+            of several recordings from `unique_stems`.
+        language: Language code, where known.
+
+    Raises:
+        ConfigError: There is no such format; nothing was written.
+        DataError: A file cannot be written.
+    """
+    stem = audio.stem if stem is None else stem
+    contents = {fmt: render(transcript, fmt, audio=str(audio), language=language) for fmt in formats}
+    paths = []
+    for fmt, content in contents.items():
+        path = directory / f"{stem}.{fmt}"
+        write_text(path, content)
+        paths.append(path)
+    return paths
+
+
+def unique_stems(paths: Sequence[Path]) -> list[str]:
+    """Returns one file stem per path, no two alike even where case does not matter: `talk`, then `talk-2`."""
+    natural = {path.stem.casefold() for path in paths}
+    taken: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, number = path.stem, 2
+        if stem.casefold() in taken:
+            while f"{stem}-{number}".casefold() in taken | natural:
+                number += 1
+            stem = f"{stem}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[str, Any]:
+    whole = (Segment(0.0, transcript.duration, transcript.text),) if transcript.text else ()
+    parts = transcript.segments or whole
+    words = _words_by_segment(parts, transcript.words)
+    segments: list[dict[str, Any]] = []
+    for index, segment in enumerate(parts):
+        entry = {"id": index, "start": _number(segment.start), "end": _number(segment.end), "text": segment.text}
+        segments.append(entry | ({"words": [_word(word) for word in words[index]]} if words[index] else {}))
+    nbest = [
+        {
+            "text": hypothesis.text,
+            "score": _number(hypothesis.score),
+            "shares": {scorer: _number(share) for scorer, share in hypothesis.shares.items()},
+            "complete": hypothesis.complete,
+        }
+        for hypothesis in transcript.nbest
+    ]
+    return {
+        "audio_filepath": audio,
+        "duration": _number(transcript.duration),
+        "text": transcript.text,
+        "language": language,
+        "segments": segments,
+        "flags": list(transcript.flags),
+        "reasons": dict(transcript.reasons),
+        "ctc_agreement": None if transcript.ctc_agreement is None else _number(transcript.ctc_agreement),
+        "nbest": nbest,
+    }
+
+
+def _words_by_segment(segments: Sequence[Segment], loose: Sequence[Word]) -> list[list[Word]]:
+    """Returns the words of each segment; words known only for the whole go to the last segment begun before them."""
+    words = [list(segment.words) for segment in segments]
+    if segments and not any(words):
+        for word in loose:
+            begun = [index for index, segment in enumerate(segments) if segment.start <= word.start]
+            words[begun[-1] if begun else 0].append(word)
+    return words
+
+
+def _word(word: Word) -> dict[str, Any]:
+    entry = {"word": word.word, "start": _number(word.start), "end": _number(word.end)}
+    return entry if word.confidence is None else entry | {"probability": _number(word.confidence)}
+
+
+def _number(value: float) -> float | None:
+    """Rounds to a thousandth for reading; JSON has no infinity and no NaN, so they become None."""
+    return round(value, 3) if math.isfinite(value) else None

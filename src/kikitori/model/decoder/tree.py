@@ -1,0 +1,105 @@
+"""What an LLM remembers of a tree of label sequences: keys and values of each label once, however many share it.
+
+A search forks, drops and takes up hypotheses at every step. Here a hypothesis is the list of places at which its labels
+lie; forking and reordering copy such lists, and one that returns to the beam finds its labels where they were. Keys
+and values are gathered for the rows that grow, and for no others.
+"""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kikitori.model.decoder.llm import LLMState, prefill, step
+from kikitori.model.decoder.memory import Layers, Memory
+
+FEWEST_PLACES = 64
+
+
+class LabelTree:
+    """Label sequences behind prefixes, such as BOS or the speech prompts of some utterances; it only ever grows.
+
+    Args:
+        llm: A model that passes `check_llm`.
+        embeds: Input embeddings of the prefixes, padded on the right, (prefixes, n, dim).
+        lengths: Real positions per prefix, (prefixes,), each at least 1.
+        memory: The speech of each prefix, if an interface keeps it beside the text.
+    """
+
+    def __init__(self, llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None) -> None:
+        self._llm, self._stored = llm, KeyValues()
+        logits, state = prefill(llm, embeds, lengths, memory)
+        self._memory = state.memory
+        self.prefix = self._stored.keep(state.layers, 0, state.valid)
+        """Places of each prefix, (prefixes, longest)."""
+        self.lengths = state.lengths
+        """How many these are, (prefixes,)."""
+        self.logits = logits
+        """Logits of the label behind each prefix, (prefixes, vocab)."""
+
+    def append(
+        self, places: Tensor, counts: Tensor, labels: Tensor, lengths: Tensor, prefixes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores what may follow each of some new labels.
+
+        Args:
+            places: Of the labels so far, (rows, longest), the prefix included; what is beyond `counts` does not matter.
+            counts: How many these are, (rows,).
+            labels: New labels, (rows, n).
+            lengths: How many of these count, (rows,), each 1 to n.
+            prefixes: The prefix that each row begins with, (rows,).
+
+        Returns:
+            Logits (rows, n, vocab), as of `llm.step`, and the places of the new labels (rows, n), 0 beyond `lengths`.
+        """
+        places = places[:, : int(counts.max())]
+        valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]
+        places = places.masked_fill(~valid, 0)
+        memory = self._memory and self._memory.reorder(prefixes)
+        state = LLMState(self._stored.gather(places), valid, counts, memory)
+        logits, state = step(self._llm, labels, state, lengths)
+        new = torch.arange(labels.shape[1], device=counts.device) < lengths[:, None]
+        return logits, self._stored.keep(state.layers, places.shape[1], new)
+
+
+class KeyValues:
+    """Keys and values of labels, each at a place of its own; there are only ever more of them."""
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._size = 0
+
+    def gather(self, places: Tensor) -> Layers:
+        """Those at some places (rows, slots), as rows of a cache: (rows, heads, slots, dim) each."""
+        return tuple((keys[places].transpose(1, 2), values[places].transpose(1, 2)) for keys, values in self._layers)
+
+    def keep(self, layers: Layers, start: int, new: Tensor) -> Tensor:
+        """Stores what is new, (rows, n), of the slots of a cache from `start` on; returns places, 0 for the others."""
+        if not self._layers:
+            self._layers = [(_empty(keys), _empty(values)) for keys, values in layers]
+        count = int(new.sum())
+        self._make_room(count)
+        for stored, grown in zip(self._layers, layers, strict=True):
+            for kept, tensor in zip(stored, grown, strict=True):
+                kept[self._size : self._size + count] = tensor[:, :, start:].transpose(1, 2)[new]
+        places = torch.zeros(new.shape, dtype=torch.int64, device=new.device)
+        places[new] = torch.arange(self._size, self._size + count, device=new.device)
+        self._size += count
+        return places
+
+    def _make_room(self, count: int) -> None:
+        room = len(self._layers[0][0])
+        if self._size + count <= room:
+            return
+        size = max(2 * room, self._size + count)
+        self._layers = [(_longer(keys, size), _longer(values, size)) for keys, values in self._layers]
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    """Room for places like those of a cache (rows, heads, slots, dim): (places, heads, dim)."""
+    return tensor.new_empty(FEWEST_PLACES, tensor.shape[1], tensor.shape[3])
+
+
+def _longer(tensor: Tensor, size: int) -> Tensor:
+    longer = tensor.new_empty(size, *tensor.shape[1:])
+    longer[: len(tensor)] = tensor
+    return longer

@@ -1,0 +1,1 @@
+"""Published model layouts and how they become model folders."""

@@ -1,0 +1,1 @@
+"""Scores of label sequences, in search and rescoring: language models, n-grams, CTC prefixes, priors, lengths, sums."""

@@ -1,0 +1,57 @@
+"""The internal language model of a speech LLM: what its decoder expects of a transcript that it does not hear.
+
+An attention decoder trained on transcripts learns their language beside what it hears. Where another language model
+judges the same labels, subtracting the decoder's own share counts the language once (papers.md B3.1; Meng et al. 2021,
+Zeineldeen et al. 2021). The share is that of the decoder with a context of speech that is zero.
+
+We run the LLM behind its text prompt alone, without a speech position and without a memory. For cross-attention that is
+the zeroed context exactly: without biases in its projections, zero speech adds zero to every layer. In the prefix
+interface and in merged attention speech takes part in the softmax, and any number of zero positions would draw weight
+from the text and depend on how long the utterance is; so there none stand. The result depends on the labels alone.
+"""
+
+from kikitori.errors import ModelError
+from kikitori.model.speech_llm import SpeechLLM
+from kikitori.scorers.base import LMScorer
+from kikitori.scorers.language_model import LanguageModel
+from kikitori.scorers.options import INTERNAL_LM
+from kikitori.text.units import TokenizerUnits
+
+
+def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
+    """The internal language model as a scorer of label sequences, named `ilm`; a search subtracts it.
+
+    Args:
+        model: The speech LLM; its labels are those of the search.
+        num_labels: Labels of the search.
+
+    Raises:
+        ModelError: Nothing but speech stands before the first label, or the LLM's cache cannot be forked.
+    """
+    *before, bos = _prompt(model)
+    eos = model.config.eos_id
+    return LMScorer(model.llm, num_labels, bos_id=bos, eos_id=eos, before=before, name=INTERNAL_LM)
+
+
+def internal_judge(model: SpeechLLM, units: TokenizerUnits) -> LanguageModel:
+    """The internal language model as a judge of whole hypotheses in rescoring.
+
+    Args:
+        model: The speech LLM.
+        units: Its label units.
+
+    Raises:
+        ModelError: Nothing but speech stands before the first label.
+    """
+    return LanguageModel(model.llm, units, _prompt(model), model.config.eos_id)
+
+
+def _prompt(model: SpeechLLM) -> tuple[int, ...]:
+    prompt = (*model.config.prompt_before, *model.config.prompt_after)
+    if not prompt:
+        raise ModelError(
+            "without speech nothing stands before the first label: there is no internal language model",
+            where=INTERNAL_LM,
+            remedy="take a model whose prompt has a BOS or a text",
+        )
+    return prompt

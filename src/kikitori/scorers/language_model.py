@@ -1,0 +1,78 @@
+"""A causal language model as a judge of whole texts: its label units, what stands before a text, scores.
+
+text → the LM's text form and label units → log-probability with the end of the sentence. Many texts that begin alike,
+such as an n-best list, are scored together (`kikitori.scorers.tree`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kikitori.model.decoder.assemble import assemble
+from kikitori.model.decoder.llm import embed, max_positions
+from kikitori.model.folder import load_llm, model_folder
+from kikitori.scorers.options import LMOptions
+from kikitori.scorers.tree import TreeScores, score_sequences
+from kikitori.text.prompt import PLAIN, Prompt, compile_prompt
+from kikitori.text.units import TokenizerUnits, load_units, with_text_form
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """An LLM with its units and the labels that it reads before each text.
+
+    Attributes:
+        llm: Any decoder-only model of transformers.
+        units: Its label units, in the form in which it shall read texts.
+        start: BOS, or EOS where the units have none, and perhaps a prompt.
+        eos_id: The label that ends a text.
+    """
+
+    llm: "PreTrainedModel"
+    units: TokenizerUnits
+    start: tuple[int, ...]
+    eos_id: int
+
+    @property
+    def most_labels(self) -> int | None:
+        """Most labels of a text that the LLM has positions for; None without a limit."""
+        most = max_positions(self.llm)
+        return None if most is None else most - len(self.start)
+
+    def log_probs(self, texts: Sequence[Sequence[Sequence[int]]]) -> TreeScores:
+        """Scores texts in labels, those of one utterance together: natural logs, the end of the sentence included."""
+        speech = torch.zeros(len(texts), 0, int(self.llm.get_input_embeddings().weight.shape[1]))  # type: ignore[union-attr, index]
+        none = torch.zeros(len(texts), dtype=torch.int64)
+        prompt, device = Prompt((), self.start, None, self.eos_id), self.llm.device
+        with torch.inference_mode():
+            prefix = assemble(lambda labels: embed(self.llm, labels), prompt, speech.to(device), none.to(device), None)
+        return score_sequences(self.llm, prefix, texts, eos_id=self.eos_id)
+
+
+def language_model(llm: "PreTrainedModel", units: TokenizerUnits, options: LMOptions) -> LanguageModel:
+    """An LLM and its own units as the options want them.
+
+    Raises:
+        ModelError: The tokenizer takes no text form.
+    """
+    compiled = compile_prompt(PLAIN, units.verbatim)
+    assert compiled.bos is not None  # noqa: S101  (PLAIN has one)
+    prompt = units.verbatim.encode(options.prompt) if options.prompt else ()
+    return LanguageModel(llm, with_text_form(units, options.text_form), (compiled.bos, *prompt), compiled.eos)
+
+
+def load_language_model(options: LMOptions, device: torch.device | str = "cpu") -> LanguageModel:
+    """Loads a language model, or that of a speech LLM, from a folder, a run or the hub.
+
+    Raises:
+        ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
+    """
+    path = model_folder(options.path)
+    with torch.inference_mode(mode=False):
+        llm = load_llm(path).eval().to(device)  # type: ignore[arg-type]
+    return language_model(llm, load_units(path), options)

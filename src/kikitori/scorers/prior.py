@@ -1,0 +1,121 @@
+"""Label priors: how probable each label is by itself, estimated, and kept as a small safetensors file.
+
+Estimates of papers.md B3.5: the mean of what a CTC head gives, blank taken away, and counts of transcripts.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from kikitori.errors import DataError, ModelError
+from kikitori.io.files import write_bytes
+from kikitori.model.safety.weights import check_safetensors
+
+PRIOR = "prior.safetensors"
+PHONE_PRIOR = "phone_prior.safetensors"
+"""Its name in a model folder."""
+TENSOR = "log_probs"
+VOCABULARY = "vocabulary"
+"""Key of the file's metadata: a fingerprint of the labels that it counts."""
+UNIFORM = 0.1
+"""Share of the uniform distribution that counts are mixed with."""
+LOWEST = -80.0
+"""No label is less probable: what is subtracted must be finite."""
+
+
+def softmax_prior(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean of CTC outputs over all frames, without blank and renormalised.
+
+    Args:
+        outputs: Batches of log-probabilities (batch, frames, labels + 1), blank last, and valid frames (batch,).
+
+    Returns:
+        Log-probabilities (labels,), float32.
+
+    Raises:
+        DataError: There is no frame, or one that is no distribution.
+    """
+    total: Tensor | None = None
+    for log_probs, lengths in outputs:
+        valid = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]
+        probs = log_probs[valid.to(log_probs.device)].double().exp().sum(dim=0).cpu()
+        total = probs if total is None else total + probs
+    if total is None or not bool(total.isfinite().all()) or not bool(total[:-1].any()):
+        raise DataError("no speech to estimate a prior from", remedy="name a manifest with speech")
+    return _normalised(total[:-1])
+
+
+def count_prior(sentences: Iterable[Sequence[int]], num_labels: int, *, uniform: float = UNIFORM) -> Tensor:
+    """Relative counts of labels, mixed with a share of the uniform distribution.
+
+    Args:
+        sentences: Transcripts as labels.
+        num_labels: Labels that there are.
+        uniform: The share, above 0 for labels that never occur to be possible.
+
+    Returns:
+        Log-probabilities (labels,), float32.
+
+    Raises:
+        DataError: There is no label.
+    """
+    counts = torch.zeros(num_labels, dtype=torch.float64)
+    for labels in sentences:
+        counts.index_add_(0, torch.tensor(labels, dtype=torch.int64), torch.ones(len(labels), dtype=torch.float64))
+    if not bool(counts.any()):
+        raise DataError("no transcript to count labels of", remedy="name a manifest with texts")
+    return _normalised((1.0 - uniform) * counts / counts.sum() + uniform / num_labels)
+
+
+def save_prior(file: Path, log_probs: Tensor, *, vocabulary: str | None = None) -> None:
+    """Writes a prior (labels,).
+
+    Args:
+        file: To write.
+        log_probs: The prior.
+        vocabulary: Fingerprint of the units that it counts (`kikitori.text.units.vocabulary_fingerprint`).
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    named = {} if vocabulary is None else {VOCABULARY: vocabulary}
+    write_bytes(file, save({TENSOR: log_probs.float().contiguous()}, metadata={"format": "pt", **named}))
+
+
+def load_prior(file: Path, num_labels: int, *, vocabulary: str | None = None) -> Tensor:
+    """Reads a prior over so many labels.
+
+    Args:
+        file: To read.
+        num_labels: Labels of the units.
+        vocabulary: Their fingerprint; a file that has another is refused, one without is not.
+
+    Raises:
+        ModelError: There is no such file, it is damaged, or it is over other labels.
+    """
+    remedy = "make one with kikitori prior"
+    if not file.is_file():
+        raise ModelError("no such file with a label prior", where=file, remedy=remedy)
+    check_safetensors(file)
+    with safe_open(file, "pt") as tensors:
+        names = list(tensors.keys())
+        shape = tuple(tensors.get_slice(TENSOR).get_shape()) if names == [TENSOR] else None
+        if shape is None or len(shape) != 1:
+            raise ModelError("it holds something else than a label prior", where=file, remedy=remedy)
+        if shape != (num_labels,):
+            raise ModelError(f"a prior of {shape[0]} labels, the model has {num_labels}", where=file, remedy=remedy)
+        theirs = (tensors.metadata() or {}).get(VOCABULARY)
+        if vocabulary is not None and theirs not in (None, vocabulary):
+            raise ModelError("a prior of other labels, though as many", where=file, remedy=remedy)
+        log_probs: Tensor = tensors.get_tensor(TENSOR)
+    if not log_probs.is_floating_point() or not bool(log_probs.isfinite().all()):
+        raise ModelError("the prior is not finite", where=file, remedy=remedy)
+    return log_probs.float()
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    return (weights / weights.sum()).log().clamp(min=LOWEST).float()

@@ -1,0 +1,1 @@
+"""Searches that write one label after the other with an autoregressive decoder."""

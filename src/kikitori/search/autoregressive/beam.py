@@ -1,0 +1,244 @@
+"""Label-synchronous beam search: the label sequences that scorers like best, one label after the other.
+
+All utterances of a batch go on together, so that each step is one call of the LLM. At every step the hypotheses that
+may still grow and those that have ended compete for the places of the beam, by total / length^exponent, where the end
+counts as a label (papers.md B3.1). What has ended is kept, and an utterance is done when no hypothesis that may still
+grow can become one of the n best.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kikitori.scorers.base import CandidateScorer, SumState, WeightedSum
+from kikitori.search.options import LabelBeam
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BeamHypothesis:
+    """A label sequence with its end.
+
+    Attributes:
+        labels: Its labels, without EOS.
+        score: The weighted sum of the shares, over (labels + 1)^exponent.
+        shares: What each scorer gives to it, its end included, before scaling: those of the sum, then the judge's.
+        complete: False if it stopped at the length limit, where its end was not the likeliest continuation.
+        calls: How often hypotheses of its utterance were extended.
+    """
+
+    labels: tuple[int, ...]
+    score: float
+    shares: tuple[float, ...]
+    complete: bool = True
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A scorer that only sees the labels which are likeliest without it, and some that it proposes itself.
+
+    Attributes:
+        scorer: What judges.
+        scale: Its weight.
+        labels: Of each hypothesis so many labels get to it, but at least as many as the beam is wide; None for all.
+        proposed: And so many that it proposes.
+    """
+
+    scorer: CandidateScorer[Any]
+    scale: float
+    labels: int | None = None
+    proposed: int = 0
+
+
+@torch.inference_mode()
+def beam_search(
+    scorer: WeightedSum,
+    options: LabelBeam,
+    *,
+    max_labels: Sequence[int],
+    min_labels: int = 0,
+    judge: Judge | None = None,
+    most_gain: float = 0.0,
+) -> list[list[BeamHypothesis]]:
+    """The n-best list of each utterance, best first, equal scores by their labels.
+
+    It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. With a beam that holds
+    everything the best label sequence is found; ever wider beams need not be better before that.
+
+    Args:
+        scorer: What judges all labels.
+        options: Beam, n-best, thresholds and length normalisation.
+        max_labels: Most labels of each utterance: what has so many can only end.
+        min_labels: The end is ruled out for fewer labels, unless `max_labels` are.
+        judge: A scorer beside the sum, for fewer labels.
+        most_gain: What a label can add at most, 0 if scores only fall: for knowing when to stop.
+    """
+    utterances = [_Utterance(options, most, min_labels, most_gain) for most in max_labels]
+    scorers = _Scorers(scorer, judge, len(utterances), options.beam)
+    going = utterances
+    for written in count():
+        if not going:
+            break
+        gains, labels = scorers.candidates()
+        starts = np.cumsum([0, *(utterance.size for utterance in going)]).tolist()
+        moves = [
+            utterance.advance(gains[start:stop], labels[start:stop], written)
+            for utterance, (start, stop) in zip(going, pairwise(starts), strict=True)
+        ]
+        placed = [*zip(going, starts, moves, strict=False)]
+        shares = scorers.shares([start + row for _, start, (_, _, ends) in placed for row in ends])
+        for utterance in going:
+            utterance.take(shares)
+        going = [utterance for utterance in going if not utterance.is_done()]
+        placed = [move for move in placed if not move[0].is_done()]
+        rows = [start + row for _, start, (parents, _, _) in placed for row in parents]
+        scorers.extend(rows, [label for _, _, (_, chosen, _) in placed for label in chosen])
+    return [utterance.finish(scorers.num_shares) for utterance in utterances]
+
+
+class _Scorers:
+    """The sum and the judge over the hypotheses of all utterances that go on."""
+
+    def __init__(self, scorer: WeightedSum, judge: Judge | None, batch: int, beam: int) -> None:
+        self._scorer, self._judge, self._beam = scorer, judge, beam
+        self._state: SumState = scorer.start(batch)
+        self._judged: Any = None if judge is None else judge.scorer.start(batch)
+        self._given = torch.zeros(batch, dtype=torch.float64)  # by the judge
+
+    def candidates(self) -> tuple[Floats, NDArray[np.int64]]:
+        """What some labels add to each hypothesis, and its end: (rows, n + 1), and these labels (rows, n)."""
+        rows = torch.arange(len(self._given))
+        every = self._scorer.log_probs(self._state, rows)
+        size, judge = every.shape[1] - 1, self._judge
+        most = self._beam if judge is None else (judge.labels and max(judge.labels, self._beam))
+        if most is None or most >= size:
+            labels = torch.arange(size).expand(len(rows), -1)
+        else:
+            labels = every[:, :-1].topk(most).indices
+            if judge is not None and judge.proposed:
+                proposed = judge.scorer.likeliest(self._judged, rows, judge.proposed)
+                known = (proposed[:, :, None] == labels[:, None, :]).any(dim=2)
+                labels = torch.cat([labels, proposed.masked_fill(known, -1)], dim=1)
+            labels = labels.masked_fill(labels < 0, size).sort(dim=1).values  # of equals the first is taken
+            labels = labels.masked_fill(labels == size, -1)
+        gains = torch.cat([every.gather(1, labels.clamp(min=0)).masked_fill(labels < 0, -inf), every[:, -1:]], dim=1)
+        if judge is not None and judge.scale != 0.0:
+            judged = judge.scorer.log_probs_of(self._judged, rows, labels).cpu().double()
+            gains += torch.where(judged.isfinite(), judge.scale * judged, -inf)
+        return gains.numpy(), labels.numpy()
+
+    @property
+    def num_shares(self) -> int:
+        """How many shares a hypothesis has."""
+        return len(self._scorer.names) + (self._judge is not None)
+
+    def shares(self, rows: Sequence[int]) -> Iterator[tuple[float, ...]]:
+        """Of hypotheses that end here."""
+        if not rows:
+            return iter(())
+        ending = torch.tensor(rows)
+        shares = self._scorer.shares(self._state, ending)
+        if self._judge is not None:
+            nothing = torch.empty(len(rows), 0, dtype=torch.int64)
+            ends = self._judge.scorer.log_probs_of(self._judged, ending, nothing).cpu().double()
+            shares = torch.cat([shares, self._given[ending, None] + ends], dim=1)
+        return (tuple(row) for row in shares.tolist())
+
+    def extend(self, rows: Sequence[int], labels: Sequence[int]) -> None:
+        """Goes on with some hypotheses, each with a label more."""
+        if not rows:
+            return
+        moves = torch.tensor(rows), torch.tensor(labels)[:, None], torch.ones(len(rows), dtype=torch.int64)
+        self._state, _ = self._scorer.extend(self._state, *moves)
+        self._given = self._given[moves[0]]
+        if self._judge is not None:
+            self._judged, given = self._judge.scorer.extend(self._judged, *moves)
+            self._given = self._given + given.cpu().double()[:, 0]
+
+
+class _Utterance:
+    """The beam of one utterance: hypotheses that may grow, all of the same length, and those that have ended."""
+
+    def __init__(self, options: LabelBeam, max_labels: int, min_labels: int, most_gain: float) -> None:
+        self._options, self._most, self._least, self._most_gain = options, max_labels, min_labels, most_gain
+        self._labels: list[tuple[int, ...]] = [()]
+        self._totals = np.zeros(1)
+        self._ended: list[BeamHypothesis] = []
+        self._fresh: list[tuple[tuple[int, ...], float, bool, int]] = []
+        self._calls = 0
+
+    @property
+    def size(self) -> int:
+        """How many hypotheses may grow."""
+        return len(self._labels)
+
+    def advance(self, gains: Floats, labels: NDArray[np.int64], written: int) -> tuple[list[int], list[int], list[int]]:
+        """One label more.
+
+        Args:
+            gains: What each candidate and the end add, (hypotheses, candidates + 1).
+            labels: The candidates, (hypotheses, candidates).
+            written: Labels that each hypothesis has.
+
+        Returns:
+            For each hypothesis that goes on its parent and its new label, and the parents that end.
+        """
+        totals = self._totals[:, None] + gains
+        last = written >= self._most
+        complete = (not last) | (gains[:, -1] >= gains.max(axis=1))
+        if last:
+            totals[:, :-1] = -inf
+        elif written < self._least:
+            totals[:, -1] = -inf
+        if self._options.score_beam is not None:
+            totals[totals < totals.max() - self._options.score_beam] = -inf
+        keys = totals / (written + 1) ** self._options.length_exponent
+        # Of equal ones those of the better hypothesis with the lower label, wherever they stand in the batch.
+        best = np.argsort(-keys, axis=None, kind="stable")[: self._options.beam]
+        # What has ended holds its place in the beam against what is not better.
+        before = np.searchsorted(-np.array([each.score for each in self._ended]), -keys.flat[best], side="right")
+        best = best[(np.arange(len(best)) + before < self._options.beam) & (keys.flat[best] > -inf)]
+        parents, columns = np.unravel_index(best, keys.shape)
+        ends = columns == gains.shape[1] - 1
+        self._fresh = [
+            (self._labels[row], float(keys[row, -1]), bool(complete[row]), self._calls)
+            for row in parents[ends].tolist()
+        ]
+        growing, chosen = parents[~ends].tolist(), labels[parents[~ends], columns[~ends]].tolist()
+        self._labels = [(*self._labels[row], label) for row, label in zip(growing, chosen, strict=True)]
+        self._totals = totals[parents[~ends], columns[~ends]]
+        self._calls += len(growing) > 0
+        return growing, chosen, parents[ends].tolist()
+
+    def take(self, shares: Iterator[tuple[float, ...]]) -> None:
+        """Keeps what has just ended, with its shares."""
+        for labels, score, complete, calls in self._fresh:
+            self._ended.append(BeamHypothesis(labels, score, next(shares), complete, calls))
+        self._ended.sort(key=lambda each: (-each.score, each.labels))
+        del self._ended[max(self._options.nbest, self._options.beam) :]
+
+    def is_done(self) -> bool:
+        """Whether nothing that may still grow can become one of the n best."""
+        if not self._labels:
+            return True
+        nbest = self._options.nbest
+        if len(self._ended) < nbest:
+            return False
+        written = len(self._labels[0])
+        highest = float(self._totals.max()) + max(self._most_gain, 0.0) * (self._most - written)
+        length = self._most + 1 if highest < 0.0 else written + 1
+        return self._ended[nbest - 1].score >= float(highest / length**self._options.length_exponent)
+
+    def finish(self, num_shares: int) -> list[BeamHypothesis]:
+        """The n-best list."""
+        return self._ended[: self._options.nbest] or [
+            BeamHypothesis((), -inf, (-inf,) * num_shares, False, self._calls)
+        ]

@@ -1,0 +1,262 @@
+"""CTC beam search: the label sequences that the CTC head gives most, time-synchronous, with an n-best list.
+
+log-probabilities → (fewer labels, fewer frames) → candidates per frame → prefix search → hypotheses. The search itself
+is `prefix_beam`, compiled; here are its batch, and `FrameSearch`, which leaves the loop over frames to a search that
+has other scorers.
+
+Without pruning the score of a hypothesis is that of all its paths (`sum`) or of its best one (`max`); pruning only
+takes paths away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kikitori.scorers.ctc_pruning import Candidates, candidates, candidates_of_logits
+from kikitori.search.ctc import prefix_beam
+from kikitori.search.ctc.prefix_beam import PrefixBeam
+from kikitori.search.options import CTCBeamSearch, FrameBeam
+
+NO_GAINS = np.zeros((0, 0))
+
+
+@dataclass(frozen=True)
+class CTCHypothesis:
+    """A label sequence of the beam.
+
+    Attributes:
+        labels: Its labels, without blanks.
+        ctc: Log-probability of its paths that survived.
+        bonus: What other scorers have added.
+    """
+
+    labels: tuple[int, ...]
+    ctc: float
+    bonus: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """Both together."""
+        return self.ctc + self.bonus
+
+
+@dataclass(frozen=True)
+class SearchInput:
+    """What is left of an utterance for the search.
+
+    Attributes:
+        candidates: The likeliest labels of every frame.
+        num_labels: Labels that these may be, without blank.
+        ids: For each of these labels its id in the vocabulary; None where it is the same.
+    """
+
+    candidates: Candidates
+    num_labels: int
+    ids: NDArray[np.int32] | None = None
+
+
+def ctc_beam(log_probs: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list[list[CTCHypothesis]]:
+    """The n-best list of each utterance, best first, equal scores by their labels.
+
+    It holds at least one hypothesis: where no label sequence is possible, the empty one with a score of -inf.
+
+    Args:
+        log_probs: (batch, frames, labels + 1), blank last.
+        lengths: Valid frames, (batch,).
+        options: Beam, pruning and recombination.
+    """
+    rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
+    return [search(prepare(row[:length], options), options) for row, length in rows]
+
+
+def ctc_beam_of_logits(logits: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list[list[CTCHypothesis]]:
+    """As `ctc_beam` of `logits.log_softmax(-1)`."""
+    rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
+    return [search(prepare_logits(row[:length], options), options) for row, length in rows]
+
+
+def prepare(log_probs: Tensor, options: FrameBeam) -> SearchInput:
+    """An utterance's log-probabilities (frames, labels + 1) as the options thin them out."""
+    ids = None
+    if options.vocabulary is not None:
+        log_probs, ids = restrict_vocabulary(log_probs, options.vocabulary, options.vocabulary_by)
+    if options.collapse is not None:
+        log_probs = collapse_frames(log_probs, options.collapse, options.collapse_by)
+    if log_probs.dtype not in (torch.float32, torch.float64):
+        log_probs = log_probs.float()
+    found = candidates(log_probs, most=options.frame_labels, min_log_prob=options.min_log_prob)
+    return SearchInput(found, log_probs.shape[1] - 1, ids)
+
+
+def prepare_logits(logits: Tensor, options: FrameBeam) -> SearchInput:
+    """As `prepare` of `logits.log_softmax(-1)`; normalised on the way, where nothing needs all log-probabilities."""
+    if options.vocabulary is not None or options.collapse is not None:
+        return prepare(logits.log_softmax(dim=-1), options)
+    found = candidates_of_logits(logits, most=options.frame_labels, min_log_prob=options.min_log_prob)
+    return SearchInput(found, logits.shape[1] - 1)
+
+
+def search(utterance: SearchInput, options: FrameBeam) -> list[CTCHypothesis]:
+    """The n-best list of one utterance, as of `ctc_beam`."""
+    beam = prefix_beam.new_beam(utterance.num_labels)
+    return _nbest(prefix_beam.search(beam, *utterance.candidates, *_limits(options)), options.nbest, utterance.ids)
+
+
+class FrameSearch:
+    """The same search with the loop over frames left to the caller, who brings other scorers in.
+
+    Scores of new labels enter a frame before pruning (`label_gains` of `step`), or after it, for the prefixes that
+    survived (`set_bonus`). A prefix is named by its node, a number that it keeps; prefixes that leave the beam may come
+    back to it, under the same number and with the same bonus.
+
+    Args:
+        num_labels: Labels without blank.
+        options: Beam and recombination; what thins out frames and labels is the caller's.
+    """
+
+    def __init__(self, num_labels: int, options: FrameBeam) -> None:
+        self._beam = prefix_beam.new_beam(num_labels)
+        self._options = options
+
+    def step(
+        self,
+        labels: NDArray[np.int32],
+        log_probs: NDArray[np.float64],
+        blank: float,
+        label_gains: NDArray[np.float64] = NO_GAINS,
+    ) -> NDArray[np.int32]:
+        """Takes one frame; returns the nodes that it has newly made, (new,), all of them in the beam.
+
+        Args:
+            labels: Candidates, (candidates,).
+            log_probs: Theirs.
+            blank: Log-probability of blank.
+            label_gains: What each candidate adds behind each prefix of the beam, (hypotheses, candidates).
+        """
+        self._beam = prefix_beam.reserve(self._beam, len(labels), self._options.beam)
+        before = self._num_nodes
+        prefix_beam.advance(self._beam, labels, log_probs, blank, label_gains, *_limits(self._options))
+        return np.arange(before, self._num_nodes, dtype=np.int32)
+
+    @property
+    def _num_nodes(self) -> int:
+        return int(self._beam.counts["nodes"][0])
+
+    @property
+    def nodes(self) -> NDArray[np.int32]:
+        """The prefixes of the beam, (hypotheses,), in the order of `label_gains`."""
+        return _nodes(self._beam)
+
+    def parents(self, nodes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The prefix one label shorter of each; -1 for the empty one."""
+        return self._beam.tree["parent"][nodes]
+
+    def last_labels(self, nodes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The last label of each; the blank's id for the empty prefix."""
+        return self._beam.tree["label"][nodes]
+
+    def bonus(self, nodes: NDArray[np.int32]) -> NDArray[np.float64]:
+        """What other scorers have added to each."""
+        return self._beam.tree["bonus"][nodes]
+
+    def set_bonus(self, nodes: NDArray[np.int32], bonus: NDArray[np.float64]) -> None:
+        """Sets what other scorers have added; prefixes made of them later begin with it."""
+        self._beam.tree["bonus"][nodes] = bonus
+
+    def labels(self, nodes: NDArray[np.int32]) -> list[tuple[int, ...]]:
+        """The whole label sequence of each."""
+        return _labels(self._beam, nodes, None)
+
+    def hypotheses(self, nbest: int | None = None) -> list[CTCHypothesis]:
+        """The beam as it stands, best first; as of `ctc_beam`."""
+        return _nbest(self._beam, self._options.nbest if nbest is None else nbest, None)
+
+
+def restrict_vocabulary(log_probs: Tensor, keep: int, by: str = "max") -> tuple[Tensor, NDArray[np.int32]]:
+    """An utterance with its most probable labels and blank alone, renormalised (papers.md B3.4).
+
+    Args:
+        log_probs: (frames, labels + 1), blank last.
+        keep: Most labels that stay.
+        by: `max` of the log-probabilities over time, or their `mean`.
+
+    Returns:
+        Log-probabilities (frames, kept + 1), blank last, and the labels that are kept, ascending, (kept,).
+    """
+    num_labels = log_probs.shape[1] - 1
+    if keep >= num_labels or not len(log_probs):
+        return log_probs, np.arange(num_labels, dtype=np.int32)
+    labels = log_probs[:, :-1]
+    level = labels.mean(dim=0) if by == "mean" else labels.amax(dim=0)
+    ids = level.argsort(descending=True, stable=True)[:keep].sort().values
+    return _normalised(torch.cat([labels[:, ids], log_probs[:, -1:]], dim=1)), ids.numpy().astype(np.int32)
+
+
+def collapse_frames(log_probs: Tensor, threshold: float, by: str = "mean") -> Tensor:
+    """An utterance whose sure repetitions are one frame each (papers.md B3.4).
+
+    A frame joins the one before if both have the same best output, with a probability of at least `threshold` in both.
+
+    Args:
+        log_probs: (frames, outputs).
+        threshold: Probability.
+        by: `mean`: the log of the mean probability; `max`: the highest of every output, renormalised.
+    """
+    if len(log_probs) < 2:
+        return log_probs
+    best, output = log_probs.exp().max(dim=1)
+    sure = best >= threshold
+    joins = (output[1:] == output[:-1]) & sure[1:] & sure[:-1]
+    starts = torch.cat([torch.tensor([0]), (~joins).nonzero()[:, 0] + 1, torch.tensor([len(log_probs)])]).tolist()
+    rows = []
+    for start, stop in pairwise(starts):
+        group = log_probs[start:stop]
+        if len(group) == 1:
+            rows.append(group[0])
+        elif by == "mean":
+            rows.append(group.logsumexp(dim=0) - float(np.log(len(group))))
+        else:
+            rows.append(_normalised(group.amax(dim=0)))
+    return torch.stack(rows)
+
+
+def _normalised(log_probs: Tensor) -> Tensor:
+    total = log_probs.logsumexp(dim=-1, keepdim=True)
+    return log_probs - total.masked_fill(total == -inf, 0.0)
+
+
+def _limits(options: FrameBeam) -> tuple[int, float, bool]:
+    score_beam = inf if options.score_beam is None else options.score_beam
+    return options.beam, score_beam, options.recombine == "sum"
+
+
+def _nodes(beam: PrefixBeam) -> NDArray[np.int32]:
+    return beam.beam["node"][: int(beam.counts["entries"][0])].copy()
+
+
+def _nbest(beam: PrefixBeam, nbest: int, ids: NDArray[np.int32] | None) -> list[CTCHypothesis]:
+    nodes, base = _nodes(beam), float(beam.counts["base"][0])
+    size = len(nodes)
+    if size == 0 or base == -inf:
+        return [CTCHypothesis((), -inf)]
+    ctc, bonus = beam.beam["total"][:size] + base, beam.tree["bonus"][nodes]
+    ranks = ctc + bonus
+    if nbest < size:
+        # Before any labels are written out; those that are equal to the last one stay for now.
+        chosen = np.flatnonzero(ranks >= np.partition(ranks, size - nbest)[size - nbest])
+        nodes, ctc, bonus, ranks = nodes[chosen], ctc[chosen], bonus[chosen], ranks[chosen]
+    rows = zip((-ranks).tolist(), _labels(beam, nodes, ids), ctc.tolist(), bonus.tolist(), strict=True)
+    return [CTCHypothesis(labels, *shares) for _, labels, *shares in sorted(rows)[:nbest]]
+
+
+def _labels(beam: PrefixBeam, nodes: NDArray[np.int32], ids: NDArray[np.int32] | None) -> list[tuple[int, ...]]:
+    offsets, labels = prefix_beam.trace_back(beam.tree, nodes)
+    written: Sequence[int] = (labels if ids is None else ids[labels]).tolist()
+    bounds = offsets.tolist()
+    return [tuple(written[start:stop]) for start, stop in pairwise(bounds)]

@@ -1,0 +1,1 @@
+"""CTC beam search with a language model: over the same labels (`shallow`) or over any, word by word (`delayed`)."""

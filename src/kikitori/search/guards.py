@@ -1,0 +1,222 @@
+"""Guards against hallucination: what a search found is held against the CTC head and against the sound itself.
+
+`guarded` calls the search and notes doubts, in words. Silence and noise have no text, whatever the search. What the
+speech LLM writes is doubtful where it goes round in circles, says more than the CTC head supports, or something else
+than the CTC head hears; then the CTC text may stand in its place. Thresholds: docs/speech_llm_decoding.md.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from kikitori.data.augment import Waveform
+from kikitori.errors import AudioError
+from kikitori.scorers.options import CTC
+from kikitori.search.ctc.best_path import collapse
+from kikitori.search.options import CTC_SEARCHES, Decoding
+from kikitori.search.run import Heard, NBest, acoustic_model, decode
+from kikitori.segment.energy import is_steady
+from kikitori.types import Hypothesis
+
+NO_SPEECH, LOOP, LONGER_THAN_CTC, CTC_DISAGREES = "no_speech", "loop", "longer_than_ctc", "ctc_disagrees"
+REPLACED = "replaced"
+RUNAWAY = (LOOP, LONGER_THAN_CTC, CTC_DISAGREES)
+"""Doubts for which the CTC text may stand in the place of the LLM's."""
+
+SURE_BLANK = 0.05  # a CTC head that gives anything but blank less than this in every frame hears nothing
+REPEATS, LOOP_LABELS = 4, 12  # a loop says something at least so often and has at least so many labels
+LABELS_PER_FRAME_HEARD, SLACK = 1.5, 10
+LEAST_AGREEMENT = 1 / 3
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What to do about transcripts in doubt; they are flagged in any case.
+
+    Attributes:
+        on_runaway: `ctc` gives the CTC head's text where the speech LLM ran away, `keep` the LLM's.
+        on_no_speech: `empty` gives no text for recordings without speech, `keep` whatever the search finds in them.
+    """
+
+    on_runaway: Literal["ctc", "keep"] = "keep"
+    on_no_speech: Literal["empty", "keep"] = "empty"
+
+
+Text = Callable[[Sequence[int]], str]
+"""From labels to text."""
+
+
+@dataclass(frozen=True)
+class CTCEvidence:
+    """What the CTC head hears in an utterance.
+
+    Attributes:
+        labels: Those of its best path.
+        text: The same as text.
+        score: Log-probability of that path (natural log).
+        frames_heard: Expected number of frames that are not blank: each label that is written takes one at least.
+        surest: The highest probability in a frame that it is not blank.
+    """
+
+    labels: tuple[int, ...]
+    text: str
+    score: float
+    frames_heard: float
+    surest: float
+
+    @property
+    def most_labels(self) -> float:
+        """More labels than these the CTC head does not support: 1.5 for each frame heard, and 10."""
+        return LABELS_PER_FRAME_HEARD * self.frames_heard + SLACK
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Labels that are written several times in a row, `repeats` times, the last perhaps in part."""
+
+    labels: tuple[int, ...]
+    repeats: float
+
+
+def guarded(heard: Heard, options: Decoding, guards: Guards) -> list[NBest | AudioError]:
+    """As `decode`, with doubts noted in the best hypothesis, and what `guards` say done about them.
+
+    Recordings without speech are not searched, unless they are to keep what is found. Without a CTC head there is no
+    CTC evidence; nor for searches over one, which cannot run away from it. Numbers that are not finite are the error of
+    their recording.
+    """
+    finite, evidence = _finite(heard), _evidence(heard, options)
+    silent = [no_speech(*row) for row in zip(heard.waveforms, evidence, strict=True)]
+    keep = guards.on_no_speech == "keep"
+    searched = [row for row, reason in enumerate(silent) if finite[row] and (keep or reason is None)]
+    found: dict[int, NBest | AudioError] = {}
+    if searched:
+        part = heard if len(searched) == len(silent) else heard.rows(searched)
+        found.update(zip(searched, decode(part, options), strict=True))
+    results: list[NBest | AudioError] = []
+    for row, reason in enumerate(silent):
+        nbest = found.get(row, (Hypothesis((), "", 0.0),))
+        if isinstance(nbest, AudioError):
+            results.append(nbest)
+        elif not finite[row] or isnan(nbest[0].score):
+            results.append(_not_finite())
+        elif reason is not None:
+            results.append((replace(nbest[0], doubts={NO_SPEECH: reason}), *nbest[1:]))
+        elif isinstance(options, CTC_SEARCHES):
+            results.append(nbest)
+        else:
+            results.append(checked(nbest, evidence[row], heard.units.decode, guards))
+    return results
+
+
+def ctc_evidence(logits: Tensor, lengths: Tensor, text: Text) -> list[CTCEvidence]:
+    """The evidence of each utterance, from CTC logits (batch, frames, labels + 1), blank last, and valid frames."""
+    values, blank = logits.float(), logits.shape[2] - 1
+    totals = values.logsumexp(dim=-1)
+    tops, best = values.max(dim=-1)
+    not_blank = 1.0 - (values[..., blank] - totals).exp()
+    found = []
+    for row, length in enumerate(lengths.tolist()):
+        labels = tuple(collapse(best[row, :length].tolist(), blank))
+        score = float((tops - totals)[row, :length].double().sum())
+        heard = not_blank[row, :length].double()
+        surest = float(heard.max()) if length else 0.0
+        found.append(CTCEvidence(labels, text(labels), score, float(heard.sum()), surest))
+    return found
+
+
+def no_speech(waveform: Waveform, evidence: CTCEvidence | None) -> str | None:
+    """Why a recording holds no speech; None if it may hold some."""
+    if is_steady(waveform):
+        return "nothing in it moves as speech does"
+    if evidence is not None and evidence.surest < SURE_BLANK:
+        return "the CTC head is sure of blank in every frame"
+    return None
+
+
+def checked(nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guards) -> NBest:
+    """The hypotheses of a speech LLM, the best with its doubts and, if it ran away, the CTC text before it.
+
+    Args:
+        nbest: What the LLM wrote, best first.
+        evidence: What the CTC head hears; None without one.
+        text: Decodes labels.
+        guards: Whether the CTC text shall stand first.
+    """
+    best = nbest[0]
+    agreed = None if evidence is None else agreement(best.text, evidence.text)
+    best = replace(best, doubts=_doubts(best, agreed, evidence, text), ctc_agreement=agreed)
+    if evidence is None or guards.on_runaway == "keep" or not any(name in RUNAWAY for name in best.doubts):
+        return (best, *nbest[1:])
+    instead = replace(
+        best,
+        labels=evidence.labels,
+        text=evidence.text,
+        score=evidence.score,
+        shares={CTC: evidence.score},
+        doubts={**best.doubts, REPLACED: "the text is the CTC head's"},
+    )
+    return (instead, best, *nbest[1:])
+
+
+def find_loop(labels: Sequence[int]) -> Loop | None:
+    """The longest stretch in which the same labels come at least 4 times in a row and are 12 or more; None without."""
+    written, longest, found = np.asarray(labels), LOOP_LABELS - 1, None
+    for period in range(1, len(written) // REPEATS + 1):
+        same = np.concatenate([[False], written[period:] == written[:-period], [False]])
+        starts, ends = np.flatnonzero(np.diff(same)).reshape(-1, 2).T
+        if not len(starts):
+            continue
+        at = int((ends - starts).argmax())
+        length = int(ends[at] - starts[at]) + period
+        if length > longest and length >= REPEATS * period:
+            start, longest = int(starts[at]), length
+            found = Loop(tuple(labels[start : start + period]), length / period)
+    return found
+
+
+def agreement(text: str, heard: str) -> float:
+    """How far two texts agree: 1 - edit distance / length of the longer one, in characters; 1 of equal ones."""
+    import kaldialign  # takes a moment to load
+
+    longer = max(len(text), len(heard))
+    return 1.0 - kaldialign.edit_distance(text, heard)["total"] / longer if longer else 1.0
+
+
+def _doubts(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | None, text: Text) -> dict[str, str]:
+    doubts = {}
+    loop = find_loop(best.labels)
+    spoken = None if evidence is None else find_loop(evidence.labels)
+    if loop is not None and (spoken is None or loop.repeats > 2 * spoken.repeats):  # some do say a word ten times
+        doubts[LOOP] = f"{text(loop.labels).strip()!r} {int(loop.repeats)} times in a row"
+    if evidence is None or agreed is None:
+        return doubts
+    if len(best.labels) > evidence.most_labels:
+        doubts[LONGER_THAN_CTC] = f"{len(best.labels)} labels; the CTC head supports {evidence.most_labels:.0f}"
+    if agreed < LEAST_AGREEMENT:
+        doubts[CTC_DISAGREES] = f"agreement {agreed:.2f} with what the CTC head hears"
+    return doubts
+
+
+def _evidence(heard: Heard, options: Decoding) -> Sequence[CTCEvidence | None]:
+    if isinstance(options, CTC_SEARCHES) or not acoustic_model(heard.model).config.ctc_layers:
+        return [None] * len(heard.waveforms)
+    return ctc_evidence(*heard.ctc_logits(), heard.units.decode)
+
+
+def _finite(heard: Heard) -> list[bool]:
+    """Of which recordings encoder and CTC head give numbers."""
+    finite = heard.encoded.frames.isfinite().all(dim=2).all(dim=1)
+    if acoustic_model(heard.model).config.ctc_layers:
+        finite = finite & heard.ctc_logits()[0].isfinite().all(dim=2).all(dim=1)
+    whole: list[bool] = finite.tolist()
+    return whole
+
+
+def _not_finite() -> AudioError:
+    remedy = "use float32, and check that the recording plays; if both are right, the model is damaged"
+    return AudioError("the model gives infinite numbers or none for it", remedy=remedy)

@@ -1,0 +1,362 @@
+"""The inner loop of lexicon search, compiled: a beam over words, nodes of a pronunciation tree and blanks.
+
+A hypothesis is a word history and a node of the tree; as in prefix search it holds the log-probability of its paths
+that end in blank and of those that end in its last phone. The paths of a history at a node are summed. A word is
+complete with its last phone: from there its history goes on at the root behind that phone, and the hypothesis that
+may still become a longer word at the node, beside it.
+
+Its rank is that sum and a bonus: scaled n-gram score and length of its words, and within a word the tree's lookahead,
+which the word's own score replaces (n-gram lookahead). What comes behind a history depends on its n-gram state alone,
+so of those with the same state at the same node only the best few are kept (Viterbi). One that is left out remembers
+which stood in its place (its heir) and by how much it was worse, from which the n-best list is made whole again.
+
+Log-probabilities count from a `base`, so that a frame without candidates costs next to nothing.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.compiled import compiled
+from kikitori.search.ctc.prefix_beam import NONE, combine, enlarged, skip
+from kikitori.search.lexicon.trie import Grammar, Trie
+from kikitori.text.ngram.model import advance
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+Records = NDArray[np.void]
+
+FIRST = 0
+"""The history without words."""
+HISTORY = np.dtype(
+    [
+        ("parent", np.int32),  # history without the last word; NONE for the first
+        ("word", np.int32),  # last word, by its number in the lexicon
+        ("state", np.int32),  # of the n-gram
+        ("heir", np.int32),  # history that stood in its place, or NONE
+        ("left", np.int32),  # the frame in which it did
+        ("margin", np.float64),  # how much worse than its heir it was: 0 or below
+        ("ngram", np.float64),  # log-probability of the words
+        ("bonus", np.float64),  # what words add to the rank
+    ],
+    align=True,
+)
+ENTRY = np.dtype(
+    [
+        ("history", np.int32),
+        ("node", np.int32),
+        ("slot", np.int32),  # its place in a hash table while a frame is taken
+        ("blank", np.float64),  # log-probability of the paths that end in blank
+        ("last", np.float64),  # and of those that end in the last phone
+        ("total", np.float64),  # and of both
+        ("bonus", np.float64),  # what words and lookahead add
+        ("rank", np.float64),  # total and bonus
+    ],
+    align=True,
+)
+COUNTS = np.dtype([("histories", np.int64), ("entries", np.int64), ("base", np.float64)])
+
+
+class Weights(NamedTuple):
+    """What hypotheses are ranked and thinned out by.
+
+    Attributes:
+        ngram: What n-gram scores count.
+        length: What a word counts.
+        limit: Most hypotheses in the beam.
+        score_beam: They rank at most so far below the best.
+        histories: Most with the same n-gram state at the same node; 0 for all.
+    """
+
+    ngram: float
+    length: float
+    limit: int
+    score_beam: float
+    histories: int
+
+
+class LexiconBeam(NamedTuple):
+    """Histories, beam and scratch space; arrays are longer than what is used of them.
+
+    Attributes:
+        histories: Every word sequence that was proposed, of `HISTORY`; the first is the empty one.
+        known: Hash table of these by parent and word, NONE where free.
+        beam: The hypotheses, of `ENTRY`.
+        pool: Contenders for the next beam, of `ENTRY`.
+        found: Hash table of these by history and node, NONE where free; all of it between frames.
+        row: The frame's log-probabilities, -inf for phones that are no candidates, (phones + 1,).
+        counts: How much of histories and beam is used, and what log-probabilities count from, (1,) of `COUNTS`.
+    """
+
+    histories: Records
+    known: Ints
+    beam: Records
+    pool: Records
+    found: Ints
+    row: Floats
+    counts: Records
+
+
+def new_beam(num_phones: int, start: int, room: int = 1024) -> LexiconBeam:
+    """A beam of the empty history alone, at the beginning of a sentence, with room for some more."""
+    made = LexiconBeam(
+        histories=np.zeros(room, HISTORY),
+        known=np.full(2 * room, NONE, np.int32),
+        beam=np.zeros(room, ENTRY),
+        pool=np.zeros(room, ENTRY),
+        found=np.full(2 * room, NONE, np.int32),
+        row=np.full(num_phones + 1, -inf),
+        counts=np.array([(1, 1, 0.0)], COUNTS),
+    )
+    made.histories[FIRST] = (NONE, NONE, start, NONE, NONE, -inf, 0.0, 0.0)
+    made.beam[0] = (FIRST, num_phones, NONE, 0.0, -inf, 0.0, 0.0, 0.0)
+    return made
+
+
+@compiled
+def search(
+    state: LexiconBeam,
+    trie: Trie,
+    grammar: Grammar,
+    offsets: NDArray[np.int64],
+    phones: Ints,
+    log_probs: Floats,
+    blank: Floats,
+    weights: Weights,
+) -> LexiconBeam:
+    """All frames of an utterance; returns the beam, best hypotheses first, whose arrays may be new ones.
+
+    Args:
+        state: A new beam.
+        trie: Pronunciations.
+        grammar: The n-gram.
+        offsets: Where each frame's candidates begin, (frames + 1,).
+        phones: Candidates of all frames, one frame after the other.
+        log_probs: Theirs.
+        blank: Log-probability of blank, (frames,).
+        weights: Scales and pruning.
+    """
+    for frame in range(len(blank)):
+        start, stop = offsets[frame], offsets[frame + 1]
+        if start == stop:
+            skip(state.counts, state.beam, blank[frame])
+            continue
+        state = _reserve(state, trie)
+        most = -inf
+        for place in range(start, stop):
+            state.row[phones[place]] = log_probs[place]
+            most = max(most, log_probs[place])
+        floor = _stay(state, trie, blank[frame], weights)
+        contenders = _extend(state, trie, grammar, most, floor, weights)
+        _survive(state, contenders, frame, weights)
+        for place in range(start, stop):
+            state.row[phones[place]] = -inf
+    return state
+
+
+@compiled
+def _reserve(state: LexiconBeam, trie: Trie) -> LexiconBeam:
+    """The beam with room for one more frame; its arrays may be new ones."""
+    histories, known, beam, pool, found, row, counts = state
+    entries, used = counts[0]["entries"], counts[0]["histories"]
+    grown = 0
+    for slot in range(entries):
+        grown += trie.width[beam[slot]["node"]]
+    if used + grown > len(histories):
+        histories = enlarged(histories, max(used + grown, 2 * len(histories)))
+        known = np.full(_table_size(len(histories)), NONE, np.int32)
+        for each in range(1, used):
+            parent, word = histories[each]["parent"], histories[each]["word"]
+            known[_slot_of(known, histories["parent"], histories["word"], parent, word)] = each
+    if entries + grown > len(pool):
+        size = max(entries + grown, 2 * len(pool))
+        beam, pool = enlarged(beam, size), enlarged(pool, size)
+        found = np.full(_table_size(size), NONE, np.int32)
+    return LexiconBeam(histories, known, beam, pool, found, row, counts)
+
+
+@compiled
+def _table_size(entries: int) -> int:
+    """Of a hash table: a power of two, so that it is half empty at least."""
+    size = 1024
+    while size < 2 * entries:
+        size *= 2
+    return size
+
+
+@compiled
+def _hash(one: int, other: int) -> int:
+    mixed = one * 0x1E3779B97F4A7C15 + other * 0x2545F4914F6CDD1D
+    return mixed ^ (mixed >> 32)
+
+
+@compiled
+def _slot_of(table: Ints, ones: Ints, others: Ints, one: int, other: int) -> int:
+    """Where the record with this pair of keys stands in the hash table, or would; columns are those of the records."""
+    mask = len(table) - 1
+    slot = _hash(one, other) & mask
+    while table[slot] != NONE and (ones[table[slot]] != one or others[table[slot]] != other):
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int, weights: Weights) -> int:
+    """The history with one more word."""
+    histories, known = state.histories, state.known
+    slot = _slot_of(known, histories["parent"], histories["word"], parent, word)
+    if known[slot] == NONE:
+        above = histories[parent]
+        log_prob, target = advance(
+            grammar.starts,
+            grammar.arc_words,
+            grammar.arc_scores,
+            grammar.arc_targets,
+            grammar.backoffs,
+            grammar.lower,
+            above["state"],
+            grammar.ids[word],
+        )
+        log_prob += grammar.extra[word]
+        made = state.counts[0]["histories"]
+        new = histories[made]
+        new["parent"], new["word"], new["state"], new["heir"], new["margin"] = parent, word, target, NONE, -inf
+        new["left"] = NONE
+        new["ngram"] = above["ngram"] + log_prob
+        new["bonus"] = above["bonus"] + weights.ngram * log_prob + weights.length
+        known[slot] = made
+        state.counts[0]["histories"] = made + 1
+    return int(known[slot])
+
+
+@compiled
+def _stay(state: LexiconBeam, trie: Trie, blank: float, weights: Weights) -> float:
+    """Contenders that are in the beam; returns the rank that others need."""
+    beam, pool, found = state.beam, state.pool, state.found
+    entries = state.counts[0]["entries"]
+    best, worst = -inf, inf
+    for slot in range(entries):
+        entry, contender = beam[slot], pool[slot]
+        last = entry["last"] + state.row[trie.phones[entry["node"]]]
+        through_blank = entry["total"] + blank
+        total = combine(through_blank, last, True)
+        rank = total + entry["bonus"]
+        contender["history"], contender["node"], contender["bonus"] = entry["history"], entry["node"], entry["bonus"]
+        contender["blank"], contender["last"], contender["total"] = through_blank, last, total
+        contender["rank"] = rank
+        contender["slot"] = _slot_of(found, pool["history"], pool["node"], entry["history"], entry["node"])
+        found[contender["slot"]] = slot
+        best, worst = max(best, rank), min(worst, rank)
+    # What is below the worst of a full beam cannot enter it: more of the same state never make the beam smaller.
+    return max(best - weights.score_beam, worst) if entries >= weights.limit else best - weights.score_beam
+
+
+@compiled
+def _extend(state: LexiconBeam, trie: Trie, grammar: Grammar, most: float, floor: float, weights: Weights) -> int:
+    """Contenders one phone longer than the beam; returns how many contenders there are in all."""
+    contenders: int = state.counts[0]["entries"]
+    for slot in range(state.counts[0]["entries"]):
+        entry = state.beam[slot]
+        history, total, before = entry["history"], entry["total"], entry["blank"]
+        phone, bonus = trie.phones[entry["node"]], state.histories[history]["bonus"] + weights.length
+        if not total + most + bonus + weights.ngram * trie.peaks[entry["node"]] >= floor:
+            continue
+        for child in range(trie.first[entry["node"]], trie.stop[entry["node"]]):
+            # Behind an equal phone only a blank tells two from one.
+            last = (before if trie.phones[child] == phone else total) + state.row[trie.phones[child]]
+            if last == -inf or not last + bonus + weights.ngram * trie.peaks[child] >= floor:
+                continue
+            if trie.first[child] != trie.stop[child]:
+                ahead = bonus + weights.ngram * trie.lookahead[child]
+                if last + ahead >= floor:
+                    contenders = _contend(state, contenders, history, child, last, ahead)
+                    floor = max(floor, last + ahead - weights.score_beam)
+            for place in range(trie.word_starts[child], trie.word_starts[child + 1]):
+                longer = _longer_history(state, grammar, history, trie.words[place], weights)
+                behind = state.histories[longer]["bonus"]
+                if last + behind >= floor:
+                    contenders = _contend(state, contenders, longer, trie.phones[child], last, behind)
+                    floor = max(floor, last + behind - weights.score_beam)
+    return contenders
+
+
+@compiled
+def _contend(state: LexiconBeam, contenders: int, history: int, node: int, last: float, bonus: float) -> int:
+    """Adds paths that end in the phone of a node; returns how many contenders there are then."""
+    slot = _slot_of(state.found, state.pool["history"], state.pool["node"], history, node)
+    if state.found[slot] == NONE:
+        state.found[slot] = contenders
+        new = state.pool[contenders]
+        new["history"], new["node"], new["slot"], new["bonus"] = history, node, slot, bonus
+        new["blank"], new["last"], new["total"], new["rank"] = -inf, last, last, last + bonus
+        return contenders + 1
+    contender = state.pool[state.found[slot]]
+    contender["last"] = combine(contender["last"], last, True)
+    contender["total"] = combine(contender["blank"], contender["last"], True)
+    contender["rank"] = contender["total"] + contender["bonus"]
+    return contenders
+
+
+@compiled
+def _survive(state: LexiconBeam, contenders: int, frame: int, weights: Weights) -> None:
+    """The best contenders become the beam, best first; of equal ranks the older first."""
+    pool, beam = state.pool, state.beam
+    best = -inf
+    for place in range(contenders):
+        best = max(best, pool[place]["rank"])
+        state.found[pool[place]["slot"]] = NONE
+    ranks, places, possible = np.empty(contenders), np.empty(contenders, np.int32), 0
+    for place in range(contenders):
+        rank = pool[place]["rank"]
+        if rank >= best - weights.score_beam and rank > -inf:
+            ranks[possible], places[possible] = -rank, place
+            possible += 1
+    order = np.argsort(ranks[:possible], kind="mergesort")
+    alike = np.zeros(min(possible, weights.limit), np.int32)
+    survivors = 0
+    for each in range(possible):
+        if survivors == weights.limit:
+            break
+        contender = pool[places[order[each]]]
+        if weights.histories:
+            slot = _group_of(state, contender)
+            heir = state.found[slot]
+            if heir == NONE:
+                state.found[slot] = heir = survivors
+                contender["slot"] = slot
+            elif alike[heir] == weights.histories:
+                _inherit(state, contender, beam[heir], frame)
+                continue
+            alike[heir] += 1
+        beam[survivors] = contender
+        survivors += 1
+    state.counts[0]["entries"] = survivors
+    if weights.histories:
+        for each in range(survivors):
+            state.found[beam[each]["slot"]] = NONE
+
+
+@compiled
+def _group_of(state: LexiconBeam, contender: Records) -> int:
+    """Where the best survivor with the same n-gram state and node stands in the hash table, or would."""
+    found, histories = state.found, state.histories
+    mask, node = len(found) - 1, contender["node"]
+    grammar = histories[contender["history"]]["state"]
+    slot = _hash(grammar, node) & mask  # type: ignore[arg-type]
+    while found[slot] != NONE:
+        each = state.beam[found[slot]]
+        if each["node"] == node and histories[each["history"]]["state"] == grammar:
+            break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def _inherit(state: LexiconBeam, contender: Records, heir: Records, frame: int) -> None:
+    """Writes down which history stands in the place of a contender's."""
+    history = state.histories[contender["history"]]
+    margin = contender["rank"] - heir["rank"]
+    if margin > history["margin"]:
+        history["heir"], history["left"], history["margin"] = heir["history"], frame, margin

@@ -1,0 +1,176 @@
+"""Lexicon search: the sentences of known words that a CTC head over phones and a word n-gram find likeliest.
+
+    score(words) = log Σ p(alignment | x) + ngram_scale · log p(words, end) + length_scale · number of words
+
+where the sum runs over the alignments of all pronunciations of the words (Miao et al. 2015, Collobert et al. 2020; the
+recombination of paths is that of CTC prefix search, Hannun et al. 2014). The search itself is `lexicon_beam`,
+compiled; here are the batch and the n-best list.
+
+Without pruning, and with all word histories kept apart (`histories` None), scores are exact. Where only the best few
+histories of an n-gram state go on, the others come back in the n-best list behind the sentence of their heir, with the
+scores that they would have had if what follows had the same alignments (as in a word lattice, Ney and Aubert 1994).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kikitori.scorers.ctc_pruning import candidates
+from kikitori.search.ctc.prefix_beam import NONE
+from kikitori.search.lexicon import kernel as lexicon_beam
+from kikitori.search.lexicon.kernel import FIRST, LexiconBeam, Weights
+from kikitori.search.lexicon.trie import WordModel
+from kikitori.search.options import LexiconSearch
+from kikitori.text.ngram.model import advance
+
+Words = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LexiconHypothesis:
+    """A sentence.
+
+    Attributes:
+        words: Its words.
+        score: All together.
+        ctc: What the phones share in it, that is, what is left when n-gram and length are taken away.
+        ngram: Log-probability of the words and the end of the sentence.
+    """
+
+    words: tuple[str, ...]
+    score: float
+    ctc: float
+    ngram: float
+
+
+def lexicon_search(
+    log_probs: Tensor, lengths: Tensor, model: WordModel, options: LexiconSearch, prior: Tensor | None = None
+) -> list[list[LexiconHypothesis]]:
+    """The n-best list of each utterance, best first, equal scores by their words.
+
+    It holds at least one hypothesis. Where the beam has no complete word at the end, that is the best one without the
+    word that was begun; where nothing is possible, the empty one with a score of -inf.
+
+    Args:
+        log_probs: Of phones, (batch, frames, phones + 1), blank last.
+        lengths: Valid frames, (batch,).
+        model: Pronunciations and n-gram.
+        options: Scales and pruning.
+        prior: Log-probabilities of phones, (phones,); subtracted in every frame, times `prior_scale`.
+    """
+    values = log_probs.detach().cpu()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float()
+    if prior is not None and options.prior_scale:
+        values = values.clone()
+        values[..., :-1] -= options.prior_scale * prior.to(values.dtype)
+    rows = [row[:length] for row, length in zip(values, lengths.tolist(), strict=True)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # compiled code lets other threads run
+        return [*pool.map(lambda row: _search(row, model, options), rows)]
+
+
+def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch) -> list[LexiconHypothesis]:
+    weights = Weights(
+        *(options.ngram_scale, options.length_scale, options.beam),
+        *(inf if options.score_beam is None else options.score_beam, options.histories or 0),
+    )
+    found = candidates(log_probs, most=options.frame_phones, min_log_prob=options.min_log_prob)
+    beam = lexicon_beam.new_beam(model.num_phones, model.start)
+    beam = lexicon_beam.search(beam, model.trie, model.grammar, *found, weights)
+    totals = _totals(beam, model.num_phones)
+    sentences = _sentences(beam, _ended(beam, totals, model, options), options.nbest) if totals else [(-inf, (), 0.0)]
+    hypotheses = []
+    for score, words, ngram in sentences:
+        ctc = score - options.ngram_scale * ngram - options.length_scale * len(words)
+        hypotheses.append(LexiconHypothesis(tuple(model.words[word] for word in words), score, ctc, ngram))
+    return hypotheses
+
+
+def _totals(beam: LexiconBeam, num_phones: int) -> dict[int, float]:
+    """What the phones give to the histories at the end; empty where nothing is possible."""
+    entries, base = beam.beam[: int(beam.counts["entries"][0])], float(beam.counts["base"][0])
+    complete = entries[entries["node"] <= num_phones]
+    totals: dict[int, float] = {}
+    if base == -inf:
+        return totals
+    # A history has several entries where its last word has pronunciations with different last phones.
+    for entry in complete if len(complete) else entries[:1]:
+        history, total = int(entry["history"]), base + float(entry["total"])
+        totals[history] = float(np.logaddexp(totals.get(history, -inf), total))
+    return totals
+
+
+def _ended(
+    beam: LexiconBeam, totals: dict[int, float], model: WordModel, options: LexiconSearch
+) -> list[tuple[float, int, float]]:
+    """Score, history and n-gram score of each, the end of the sentence included."""
+    found = []
+    for history, total in totals.items():
+        words = beam.histories[history]
+        end, _ = advance(*model.grammar[:6], int(words["state"]), model.end)
+        score = total + float(words["bonus"]) + options.ngram_scale * end
+        found.append((score, history, float(words["ngram"]) + end))
+    return found
+
+
+def _sentences(
+    beam: LexiconBeam, ended: Sequence[tuple[float, int, float]], nbest: int
+) -> list[tuple[float, Words, float]]:
+    """Score, words and n-gram score of the best sentences, those among them whose histories have an heir."""
+    histories = beam.histories[: int(beam.counts["histories"][0])]
+    parents, words, instead = histories["parent"], histories["word"], _left_out(histories)
+    paths: dict[int, Words] = {FIRST: ()}
+
+    def words_of(history: int) -> Words:
+        unknown = []
+        while history not in paths:
+            unknown.append(history)
+            history = int(parents[history])
+        path = paths[history]
+        for each in reversed(unknown):
+            path = paths[each] = (*path, int(words[each]))
+        return path
+
+    # A history up to where others may stand in its place that were left out before a frame, and the words behind; the
+    # best first. Without the frames one might be put into its own place over and over.
+    order = count()
+    waiting: list[tuple[float, int, int, float, Words, float]] = [
+        (-score, next(order), history, inf, (), ngram) for score, history, ngram in ended
+    ]
+    heapify(waiting)
+    found: dict[Words, tuple[float, float]] = {}
+    while waiting and len(found) < nbest:
+        cost, _, history, before, behind, ngram = heappop(waiting)
+        sentence = (*words_of(history), *behind)
+        if sentence in found:
+            continue
+        found[sentence] = -cost, ngram
+        while history != NONE:
+            if others := instead.get(history):
+                behind = sentence[len(words_of(history)) :]
+                for frame, margin, gained, other in others:
+                    if frame < before:
+                        heappush(waiting, (cost - margin, next(order), other, frame, behind, ngram + gained))
+            history = int(parents[history])
+    return sorted(((score, each, ngram) for each, (score, ngram) in found.items()), key=lambda row: (-row[0], row[1]))
+
+
+def _left_out(histories: NDArray[np.void]) -> dict[int, list[tuple[int, float, float, int]]]:
+    """By heir: in which frame others were left out, their margin, how much more the n-gram gives them, and which."""
+    others = np.flatnonzero(histories["heir"] != NONE)
+    heirs = histories["heir"][others]
+    gained = histories["ngram"][others] - histories["ngram"][heirs]
+    columns = histories["left"][others], histories["margin"][others], gained, others
+    found = defaultdict(list)
+    for heir, row in zip(heirs.tolist(), zip(*(each.tolist() for each in columns), strict=True), strict=True):
+        found[heir].append(row)
+    return found

@@ -1,0 +1,1 @@
+"""Where in a recording speech is: `energy`, by spectral variation."""

@@ -1,0 +1,188 @@
+"""Word n-grams as arrays: states are the words before, arcs the words behind, and what has no arc backs off.
+
+Such an n-gram is a folded ARPA file (Katz 1987): state 0 is the empty context and has an arc for every word; every
+other state knows the state with its oldest word dropped, and what it costs to go there. It needs no KenLM, and compiled
+code can walk it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.compiled import compiled
+from kikitori.text.ngram.arpa import END, START, UNKNOWN, NGrams, read_arpa
+from kikitori.text.ngram.packed import SUFFIX, read_packed
+
+LN10 = log(10.0)
+
+
+@dataclass(frozen=True, eq=False)
+class WordNGram:
+    """An n-gram language model over words.
+
+    Attributes:
+        words: The words by number; among them `<s>`, `</s>` and `<unk>`, which stands for all others.
+        starts: (states + 1) int64; the arcs of state s are [starts[s], starts[s + 1]), ascending by word.
+        arc_words: (arcs) int32.
+        arc_scores: (arcs) float32, natural log-probabilities.
+        arc_targets: (arcs) int32, the state after the word.
+        backoffs: (states) float32, natural logarithms of the weights.
+        lower: (states) int32, the state with the oldest word dropped. State 0, the empty context, has an arc for every
+            word, in the order of their numbers.
+        start: The state after `<s>`.
+    """
+
+    words: tuple[str, ...]
+    starts: NDArray[np.int64]
+    arc_words: NDArray[np.int32]
+    arc_scores: NDArray[np.float32]
+    arc_targets: NDArray[np.int32]
+    backoffs: NDArray[np.float32]
+    lower: NDArray[np.int32]
+    start: int
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The numbers of the words."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    @property
+    def end(self) -> int:
+        """The number of `</s>`."""
+        return self.ids[END]
+
+    def numbers(self, words: Iterable[str]) -> list[int]:
+        """The numbers of some words; unknown ones, and the names of a sentence's ends, are `<unk>`."""
+        unknown = self.ids[UNKNOWN]
+        return [unknown if word in (START, END) else self.ids.get(word, unknown) for word in words]
+
+
+@compiled
+def advance(
+    starts: NDArray[np.int64],
+    arc_words: NDArray[np.int32],
+    arc_scores: NDArray[np.float32],
+    arc_targets: NDArray[np.int32],
+    backoffs: NDArray[np.float32],
+    lower: NDArray[np.int32],
+    state: int,
+    word: int,
+) -> tuple[float, int]:
+    """The natural log-probability of a word behind a state, and the state after it; arguments as of `WordNGram`."""
+    score = 0.0
+    while True:
+        arc = _arc(starts, arc_words, state, word)
+        if arc >= 0:
+            return score + arc_scores[arc], int(arc_targets[arc])
+        score += backoffs[state]
+        state = int(lower[state])
+
+
+def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> WordNGram:
+    """N-grams as arrays to walk.
+
+    A state is an n-gram that something follows, or that leaves its context at a price. What cannot be followed needs
+    no state: the longest of its endings that is one takes its place.
+
+    Args:
+        ngrams: By order, of `kneser_ney.estimate`, `read_arpa` or `read_packed`.
+        words: The word of each unigram, among them `<s>`, `</s>` and `<unk>`.
+    """
+    owners, states = [], []  # of the arcs by order: the state that each leaves, and the one that it is, else -1
+    own, num_states = np.zeros(1, np.int32), 1
+    for n, each in enumerate(ngrams, start=1):
+        owners.append(own[each.prefixes])
+        followed = np.zeros(len(each.last), bool)
+        if n < len(ngrams):
+            followed[ngrams[n].prefixes] = True
+        is_state = followed | (each.log10_backoffs != 0)
+        own = np.where(is_state, num_states - 1 + np.cumsum(is_state), -1).astype(np.int32)
+        num_states += int(is_state.sum())
+        states.append(own)
+    owner, state = np.concatenate(owners), np.concatenate(states)
+    backoffs = np.zeros(num_states, np.float32)
+    backoffs[state[state >= 0]] = (LN10 * np.concatenate([each.log10_backoffs for each in ngrams]))[state >= 0]
+    starts = np.searchsorted(owner, np.arange(num_states + 1)).astype(np.int64)
+    arc_words = np.concatenate([each.last for each in ngrams]).astype(np.int32)
+    arc_scores = (LN10 * np.concatenate([each.log10_probs for each in ngrams])).astype(np.float32)
+    targets, lower = np.zeros(len(owner), np.int32), np.zeros(num_states, np.int32)
+    _link(starts, arc_words, owner, state, targets, lower)
+    begin = int(targets[list(words).index(START)])
+    return WordNGram(tuple(words), starts, arc_words, arc_scores, targets, backoffs, lower, begin)
+
+
+def score_text(ngram: WordNGram, words: Sequence[str]) -> float:
+    """The natural log-probability of a sentence and its end; unknown words count as `<unk>`."""
+    total, state = 0.0, ngram.start
+    for number in [*ngram.numbers(words), ngram.end]:
+        log_prob, state = _advance(ngram, state, number)
+        total += log_prob
+    return total
+
+
+def load_word_ngram(path: str | Path) -> WordNGram:
+    """Reads an n-gram over words: `.ngram`, `.arpa`, `.arpa.gz` or `.arpa.xz`.
+
+    Raises:
+        ModelError: It is missing, damaged or unsound.
+    """
+    path = Path(path)
+    return fold(*(read_packed(path) if path.suffix == SUFFIX else read_arpa(path)))
+
+
+def _advance(ngram: WordNGram, state: int, word: int) -> tuple[float, int]:
+    """As `advance`, in plain Python."""
+    score = 0.0
+    while True:
+        first, last = int(ngram.starts[state]), int(ngram.starts[state + 1])
+        arc = first + int(np.searchsorted(ngram.arc_words[first:last], word))
+        if arc < last and ngram.arc_words[arc] == word:
+            return score + float(ngram.arc_scores[arc]), int(ngram.arc_targets[arc])
+        score += float(ngram.backoffs[state])
+        state = int(ngram.lower[state])
+
+
+@compiled
+def _link(
+    starts: NDArray[np.int64],
+    arc_words: NDArray[np.int32],
+    owners: NDArray[np.int32],
+    states: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    lower: NDArray[np.int32],
+) -> None:
+    """Fills in where arcs lead and where states back off to; what is needed of shorter n-grams is there by then."""
+    for arc in range(len(owners)):
+        state, word, below = owners[arc], arc_words[arc], 0
+        while state != 0:
+            state = lower[state]
+            shorter = _arc(starts, arc_words, state, word)
+            if shorter >= 0:
+                below = targets[shorter]
+                break
+        targets[arc] = below
+        if states[arc] >= 0:
+            lower[states[arc]] = below
+            targets[arc] = states[arc]
+
+
+@compiled
+def _arc(starts: NDArray[np.int64], arc_words: NDArray[np.int32], state: int, word: int) -> int:
+    """Where the arc of a word behind a state is; -1 where there is none."""
+    if state == 0:
+        return word
+    low, high = starts[state], starts[state + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if arc_words[middle] < word:
+            low = middle + 1
+        else:
+            high = middle
+    if low < starts[state + 1] and arc_words[low] == word:
+        return int(low)
+    return -1

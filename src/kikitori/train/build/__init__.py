@@ -1,0 +1,1 @@
+"""From a recipe to a training task: `task`, with its `networks` and `corpora`."""

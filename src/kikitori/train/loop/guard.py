@@ -1,0 +1,87 @@
+"""What keeps a run's weights sound: steps whose loss or gradient is not finite are skipped, counted and named."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kikitori.errors import TrainingError
+from kikitori.train.loop.state import Weights, copy_into, statistics
+from kikitori.train.recipe.settings import Run
+
+SKIPPED = "skipped.jsonl"
+LEAST_FOR_SHARE = 20
+"""A share of the steps says something after so many skipped ones."""
+
+
+@dataclass
+class Guard:
+    """Skips steps that would spoil the weights, and ends the run when they are too many.
+
+    A forward pass over numbers that are not finite also spoils what layers gather on the way, such as batch-norm
+    statistics; these are put back.
+
+    Attributes:
+        module: What learns.
+        run: The limits.
+        directory: Run folder, for `skipped.jsonl`.
+        log: Called with each line for the user.
+        writes: Whether this process keeps `skipped.jsonl`.
+        skipped: Steps skipped so far.
+        in_a_row: Those since the last good step.
+    """
+
+    module: nn.Module
+    run: Run
+    directory: Path
+    log: Callable[[str], None]
+    writes: bool = True
+    skipped: int = 0
+    in_a_row: int = 0
+    _copies: Weights = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._statistics = statistics(self.module)
+
+    def remember(self) -> None:
+        """Before the first batch of a step: keeps a copy of what its forward passes may spoil."""
+        self._copies = {name: tensor.clone() for name, tensor in self._statistics.items()}
+
+    def passed(self) -> None:
+        """After a step that moved the weights."""
+        self.in_a_row = 0
+
+    def skip(self, what: str, row: dict[str, Any], utt_ids: Sequence[str]) -> None:
+        """After a step that must not move the weights.
+
+        Args:
+            what: What is not finite.
+            row: Where the step stands: `epoch` and `batch` (from 0) and `step`.
+            utt_ids: The utterances of the step.
+
+        Raises:
+            TrainingError: There were too many such steps.
+        """
+        copy_into(self._statistics, self._copies)
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        if self.writes:
+            with (self.directory / SKIPPED).open("a", encoding="utf-8") as out:
+                out.write(json.dumps({**row, "what": what, "utterances": list(utt_ids)}) + "\n")
+        names = f" ({', '.join(utt_ids[:8])}{', ...' if len(utt_ids) > 8 else ''})" if utt_ids else ""
+        where = f"epoch {row['epoch'] + 1}, batch {row['batch']}{names}"
+        self.log(f"warning: {where}: {what}; step skipped ({self.skipped} so far)")
+        share = self.skipped / (self.skipped + row["step"])
+        if self.in_a_row >= self.run.max_skipped_in_row:
+            limit = f"{self.in_a_row} steps in a row"
+        elif self.skipped >= LEAST_FOR_SHARE and share > self.run.max_skipped_share:
+            limit = f"{100 * share:.0f} % of the steps"
+        else:
+            return
+        raise TrainingError(
+            f"{what}, and so it was in {limit}",
+            where=where,
+            remedy=f"lower optim.lr or look at the utterances in {SKIPPED}; the last checkpoint is sound, see --resume",
+        )

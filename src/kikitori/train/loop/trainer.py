@@ -1,0 +1,384 @@
+"""The training loop: batches of a task in, checkpoints, metrics and an exported model out.
+
+It knows nothing of speech: a `Task` gives batches, losses and dev scores. Everything random is a function of the
+recipe's seed, the epoch and the batch, or comes from torch's generator, which checkpoints keep; a resumed run on the
+CPU therefore continues bit for bit. `guard.py` keeps the weights finite, `selection.py` picks those to export,
+`checkpoint.py` keeps all of it on disk.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kikitori.errors import TrainingError
+from kikitori.io.files import replace_folder, write_text
+from kikitori.train.loop import distributed
+from kikitori.train.loop.checkpoint import (
+    Checkpoint,
+    load_newest,
+    optimizer_tensors,
+    restore_optimizer,
+    restore_random_state,
+    save_checkpoint,
+    torch_random_state,
+)
+from kikitori.train.loop.guard import Guard
+from kikitori.train.loop.optim import build_optimizer, lr_scale, set_lr
+from kikitori.train.loop.provenance import differences
+from kikitori.train.loop.selection import Selection
+from kikitori.train.loop.stages import plan
+from kikitori.train.loop.state import check_frozen, first_not_finite, frozen_digests, learnt, load_weights, statistics
+from kikitori.train.recipe.settings import Optim, Run
+from kikitori.train.tasks.base import Moment, Task
+
+
+@dataclass
+class _Step:
+    """What one step has gathered from its batches so far.
+
+    Attributes:
+        batches: Batches taken, unreadable ones included.
+        used: Batches whose gradients were summed.
+        problem: What is not finite.
+        utt_ids: Utterances of the batches.
+    """
+
+    batches: int = 0
+    used: int = 0
+    problem: str | None = None
+    utt_ids: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    """A run: the task, its settings and where it stands.
+
+    Attributes:
+        task: What is trained.
+        optim: Optimiser and schedule.
+        run: Length and precision.
+        seed: Seed of torch's generator.
+        directory: Run folder.
+        log: Called with each line for the user.
+        stop: Asked after each step whether to save and end.
+        provenance: What checkpoints say of where they come from, as JSON.
+        product: Name of the folder that the task exports to at the end.
+    """
+
+    task: Task
+    optim: Optim
+    run: Run
+    seed: int
+    directory: Path
+    log: Callable[[str], None]
+    stop: Callable[[], bool] = lambda: False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    product: str = "model"
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    _sums: dict[str, float] = field(default_factory=dict)
+    _started: float = 0.0
+    _started_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.device = pick_device(self.run.device)
+        self.rank, self.processes = distributed.start(self.device)
+        torch.manual_seed(self.seed)
+        random.seed(self.seed)
+        self.task.module.to(self.device)
+        self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
+        self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
+        self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
+        self.guard = Guard(self.task.module, self.run, self.directory, self.log, writes=self.rank == 0)
+        self.selection = Selection(self.run, self.stages.starts)
+        self._statistics = list(statistics(self.task.module).values())
+        # Processes start from equal weights and go on with random numbers of their own.
+        torch.manual_seed(self.seed + self.rank)
+        np.random.seed((self.seed + self.rank) % 2**32)  # transformers' masking draws from this generator
+
+    def fit(self) -> bool:
+        """Trains to the last epoch, then exports `directory/product`; False if it was stopped before that.
+
+        Raises:
+            TrainingError: Too many steps were not finite, or a checkpoint cannot be written.
+        """
+        self._started, self._started_at = time.monotonic(), self._progress(1)
+        if self.rank == 0:
+            self._rewind_metrics()
+        for line in self.stages.describe():
+            self.log(line)
+        while self.epoch < self.run.epochs and not self.selection.exhausted:
+            if self._run_epoch():
+                self.log(f"stopped on request after step {self.step}; the checkpoint is written, go on with --resume")
+                return False
+        if self.step < max(self.stages.starts.values()):
+            self.log(f"warning: the run ended after step {self.step}; {self.stages.describe()[-1]}")
+        if self.rank == 0:
+            self._export()
+        distributed.wait()
+        return True
+
+    def resume(self, *, weights_only: bool = False) -> None:
+        """Continues from the newest undamaged checkpoint.
+
+        Args:
+            weights_only: Take a checkpoint whose weights alone are sound too, and start the optimiser, the random
+                numbers and the choice of weights to export afresh.
+
+        Raises:
+            TrainingError: There is none, or it belongs to another recipe.
+        """
+        path, checkpoint, damaged = load_newest(self.directory / "checkpoints", weights_only=weights_only)
+        for line in damaged:
+            self.log(f"warning: {line}")
+        state = checkpoint.state
+        load_weights(learnt(self.task.module, self.stages.starts), checkpoint.tensors["model"], where=path)
+        check_frozen(state["frozen"], self.frozen, state["provenance"].get("recipe", {}), where=path)
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.guard.skipped = state["skipped"]
+        if not weights_only:
+            restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
+            _restore_random(checkpoint, self.rank)
+            self.selection.restore(checkpoint, self.device)
+            self.guard.in_a_row = state["skipped_in_a_row"]
+            self._sums = state["sums"]
+        for line in differences(state["provenance"], self.provenance):
+            self.log(f"warning: {line}")
+        what = ", its weights only" if weights_only else ""
+        self.log(f"resumed from {path.name}{what}: epoch {self.epoch + 1}, batch {self.batch}")
+
+    def _run_epoch(self) -> bool:
+        """Trains one epoch, or what is left of it; True if it was stopped."""
+        batches = self.task.batches(self.epoch)
+        self.stages.enter(self.step)
+        gathered = _Step()
+        for index, batch in self._prefetch(batches):
+            moment = Moment(self.epoch, index, self._progress(len(batches), index))
+            if not gathered.batches:
+                if self.step in self.stages.later:
+                    self.stages.enter(self.step)
+                self.guard.remember()
+            gathered.batches += 1
+            if batch is not None:
+                self._backward(batch, moment, gathered)
+            last = index + self.processes >= len(batches)
+            if gathered.batches < self.optim.accumulate and not last:
+                continue
+            updated = self._update(moment, gathered)
+            gathered = _Step()
+            if updated and self.step % self.run.log_every == 0:
+                self._log_step(moment)
+            stopping = not last and self._asked_to_stop()
+            if stopping or (updated and self.step % self.run.checkpoint_every == 0 and not last):
+                self.batch = index + self.processes
+                self._save()
+            if stopping:
+                return True
+        self.epoch, self.batch = self.epoch + 1, 0
+        for remark in self.task.remarks():
+            self.log(f"warning: {remark}")
+        self._end_epoch()
+        return self.epoch < self.run.epochs and self._asked_to_stop()
+
+    def _asked_to_stop(self) -> bool:
+        # One process that is told to stop stops them all.
+        return distributed.total(int(self.stop()))[0] > 0
+
+    def _backward(self, batch: Any, moment: Moment, gathered: _Step) -> None:
+        gathered.utt_ids += getattr(batch, "utt_ids", ())
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
+            loss, parts = self.task.loss(batch, moment)
+        if not torch.isfinite(loss):
+            gathered.problem = f"the loss is {loss.item()}"
+            return
+        loss.backward()
+        for name, value in {"loss": loss.item(), **parts}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._sums["batches"] = self._sums.get("batches", 0.0) + 1
+        gathered.used += 1
+
+    def _update(self, moment: Moment, gathered: _Step) -> bool:
+        """Moves the weights; False if there was nothing to learn from, or nothing sound."""
+        used, problems = distributed.total(gathered.used, int(gathered.problem is not None))
+        if not used and not problems:
+            return False
+        if not problems:
+            distributed.average_gradients(self.task.module.parameters(), used)
+            norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.max_grad_norm)
+            if not torch.isfinite(norm):
+                gathered.problem, problems = f"the gradient is {norm.item()}", 1
+        if problems:
+            self._skip(moment, gathered)
+            return False
+        self.guard.passed()
+        self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * gathered.used
+        set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # At every step, so that it does not matter when checkpoints are written: they hold the first process's.
+        distributed.average_tensors(self._statistics)
+        self.step += 1
+        return True
+
+    def _skip(self, moment: Moment, gathered: _Step) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        found = distributed.gather((gathered.problem, gathered.utt_ids))
+        what = next(problem for problem, _ in found if problem is not None)
+        # Where a single process has the trouble, its utterances are the ones to look at.
+        names = [name for problem, utt_ids in found if problem is not None for name in utt_ids]
+        self.guard.skip(what, {"epoch": moment.epoch, "batch": moment.batch, "step": self.step}, names)
+
+    def _end_epoch(self) -> None:
+        scores: dict[str, float] = {}
+        if self.epoch % self.run.evaluate_every == 0 or self.epoch == self.run.epochs:
+            if self.rank == 0:
+                self.task.module.eval()
+                scores = self.task.evaluate()
+            # All processes choose and stop alike.
+            scores = distributed.gather(scores)[0]
+        if scores:
+            self._write_metrics({"epoch": self.epoch, "step": self.step, **{f"dev_{k}": v for k, v in scores.items()}})
+            shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self.log(f"epoch {self.epoch}/{self.run.epochs} dev: {shown}")
+        self.selection.offer(self.task.module, self.epoch, scores)
+        if self.selection.exhausted:
+            self.log(f"dev has not improved in {self.selection.stale} evaluations; the training ends here")
+        self._save()
+
+    def _export(self) -> None:
+        if self.selection.apply(self.task.module):
+            self.task.module.eval()
+            scores = self.task.evaluate()
+            if scores:
+                self._write_metrics({"step": self.step, **{f"final_{k}": v for k, v in scores.items()}})
+                self.log("final model, dev: " + " ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        with replace_folder(self.directory / self.product) as staging:
+            self.task.export(staging)
+        self.log(f"{self.product} written to {self.directory / self.product}")
+
+    def _prefetch(self, batches: list[list[int]]) -> Iterator[tuple[int, Any]]:
+        """Batches from where the epoch stands, each read while the one before is computed."""
+        with ThreadPoolExecutor(1) as reader:
+            coming: Future[Any] | None = None
+            for index in range(self.batch, len(batches), self.processes):
+                future = coming or reader.submit(self.task.load, self._share(batches, index), self.epoch)
+                if index + self.processes < len(batches):
+                    following = self._share(batches, index + self.processes)
+                    coming = reader.submit(self.task.load, following, self.epoch)
+                yield index, future.result()
+
+    def _share(self, batches: list[list[int]], index: int) -> list[int]:
+        # At the end of an epoch the first batches fill the gap, so that every process has one.
+        return batches[(index + self.rank) % len(batches)]
+
+    def _progress(self, num_batches: int, index: int = 0) -> float:
+        return (self.epoch + index / num_batches) / self.run.epochs
+
+    def _log_step(self, moment: Moment) -> None:
+        count = self._sums.pop("batches", 1.0)
+        means = {name: value / count for name, value in self._sums.items()}
+        self._sums = {}
+        elapsed = time.monotonic() - self._started
+        done = moment.progress - self._started_at
+        left = f" left {elapsed / done * (1.0 - moment.progress) / 60:.0f} min" if done > 0 else ""
+        lr = self.optimizer.param_groups[0]["lr"]
+        shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        if self.rank:
+            return
+        self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e}{left}")
+        epoch = round(moment.progress * self.run.epochs, 4)
+        self._write_metrics({"epoch": epoch, "step": self.step, **means, "lr": lr})
+
+    def _write_metrics(self, row: dict[str, Any]) -> None:
+        if self.rank:
+            return
+        row = {**row, "time": round(time.time(), 1)}
+        with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+
+    def _rewind_metrics(self) -> None:
+        """Drops what a killed run wrote after the point from which this one goes on; it will be written again."""
+        path = self.directory / "metrics.jsonl"
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _written_by(line, self.step)]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def _save(self) -> None:
+        random_states = distributed.gather((torch_random_state(), _numpy_state()))
+        if self.rank == 0:
+            self._write_checkpoint(random_states)
+        distributed.wait()
+
+    def _write_checkpoint(self, random_states: list[tuple[dict[str, Tensor], list[Any]]]) -> None:
+        model = learnt(self.task.module, self.stages.starts)
+        broken = first_not_finite(model)
+        if broken is not None:
+            raise TrainingError(
+                f"{broken} is no longer finite",
+                where=f"step {self.step}",
+                remedy="lower optim.lr; the last checkpoint is sound, see --resume",
+            )
+        tensors = {
+            "model": model,
+            "optimizer": optimizer_tensors(self.optimizer, self.task.module),
+            "random": {f"{key}{rank}": value for rank, (s, _) in enumerate(random_states) for key, value in s.items()},
+            **self.selection.tensors(),
+        }
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "skipped": self.guard.skipped,
+            "skipped_in_a_row": self.guard.in_a_row,
+            "selection": self.selection.state(),
+            "sums": self._sums,
+            "numpy": [state for _, state in random_states],
+            "frozen": self.frozen,
+            "provenance": self.provenance,
+        }
+        checkpoint = Checkpoint(tensors, state)
+        save_checkpoint(self.directory / "checkpoints", self.step, checkpoint, keep=self.run.keep_checkpoints)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _written_by(line: str, step: int) -> bool:
+    """Whether a line of the metrics is whole and was written by this step, before the export."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False  # the run was killed while it wrote
+    return bool(row["step"] <= step) and not any(name.startswith("final_") for name in row)
+
+
+def _restore_random(checkpoint: Checkpoint, rank: int) -> None:
+    tensors, numpy_states = checkpoint.tensors["random"], checkpoint.state["numpy"]
+    if rank < len(numpy_states):  # more processes than before start afresh
+        restore_random_state({key.removesuffix(str(rank)): t for key, t in tensors.items() if key.endswith(str(rank))})
+        _restore_numpy(numpy_states[rank])
+
+
+def _numpy_state() -> list[Any]:
+    kind, keys, *rest = np.random.get_state()
+    return [kind, [int(key) for key in np.asarray(keys)], *rest]
+
+
+def _restore_numpy(state: list[Any]) -> None:
+    np.random.set_state((state[0], np.array(state[1], dtype=np.uint32), *state[2:]))

@@ -1,0 +1,252 @@
+"""Adapting a finished speech LLM to a domain (papers.md A2: LoRA on the LLM's attention, the rest frozen).
+
+From the domain's speech, or from its text alone; the old domain is kept by replay (old data among the new) and by a
+penalty on leaving the base. What is exported is an adapter folder, not a recogniser.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kikitori.data.speech import SpeechBatch, SpeechLoader
+from kikitori.errors import ConfigError, ModelError
+from kikitori.model.adapters.folder import AdapterInfo, Fingerprint, save_adapter
+from kikitori.model.adapters.lora import attach_lora
+from kikitori.model.encoder import freeze
+from kikitori.model.folder import TrainedOn
+from kikitori.model.speech_llm import SpeechLLM
+from kikitori.text.units import TokenizerUnits
+from kikitori.train.recipe.components import Lora
+from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.recipe.settings import Adapt
+from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.speech_llm import SpeechLLMTask
+from kikitori.train.tasks.text import TextBatch, TextTask
+from kikitori.train.text_injection.drafts import Drafter
+from kikitori.train.text_injection.prompts import Prompter
+
+WHOLE = ("model.llm", "model.bridge", "model.interface", "model.acoustic")
+"""Parts that may be fine-tuned fully."""
+REPLAY = 1
+"""Tells the random numbers of the replay from those of the batches."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adaptation starts from, and what its adapter is for."""
+
+    name: str
+    fingerprint: Fingerprint
+    trained_on: TrainedOn
+
+    def info(self, components: Sequence[Any], trained_on: TrainedOn) -> AdapterInfo:
+        """What the adapter folder says of itself."""
+        return AdapterInfo(
+            format=1,
+            base_name=self.name,
+            base=self.fingerprint,
+            components=list(components),
+            labels_per_second=trained_on.labels_per_second,
+            max_seconds=trained_on.max_seconds,
+        )
+
+
+class Adapting(nn.ModuleDict):
+    """A model of which most is frozen, and stays in evaluation mode: no dropout, no batch-norm drift."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Puts what learns into training mode: the dropout of LoRA, and whatever is fine-tuned fully."""
+        super().train(False)
+        for name, part in self.named_modules():
+            if name.endswith("lora_dropout") or (name in WHOLE and _is_fine_tuned(part)):
+                part.train(mode)
+        return self
+
+
+def set_components(model: SpeechLLM, settings: Adapt, lora: Lora, ctc_layers: Sequence[int]) -> None:
+    """Freezes the recogniser but for what is adapted.
+
+    Raises:
+        ConfigError: LoRA finds no layer of such a name; it lists those that there are.
+    """
+    model.requires_grad_(False)
+    if "encoder" in settings.components:
+        freeze(model.acoustic.encoder, "conv_front_end")
+        for layer in ctc_layers:
+            model.acoustic.ctc_heads[str(layer)].requires_grad_(True)
+    if "bridge" in settings.components:
+        model.bridge.requires_grad_(True)
+        model.interface.requires_grad_(True)
+    if "whole_llm" in settings.components:
+        model.llm.requires_grad_(True)
+    if "llm" in settings.components:
+        try:
+            model.llm = attach_lora(model.llm, **asdict(lora))
+        except ModelError as error:
+            raise ConfigError(error.what, where="lora.targets", remedy="set it to names of linear layers") from None
+
+
+def with_replay(indices: Sequence[int], num_new: int, share: float, seed: Sequence[int]) -> list[int]:
+    """The indices of an epoch: all of the new domain, and so many of the old that these make up `share`.
+
+    Args:
+        indices: What there is; those from `num_new` on belong to the old domain.
+        num_new: How many indices the new domain has.
+        share: Share of the old domain in the result, as near as whole numbers come.
+        seed: Decides the draw. Nothing is drawn twice before everything was drawn once.
+    """
+    new, old = [i for i in indices if i < num_new], [i for i in indices if i >= num_new]
+    wanted = round(len(new) * share / (1.0 - share)) if old else 0
+    generator = np.random.default_rng([*seed, REPLAY])
+    drawn: list[int] = []
+    while len(drawn) < wanted:
+        drawn += generator.permutation(old)[: wanted - len(drawn)].tolist()
+    return new + drawn
+
+
+def divergence(adapted: Tensor, base: Tensor) -> Tensor:
+    """KL(base ‖ adapted) in nats, the mean over the rows of two tables of logits (positions, vocab)."""
+    expected, found = base.float().log_softmax(dim=1), adapted.float().log_softmax(dim=1)
+    return nn.functional.kl_div(found, expected, reduction="batchmean", log_target=True)
+
+
+class AdaptationTask(SpeechLLMTask):
+    """Adapts to transcribed speech; see `kikitori.train.tasks.base.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        base: The recogniser to start from.
+        model: Its network, after `set_components`.
+        units: Its label units.
+        train: Training speech: the new domain, then what may be replayed of the old one.
+        num_new: Utterances of the new domain.
+        dev: Dev speech of the new domain, or None.
+        drafter: Of what the LLM reads beside the speech, if the model has a place for it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        base: Base,
+        model: SpeechLLM,
+        units: TokenizerUnits,
+        train: SpeechLoader,
+        num_new: int,
+        dev: SpeechLoader | None,
+        drafter: Drafter | None = None,
+    ) -> None:
+        self.base, self.num_new = base, num_new
+        super().__init__(recipe, model, units, None, train, dev, drafter=drafter)
+        self.module = Adapting({"model": model})
+
+    def indices(self, epoch: int) -> list[int]:
+        """The new domain's utterances and this epoch's draw of old ones."""
+        return _epoch(super().indices(epoch), self.num_new, self.recipe, epoch)
+
+    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy on the transcript and EOS, plus the weighted CTC losses and the divergence from the base.
+
+        Raises:
+            DataError: An utterance does not fit into the LLM.
+        """
+        encoded, labels = self.encode(batch, moment), self.labels(batch, moment)
+        total, parts = self.ctc_losses(encoded, batch, labels)
+        rows = self.teacher_input(batch, encoded, labels)
+        logits = self.speech_llm.target_logits(rows)
+        smoothing = self.recipe.optim.label_smoothing
+        cross_entropy = nn.functional.cross_entropy(logits.float(), rows.next_labels, label_smoothing=smoothing)
+        total, parts = total + cross_entropy, {"text": cross_entropy.item(), **parts}
+        hold = self.recipe.hold
+        if hold is not None:
+            with torch.no_grad(), self.speech_llm.llm.disable_adapter():
+                expected = self.speech_llm.target_logits(rows)
+            kl = divergence(logits, expected)
+            total, parts = total + hold.weight * kl, {**parts, "kl": kl.item()}
+        return total, parts
+
+    def export(self, directory: Path) -> None:
+        """Writes the adapter."""
+        components = _required(self.recipe.adapt).components
+        save_adapter(directory, self.speech_llm, self.base.info(components, self.trained_on))
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """What decoding must know of the speech that base and adapter have seen."""
+        before, seen = self.base.trained_on, super().trained_on
+        return replace(
+            before,
+            labels_per_second=max(before.labels_per_second, seen.labels_per_second),
+            max_seconds=max(before.max_seconds, seen.max_seconds),
+        )
+
+
+class TextAdaptationTask(TextTask):
+    """Adapts to text alone, shown as CTC-shaped prompts in place of speech; see `kikitori.train.tasks.base.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        base: The recogniser to start from.
+        model: Its network, after `set_components`; only its LLM is used.
+        units: Its label units.
+        train: Training sentences as labels: the new domain, then what may be replayed of the old one.
+        num_new: Sentences of the new domain.
+        dev: Held-out sentences of the new domain.
+        prompter: What shows the sentences; None, nothing does.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        base: Base,
+        model: SpeechLLM,
+        units: TokenizerUnits,
+        train: Sequence[Sequence[int]],
+        num_new: int,
+        dev: Sequence[Sequence[int]],
+        prompter: Prompter | None = None,
+    ) -> None:
+        super().__init__(recipe, model.llm, units, train, dev, prompter)
+        self.base, self.speech_llm, self.num_new = base, model, num_new
+        self.module = Adapting({"llm": model.llm})
+        self.prompt = model.config.prompt
+
+    def indices(self, epoch: int) -> list[int]:
+        """The new domain's sentences and this epoch's draw of old ones."""
+        return _epoch(super().indices(epoch), self.num_new, self.recipe, epoch)
+
+    def loss(self, batch: TextBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy per label, EOS included, and the divergence from the base."""
+        hold = self.recipe.hold
+        if hold is None:
+            return super().loss(batch, moment)
+        logits, next_labels, has_prompt = self.label_logits(batch)
+        with torch.no_grad(), self.speech_llm.llm.disable_adapter():
+            expected, _, _ = self.label_logits(batch)
+        loss, parts = self.text_loss(logits, next_labels, has_prompt)
+        kl = divergence(logits, expected)
+        return loss + hold.weight * kl, {**parts, "kl": kl.item()}
+
+    def export(self, directory: Path) -> None:
+        """Writes the adapter."""
+        save_adapter(directory, self.speech_llm, self.base.info(["llm"], self.base.trained_on))
+
+
+def _epoch(indices: Sequence[int], num_new: int, recipe: Recipe, epoch: int) -> list[int]:
+    if recipe.replay is None:
+        return list(indices)
+    return with_replay(indices, num_new, recipe.replay.share, [recipe.seed, epoch])
+
+
+def _is_fine_tuned(part: nn.Module) -> bool:
+    return any(parameter.requires_grad and "lora_" not in name for name, parameter in part.named_parameters())
+
+
+def _required(settings: Adapt | None) -> Adapt:
+    assert settings is not None  # noqa: S101  (validated by Recipe)
+    return settings

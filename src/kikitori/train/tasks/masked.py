@@ -1,0 +1,220 @@
+"""Training an encoder on speech without transcripts, by masked prediction (see `masked_predictor.py`).
+
+loss = cross-entropy of the clusters of hidden frames + weight * that of the other frames, each per target.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kikitori.data.speech import SpeechBatch, SpeechLoader
+from kikitori.errors import DataError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.adapters.lora import idle, merged_encoder
+from kikitori.model.encoder import EncoderOutput
+from kikitori.model.features import valid_mask
+from kikitori.model.safety.config import quiet_transformers
+from kikitori.train.loop.provenance import digest
+from kikitori.train.losses.frame_targets import FrameFeatures, FrameLabels, perplexity
+from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.masked_predictor import MaskedPredictor, draw_mask
+from kikitori.train.tasks.speech_batches import SpeechBatches, dev_batches
+
+MASKS, DEV_MASKS = 2, 3
+"""Tell the random numbers of masks from those of the augmentation, and those of dev from those of training."""
+
+NOTHING = -1
+"""Target behind the end of an utterance."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedBatch:
+    """Speech, what is hidden of it, and what is to be predicted.
+
+    Attributes:
+        speech: The utterances.
+        masks: Which encoder frames are hidden, (batch, frames).
+        targets: Clusters, (batch, frames, upsample); `NOTHING` behind the end of an utterance.
+    """
+
+    speech: SpeechBatch
+    masks: Tensor
+    targets: Tensor
+
+    @property
+    def utt_ids(self) -> tuple[str, ...]:
+        """Names of the utterances."""
+        return self.speech.utt_ids
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was predicted of some frames.
+
+    Attributes:
+        losses: Cross-entropy of each target, (n,).
+        best: The most likely clusters, (n,).
+        targets: Those that it should have been, (n,).
+    """
+
+    losses: Tensor
+    best: Tensor
+    targets: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the targets that were predicted."""
+        return (self.best == self.targets).float().mean().item()
+
+
+class MaskedPredictionTask(SpeechBatches):
+    """Trains an encoder by masked prediction; see `kikitori.train.tasks.base.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        predictor: The encoder and what predicts.
+        features: What the clusters are of.
+        train: Training speech.
+        dev: Dev speech, or None.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        predictor: MaskedPredictor,
+        features: FrameFeatures,
+        train: SpeechLoader,
+        dev: SpeechLoader | None,
+    ) -> None:
+        super().__init__(recipe, train)
+        assert recipe.masks is not None  # noqa: S101  (validated by Recipe)
+        assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
+        self.masks, self.encoder_settings = recipe.masks, recipe.encoder
+        self.predictor, self.encoder, self.dev = predictor, predictor.encoder, dev
+        self.module = nn.ModuleDict({"model": predictor})
+        self.labels = FrameLabels(features, train)
+        self.dev_labels = FrameLabels(features, dev) if dev is not None else None
+        self._told: set[str] = set()
+
+    def load(self, indices: list[int], epoch: int) -> MaskedBatch | None:
+        """Reads and augments a batch, and draws its masks."""
+        speech = self.train.batch(indices, epoch=epoch)
+        if speech is None:
+            return None
+        return self._masked(speech, self.labels, lambda index: (self.recipe.seed, epoch, index, MASKS))
+
+    def loss(self, batch: MaskedBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of hidden frames and, if it has a weight, of the others, each per target."""
+        inputs, lengths = self.inputs(self.encoder, batch.speech, moment)
+        masks = batch.masks.to(inputs.device)
+        encoded = self.predictor(inputs, lengths, masks)
+        hidden = self._prediction(encoded, batch, masks)
+        total = hidden.losses.mean()
+        parts = {"masked": total.item(), "accuracy": hidden.accuracy}
+        others = valid_mask(encoded.lengths, masks.shape[1]) & ~masks
+        if self.masks.unmasked_weight and others.any():
+            unmasked = self._prediction(encoded, batch, others).losses.mean()
+            total = total + self.masks.unmasked_weight * unmasked
+            parts["unmasked"] = unmasked.item()
+        return total, parts
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """Cross-entropy and accuracy at the hidden frames of dev, the same ones each time; how clusters are used.
+
+        Guessing without listening costs the logarithm of `target_perplexity`. Where this is far below the number of
+        clusters, the targets have collapsed; where `prediction_perplexity` is, the predictions have.
+        """
+        if self.dev is None or self.dev_labels is None:
+            return {}
+        device = next(self.encoder.parameters()).device
+        loss, targets, best = 0.0, [], []
+        for speech in dev_batches(self.dev):
+            batch = self._masked(speech, self.dev_labels, lambda index: (self.recipe.seed, index, DEV_MASKS))
+            inputs = self.encoder.features(speech.waveforms.to(device), speech.lengths.to(device))
+            masks = batch.masks.to(device)
+            hidden = self._prediction(self.predictor(*inputs, masks), batch, masks)
+            loss += hidden.losses.sum(dtype=torch.float64).item()
+            targets.append(hidden.targets.cpu().numpy())
+            best.append(hidden.best.cpu().numpy())
+        if not targets:
+            raise DataError("no dev utterance can be read", remedy="check the files of data.dev")
+        wanted, found = np.concatenate(targets), np.concatenate(best)
+        return {
+            "masked_loss": loss / len(wanted),
+            "masked_accuracy": float((wanted == found).mean()),
+            "target_perplexity": perplexity(np.bincount(wanted)),
+            "prediction_perplexity": perplexity(np.bincount(found)),
+        }
+
+    def data_digest(self) -> str:
+        """Names and durations of the training speech."""
+        return digest([u.utt_id, u.offset, u.duration] for u in self.train.utterances)
+
+    def data_counts(self) -> dict[str, int]:
+        """Utterances of an epoch."""
+        return {"utterances": len(self.train.utterances)}
+
+    def component(self, parameter: str) -> str:
+        """`encoder`, or `heads`: the linear layer and what hides."""
+        return "encoder" if ".encoder." in parameter else "heads"
+
+    def lr_factor(self, parameter: str) -> float:
+        """The encoder's factor; the rest learns at the full rate."""
+        return self.encoder_settings.lr_factor if self.component(parameter) == "encoder" else 1.0
+
+    def unfreeze_at(self, parameter: str) -> int:
+        """The encoder's first step; the rest learns from the beginning."""
+        return self.encoder_settings.unfreeze_at if self.component(parameter) == "encoder" else 0
+
+    def export(self, directory: Path) -> None:
+        """Writes the encoder alone, adapters merged, as `encoder.init` of another recipe reads it."""
+        with quiet_transformers():
+            merged_encoder(self.encoder).model.save_pretrained(directory)
+
+    def describe(self, batch: MaskedBatch) -> list[str]:
+        """Size of a batch in seconds and frames, and what is hidden of it."""
+        frames, speech = int((batch.targets[..., 0] != NOTHING).sum()), batch.speech
+        used = perplexity(np.bincount(batch.targets[batch.targets != NOTHING].numpy()))
+        return [
+            f"largest batch: {len(speech.utt_ids)} utterances, {speech.seconds:.1f} s, {frames} frames"
+            f" ({speech.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)",
+            f"hidden: {int(batch.masks.sum())} frames; targets: perplexity {used:.1f} of {self.predictor.clusters}",
+        ]
+
+    def remarks(self) -> list[str]:
+        """Files that cannot be read, and adapters that do nothing; each is told once."""
+        unreadable = {*self.train.unreadable, *(self.dev.unreadable if self.dev is not None else ())}
+        lines = {f"{problem}; left out" for problem in unreadable} | {*idle({"encoder": self.encoder})}
+        news = sorted(lines - self._told)
+        self._told |= lines
+        return news
+
+    def _masked(self, speech: SpeechBatch, labels: FrameLabels, seeds: Callable[[int], tuple[int, ...]]) -> MaskedBatch:
+        """A batch with masks from generators seeded by the utterance."""
+        lengths = self.encoder.output_lengths(speech.lengths).tolist()
+        upsample, seconds = self.predictor.upsample, self.encoder.seconds_per_frame
+        span = max(1, round(self.masks.seconds / seconds))
+        means = self.predictor.means
+        masks = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
+        targets = torch.full((len(lengths), max(lengths), upsample), NOTHING)
+        for row, (index, frames, samples) in enumerate(
+            zip(speech.indices, lengths, speech.lengths.tolist(), strict=True)
+        ):
+            mask = draw_mask(frames, span, self.masks.share, np.random.default_rng(seeds(index)))
+            masks[row, :frames] = torch.from_numpy(mask)
+            found = labels.at_outputs(index, means, frames * upsample, seconds / upsample, samples)
+            targets[row, :frames] = torch.from_numpy(found).unflatten(0, (frames, upsample))
+        return MaskedBatch(speech, masks, targets)
+
+    def _prediction(self, encoded: EncoderOutput, batch: MaskedBatch, chosen: Tensor) -> Prediction:
+        """What is predicted of the chosen frames, a mask (batch, frames)."""
+        logits = self.predictor.logits(encoded.frames[chosen]).flatten(0, 1)
+        targets = batch.targets.to(chosen.device)[chosen].flatten()
+        losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+        return Prediction(losses, logits.argmax(dim=1), targets)

@@ -1,0 +1,293 @@
+"""Training on transcribed speech: the acoustic model and the speech LLM.
+
+loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the text positions (speech LLM alone).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kikitori.data.manifest import is_recognized
+from kikitori.data.speech import SpeechBatch, SpeechLoader
+from kikitori.errors import DataError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.adapters.lora import idle, is_adapted, merged_encoder
+from kikitori.model.encoder import EncoderOutput, SpeechEncoder
+from kikitori.model.folder import TrainedOn, save_model
+from kikitori.model.heads import CTCHead, ctc_loss, needed_frames
+from kikitori.scoring.metrics import ErrorCounts, word_errors
+from kikitori.search.ctc.best_path import ctc_greedy
+from kikitori.text.bpe_dropout import BPEDropout
+from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.units import TokenizerUnits
+from kikitori.train.loop.provenance import digest
+from kikitori.train.losses.phones import PhoneTeacher
+from kikitori.train.recipe.components import LLM, Bridge, Encoder
+from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.recipe.settings import Augment
+from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.speech_batches import HEARD_TOGETHER, SpeechBatches, dev_batches, training_inputs
+
+T = TypeVar("T")
+Decoder = Callable[[SpeechBatch], list[str]]
+SEGMENTATION = 1
+"""Tells the random numbers of BPE dropout from those of the augmentation."""
+
+
+class AcousticTask(SpeechBatches):
+    """Trains an acoustic model with CTC; see `kikitori.train.tasks.base.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        model: The acoustic model.
+        units: Label units of the model.
+        characters: Label units of the auxiliary character head, if the recipe asks for one.
+        train: Training speech.
+        dev: Dev speech, or None.
+        teacher: Of the phone heads, if the recipe asks for them.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: AcousticModel,
+        units: TokenizerUnits,
+        characters: TokenizerUnits | None,
+        train: SpeechLoader,
+        dev: SpeechLoader | None,
+        teacher: PhoneTeacher | None = None,
+    ) -> None:
+        super().__init__(recipe, train)
+        self.acoustic, self.units, self.characters = model, units, characters
+        self.teacher, self.dev = teacher, dev
+        rate = _required(recipe.units).bpe_dropout
+        self.sampled_units = BPEDropout(units, rate) if rate else None
+        self.module = nn.ModuleDict({"model": model})
+        if characters is not None:
+            self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
+        if teacher is not None:
+            self.module["phone_teacher"] = teacher
+        self.infeasible = self._too_long_for_ctc()
+        texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
+        self.unpronounced = teacher.unknown(texts) if teacher is not None else set()
+        self._told: set[str] = set()
+
+    def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
+        """Reads and augments a batch."""
+        return self.train.batch(indices, epoch=epoch)
+
+    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Weighted CTC losses."""
+        return self.ctc_losses(self.encode(batch, moment), batch, self.labels(batch, moment))
+
+    def labels(self, batch: SpeechBatch, moment: Moment) -> list[list[int]]:
+        """Labels of a training batch; with `units.bpe_dropout` a segmentation of its own for each epoch."""
+        if self.sampled_units is None:
+            return [self.units.encode(text) for text in batch.texts]
+        draws = (np.random.default_rng([self.recipe.seed, moment.epoch, i, SEGMENTATION]) for i in batch.indices)
+        return [self.sampled_units.encode(text, draw) for text, draw in zip(batch.texts, draws, strict=True)]
+
+    def encode(self, batch: SpeechBatch, moment: Moment) -> EncoderOutput:
+        """Frames of a training batch, with SpecAugment on log-mel features."""
+        encoder = self.acoustic.encoder
+        inputs, lengths = self.inputs(encoder, batch, moment)
+        extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
+        return encoder.encode(inputs, lengths, layers=(*self.acoustic.layers, *extra))
+
+    def ctc_losses(
+        self, encoded: EncoderOutput, batch: SpeechBatch, labels: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The sum of the recipe's weighted CTC losses, each per label, and its parts."""
+        settings = self.recipe.ctc
+        total = encoded.frames.sum() * 0.0
+        parts: dict[str, float] = {}
+        for layer, weight in settings.weights.items():
+            loss = self._ctc_loss(self.acoustic.log_probs(encoded, layer), labels, batch.utt_ids)
+            total, parts[f"ctc{layer}"] = total + weight * loss, loss.item()
+        if self.characters is not None:
+            spelled = [self.characters.encode(self.units.normalize(text)) for text in batch.texts]
+            posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
+            loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
+            total, parts["characters"] = total + settings.character_weight * loss, loss.item()
+        for name, weight, loss in self.teacher.losses(encoded, batch) if self.teacher is not None else ():
+            total, parts[name] = total + weight * loss, loss.item()
+        return total, parts
+
+    def evaluate(self) -> dict[str, float]:
+        """Word error rate of CTC greedy decoding on dev, and the phone error rate."""
+        return {} if self.dev is None else self._score({"ctc_greedy": self.decode_ctc}) | self.phone_error_rate()
+
+    @torch.inference_mode()
+    def phone_error_rate(self) -> dict[str, float]:
+        """Phone error rate of the last phone head on those dev utterances of which the lexicon has all words."""
+        if self.teacher is None or self.dev is None:
+            return {}
+        counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
+        for batch in dev_batches(self.dev):
+            inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+            posteriors = self.acoustic.phone_log_probs(self.acoustic.encode(*inputs))
+            for text, (heard, _) in zip(batch.texts, ctc_greedy(*posteriors), strict=True):
+                if (said := self.teacher.phones(text)) is not None:
+                    counts += word_errors(" ".join(map(str, said)), " ".join(map(str, heard)))
+        return {"per": counts.rate} if counts.reference_length else {}
+
+    @torch.inference_mode()
+    def decode_ctc(self, batch: SpeechBatch) -> list[str]:
+        """CTC greedy texts of a batch."""
+        device = next(self.acoustic.parameters()).device
+        log_probs, lengths = self.acoustic(batch.waveforms.to(device), batch.lengths.to(device))
+        return [self.units.decode(labels) for labels, _ in ctc_greedy(log_probs, lengths)]
+
+    def data_digest(self) -> str:
+        """Names, durations and texts of the training speech."""
+        return digest([u.utt_id, u.offset, u.duration, u.text] for u in self.train.utterances)
+
+    def data_counts(self) -> dict[str, int]:
+        """Utterances of an epoch, and those of them whose text a recogniser wrote."""
+        rows = self.train.utterances
+        return {"utterances": len(rows), "with_recognized_text": sum(map(is_recognized, rows))}
+
+    def component(self, parameter: str) -> str:
+        """`encoder`, or `heads` of CTC."""
+        return "encoder" if ".encoder." in parameter else "heads"
+
+    def lr_factor(self, parameter: str) -> float:
+        """The component's factor; heads learn at the full rate."""
+        section = self._section(parameter)
+        return 1.0 if section is None else section.lr_factor
+
+    def unfreeze_at(self, parameter: str) -> int:
+        """The component's first step; heads learn from the beginning."""
+        section = self._section(parameter)
+        return 0 if section is None else section.unfreeze_at
+
+    def merged_acoustic(self) -> AcousticModel:
+        """The acoustic model with the encoder's adapters in its weights; the model itself if it has none."""
+        if not is_adapted(self.acoustic.encoder):
+            return self.acoustic
+        model = AcousticModel(self.acoustic.config, encoder=merged_encoder(self.acoustic.encoder))
+        model.ctc_heads.load_state_dict(self.acoustic.ctc_heads.state_dict())
+        model.phone_heads.load_state_dict(self.acoustic.phone_heads.state_dict())
+        return model
+
+    def export(self, directory: Path) -> None:
+        """Writes the acoustic model with its units, adapters merged."""
+        save_model(directory, self.merged_acoustic(), self.units, self.trained_on)
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """What decoding must know of the training speech."""
+        rates = (
+            len(self.units.encode(utterance.text or "")) / max(utterance.duration, 0.01)
+            for utterance in self.train.utterances
+        )
+        return TrainedOn(
+            labels_per_second=max(rates),
+            max_seconds=max(utterance.duration for utterance in self.train.utterances),
+            language=self.recipe.language,
+        )
+
+    def describe(self, batch: SpeechBatch) -> list[str]:
+        """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""
+        frames = self.acoustic.encoder.output_lengths(batch.lengths)
+        shown = min(self.infeasible, default=None)
+        misfits = f"labels that do not fit into their frames: {len(self.infeasible)} utterances, such as {shown}"
+        unsaid, total = self.unpronounced, len(self.train.utterances)
+        return [
+            *([misfits] if shown else []),
+            *(
+                f"words without a pronunciation: {len(unsaid)} of {total} utterances, such as {u}"
+                for u in sorted(unsaid)[:1]
+            ),
+            f"largest batch: {len(batch.texts)} utterances, {batch.seconds:.1f} s, {int(frames.sum())} frames"
+            f" ({batch.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)",
+        ]
+
+    def remarks(self) -> list[str]:
+        """Utterances that training could not use, and adapters that do nothing; each is told once."""
+        lines = [
+            f"{utt_id}: the text has more labels than the audio has frames; it adds nothing to a CTC loss"
+            for utt_id in sorted(self.infeasible - self._told)
+        ]
+        unreadable = set(self.train.unreadable) | set(self.dev.unreadable if self.dev is not None else ())
+        lines += [f"{problem}; left out" for problem in sorted(unreadable - self._told)]
+        silent = set(idle(self.adapted_parts()))
+        lines += sorted(silent - self._told)
+        self._told |= self.infeasible | unreadable | silent
+        return lines
+
+    def adapted_parts(self) -> dict[str, PreTrainedModel | SpeechEncoder]:
+        """The components that may carry adapters, by name."""
+        return {"encoder": self.acoustic.encoder}
+
+    def _section(self, parameter: str) -> Encoder | Bridge | LLM | None:
+        recipe = self.recipe
+        sections = {"encoder": recipe.encoder, "bridge": recipe.bridge, "llm": recipe.llm}
+        return sections.get(self.component(parameter))
+
+    def _too_long_for_ctc(self) -> set[str]:
+        """Utterances whose labels do not fit into their frames, as far as their durations are true."""
+        if not self.recipe.ctc.weights:
+            return set()
+        utterances = self.train.utterances
+        samples = torch.tensor([round(utterance.duration * SAMPLE_RATE) for utterance in utterances])
+        frames = self.acoustic.encoder.output_lengths(samples).tolist()
+        return {
+            utterance.utt_id
+            for utterance, length in zip(utterances, frames, strict=True)
+            if needed_frames(self.units.encode(utterance.text or "")) > length
+        }
+
+    def _ctc_loss(
+        self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]
+    ) -> Tensor:
+        result = ctc_loss(*posteriors, labels)
+        self.infeasible.update(utt_ids[row] for row in result.infeasible)
+        return result.total / max(result.num_labels, 1)
+
+    def _score(self, decoders: Mapping[str, Decoder]) -> dict[str, float]:
+        """Dev word error rate of each decoder."""
+        dev = _required(self.dev)
+        name = default_normalizer([self.recipe.language])
+        counts = dict.fromkeys(decoders, ErrorCounts(0, 0, 0, 0))
+        for batch in dev_batches(dev):
+            for decoder, decode in decoders.items():
+                for text, prediction in zip(batch.texts, decode(batch), strict=True):
+                    counts[decoder] += word_errors(normalize(name, text), normalize(name, prediction))
+        if not any(count.reference_length for count in counts.values()):
+            raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
+        return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
+
+
+Heard = tuple[NDArray[np.float32], str]
+"""Log-probabilities (frames, labels + 1) of a CTC head, and the text that was spoken."""
+
+
+@torch.inference_mode()
+def hear(model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones: bool = False) -> Iterator[Heard]:
+    """What the last CTC head, or the last phone head, hears in augmented speech."""
+    model.train(mode=False)
+    head = model.phone_log_probs if phones else model.log_probs
+    order = sorted(range(len(speech.utterances)), key=lambda i: speech.utterances[i].duration)
+    for start in range(0, len(order), HEARD_TOGETHER):
+        batch = speech.batch(order[start : start + HEARD_TOGETHER], epoch=0)
+        if batch is None:
+            continue
+        generator = np.random.default_rng([speech.seed, start])
+        inputs, lengths = training_inputs(model.encoder, batch, augment, 1.0, generator)
+        log_probs, lengths = head(model.encode(inputs, lengths))
+        for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
+            yield row[:length].cpu().numpy(), text
+
+
+def _required(value: T | None) -> T:
+    assert value is not None  # noqa: S101  (recipes are validated)
+    return value

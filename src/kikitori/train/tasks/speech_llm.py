@@ -1,0 +1,204 @@
+"""Training the speech LLM: cross-entropy on the text positions, with CTC losses on the encoder beside it.
+
+Both losses are per label (papers.md A2 and B2.1); EOS counts as a label of the cross-entropy. An earlier LLM layer may
+have a cross-entropy too.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kikitori.data.speech import SpeechBatch, SpeechLoader
+from kikitori.errors import DataError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.adapters.lora import is_adapted, merged_copy, save_adapter
+from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.llm import max_positions, project
+from kikitori.model.encoder import EncoderOutput, SpeechEncoder
+from kikitori.model.folder import LoadedModel, save_model
+from kikitori.model.speech_llm import SpeechLLM
+from kikitori.search.autoregressive.greedy import greedy
+from kikitori.search.length import max_labels, overrun
+from kikitori.text.units import TokenizerUnits
+from kikitori.train.losses.phones import PhoneTeacher
+from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.speech import AcousticTask
+from kikitori.train.text_injection.drafts import Drafter
+from kikitori.types import Utterance
+
+
+class SpeechLLMTask(AcousticTask):
+    """Trains a speech LLM; see `kikitori.train.tasks.base.Task`.
+
+    Args:
+        recipe: The run's recipe.
+        model: The speech LLM.
+        units: Label units of the LLM and the CTC heads.
+        characters: Label units of the auxiliary character head, if the recipe asks for one.
+        train: Training speech.
+        dev: Dev speech, or None.
+        teacher: Of the phone heads, if the recipe asks for them.
+        drafter: Of what the LLM reads beside the speech, if the model has a place for it.
+
+    Raises:
+        DataError: The longest utterance does not fit into the LLM.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: SpeechLLM,
+        units: TokenizerUnits,
+        characters: TokenizerUnits | None,
+        train: SpeechLoader,
+        dev: SpeechLoader | None,
+        teacher: PhoneTeacher | None = None,
+        drafter: Drafter | None = None,
+    ) -> None:
+        super().__init__(recipe, model.acoustic, units, characters, train, dev, teacher)
+        self.drafter = drafter
+        self.speech_llm = model
+        self.module["model"] = model
+        self.llm = recipe.llm
+        if self.llm is not None and self.llm.auxiliary_layer:
+            self.module["auxiliary_norm"] = nn.LayerNorm(model.bridge.llm_dim)
+        self._check_longest()
+
+    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy on the transcript and EOS, plus the weighted CTC losses.
+
+        Raises:
+            DataError: An utterance does not fit into the LLM.
+        """
+        encoded, labels = self.encode(batch, moment), self.labels(batch, moment)
+        total, parts = self.ctc_losses(encoded, batch, labels)
+        rows = self.teacher_input(batch, encoded, labels)
+        assert self.llm is not None  # noqa: S101  (validated by Recipe)
+        layer = self.llm.auxiliary_layer
+        *early, last = self.speech_llm.target_states(rows, [layer] if layer else [])
+        cross_entropy = self._cross_entropy(last, rows.next_labels)
+        for states in early:
+            auxiliary = self._cross_entropy(self.module["auxiliary_norm"](states), rows.next_labels)
+            total, parts[f"text{layer}"] = total + self.llm.auxiliary_weight * auxiliary, auxiliary.item()
+        positions = int(rows.speech_lengths.sum())
+        parts = {"text": cross_entropy.item(), **parts, "positions_per_second": positions / batch.seconds}
+        return total + cross_entropy, parts
+
+    def teacher_input(self, batch: SpeechBatch, encoded: EncoderOutput, labels: list[list[int]]) -> AssembledInput:
+        """The LLM's input with the transcripts in it.
+
+        Raises:
+            DataError: An utterance does not fit into the LLM.
+        """
+        rows = self.speech_llm.teacher_input(encoded, labels, self.drafts(encoded))
+        counts = [len(row) for row in labels]
+        prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
+        self._check_room(batch, prefixes, counts)
+        return rows
+
+    def drafts(self, encoded: EncoderOutput) -> list[list[int]] | None:
+        """What the LLM reads beside the speech."""
+        if self.drafter is None:
+            return None
+        return self.drafter.of_speech(LoadedModel(self.speech_llm, self.units, self.trained_on), encoded)
+
+    def evaluate(self) -> dict[str, float]:
+        """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
+        if self.dev is None:
+            return {}
+        decoders = {"greedy": self.decode_llm}
+        decoders |= {"ctc_greedy": self.decode_ctc} if self.acoustic.config.ctc_layers else {}
+        return self._score(decoders) | self.phone_error_rate()
+
+    @torch.inference_mode()
+    def decode_llm(self, batch: SpeechBatch) -> list[str]:
+        """Greedy texts of a batch."""
+        model, device = self.speech_llm, next(self.acoustic.parameters()).device
+        inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
+        encoded = self.acoustic.encode(*inputs)
+        prefix = model.prefix(encoded, self.drafts(encoded))
+        limits = [
+            max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
+        ]
+        self._check_room(batch, prefix.lengths.tolist(), limits)
+        results = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limits)
+        return [self.units.decode(result.labels) for result in results]
+
+    def component(self, parameter: str) -> str:
+        """`llm`, `bridge` (and the interface with it), `encoder`, or `heads` of losses beside."""
+        if parameter.startswith("model.llm."):
+            return "llm"
+        joint = parameter.startswith(("model.bridge.", "model.interface."))
+        return "bridge" if joint else super().component(parameter)
+
+    def adapted_parts(self) -> dict[str, PreTrainedModel | SpeechEncoder]:
+        """The components that may carry adapters, by name."""
+        return {**super().adapted_parts(), "llm": self.speech_llm.llm}
+
+    def describe(self, batch: SpeechBatch) -> list[str]:
+        """Size of a batch in seconds, frames and LLM positions, these as the bridge makes them now."""
+        with torch.inference_mode():
+            _, lengths = self.speech_llm.speech_prompt(self.encode(batch, Moment(0, 0, 0.0)))
+        positions = int(lengths.sum())
+        labels = sum(len(self.units.encode(text)) + 1 for text in batch.texts)
+        place = "LLM input" if self.speech_llm.config.interface == "prefix" else "LLM memory"
+        return [
+            *super().describe(batch),
+            f"{place}: {positions} speech positions, {labels} loss labels; "
+            f"{positions / batch.seconds:.2f} positions per second of speech",
+        ]
+
+    def export(self, directory: Path) -> None:
+        """Writes the recogniser, adapters merged; the LLM's adapters also go into `adapter/` in PEFT's form."""
+        model = self.speech_llm
+        if is_adapted(model.llm):
+            save_adapter(model.llm, directory / "adapter")
+        if is_adapted(model):
+            llm = merged_copy(model.llm)
+            model = SpeechLLM(self.speech_llm.config, acoustic=self.merged_acoustic(), llm=llm)
+            model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
+            model.interface.load_state_dict(self.speech_llm.interface.state_dict())
+        save_model(directory, model, self.units, self.trained_on)
+        if self.drafter is not None:
+            self.drafter.save(directory)
+
+    def _cross_entropy(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Per label, of hidden states (positions, llm_dim)."""
+        logits = project(self.speech_llm.llm, states).float()
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=self.recipe.optim.label_smoothing)
+
+    def _check_longest(self) -> None:
+        """Refuses speech that cannot fit before any time is spent; what only the speech can tell shows in its batch."""
+        longest = _longest(self.train)
+        self._check_duration(longest, len(self.units.encode(longest.text or "")))
+        if self.dev is not None:
+            longest = _longest(self.dev)
+            self._check_duration(longest, max_labels(longest.duration, self.trained_on.labels_per_second))
+
+    def _check_duration(self, utterance: Utterance, labels: int) -> None:
+        samples = torch.tensor([round(utterance.duration * SAMPLE_RATE)])
+        prefixes = self.speech_llm.prefix_lengths(self.acoustic.encoder.output_lengths(samples))
+        if prefixes is not None:
+            self._check_fits(utterance.utt_id, utterance.duration, int(prefixes), labels)
+
+    def _check_room(self, batch: SpeechBatch, prefixes: Sequence[int], labels: Sequence[int]) -> None:
+        """Refuses a batch of which an utterance does not fit into the LLM."""
+        seconds = [samples / SAMPLE_RATE for samples in batch.lengths.tolist()]
+        for utterance in zip(batch.utt_ids, seconds, prefixes, labels, strict=True):
+            self._check_fits(*utterance)
+
+    def _check_fits(self, utt_id: str, seconds: float, prefix: int, labels: int) -> None:
+        problem = overrun(seconds, prefix, labels, max_positions(self.speech_llm.llm))
+        if problem is not None:
+            remedy = "leave it out (in training with data.max_seconds)"
+            if self.speech_llm.config.interface == "prefix":
+                remedy += " or use a bridge with fewer positions a second"
+            raise DataError(problem, where=utt_id, remedy=remedy)
+
+
+def _longest(speech: SpeechLoader) -> Utterance:
+    return max(speech.utterances, key=lambda utterance: utterance.duration)

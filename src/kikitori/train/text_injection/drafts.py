@@ -1,0 +1,120 @@
+"""Drafts in training: what a first search makes of what the heads hear, for an LLM that reads it beside the speech.
+
+The drafts of training must be about as wrong as those of speech that the heads have never heard; an LLM that always saw
+right ones would only learn to copy. Hence they are made of augmented speech (or of pseudo prompts in reading practice)
+in every step anew.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kikitori.errors import ConfigError
+from kikitori.model.encoder import EncoderOutput
+from kikitori.model.folder import LoadedModel
+from kikitori.scorers.prior import PHONE_PRIOR
+from kikitori.search.defaults import DRAFT
+from kikitori.search.lexicon.search import lexicon_search
+from kikitori.search.options import DraftSearch, LexiconSearch, load_decoding
+from kikitori.search.resources import LEXICON, WORD_NGRAM, Partners
+from kikitori.search.run import Heard, first_pass
+from kikitori.search.scales import decoding_yaml
+from kikitori.text.units import TokenizerUnits
+from kikitori.text.words import join_words
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Drafter:
+    """Makes drafts for one recogniser.
+
+    Attributes:
+        search: The first search.
+        partners: Where it finds its lexicon, n-gram and prior.
+    """
+
+    search: DraftSearch
+    partners: Partners
+
+    @torch.no_grad()
+    def of_speech(self, loaded: LoadedModel, encoded: EncoderOutput) -> list[list[int]]:
+        """Drafts of a batch, as label units.
+
+        Args:
+            loaded: The recogniser as it is now.
+            encoded: What its encoder hears.
+        """
+        heard = Heard(loaded, self.partners, (), encoded)
+        return heard.spelt(first_pass(heard, self.search))
+
+    def of_phones(
+        self, phones: Sequence[str], units: TokenizerUnits, language: str
+    ) -> Callable[[NDArray[np.float32]], list[int]]:
+        """What makes a draft, as label units, of the log-probabilities (outputs, phones + 1) of a phone head.
+
+        Raises:
+            ConfigError: The search does not read phones.
+        """
+        search = self.search
+        if not isinstance(search, LexiconSearch):
+            what = f"'{search.search}' reads no phones"
+            raise ConfigError(what, where="prompt.draft", remedy="reading practice on phones takes lexicon")
+        options = replace(search, nbest=1)
+        words, prior = self.partners.words(options, phones)
+
+        def draft(log_probs: NDArray[np.float32]) -> list[int]:
+            batch, lengths = torch.from_numpy(log_probs)[None], torch.tensor([len(log_probs)])
+            best = lexicon_search(batch, lengths, words, options, prior)[0][0]
+            return units.encode(join_words(best.words, language))
+
+        return draft
+
+    def save(self, directory: Path) -> None:
+        """Writes `draft.yaml` into a model folder, with the files that it names beside it."""
+        search = self.search
+        if isinstance(search, LexiconSearch):
+            search = replace(
+                search,
+                lexicon=_copied(search.lexicon, directory, LEXICON),
+                ngram=_copied(search.ngram, directory, WORD_NGRAM),
+                prior=_copied(search.prior, directory, PHONE_PRIOR),
+            )
+        (directory / DRAFT).write_text(decoding_yaml(search), encoding="utf-8")
+
+
+def _copied(file: str | None, directory: Path, own: str) -> str | None:
+    """Copies a file under the name by which it is found there; gives another name where it is of another format."""
+    if file is None:
+        return None
+    name = own if file.endswith(Path(own).suffix) else Path(file).name
+    shutil.copyfile(file, directory / name)
+    return None if name == own else name
+
+
+def load_drafter(path: str, units: TokenizerUnits) -> Drafter:
+    """The drafter of a recipe's `prompt.draft`, a YAML file that names what its search needs.
+
+    Raises:
+        ConfigError: It is no search that makes drafts.
+    """
+    options = load_decoding(path)
+    if not isinstance(options, DraftSearch):
+        what = f"'{options.search}' makes no drafts"
+        raise ConfigError(what, where=path, remedy="use lexicon, ctc_beam or ctc_greedy")
+    return Drafter(options, Partners(None, units, CPU))
+
+
+def own_drafter(folder: Path, units: TokenizerUnits) -> Drafter:
+    """The drafter of a model folder.
+
+    Raises:
+        KikitoriError: It has none, or a wrong one (see `own_draft`).
+    """
+    partners = Partners(folder, units, CPU)
+    return Drafter(partners.draft_search, partners)

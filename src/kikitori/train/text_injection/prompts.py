@@ -1,0 +1,260 @@
+"""Pseudo prompts: what a CTC head might show of a sentence that nobody spoke, as reading practice for an LLM.
+
+`noisy_prompt` invents errors. A `PosteriorBank` puts together pieces of what a real CTC head showed of real speech,
+with its doubts, confusions, omissions and pauses: speech synthesis by concatenation, in the domain of posteriors.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.align.ctc import ctc_align
+from kikitori.train.recipe.settings import Denoising
+
+SHOWN = 16
+"""Labels that a bank keeps of a frame, the most probable ones."""
+TRIES = 8
+"""Pieces that are looked at to find one that followed the same label when it was spoken."""
+SPECIAL = 3
+"""Label units begin with so many that are no part of a text."""
+LEAST = 1e-5
+"""Probability of what a prompt does not show."""
+FIRST = -1
+"""Stands for the label before the first one."""
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoPrompt:
+    """What is shown of a sentence.
+
+    Attributes:
+        labels: What stands at each position, (positions, shown).
+        weights: Its weights, (positions, shown), 0 for none.
+        draft: What a first search makes of it, in label units.
+    """
+
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    draft: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of positions."""
+        return len(self.labels)
+
+    @classmethod
+    def of(cls, items: Sequence[int | None]) -> Self:
+        """At most one label at a position, None for blank."""
+        labels = np.array([[item or 0] for item in items], dtype=np.int64).reshape(-1, 1)
+        weights = np.array([[float(item is not None)] for item in items], dtype=np.float32).reshape(-1, 1)
+        return cls(labels, weights)
+
+
+NO_PROMPT = PseudoPrompt.of([])
+
+
+def stack(prompts: Sequence[PseudoPrompt]) -> PseudoPrompt:
+    """Prompts as one, (prompts, positions, shown): what is not there weighs nothing."""
+    shape = (len(prompts), max(map(len, prompts)), max(prompt.labels.shape[1] for prompt in prompts))
+    labels, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for row, prompt in enumerate(prompts):
+        positions, shown = prompt.labels.shape
+        labels[row, :positions, :shown] = prompt.labels
+        weights[row, :positions, :shown] = prompt.weights
+    return PseudoPrompt(labels, weights)
+
+
+class Prompter(Protocol):
+    """What shows a sentence as if it had been spoken."""
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """The prompt of a sentence, `NO_PROMPT` if there is no saying it."""
+        ...
+
+
+def noisy_prompt(
+    labels: Sequence[int], wrong: range, settings: Denoising, generator: np.random.Generator
+) -> PseudoPrompt:
+    """Labels among blanks, with errors.
+
+    Args:
+        labels: The sentence.
+        wrong: What wrong labels are drawn from.
+        settings: How many errors and positions.
+        generator: Source of all randomness.
+    """
+    error_rate = generator.uniform(0.0, settings.error_rate)
+    shown: list[int | None] = []
+    for label in labels:
+        draw = generator.random()
+        if draw < error_rate / 4:
+            heard: list[int] = []  # missed
+        elif draw < error_rate / 2:
+            heard = [label, int(generator.integers(wrong.start, wrong.stop))]  # something added
+        elif draw < error_rate:
+            heard = [int(generator.integers(wrong.start, wrong.stop))]  # mistaken
+        else:
+            heard = [label]
+        for item in heard:
+            positions = 1 + int(generator.poisson(max(settings.frames_per_label - 1.0, 0.0)))
+            repeats = 1 + int(positions > 1 and generator.random() < 0.25)
+            before = int(generator.integers(0, positions - repeats + 1))
+            shown += [None] * before + [item] * repeats + [None] * (positions - repeats - before)
+    return PseudoPrompt.of(shown)
+
+
+@dataclass(frozen=True)
+class InventedErrors:
+    """`noisy_prompt` of every sentence.
+
+    Attributes:
+        wrong: What wrong labels are drawn from.
+        settings: How many errors and positions.
+    """
+
+    wrong: range
+    settings: Denoising
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """See `Prompter`."""
+        return noisy_prompt(labels, self.wrong, self.settings, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorBank:
+    """Pieces of CTC posteriors, one for each label of transcribed speech, in the order in which they were spoken.
+
+    Attributes:
+        labels: The most probable labels of each frame, (frames, shown).
+        weights: Their probabilities, (frames, shown).
+        ends: Frame after the last one of each piece; the next piece begins there, (pieces,).
+        spoken: Label of each piece, (pieces,).
+        before: Label before it in its utterance, or `FIRST`, (pieces,).
+        by_label: Pieces, sorted by their label, (pieces,).
+        offsets: Where the pieces of each label begin in `by_label`, (label units + 1,).
+    """
+
+    labels: NDArray[np.int32]
+    weights: NDArray[np.float16]
+    ends: NDArray[np.int64]
+    spoken: NDArray[np.int64]
+    before: NDArray[np.int64]
+    by_label: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """A sentence as the CTC head might show it; a label that the speech had not is shown plainly."""
+        shown: list[NDArray[np.int32]] = []
+        weights: list[NDArray[np.float16]] = []
+        piece, before = len(self.spoken), FIRST
+        for label in labels:
+            piece = self._piece(label, before, piece + 1, generator)
+            before = label
+            if piece < 0:
+                plain = np.zeros((2, self.labels.shape[1]), np.float16)  # a blank and the label
+                plain[1, 0] = 1.0
+                shown.append(np.full(plain.shape, label, np.int32))
+                weights.append(plain)
+            else:
+                start = self.ends[piece - 1] if piece else 0
+                shown.append(self.labels[start : self.ends[piece]])
+                weights.append(self.weights[start : self.ends[piece]])
+        if not shown:
+            return NO_PROMPT
+        return PseudoPrompt(np.concatenate(shown).astype(np.int64), np.concatenate(weights).astype(np.float32))
+
+    def _piece(self, label: int, before: int, following: int, generator: np.random.Generator) -> int:
+        """A piece of a label; half the time the one that followed, if it fits; -1 if there is none."""
+        if following < len(self.spoken) and self.spoken[following] == label and generator.random() < 0.5:
+            return following
+        start, end = self.offsets[label], self.offsets[label + 1]
+        if start == end:
+            return -1
+        found = self.by_label[generator.integers(start, end, size=TRIES)]
+        fitting = found[self.before[found] == before]
+        return int(fitting[0] if len(fitting) else found[0])
+
+
+@dataclass(frozen=True, eq=False)
+class PhonePrompts:
+    """What a phone head might show of a sentence.
+
+    Attributes:
+        heard: What shows phones, a position for each output of the head.
+        phones: The phones of a sentence in label units; None if it has a word whose pronunciation is not known.
+        num_phones: Number of phones.
+        upsample: Outputs of the head per frame of the encoder.
+        offset: Row of the LLM's embeddings where those of the phones begin.
+        draft: What makes a draft of log-probabilities (outputs, phones + 1), in label units; None, nothing does.
+    """
+
+    heard: Prompter
+    phones: Callable[[Sequence[int]], list[int] | None]
+    num_phones: int
+    upsample: int
+    offset: int
+    draft: Callable[[NDArray[np.float32]], list[int]] | None = None
+
+    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
+        """See `Prompter`; the outputs of a frame of the encoder share a position, each with its own labels."""
+        said = self.phones(labels)
+        if not said:
+            return NO_PROMPT
+        each = self.heard.prompt(said, generator)
+        rows = -(-len(each) // self.upsample)
+        missing = ((0, rows * self.upsample - len(each)), (0, 0))
+        slots = np.arange(rows * self.upsample)[:, None] % self.upsample
+        shown = np.pad(each.labels, missing) + slots * self.num_phones + self.offset
+        draft = () if self.draft is None else tuple(self.draft(implied_log_probs(each, self.num_phones)))
+        return PseudoPrompt(shown.reshape(rows, -1), np.pad(each.weights, missing).reshape(rows, -1), draft)
+
+
+def implied_log_probs(prompt: PseudoPrompt, num_labels: int) -> NDArray[np.float32]:
+    """What a CTC head would have said to show a prompt so: (positions, labels + 1), blank last."""
+    found = np.zeros((len(prompt), num_labels + 1), np.float32)
+    np.add.at(found, (np.arange(len(prompt))[:, None], prompt.labels), prompt.weights)
+    found[:, -1] = 1.0 - found[:, :-1].sum(axis=1)
+    logs: NDArray[np.float32] = np.log(found.clip(LEAST))
+    return logs
+
+
+def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]]], num_labels: int) -> PosteriorBank:
+    """Cuts the posteriors of transcribed speech into pieces, at the last frame of each label of the best path.
+
+    Args:
+        utterances: CTC log-probabilities (frames, labels + 1), blank last, and labels of each; those whose labels do
+            not fit into their frames are left out.
+        num_labels: Number of label units.
+    """
+    shown = min(SHOWN, num_labels)
+    frames_labels, frames_weights = [np.zeros((0, shown), np.int32)], [np.zeros((0, shown), np.float16)]
+    ends: list[int] = []
+    spoken: list[int] = []
+    before: list[int] = []
+    total = 0
+    for log_probs, labels in utterances:
+        spans = ctc_align(log_probs, labels)
+        if not spans:
+            continue
+        heard = log_probs[:, :-1]
+        best = np.argpartition(-heard, shown - 1, axis=1)[:, :shown]
+        frames_labels.append(best.astype(np.int32))
+        frames_weights.append(np.exp(np.take_along_axis(heard, best, axis=1)).astype(np.float16))
+        cuts = [end for _, end in spans[:-1]] + [len(log_probs)]
+        ends += [total + cut for cut in cuts]
+        spoken += labels
+        before += [FIRST, *labels[:-1]]
+        total += len(log_probs)
+    pieces = np.array(spoken, dtype=np.int64)
+    counts = np.bincount(pieces, minlength=num_labels)
+    return PosteriorBank(
+        labels=np.concatenate(frames_labels),
+        weights=np.concatenate(frames_weights),
+        ends=np.array(ends, dtype=np.int64),
+        spoken=pieces,
+        before=np.array(before, dtype=np.int64),
+        by_label=np.argsort(pieces, kind="stable"),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+    )

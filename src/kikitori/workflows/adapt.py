@@ -1,0 +1,198 @@
+"""`kikitori adapt`: a recogniser and a domain's speech or text in, an adapter and its two-sided report out.
+
+The run is a recipe like any other (task `adaptation`; `kikitori train` takes it from a file) and goes through
+`kikitori.train`; what is special comes before it, the recipe's defaults, and after it: base and adapted recogniser on
+the new domain and on the old one.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kikitori.errors import ConfigError
+from kikitori.io.config import merge_yaml, validate
+from kikitori.io.files import write_text
+from kikitori.model.adapters.folder import num_bytes, num_parameters
+from kikitori.model.folder import model_folder, read_trained_on
+from kikitori.model.safety.config import read_json
+from kikitori.recognizer import load
+from kikitori.scoring.two_sided import compare, format_sides
+from kikitori.search.options import GreedySearch
+from kikitori.search.resources import LEXICON
+from kikitori.train.build.corpora import taken
+from kikitori.train.recipe.components import CTC
+from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.run import train_recipe
+from kikitori.types import Utterance
+from kikitori.workflows.evaluate import evaluate, versions
+
+SEARCH = GreedySearch()
+"""What the report decodes with: the LLM's own search, for the LLM is what is adapted."""
+CTC_WEIGHT = 0.3
+"""Weight of each CTC loss where the encoder is adapted, so that its heads follow it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Manifests, and the split that is taken of them (None: all rows)."""
+
+    manifests: Sequence[Path] = ()
+    split: str | None = None
+
+    def references(self) -> list[dict[str, Any]]:
+        """As a recipe names them."""
+        return [{"path": str(path), "split": self.split} for path in self.manifests]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What there is of the new domain and of the old one.
+
+    Attributes:
+        data: Transcribed speech to adapt to; or
+        text: text files to adapt to.
+        dev: Speech of the new domain that chooses between epochs and is reported on.
+        replay: Speech of the old domain to mix in (for a text adaptation, its transcripts).
+        source: Speech of the old domain that is reported on.
+    """
+
+    data: Rows = Rows()
+    text: Sequence[Path] = ()
+    dev: Rows = Rows()
+    replay: Rows = Rows()
+    source: Rows = Rows()
+
+
+def adapt(
+    recipe: Recipe, directory: Path, *, resume: bool = False, weights_only: bool = False
+) -> dict[str, Any] | None:
+    """Adapts a recogniser and gives the report; None if SIGTERM ended the run early, with everything saved.
+
+    Args:
+        recipe: Of the task `adaptation`.
+        directory: Run folder; `adapter/` and `adaptation.json` are the result.
+        resume: Go on from the newest undamaged checkpoint.
+        weights_only: Resume from the weights alone.
+
+    Raises:
+        KikitoriError: The settings, the data or the base do not fit, or the run broke off.
+    """
+    sides = read_sides(recipe)
+    if not train_recipe(recipe, directory, resume=resume, weights_only=weights_only):
+        return None
+    if int(os.environ.get("RANK", "0")):
+        return None
+    report = two_sided_report(recipe, directory, sides)
+    write_text(directory / "adaptation.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    return report
+
+
+def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of an adaptation.
+
+    Args:
+        model: Base recogniser: a folder, a run or a hub id.
+        domain: What to adapt to, and what to report on.
+        overrides: Strings `section.key=value`.
+
+    Raises:
+        ConfigError: There is nothing to adapt to, or an override does not fit.
+    """
+    if bool(domain.data.manifests) == bool(domain.text):
+        raise ConfigError("nothing to adapt to, or two things", where="adapt", remedy="give either --data or --text")
+    folder = model_folder(model)
+    sides = {"target": domain.dev.references(), "source": domain.source.references()}
+    report = {name: references for name, references in sides.items() if references}
+    values: dict[str, Any] = {
+        "task": "adaptation",
+        "units": {"kind": "run", "path": folder},
+        "adapt": {"model": folder, "components": ["llm"]},
+        "report": report,
+        "optim": {"lr": 2e-4},
+        "run": {"epochs": 5},
+        "language": read_trained_on(folder).language or "en",
+    }
+    if domain.text:
+        values["text"] = {"files": [str(path) for path in domain.text], "dev_lines": 50}
+        values["denoising"] = {"share": 1.0, "lexicon": _shown_lexicon(folder)}
+    else:
+        values["data"] = {"train": domain.data.references(), "dev": domain.dev.references(), "batch_seconds": 80.0}
+    if domain.replay.manifests:
+        values["replay"] = {"train": domain.replay.references()}
+    recipe = validate(Recipe, _updated(values, merge_yaml(None, overrides)), "adapt")
+    if recipe.adapt is not None and "encoder" in recipe.adapt.components and not recipe.ctc.weights:
+        return replace(recipe, ctc=CTC(weights=dict.fromkeys(_ctc_layers(folder), CTC_WEIGHT)))
+    return recipe
+
+
+def read_sides(recipe: Recipe) -> dict[str, list[Utterance]]:
+    """The rows of each side of the report.
+
+    Raises:
+        DataError: A manifest is missing, has a broken line, or no rows of the split.
+    """
+    root = Path(recipe.data_root)
+    return {
+        name: [row for ref in refs for row in taken(root, ref).utterances]
+        for name, refs in (recipe.report or {}).items()
+    }
+
+
+def two_sided_report(recipe: Recipe, directory: Path, sides: Mapping[str, Sequence[Utterance]]) -> dict[str, Any]:
+    """Content of `adaptation.json`: base and adapted recogniser on the rows of each side.
+
+    Warns of an adapter that changes nothing, also if there are no sides.
+
+    Args:
+        recipe: The run's recipe.
+        directory: Its folder, with the adapter.
+        sides: Rows by name.
+    """
+    assert recipe.adapt is not None  # noqa: S101  (validated by Recipe)
+    base, adapter, device = model_folder(recipe.adapt.model), directory / "adapter", recipe.run.device
+    before, after = (
+        evaluate(load(base, device=device, decoding=SEARCH, adapter=switched_on), sides, decoding=SEARCH)
+        for switched_on in (None, adapter)
+    )
+    return {
+        "model": base,
+        "adapter": {
+            "components": recipe.adapt.components,
+            "bytes": num_bytes(adapter),
+            "parameters": num_parameters(adapter),
+        },
+        "decoding": SEARCH.search,
+        "sides": {name: compare(before[name], after[name], language=recipe.language) for name in sides},
+        "versions": versions(),
+    }
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """The report as plain text."""
+    adapter = report["adapter"]
+    size = f"adapter: {adapter['parameters'] / 1e6:.3f} M parameters, {adapter['bytes'] / 1e6:.2f} MB"
+    lines = [f"{size} ({', '.join(adapter['components'])})"]
+    return "\n".join([*([format_sides(report["sides"])] if report["sides"] else []), *lines])
+
+
+def _shown_lexicon(folder: str) -> str | None:
+    """The base's pronunciations, if its speech prompts show phones."""
+    lexicon = Path(folder) / LEXICON
+    return str(lexicon) if lexicon.is_file() and read_json(folder, "config.json").get("show_phones") else None
+
+
+def _ctc_layers(folder: str) -> list[int]:
+    acoustic = read_json(folder, "config.json").get("acoustic_config")
+    return list(acoustic.get("ctc_layers") or []) if isinstance(acoustic, dict) else []
+
+
+def _updated(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes, section by section."""
+    result = dict(values)
+    for key, change in changes.items():
+        old = result.get(key)
+        result[key] = _updated(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return result

@@ -1,0 +1,102 @@
+"""`kikitori ngram`: n-gram language models over the label units of a recogniser, or over words."""
+
+from array import array
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from kikitori.scorers.ngram import label_words
+from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable, write_arpa
+from kikitori.text.ngram.kneser_ney import estimate
+from kikitori.text.ngram.packed import SUFFIX, write_packed
+from kikitori.text.units import TextForm, TokenizerUnits, in_form
+
+
+def write_ngram(
+    file: Path,
+    units: TokenizerUnits,
+    lines: Iterable[str],
+    *,
+    order: int = 4,
+    min_count: int = 1,
+    prune: float = 0.0,
+) -> list[int]:
+    """Estimates an n-gram by interpolated modified Kneser-Ney smoothing and writes it as an ARPA file.
+
+    Every label of the units is a word of it, seen or not. Its word `<unk>` is the unknown label, if the units have one,
+    and whatever an ARPA file cannot spell.
+
+    Args:
+        file: To write.
+        units: The label units.
+        lines: Sentences; those without labels are left out.
+        order: Longest n-grams, in labels.
+        min_count: N-grams of three labels and more that are rarer are left out.
+        prune: So are those without which the text would lose less than so many nats per label.
+
+    Returns:
+        How many n-grams there are of each order.
+
+    Raises:
+        ConfigError: No such order.
+        DataError: There is no text, or the file cannot be written.
+    """
+    words = label_words(units)
+    alphabet = [UNKNOWN, *dict.fromkeys(word for word in words if word not in (UNKNOWN, START, END))]
+    numbers = {word: number for number, word in enumerate(alphabet)}
+    of_label = [numbers.get(word, 0) for word in words]
+    sentences = ([of_label[label] for label in units.encode(line)] for line in lines)
+    ngrams = estimate(sentences, len(alphabet), order, min_count=min_count, prune=prune)
+    write_arpa(file, ngrams, alphabet)
+    return [len(each.last) for each in ngrams]
+
+
+def write_word_ngram(
+    file: Path,
+    lines: Iterable[str],
+    *,
+    vocabulary: Collection[str] = (),
+    max_words: int = 0,
+    text_form: TextForm = "as_is",
+    order: int = 3,
+    min_count: int = 1,
+    prune: float = 0.0,
+) -> list[int]:
+    """Estimates an n-gram over the words between spaces, by interpolated modified Kneser-Ney smoothing.
+
+    Words beyond the vocabulary are `<unk>`. Numbers go by falling frequency, which makes packed files small.
+
+    Args:
+        file: To write: `.ngram` is packed (`packed_ngram`), anything else an ARPA file.
+        lines: Sentences; those without words are left out.
+        vocabulary: The words, seen or not; those of the text if there is none.
+        max_words: So many words at most, the most frequent ones; 0 takes all.
+        text_form: Form that the text gets first.
+        order: Longest n-grams, in words.
+        min_count: N-grams of three words and more that are rarer are left out.
+        prune: So are those without which the text would lose less than so many nats per word.
+
+    Returns:
+        How many n-grams there are of each order.
+
+    Raises:
+        ConfigError: No such order.
+        DataError: There is no text, or the file cannot be written.
+    """
+    found: dict[str, int] = {}
+    text = [array("i", [found.setdefault(w, len(found)) for w in in_form(line, text_form).split()]) for line in lines]
+    times = np.bincount(np.concatenate([np.zeros(0, np.int32), *text]), minlength=len(found)).tolist()
+    wanted = {*vocabulary} or {*found}
+    words = [word for word in wanted if writable(word) and word not in (UNKNOWN, START, END)]
+    words.sort(key=lambda word: (-times[found[word]] if word in found else 0, word))
+    alphabet = [UNKNOWN, *words[: max_words or None]]
+    numbers = {word: number for number, word in enumerate(alphabet)}
+    of_found = np.array([numbers.get(word, 0) for word in found], np.int32)
+    sentences = (of_found[np.frombuffer(row, np.int32)].tolist() for row in text if row)
+    ngrams = estimate(sentences, len(alphabet), order, min_count=min_count, prune=prune)
+    if file.suffix == SUFFIX:
+        write_packed(file, ngrams, [*alphabet, END, START])
+    else:
+        write_arpa(file, ngrams, alphabet)
+    return [len(each.last) for each in ngrams]

@@ -1,0 +1,159 @@
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kikitori.data.speech import pad_waveforms
+from kikitori.model.decoder.llm import forward
+from kikitori.search.autoregressive.greedy import GreedyResult, greedy
+from tests.tiny import LLMS, tiny_speech_llm, tiny_waveforms
+
+WAVEFORMS = tiny_waveforms(24)
+LIMITS = [20 + index % 7 for index in range(24)]
+MODELS = [(encoder, llm, "prefix") for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
+MODELS += [("hubert", llm, "merged_attention") for llm in ("gpt_neox", "qwen3")]
+MODELS += [("hubert", "qwen2", "cross_attention")]
+
+
+def naive(model, waveform, limit, least=0):
+    """One utterance alone, and the whole sequence through the model anew for every label."""
+    features = model.acoustic.encoder.features(*pad_waveforms([waveform]))
+    prefix = model.prefix(model.acoustic.encode(*features))
+    result = GreedyResult()
+    while True:
+        labels = torch.tensor([result.labels], dtype=torch.long)
+        embeds = torch.cat([prefix.embeds, model.llm.get_input_embeddings()(labels)], dim=1)
+        hidden = forward(model.llm, embeds, torch.tensor([embeds.shape[1]]), prefix.memory)
+        scores = model.llm.get_output_embeddings()(hidden)[0, -1].log_softmax(-1)
+        allowed = scores.clone()
+        if len(result.labels) < least:
+            allowed[model.config.eos_id] = -torch.inf
+        label = int(allowed.argmax())
+        if label == model.config.eos_id:
+            result.score += float(scores[label])
+            result.complete = True
+            return result
+        if len(result.labels) == limit:
+            return result
+        result.labels.append(label)
+        result.score += float(scores[label])
+        result.llm_passes += 1
+
+
+def decode(model, waveforms, limits, least=0):
+    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
+    prefix = model.prefix(encoded)
+    return greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limits, min_labels=least)
+
+
+def same(got, expected):
+    assert [(r.labels, r.complete, r.llm_passes) for r in got] == [
+        (r.labels, r.complete, r.llm_passes) for r in expected
+    ]
+    assert [r.score for r in got] == pytest.approx([r.score for r in expected], abs=1e-3, rel=1e-4)
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=["-".join(names) for names in MODELS])
+def decoded(request):
+    """A model and what the naive loop writes with it."""
+    encoder, llm, interface = request.param
+    model = tiny_speech_llm(encoder, llm, interface=interface)
+    with torch.inference_mode():
+        return model, [naive(model, *row) for row in zip(WAVEFORMS, LIMITS, strict=True)]
+
+
+def test_the_examples_are_worth_testing_with(decoded):
+    _, expected = decoded
+    assert len({tuple(result.labels) for result in expected}) > 12
+    assert len({len(result.labels) for result in expected}) > 5
+    assert 3 <= sum(result.complete for result in expected) < 24
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 16, 24])
+@torch.inference_mode()
+def test_any_batch_equals_the_naive_loop(decoded, batch_size):
+    model, expected = decoded
+    got = []
+    for start in range(0, 24, batch_size):
+        rows = slice(start, start + batch_size)
+        got += decode(model, WAVEFORMS[rows], LIMITS[rows])
+    same(got, expected)
+
+
+@torch.inference_mode()
+def test_any_order_equals_the_naive_loop(decoded):
+    model, expected = decoded
+    order = random.Random(5).sample(range(24), 24)  # noqa: S311
+    for start in range(0, 24, 8):
+        rows = order[start : start + 8]
+        got = decode(model, [WAVEFORMS[row] for row in rows], [LIMITS[row] for row in rows])
+        same(got, [expected[row] for row in rows])
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+@torch.inference_mode()
+def test_short_limits(decoded, limit):
+    model, expected = decoded
+    got = decode(model, WAVEFORMS, [limit] * 24)
+    for result, full in zip(got, expected, strict=True):
+        assert result.labels == full.labels[:limit]
+        assert result.complete == (full.complete and len(full.labels) <= limit)
+        assert result.llm_passes == len(result.labels)
+        if not result.labels and not result.complete:
+            assert result.score == 0.0
+
+
+@torch.inference_mode()
+def test_each_row_has_its_own_limit(decoded):
+    model, expected = decoded
+    limits = [row % 4 for row in range(24)]
+    got = decode(model, WAVEFORMS, limits)
+    assert [r.labels for r in got] == [r.labels[:limit] for r, limit in zip(expected, limits, strict=True)]
+
+
+@pytest.mark.parametrize("least", [1, 5])
+@torch.inference_mode()
+def test_fewest_labels(decoded, least):
+    model, free = decoded
+    expected = [naive(model, *row, least) for row in zip(WAVEFORMS, LIMITS, strict=True)]
+    for start in range(0, 24, 8):
+        rows = slice(start, start + 8)
+        same(decode(model, WAVEFORMS[rows], LIMITS[rows], least), expected[rows])
+    assert all(len(result.labels) >= least for result in expected)
+    for before, after in zip(free, expected, strict=True):
+        assert after == before or len(before.labels) < least
+    if least == 5:
+        assert [result.labels for result in expected] != [result.labels for result in free]
+
+
+@torch.inference_mode()
+def test_the_most_labels_are_stronger_than_the_fewest(decoded):
+    model, _ = decoded
+    results = decode(model, WAVEFORMS, [1] * 24, least=3)
+    assert all(len(result.labels) == 1 and not result.complete for result in results)
+
+
+@pytest.mark.parametrize("llm", LLMS)
+@torch.inference_mode()
+def test_score_is_the_log_probability_of_labels_and_eos(llm):
+    model = tiny_speech_llm("wav2vec2", llm)
+    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
+    prefix = model.prefix(encoded)
+    results = greedy(model.llm, prefix, eos_id=2, max_labels=[12] * 24)
+    logits, next_labels = model.label_logits(encoded, [result.labels for result in results])
+    scores = logits.log_softmax(-1).gather(1, next_labels[:, None])[:, 0].split([len(r.labels) + 1 for r in results])
+    for result, row in zip(results, scores, strict=True):
+        expected = row.sum() if result.complete else row[:-1].sum()
+        assert result.score == pytest.approx(float(expected), abs=1e-3, rel=1e-4)
+    assert {result.complete for result in results} == {True, False}
+
+
+def test_no_gradients_are_kept():
+    model = tiny_speech_llm()
+    prefix = model.prefix(model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS[:2]))))
+    assert prefix.embeds.requires_grad
+    embeds = prefix.embeds.detach().requires_grad_()
+    results = greedy(model.llm, replace(prefix, embeds=embeds), eos_id=2, max_labels=[3, 3])
+    assert [len(result.labels) <= 3 for result in results] == [True, True]
+    assert embeds.grad is None

@@ -1,0 +1,156 @@
+"""Beam and joint search of whole speech LLMs, on all interfaces."""
+
+from functools import cache
+from math import nan
+
+import pytest
+import torch
+
+from kikitori.errors import ModelError
+from kikitori.model.heads import ctc_loss
+from kikitori.search.autoregressive.greedy import greedy
+from kikitori.search.autoregressive.joint import frame_scorer, joint, speech_llm_beam
+from kikitori.search.ctc.beam import ctc_beam_of_logits
+from kikitori.search.fusion.shallow import shallow_fusion_of_logits
+from kikitori.search.options import BeamSearch, CTCBeamSearch, JointSearch, JointTimeSyncSearch
+from tests.tiny import INTERFACES, tiny_speech_llm, tiny_waveforms
+
+ALL, LIMITS = (0, 1, 2), (12, 9, 12)
+WHOLE = {"beam": 6, "nbest": 6}
+
+
+@cache
+def heard(interface, rows):
+    """A model and what it hears: encoder output of three utterances, in this order."""
+    model = tiny_speech_llm(interface=interface)
+    waveforms = [torch.from_numpy(each) for each in tiny_waveforms(3)]
+    lengths = torch.tensor([len(waveforms[row]) for row in rows])
+    padded = torch.nn.utils.rnn.pad_sequence([waveforms[row] for row in rows], batch_first=True)
+    with torch.inference_mode():
+        encoded = model.acoustic.encode(*model.acoustic.encoder.features(padded, lengths))
+        return model, encoded, model.prefix(encoded), *model.acoustic.ctc_logits(encoded)
+
+
+def search(interface, options, rows=ALL, **changes):
+    model, _, prefix, logits, lengths = heard(interface, rows)
+    settings = {"eos_id": model.config.eos_id, "max_labels": [LIMITS[row] for row in rows], **changes}
+    if isinstance(options, BeamSearch):
+        return speech_llm_beam(model.llm, prefix, options, **settings)
+    if isinstance(options, JointSearch):
+        return joint(model.llm, prefix, logits, lengths, options, **settings)
+    scorer = frame_scorer(model.llm, prefix, logits.shape[2] - 1, options, eos_id=model.config.eos_id)
+    return shallow_fusion_of_logits(logits, lengths, scorer, options)
+
+
+def llm_share(interface, row, labels):
+    """By teacher forcing."""
+    model, encoded, *_ = heard(interface, ALL)
+    targets = [list(labels) if row == place else [3] for place in range(3)]
+    with torch.inference_mode():
+        logits, following = model.label_logits(encoded, targets)
+    start = sum(len(target) + 1 for target in targets[:row])
+    part = slice(start, start + len(labels) + 1)
+    return float(logits[part].log_softmax(-1).gather(1, following[part, None]).sum())
+
+
+def ctc_share(interface, row, labels):
+    *_, logits, lengths = heard(interface, ALL)
+    loss = ctc_loss(logits[row : row + 1].double().log_softmax(-1), lengths[row : row + 1], [list(labels)])
+    return -float(loss.total)
+
+
+OPTIONS = (
+    BeamSearch(**WHOLE),
+    JointSearch(**WHOLE, ctc_scale=0.4, pre_beam=8),
+    JointSearch(**WHOLE, ctc_scale=0.4, pre_beam=None, window=None),
+    JointTimeSyncSearch(**WHOLE, llm_scale=0.7),
+)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_shares_are_those_of_teacher_forcing(interface, options):
+    for row, hypotheses in enumerate(search(interface, options)):
+        for each in hypotheses[:3]:
+            shares = each.shares
+            assert shares[0] == pytest.approx(llm_share(interface, row, each.labels), abs=1e-4)
+            assert shares[1] == len(each.labels)
+            if isinstance(options, JointSearch):
+                assert shares[2] == pytest.approx(ctc_share(interface, row, each.labels), abs=1e-4)
+                assert each.score == pytest.approx(0.6 * shares[0] + 0.4 * shares[2], abs=1e-6)
+            elif isinstance(options, BeamSearch):
+                assert each.score == pytest.approx(shares[0] / (len(each.labels) + 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_utterances_do_not_depend_on_their_batch(interface, options):
+    together = search(interface, options)
+    for rows in ((2, 0, 1), (1,), (0, 2)):
+        for row, alone in zip(rows, search(interface, options, rows), strict=True):
+            assert alone[0].labels == together[row][0].labels
+            assert [each.score for each in alone] == pytest.approx([each.score for each in together[row]], abs=1e-4)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_beam_of_one_is_greedy(interface):
+    model, _, prefix, *_ = heard(interface, ALL)
+    rows = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=LIMITS, min_labels=2)
+    found = search(interface, BeamSearch(beam=1, nbest=1), min_labels=2)
+    assert [each.labels for (each,) in found] == [tuple(row.labels) for row in rows]
+    assert [each.complete for (each,) in found] == [row.complete for row in rows]
+    assert [each.calls for (each,) in found] == [row.llm_passes for row in rows]
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_without_ctc_it_is_the_beam_of_the_llm(interface):
+    alone = search(interface, BeamSearch(**WHOLE, length_exponent=0.0))
+    with_ctc = search(interface, JointSearch(**WHOLE, ctc_scale=0.0))
+    assert [[each.labels for each in row] for row in with_ctc] == [[each.labels for each in row] for row in alone]
+
+
+def test_with_ctc_alone_it_is_its_best_label_sequence():
+    model, _, prefix, logits, _ = heard("prefix", ALL)
+    logits, lengths = logits[:, :5], torch.tensor([5, 4, 2])
+    options = JointSearch(beam=500, nbest=1, ctc_scale=1.0, pre_beam=None)
+    found = joint(model.llm, prefix, logits, lengths, options, eos_id=2, max_labels=[5, 5, 5])
+    exact = CTCBeamSearch(beam=5000, nbest=1, score_beam=None, frame_labels=None, min_log_prob=None)
+    for (each,), (best,) in zip(found, ctc_beam_of_logits(logits, lengths, exact), strict=True):
+        assert each.labels == best.labels
+        assert each.score == pytest.approx(best.ctc, abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"vocabulary": 9}, {"collapse": 0.3}, {"vocabulary": 9, "collapse": 0.3}])
+def test_thinned_out_posteriors(changes):
+    together = search("prefix", JointSearch(**WHOLE, ctc_scale=0.5, **changes))
+    for row, hypotheses in enumerate(together):
+        alone = search("prefix", JointSearch(**WHOLE, ctc_scale=0.5, **changes), (row,))[0]
+        assert alone[0].labels == hypotheses[0].labels
+        if "vocabulary" in changes:
+            assert len({label for each in hypotheses for label in each.labels}) <= 9
+        assert hypotheses[0].score == pytest.approx(0.5 * sum(hypotheses[0].shares[::2]), abs=1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_logits_that_are_not_finite(options):
+    model, *_ = heard("prefix", ALL)
+    head = model.llm.get_output_embeddings().weight
+    kept = head.data.clone()
+    try:
+        head.data[5, 0] = nan
+        with pytest.raises(ModelError, match="logits are not finite"):
+            search("prefix", options)
+    finally:
+        head.data.copy_(kept)
+
+
+def test_a_ctc_head_with_more_labels_than_the_llm():
+    model, _, prefix, logits, lengths = heard("prefix", ALL)
+    with pytest.raises(ModelError, match="the CTC head has"):
+        joint(model.llm, prefix, torch.cat([logits] * 2, dim=2), lengths, JointSearch(), eos_id=2, max_labels=LIMITS)
+
+
+def test_a_ctc_head_whose_logits_are_not_finite():
+    model, _, prefix, logits, lengths = heard("prefix", ALL)
+    with pytest.raises(ModelError, match="CTC head's outputs are not finite"):
+        joint(model.llm, prefix, logits * nan, lengths, JointSearch(), eos_id=2, max_labels=LIMITS)

@@ -1,0 +1,207 @@
+import pytest
+
+from kikitori.errors import ConfigError
+from kikitori.scorers.options import LMOptions
+from kikitori.search.options import (
+    SEARCHES,
+    CTCBeamSearch,
+    CTCGreedySearch,
+    DelayedFusionSearch,
+    GreedySearch,
+    LexiconSearch,
+    RescoringSearch,
+    SamplingSearch,
+    ShallowFusionSearch,
+    SpeculativeSearch,
+    check_overrides,
+    load_decoding,
+    with_overrides,
+)
+
+
+def test_names():
+    assert load_decoding("greedy") == GreedySearch() == GreedySearch("greedy", None)
+    assert load_decoding("ctc_greedy") == CTCGreedySearch()
+    assert load_decoding("sampling") == SamplingSearch(temperature=1.0, top_k=0, top_p=1.0, seed=1234)
+    assert load_decoding("ctc_beam") == CTCBeamSearch()
+    assert load_decoding("shallow_fusion", ["decoding.lm=a/b", "decoding.beam=3"]) == ShallowFusionSearch(
+        lm="a/b", beam=3
+    )
+    assert [*SEARCHES] == [search().search for search in SEARCHES.values()]
+
+
+@pytest.mark.parametrize("name", ["beem", "", "Greedy", "greedy.yam"])
+def test_an_unknown_name_lists_the_known_ones(name):
+    with pytest.raises(ConfigError) as caught:
+        load_decoding(name)
+    message = str(caught.value)
+    assert "--decoding" in message
+    assert "'greedy'" in message
+    assert "'ctc_greedy'" in message
+    assert f"'{name}'" in message
+
+
+def test_yaml_and_overrides(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: greedy\nmax_labels: 40\n")
+    assert load_decoding(file) == load_decoding(str(file)) == GreedySearch(max_labels=40)
+    assert load_decoding(file, ["decoding.max_labels=7"]) == GreedySearch(max_labels=7)
+    assert load_decoding(file, ["decoding.max_labels=null", "decoding.search=greedy"]) == GreedySearch()
+    assert load_decoding("greedy", ["decoding.max_labels=1", "decoding.max_labels=2"]) == GreedySearch(max_labels=2)
+    file.write_text("")
+    assert load_decoding(file) == GreedySearch()
+    file.write_text("search: sampling\ntemperature: 0.7\nmin_labels: 2\n")
+    options = ["decoding.top_k=50", "decoding.top_p=0.9", "decoding.seed=5", "decoding.temperature=2"]
+    expected = SamplingSearch(min_labels=2, temperature=2.0, top_k=50, top_p=0.9, seed=5)
+    assert load_decoding(file, options) == expected
+    file.write_text("search: ctc_beam\nbeam: 64\nscore_beam: null\nrecombine: max\ncollapse: 0.8\n")
+    expected = CTCBeamSearch(beam=64, score_beam=None, recombine="max", collapse=0.8, nbest=3)
+    assert load_decoding(file, ["decoding.nbest=3"]) == expected
+
+
+def test_sections_are_overridden_key_by_key(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text(
+        "search: rescoring\nfirst: {beam: 8, nbest: 5}\nlms: {lm: {path: here}}\nscales: {ctc: 0.9, lm: 0.3}\n"
+    )
+    found = load_decoding(file, ["decoding.scales.lm=0.5", "decoding.lms.lm.text_form=lower", "decoding.first.beam=9"])
+    lms = {"lm": LMOptions("here", text_form="lower")}
+    assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), lms=lms, scales={"ctc": 0.9, "lm": 0.5})
+    check_overrides(["decoding.scales.lm=0.5"])
+
+
+def test_rescoring_of_another_first_search(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: rescoring\nfirst: {search: lexicon, beam: 300}\nscales: {ngram: 0.5}\n")
+    expected = RescoringSearch(first=LexiconSearch(beam=300), scales={"ngram": 0.5})
+    assert load_decoding(file) == expected
+    assert (
+        load_decoding("rescoring", ["decoding.first.search=lexicon", "decoding.first.beam=300"]).first == expected.first
+    )
+
+
+def test_when_delayed_fusion_judges():
+    assert load_decoding("delayed_fusion") == DelayedFusionSearch(trigger=20)
+    options = ["decoding.trigger=word_end", "decoding.lm.path=a/b", "decoding.lm.text_form=lower"]
+    expected = DelayedFusionSearch(trigger="word_end", lm=LMOptions("a/b", text_form="lower"))
+    assert load_decoding("delayed_fusion", options) == expected
+    assert load_decoding("delayed_fusion", ["decoding.trigger=5"]).trigger == 5
+    for wrong in ("0", "sometimes", "2.5", "null"):
+        with pytest.raises(ConfigError, match=r"trigger"):
+            load_decoding("delayed_fusion", [f"decoding.trigger={wrong}"])
+
+
+def test_drafts_come_from_a_search_of_their_own(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: speculative\ndraft: {search: ctc_beam, beam: 4}\nmargin: 0.5\n")
+    assert load_decoding(file) == SpeculativeSearch(draft=CTCBeamSearch(beam=4), margin=0.5)
+    beam = SpeculativeSearch(draft=CTCBeamSearch(beam=4))
+    assert load_decoding("speculative", ["decoding.draft.search=ctc_beam", "decoding.draft.beam=4"]) == beam
+    assert load_decoding(file, ["decoding.draft.search=ctc_greedy"]).draft == CTCGreedySearch()
+    assert load_decoding(file, ["decoding.draft=null"]) == SpeculativeSearch(margin=0.5)
+    words = load_decoding("speculative", ["decoding.draft.search=lexicon", "decoding.draft.ngram_scale=0.7"])
+    assert words == SpeculativeSearch(draft=LexiconSearch(ngram_scale=0.7))
+    assert load_decoding("speculative").draft is None
+    for wrong in ("draft.search=greedy", "draft.beam=3", "margin=-1", "sure=0", "sure=2"):
+        with pytest.raises(ConfigError):
+            load_decoding("speculative", [f"decoding.{wrong}"])
+
+
+def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text("search: greedy\nmax_labels: 40\n")
+    assert load_decoding(file, ["decoding.search=ctc_beam", "decoding.beam=4"]) == CTCBeamSearch(beam=4)
+    with pytest.raises(ConfigError, match="max_labels"):
+        load_decoding(file, ["decoding.search=ctc_greedy", "decoding.max_labels=3"])
+
+
+def test_overrides_are_checked_before_the_search_is_known():
+    check_overrides([])
+    check_overrides(["decoding.max_labels=3"])
+    check_overrides(["decoding.beam=3", "decoding.recombine=max"])
+    check_overrides(["decoding.search=ctc_greedy"])
+    for overrides in (["decoding.beem=3"], ["decoding.beam=3", "decoding.top_k=3"], ["decoding.beam=0"]):
+        with pytest.raises(ConfigError):
+            check_overrides(overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("search: shallow_fusion\nllm_scale: -1", "llm_scale"),
+        ("search: shallow_fusion\nlm: 3", "lm"),
+        ("serch: greedy", "did you mean 'search'"),
+        ("max_labels: 0", "max_labels"),
+        ("max_labels: 2.5", "max_labels"),
+        ("max_labels: '3'", "max_labels"),
+        ("search: beem", "'beem'"),
+        ("min_labels: -1", "min_labels"),
+        ("search: sampling\ntemperature: 0", "temperature"),
+        ("search: sampling\ntemperature: -0.5", "temperature"),
+        ("search: sampling\ntemperature: .inf", "temperature"),
+        ("search: sampling\ntemperature: .nan", "temperature"),
+        ("search: sampling\ntop_k: -1", "top_k"),
+        ("search: sampling\ntop_k: 1.5", "top_k"),
+        ("search: sampling\ntop_p: 0", "top_p"),
+        ("search: sampling\ntop_p: 1.1", "top_p"),
+        ("search: sampling\nseed: -1", "seed"),
+        ("search: sampling\nseed: abc", "seed"),
+        ("search: ctc_greedy\nmax_labels: 3", "max_labels"),
+        ("search: 3", "no such search: 3"),
+        ("search: ctc_beam\nbeam: 0", "beam"),
+        ("search: ctc_beam\nbeam: 2.0", "beam"),
+        ("search: ctc_beam\nbaem: 2", "did you mean 'beam'"),
+        ("search: ctc_beam\nscore_beam: 0", "score_beam"),
+        ("search: ctc_beam\nscore_beam: .nan", "score_beam"),
+        ("search: ctc_beam\nmin_log_prob: 0.5", "min_log_prob"),
+        ("search: ctc_beam\nrecombine: mean", "recombine"),
+        ("search: ctc_beam\ncollapse: 1.5", "collapse"),
+        ("search: rescoring\nfirst: {beem: 3}", "beem"),
+        ("search: rescoring\nfirst: {search: greedy}", "first"),
+        ("search: lexicon\nunknown_score: 1.0", "unknown_score"),
+        ("search: rescoring\nlms: {lm: {}}", "lms.lm.path"),
+        ("search: rescoring\nlms: {lm: {path: x, text_form: upper}}", "text_form"),
+        ("search: rescoring\nscales: {lm: .nan}", "scales.lm"),
+        ("- greedy", "mapping"),
+        ("search: [", "YAML"),
+    ],
+)
+def test_bad_yaml_names_file_and_key(tmp_path, text, expected):
+    file = tmp_path / "mine.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_decoding(file)
+    assert str(file) in str(caught.value)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_yaml(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_decoding(tmp_path / "decoding.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("max_labels=3", "begin with decoding."),
+        ("decoding.max_label=3", "did you mean 'max_labels'"),
+        ("decoding.max_labels=many", "max_labels"),
+        ("decoding.max_labels=-1", "max_labels"),
+        ("decoding.max_labels", "key=value"),
+        ("decoding.=3", "key=value"),
+        ("decoding.search.name=greedy", "search"),
+        ("decodingmax_labels=3", "begin with decoding."),
+    ],
+)
+def test_bad_overrides(override, expected):
+    with pytest.raises(ConfigError) as caught:
+        with_overrides(GreedySearch(), [override])
+    assert expected in str(caught.value)
+
+
+def test_overrides_leave_the_original_alone():
+    original = GreedySearch(max_labels=9)
+    assert with_overrides(original, []) == original
+    assert with_overrides(original, ["decoding.max_labels=3"]) == GreedySearch(max_labels=3)
+    assert original == GreedySearch(max_labels=9)

@@ -1,0 +1,153 @@
+import pytest
+
+from kikitori.errors import DataError
+from kikitori.train.build.corpora import speech, taken, transcripts
+from kikitori.train.build.task import build_task
+from kikitori.train.recipe.settings import ManifestRef
+from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
+
+
+def with_rows(folder, rows, **changes):
+    write_corpus(folder, rows)
+    return make_recipe(folder, folder, acoustic_recipe(**changes))
+
+
+def test_the_filter_reports_what_is_left_out_and_why(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "split": "train"}
+    rows = [
+        {**row, "id": "silent", "text": None},
+        {**row, "id": "symbols", "text": "!!!"},
+        {**row, "id": "short", "duration": 0.05},
+        {**row, "id": "long", "duration": 99.0},
+        {**row, "id": "gone", "audio_filepath": "gone.wav"},
+    ]
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
+    assert len(task.train.utterances) == len(TEXTS)
+    assert lines[1:] == [
+        "train: 7 utterances, 0.00 h",
+        "train: left out 2: no text (silent, symbols)",
+        "train: left out 1: shorter than 0.1 s (short)",
+        "train: left out 1: longer than 30 s (long)",
+        "train: left out 1: audio file missing (gone)",
+        "dev: 2 utterances, 0.00 h",
+    ]
+
+
+def test_recognised_text_is_counted(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "recognized": True, "confidence": -0.1}
+    rows = [{**row, "split": split} for split in ("train", "train", "dev")]
+    lines = []
+    task = build_task(with_rows(tmp_path, rows), lines.append)
+    assert lines[1:] == [
+        "train: 9 utterances, 0.00 h, of which 2 with recognised text",
+        "warning: 1 dev utterances have recognised text; what is scored on them is no error rate",
+        "dev: 3 utterances, 0.00 h",
+    ]
+    assert task.data_counts() == {"utterances": 9, "with_recognized_text": 2}
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_missing_file_stops_the_run_before_it_starts(tmp_path, split):
+    rows = [{"audio_filepath": "gone.wav", "duration": 1.0, "text": "a cat", "split": split}] * 2
+    with pytest.raises(DataError, match=r"gone\.wav: no such file \(and 1 more are missing\); .*on_error=skip"):
+        build_task(with_rows(tmp_path, rows), lambda _: None)
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"on_error": "skip"}), lines.append)
+    assert any("gone.wav" in line for line in lines)
+    assert len(task.dev.utterances) == 2
+
+
+def test_a_broken_line_stops_or_is_named(tmp_path):
+    manifest = write_corpus(tmp_path)
+    manifest.write_text(manifest.read_text() + "{broken\n")
+    number = len(TEXTS) + 3
+    with pytest.raises(DataError, match=rf"manifest\.jsonl:{number}: not JSON"):
+        build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe()), lambda _: None)
+    lines = []
+    build_task(make_recipe(tmp_path, tmp_path, acoustic_recipe(data={"on_error": "skip"})), lines.append)
+    assert any(f"manifest.jsonl:{number}: not JSON" in line and "left out" in line for line in lines)
+
+
+def test_a_dev_set_without_text_is_refused(tmp_path):
+    rows = [{"audio_filepath": "1.wav", "duration": 0.9, "split": "test"}]
+    with pytest.raises(DataError, match="no utterance has both audio and text"):
+        build_task(
+            with_rows(tmp_path, rows, data={"dev": [{"path": "manifest.jsonl", "split": "test"}]}), lambda _: None
+        )
+
+
+def test_speech_without_transcripts_is_there_for_a_task_that_needs_none(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9}
+    rows = [
+        {**row, "id": f"{split} {text}", "text": text, "split": split}
+        for split in ("train", "dev")
+        for text in (None, "!")
+    ]
+    write_corpus(tmp_path, rows)
+    recipe = make_recipe(tmp_path, tmp_path, masked_recipe())
+    lines = []
+    train, dev = speech(recipe, None, lines.append)
+    assert [utterance.utt_id for utterance in train.utterances[len(TEXTS) :]] == ["train None", "train !"]
+    assert [utterance.utt_id for utterance in dev.utterances[2:]] == ["dev None", "dev !"]
+    assert lines == ["train: 9 utterances, 0.00 h", "dev: 4 utterances, 0.00 h"]
+    missing = make_recipe(tmp_path, tmp_path, masked_recipe(data={"dev": [{"path": "gone.jsonl"}], "on_error": "skip"}))
+    (tmp_path / "gone.jsonl").write_text('{"audio_filepath": "gone.wav", "duration": 1.0}\n')
+    with pytest.raises(DataError, match=r"data\.dev: no utterance has audio"):
+        speech(missing, None, lines.append)
+
+
+def test_dev_is_thinned_evenly_and_train_repeats(tmp_path):
+    parts = {"train": [{"path": "manifest.jsonl", "split": "train", "repeat": 3}], "dev": [{"path": "manifest.jsonl"}]}
+    recipe = with_rows(tmp_path, [], data={**parts, "max_dev_utterances": 3})
+    task = build_task(recipe, lambda _: None)
+    assert len(task.train.utterances) == 3 * len(TEXTS)
+    assert [utterance.audio_filepath.name for utterance in task.dev.utterances] == ["0.wav", "1.wav", "4.wav"]
+
+
+@pytest.mark.parametrize(("share", "names"), [(0.5, "0135"), (0.3, "03"), (0.01, "0")])
+def test_a_share_of_a_manifest_is_spread_evenly(tmp_path, share, names):
+    parts = {"train": [{"path": "manifest.jsonl", "split": "train", "share": share}], "dev": []}
+    task = build_task(with_rows(tmp_path, [], data=parts), lambda _: None)
+    assert "".join(utterance.audio_filepath.stem for utterance in task.train.utterances) == names
+
+
+def test_held_out_sentences_are_spread_and_never_trained_on(tmp_path):
+    write_corpus(tmp_path)
+
+    def build(values):
+        lines = []
+        return build_task(make_recipe(tmp_path, tmp_path, values), lines.append), lines
+
+    task, lines = build(text_recipe(text={"dev_lines": 3}))
+    assert (len(task.sentences), len(task.dev)) == (11, 3)
+    assert task.data_counts() == {"sentences": 11}
+    assert "dev: 3 sentences" in lines[1]
+    task, _ = build(text_recipe(text={"dev_lines": 500}))  # more than there are: half
+    assert (len(task.sentences), len(task.dev)) == (7, 7)
+    task, _ = build(text_recipe(text={"dev_lines": 0}))
+    assert (len(task.sentences), len(task.dev)) == (14, 0)
+    assert task.evaluate() == {}
+
+
+def test_rows_that_share_six_words_with_what_is_kept_apart_are_left_out(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9}
+    rows = [
+        {**row, "text": "So this is going to be a long day.", "split": "train"},
+        {**row, "text": "This is going to be.", "split": "train"},
+        {**row, "text": None, "split": "train"},
+        {**row, "text": "THIS IS GOING TO BE A BUSY EVENING", "split": "test"},
+    ]
+    write_corpus(tmp_path, rows)
+    whole, apart, nothing = (
+        ManifestRef("manifest.jsonl", split=split, apart_from=splits)
+        for split, splits in (("train", []), ("train", ["test"]), ("test", ["test"]))
+    )
+    texts = [[row.text for row in taken(tmp_path, ref).utterances] for ref in (whole, apart)]
+    assert texts[0][-3:] == ["So this is going to be a long day.", "This is going to be.", None]
+    assert texts[1] == [text for text in texts[0] if text != "So this is going to be a long day."]
+    (told,) = taken(tmp_path, apart).problems
+    assert told.endswith("shares six words with a transcript of test")
+    assert [*transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
+    with pytest.raises(DataError, match="all rows share six words"):
+        taken(tmp_path, nothing)

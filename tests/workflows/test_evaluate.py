@@ -1,0 +1,237 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+from typer.testing import CliRunner
+
+from kikitori import recognizer
+from kikitori.cli import app
+from kikitori.cli.common import SOME_FAILED, WRONG_CALL
+from kikitori.data.manifest import read_manifest, write_manifest
+from kikitori.errors import DataError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.scoring.predictions import read_predictions
+from kikitori.search.options import GreedySearch
+from kikitori.workflows.evaluate import evaluate, versions, with_reference
+from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
+
+REPORT_KEYS = {
+    *("wer", "cer", "substitutions", "deletions", "insertions", "reference_words", "utterances", "audio_seconds"),
+    *("compute_seconds", "rtfx", "normalizer", "decoding", "model", "versions", "llm_passes", "replaced"),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    save_tiny(directory)
+    return directory
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = []
+    for index, seconds in enumerate([0.9, 0.4, 1.3, 0.6]):
+        sf.write(tmp_path / f"{index}.wav", tiny_waveform(seconds, index), SAMPLE_RATE)
+        split = "dev" if index == 0 else "test"
+        row = {"audio_filepath": f"{index}.wav", "duration": seconds, "text": f"The quick fox {index}"}
+        rows.append({**row, "language": "en", "split": split, "speaker": "s", "room": index})
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    return tmp_path / "manifest.jsonl"
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, ["evaluate", *[str(argument) for argument in arguments]])
+
+
+def read(folder):
+    report = json.loads((folder / "report.json").read_text())
+    return report, [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_writes_reports_and_prints_a_table(model, data, tmp_path):
+    out = tmp_path / "new" / "out"
+    result = call("--model", model, "--data", data, "-o", out, "--batch-size", 3)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert {path.name for path in out.iterdir()} == {"report.json", "report.html", "predictions.jsonl"}
+    report, rows = read(out)
+    assert report.keys() >= REPORT_KEYS | {"sets"}
+    assert report["sets"][str(data)].keys() >= REPORT_KEYS
+    assert (report["utterances"], report["decoding"], report["normalizer"]) == (4, "greedy", "whisper_en")
+    assert report["model"] == model.name
+    assert report["audio_seconds"] == pytest.approx(3.2)
+    assert report["rtfx"] == pytest.approx(report["audio_seconds"] / report["compute_seconds"])
+    assert report["llm_passes"] > 0
+    # 20 ms frames, three of them stacked
+    assert report["positions_per_second"] == pytest.approx(sum(row["speech_positions"] for row in rows) / 3.2)
+    assert 16 < report["positions_per_second"] < 17
+    errors = report["substitutions"] + report["deletions"] + report["insertions"]
+    assert report["wer"] == pytest.approx(errors / report["reference_words"])
+    header, *lines = result.stdout.splitlines()
+    assert header.split()[:4] == ["set", "utterances", "WER", "CER"]
+    assert [line.split()[0] for line in lines] == [str(data), "total"]
+    assert f"{report['wer']:.4f}" in lines[-1]
+    loaded = recognizer.load(model, guards=recognizer.PLAIN)
+    for index, row in enumerate(rows):
+        assert list(row)[:5] == ["audio_filepath", "duration", "text", "pred_text", "time"]
+        assert row["pred_text"] == loaded.transcribe(data.with_name(f"{index}.wav")).text
+        assert (row["text"], row["room"], row["speaker"]) == (f"The quick fox {index}", index, "s")
+        assert row["time"] > 0
+
+
+def test_several_sets_and_a_split(model, data, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text().splitlines()[3])
+    result = call("--model", model, "--data", data, "--data", other, "--split", "test", "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    report, rows = read(tmp_path / "out")
+    assert {name: part["utterances"] for name, part in report["sets"].items()} == {str(data): 3, str(other): 1}
+    assert report["utterances"] == len(rows) == 4
+    for key in ("substitutions", "reference_words", "llm_passes", "audio_seconds"):
+        assert report[key] == pytest.approx(sum(part[key] for part in report["sets"].values()))
+
+
+def test_search_and_overrides(model, data, tmp_path):
+    ctc = call("--model", model, "--data", data, "--decoding", "ctc_greedy", "-o", tmp_path / "ctc")
+    short = call("--model", model, "--data", data, "decoding.max_labels=2", "-o", tmp_path / "short")
+    assert ctc.exit_code == short.exit_code == 0
+    report, _ = read(tmp_path / "ctc")
+    assert (report["decoding"], report["llm_passes"]) == ("ctc_greedy", 0)
+    assert report["positions_per_second"] is None
+    _, rows = read(tmp_path / "short")
+    assert all(len(row["pred_text"]) <= 2 for row in rows)
+    assert any("length_limit" in row["flags"] for row in rows)
+
+
+def test_hypotheses_and_their_shares_stand_in_the_rows(model, data, tmp_path):
+    call("--model", model, "--data", data, "--decoding", "ctc_beam", "decoding.nbest=3", "-o", tmp_path / "beam")
+    call("--model", model, "--data", data, "--decoding", "greedy", "-o", tmp_path / "greedy")
+    for name, scorer, most in (("beam", "ctc", 3), ("greedy", "speech_llm", 1)):
+        report, rows = read(tmp_path / name)
+        assert report["decoding"] in ("ctc_beam", "greedy")
+        for row in rows:
+            assert 1 <= len(row["nbest"]) <= most
+            assert row["nbest"][0]["text"] == row["pred_text"]
+            for hypothesis in row["nbest"]:
+                assert set(hypothesis) == {"text", "labels", "score", "shares"}
+                assert hypothesis["shares"] == {scorer: hypothesis["score"]}
+
+
+def test_a_failed_row_is_an_empty_prediction_and_is_named(model, data, tmp_path):
+    data.with_name("1.wav").unlink()
+    sf.write(data.with_name("2.wav"), np.full(8000, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    result = call("--model", model, "--data", data, "-o", tmp_path / "out")
+    assert result.exit_code == SOME_FAILED
+    first, second = result.stderr.splitlines()
+    assert "1.wav" in first
+    assert "2.wav" in second
+    report, rows = read(tmp_path / "out")
+    assert [row["pred_text"] == "" for row in rows[1:3]] == [True, True]
+    assert [row["error"] is None for row in rows] == [True, False, False, True]
+    assert (report["utterances"], report["failed"]) == (4, 2)
+    assert report["reference_words"] == 16
+    assert report["deletions"] >= 8
+    assert "total" in result.stdout
+
+
+def test_a_row_too_long_for_the_llm_is_an_empty_prediction_and_is_named(data, tmp_path):
+    model = tiny_speech_llm()
+    model.config.llm_config.max_position_embeddings = 52
+    save_tiny(tmp_path / "model", model)
+    result = call("--model", tmp_path / "model", "--data", data, "-o", tmp_path / "out")
+    assert result.exit_code == SOME_FAILED
+    (line,) = result.stderr.splitlines()
+    assert "2.wav: 1.3 s of speech take 23 LLM positions" in line
+    report, rows = read(tmp_path / "out")
+    assert [row["error"] is None for row in rows] == [True, True, False, True]
+    assert (rows[2]["pred_text"], rows[2]["speech_positions"]) == ("", None)
+    assert 15 < report["positions_per_second"] < 17  # of the other rows
+
+
+def test_bad_manifests(model, data, tmp_path):
+    with data.open("a") as out:
+        out.write('{"audio_filepath": 3}\n')
+    result = call("--model", model, "--data", data, "-o", tmp_path / "out")
+    assert result.exit_code == WRONG_CALL
+    assert result.stderr.startswith(f"kikitori: {data}:5: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "out"], "--data"),
+        (["--data", "manifest.jsonl"], "-o"),
+        (["--data", "missing.jsonl", "-o", "out"], "missing.jsonl: no such manifest"),
+        (["--data", ".", "-o", "out"], "no such manifest"),
+        (["--data", "manifest.jsonl", "--split", "train", "-o", "out"], "no usable row of split 'train'"),
+        (["--data", "manifest.jsonl", "-o", "out", "--decoding", "viterbi"], "viterbi"),
+        (["--data", "manifest.jsonl", "-o", "out", "--model", "./missing"], "./missing: no such model folder"),
+        (["--data", "manifest.jsonl", "-o", "out", "extra.jsonl"], "extra.jsonl: not an override"),
+        (["--data", "manifest.jsonl", "-o", "out", "run.epochs=2"], "run.epochs=2: no such option"),
+    ],
+)
+def test_wrong_calls(arguments, message, data, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (WRONG_CALL, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (data.parent / "out").exists()
+
+
+def test_batches_do_not_change_texts_or_order(model, data):
+    loaded = recognizer.load(model, guards=recognizer.PLAIN)
+    utterances = read_manifest(data).utterances
+    done: list[int] = []
+    one = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=1, progress=done.append)["set"]
+    many = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=4)["set"]
+    assert [p.utterance for p in one] == [p.utterance for p in many] == list(utterances)
+    assert [p.pred_text for p in one] == [p.pred_text for p in many]
+    assert len({p.pred_text for p in one}) > 1
+    assert done == [1, 1, 1, 1]
+
+
+def test_rows_are_cuts_of_their_file(model, data):
+    whole = tiny_waveform(3.0, 7)
+    sf.write(data.with_name("long.wav"), whole, SAMPLE_RATE, subtype="FLOAT")
+    cut = data.with_name("cuts.jsonl")
+    write_manifest(cut, [{"audio_filepath": "long.wav", "offset": 1.0, "duration": 0.5, "text": "a"}])
+    loaded = recognizer.load(model, guards=recognizer.PLAIN)
+    (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=GreedySearch())["set"]
+    assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
+
+
+def test_another_key_of_the_rows_is_what_was_said(data):
+    rows = read_manifest(data).utterances
+    spoken = [replace(row, extra={"reading": "よみ"}) for row in rows]
+    assert with_reference(rows, "text") == list(rows)
+    assert [row.text for row in with_reference(spoken, "reading")] == ["よみ"] * len(rows)
+    with pytest.raises(DataError, match="reading"):
+        with_reference(rows, "reading")
+
+
+def test_versions():
+    assert versions().keys() >= {"kikitori", "python", "torch", "transformers"}
+    assert "missing" not in versions().values()
+
+
+def test_runaways_are_kept_and_counted_and_replaced_on_demand(model, data, tmp_path):
+    assert call("--model", model, "--data", data, "-o", tmp_path / "kept").exit_code == 0
+    assert call("--model", model, "--data", data, "-o", tmp_path / "ctc", "--on-runaway", "ctc").exit_code == 0
+    assert call("--model", model, "--data", data, "-o", tmp_path / "heard", "--decoding", "ctc_greedy").exit_code == 0
+    (kept, kept_rows), (ctc, ctc_rows), (_, heard) = (read(tmp_path / name) for name in ("kept", "ctc", "heard"))
+    replaced = [index for index, row in enumerate(ctc_rows) if "replaced" in row["flags"]]
+    assert (kept["replaced"], ctc["replaced"], ctc["flags"]["replaced"]) == (0, len(replaced), len(replaced))
+    assert replaced
+    assert {**kept["flags"], "replaced": len(replaced)} == ctc["flags"]
+    for index, (row, plain) in enumerate(zip(ctc_rows, kept_rows, strict=True)):
+        assert row["pred_text"] == (heard[index] if index in replaced else plain)["pred_text"]
+        assert row["ctc_agreement"] == plain["ctc_agreement"]
+        assert plain["reasons"].items() <= row["reasons"].items()
+    assert "ctc_disagrees (agreement 0." in (tmp_path / "kept" / "report.html").read_text()
+    again = read_predictions(tmp_path / "ctc" / "predictions.jsonl")
+    assert [row.ctc_agreement for row in next(iter(again.values()))] == [row["ctc_agreement"] for row in ctc_rows]
