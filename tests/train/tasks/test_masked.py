@@ -8,9 +8,9 @@ import torch
 from kikitori.errors import ConfigError, DataError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.folder import is_recogniser, load_model
+from kikitori.train.build import task as building
 from kikitori.train.build.networks import build_encoder
 from kikitori.train.build.task import build_task
-from kikitori.train.build.task import task as building
 from kikitori.train.losses.frame_targets import LayerStates
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks import speech_batches
