@@ -1,14 +1,15 @@
-# make demo · make test · make check · make test-slow · make format · make clean
+# make demo · make test · make check · make test-slow · make test-newest · make lock · make format · make clean
 # Each works on a fresh checkout with Python 3.11+: what it needs goes into .venv first.
 
 PYTHON ?= python3
 VENV   := .venv
+NEWEST := .venv-newest
 BIN    := $(VENV)/bin
-# constraints.txt pins torch; whether pip takes its CPU or its CUDA build is a matter of pip's own configuration.
-PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq -c constraints.txt
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Whether pip takes torch's CPU or its CUDA build is a matter of pip's own configuration.
+PIP    := -m pip install -qq --disable-pip-version-check --root-user-action ignore
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow score check format clean
+.PHONY: setup demo test test-slow test-newest score check lock format clean
 
 setup: $(VENV)/installed-dev
 
@@ -21,6 +22,12 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
 
+# The newest release of every package but torch; their warnings, too, are errors.
+test-newest: BIN := $(NEWEST)/bin
+test-newest: $(NEWEST)/bin/python
+	$(BIN)/python $(PIP) --upgrade --upgrade-strategy eager -e '.[dev]' "$$(grep '^torch==' constraints.txt)"
+	$(PYTEST) -m 'not slow' -W error
+
 score: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.score
 
@@ -31,6 +38,18 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
 
+# Every package that `demo` and `test` install, at its newest; torch alone stays (tool.uv in pyproject.toml). torch's CPU
+# build needs no CUDA packages, and its CUDA build names theirs exactly.
+lock: build/uv/bin/uv
+	build/uv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+	    --upgrade --no-header --no-annotate -q -o build/lock.txt
+	( echo '# What `make demo` and `make test` install, on any Python from 3.11 on; made by `make lock`.'; \
+	    grep -Ev '^(nvidia-|cuda-|triton=)' build/lock.txt ) > constraints.txt
+
+build/uv/bin/uv:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python $(PIP) uv==0.13.9
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -39,14 +58,14 @@ clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/bin/python $(NEWEST)/bin/python:
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 # With the test extras everything is there that the demonstration needs.
-$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e .
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python $(PIP) -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[dev]'
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/installed

@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCau
 
 from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import embed
+from kikitori.model.decoder.llm import CACHE_ARGUMENT, embed
 from kikitori.scorers.tree import score_sequences
 
 OURS = "kikitori"
@@ -128,10 +128,10 @@ def shared_prefix(llm: PreTrainedModel, prefix: Tensor, sequences: Sequence[Sequ
     labels, valid = _padded(sequences)
     model: Any = llm
     decoder, cache = model.get_decoder(), DynamicCache()
-    first = decoder(inputs_embeds=prefix, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]
+    first = decoder(inputs_embeds=prefix, use_cache=True, **{CACHE_ARGUMENT: cache}).last_hidden_state[:, -1:]
     cache.batch_repeat_interleave(len(sequences))
     mask = torch.cat([torch.ones(len(sequences), prefix.shape[1], dtype=torch.bool), valid], dim=1)
-    output = decoder(inputs_embeds=embed(llm, labels), attention_mask=mask.long(), past_key_values=cache)
+    output = decoder(inputs_embeds=embed(llm, labels), attention_mask=mask.long(), **{CACHE_ARGUMENT: cache})
     hidden = torch.cat([first.expand(len(sequences), -1, -1), output.last_hidden_state], dim=1)
     return _sums(llm, hidden, sequences)
 

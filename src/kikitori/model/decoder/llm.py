@@ -10,12 +10,14 @@ caller. Nothing here switches gradients off: searches run under `torch.inference
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.masking_utils import create_causal_mask
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.memory import MERGED, Layers, Memory, Reading
@@ -24,6 +26,8 @@ from kikitori.model.decoder.memory import MERGED, Layers, Memory, Reading
 # disagree on whether one name multiplies or divides, so `project` refuses them rather than guess.
 _LOGIT_FACTORS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
+CACHE_ARGUMENT = "cache" if "cache" in signature(create_causal_mask).parameters else "past_key_values"
+"""What decoders call their key-value cache: `cache` since transformers 5.24, where the old name warns."""
 
 LEAST_FILLED = 0.9
 """Rows share a prefill on the CPU if the shortest has at least this share of the longest one's positions."""
@@ -389,7 +393,7 @@ def _run(
         "inputs_embeds": embeds,
         "attention_mask": mask,
         "position_ids": positions,
-        "past_key_values": cache,
+        CACHE_ARGUMENT: cache,
         "use_cache": cache is not None,
         **outputs,
     }
