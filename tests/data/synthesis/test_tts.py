@@ -1,9 +1,11 @@
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from kikitori.data.synthesis import tts
 from kikitori.data.synthesis.tts import (
@@ -157,6 +159,10 @@ def test_a_program_that_fails_gives_no_sound(tmp_path):
 
 def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(tts, "TIMEOUT_S", 0.2)
-    (tmp_path / "hangs").write_text("#!/bin/sh\nexec sleep 60\n")
-    (tmp_path / "hangs").chmod(0o755)
-    assert EspeakNG(str(tmp_path / "hangs"), ("x",)).speak([Prompt("hello", "x")]) == [None]
+    # The program speaks in the end: its sound would be there if it were waited for.
+    program, sound = tmp_path / "hangs", tmp_path / "sound.wav"
+    sf.write(sound, np.full(160, 0.5), 16000)
+    script = f"import shutil, sys, time\ntime.sleep(2)\nshutil.copy({str(sound)!r}, sys.argv[-1])\n"
+    program.write_text(f"#!{sys.executable}\n{script}")
+    program.chmod(0o755)
+    assert EspeakNG(str(program), ("x",)).speak([Prompt("hello", "x")]) == [None]

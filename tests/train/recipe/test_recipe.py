@@ -181,6 +181,7 @@ def test_unused_sections(load, values, section, content):
         (ACOUSTIC, "task=translate", "task: Input should be"),
         (ACOUSTIC, "prompt.preset=none", "prompt.preset: Input should be"),
         (LANGUAGE, "denoising.share=1.5", "denoising.share: Input should be less than or equal to 1"),
+        (LANGUAGE, "denoising.lexicon=l.tsv", "denoising.lexicon needs denoising.ctc, a run with phone heads"),
         (
             SPEECH_LLM,
             "interface=suffix",

@@ -218,7 +218,7 @@ class Festival:
             script.write_text(
                 "".join(festival_command(prompt, file) for prompt, file in zip(prompts, files, strict=True)), "ascii"
             )
-            _run([self.program, "-b", str(script)], timeout_s=TIMEOUT_S * len(prompts))
+            _run([self.program, "-b", str(script)], sentences=len(prompts))
             return [_read(file) for file in files]
 
 
@@ -327,11 +327,11 @@ def _program(name: str) -> str:
     return found
 
 
-def _run(command: Sequence[str], text: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+def _run(command: Sequence[str], text: str = "", *, sentences: int = 1) -> None:
     """Runs a program for the file that it writes: that is there, and good, or else the program failed."""
     try:
         subprocess.run(  # noqa: S603  (no shell, and no text among the arguments)
-            command, input=text.encode(), capture_output=True, timeout=timeout_s, check=False
+            command, input=text.encode(), capture_output=True, timeout=TIMEOUT_S * sentences, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return

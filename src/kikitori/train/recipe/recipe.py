@@ -138,6 +138,8 @@ class Recipe:
         if self.bridge is not None and self.bridge.show_phones and self.ctc.phones is None:
             raise ValueError("bridge.show_phones needs ctc.phones")
         practises = self.task == "language_model" and self.denoising is not None and self.denoising.lexicon is not None
+        if practises and self.denoising is not None and self.denoising.ctc is None:
+            raise ValueError("denoising.lexicon needs denoising.ctc, a run with phone heads")
         if self.prompt.draft is not None and self.task != "speech_llm" and not practises:
             raise ValueError("prompt.draft is for a speech_llm, or reading practice with denoising.lexicon")
         if self.task != "speech_llm" and self.interface != "prefix":
@@ -158,8 +160,6 @@ class Recipe:
             raise ValueError("text adapts the LLM alone; leave adapt.components at [llm]")
         if self.denoising is not None and self.text is None:
             raise ValueError("denoising is for text")
-        if self.task == "language_model" and self.denoising and self.denoising.lexicon and not self.denoising.ctc:
-            raise ValueError("denoising.lexicon needs denoising.ctc, a run with phone heads")
         for name in ("lora", "hold"):
             if getattr(self, name) is not None and "llm" not in components:
                 raise ValueError(f"{name} needs 'llm' among adapt.components")
