@@ -206,7 +206,7 @@ class CrossLayer(_SpeechLayer):
         keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
         scores = self._queries(hidden) @ keys.mT / math.sqrt(self.heads.dim)
         scores = scores.masked_fill(~valid[:, None, None, :], -math.inf)
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+        weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(values.dtype)
         weights = weights.masked_fill(~valid.any(dim=1)[:, None, None, None], 0.0)  # there is nothing to read
         return self._updated(hidden, weights @ values), weights
 
@@ -303,7 +303,8 @@ def _merged_attention(
     if attention_mask is not None:
         to_text = to_text + attention_mask
 
-    weights = torch.cat([to_speech, to_text], dim=-1).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    logits = torch.cat([to_speech, to_text], dim=-1)
+    weights = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(value.dtype)
     watched = None
     if memory.watched:
         memory.weights[index], watched = weights.split([to_speech.shape[-1], to_text.shape[-1]], dim=-1)
