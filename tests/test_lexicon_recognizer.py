@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from kikitori.cli import app
 from kikitori.errors import ModelError
+from kikitori.io.model_folder import PHONE_PRIOR
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.adapters.folder import merge_adapter
 from kikitori.model.decoder.assemble import DRAFT_ROOM
 from kikitori.model.heads import ctc_loss
 from kikitori.recognizer import load
 from kikitori.scorers.options import LMOptions
-from kikitori.scorers.prior import PHONE_PRIOR, load_prior
+from kikitori.scorers.prior import load_prior
 from kikitori.scoring.tuning import Grid
 from kikitori.search import run as decode
 from kikitori.search.autoregressive.greedy import greedy
@@ -31,6 +33,7 @@ from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights
 from kikitori.workflows.tune import chosen_grids, lists_from_speech, tune_scales
+from tests.adapters import make_adapter
 from tests.tiny import (
     save_tiny,
     save_tiny_llm,
@@ -323,6 +326,20 @@ def test_a_speech_llm_reads_drafts_whatever_they_are_batched_with(reading, tmp_p
     assert [each.labels for each in load(copied, device="cpu").recognize(WAVEFORMS, "greedy")] != [
         each.labels for each in together
     ]
+
+
+def test_a_merged_adapter_reads_the_drafts_of_its_base(reading, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(reading, base)
+    (base / "other").mkdir()
+    (base / "words.ngram").rename(base / "other" / "ngram.ngram")
+    (base / "draft.yaml").write_text("search: lexicon\nbeam: 20\nngram: other/ngram.ngram\n")
+    make_adapter(base, tmp_path / "adapter")
+    merge_adapter(base, tmp_path / "adapter", tmp_path / "merged")
+    adapted = load(base, device="cpu", adapter=tmp_path / "adapter").recognize(WAVEFORMS, "greedy")
+    merged = load(tmp_path / "merged", device="cpu").recognize(WAVEFORMS, "greedy")
+    assert [each.labels for each in merged] == [each.labels for each in adapted]
+    assert len({each.labels for each in merged}) > 3
 
 
 @pytest.mark.parametrize("draft", [None, CTCGreedySearch()])

@@ -77,7 +77,7 @@ def load(
     name = Path(folder).name if Path(folder).is_dir() else str(folder)
     if adapter is not None:
         loaded = load_adapter(loaded, folder, adapter)
-        name = f"{name} + {adapter}"
+        name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     if chosen is None:
         chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()

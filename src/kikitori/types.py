@@ -23,7 +23,6 @@ class Utterance:
         language: Language code such as `en`, or None.
         split: Name of the split (`train`, `dev`, `test`), or None.
         speaker: Speaker name, or None.
-        prompt: Text given to the LLM beside the speech, or None.
         extra: Manifest keys that kikitori does not interpret.
     """
 
@@ -35,7 +34,6 @@ class Utterance:
     language: str | None = None
     split: str | None = None
     speaker: str | None = None
-    prompt: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -34,7 +34,7 @@ def test_every_key(manifest):
             "language": "ja",
             "split": "dev",
             "speaker": "s",
-            "prompt": "p",
+            "prompt": None,
             "snr": 3,
             "nested": {"a": [1]},
         }
@@ -49,7 +49,6 @@ def test_every_key(manifest):
             "ja",
             "dev",
             "s",
-            "p",
             {"snr": 3, "nested": {"a": [1]}},
         ),
     )
@@ -96,6 +95,11 @@ BROKEN = {
     "'split' must be a string, not 1": {"audio_filepath": "a", "duration": 1, "split": 1},
     "'text' holds half a character": {"audio_filepath": "a", "duration": 1, "text": "a\ud83d"},
     "'language' must be a string": {"audio_filepath": "a", "duration": 1, "language": 1},
+    "'prompt' is not supported, an LLM's prompt is that of its recipe for all rows": {
+        "audio_filepath": "a",
+        "duration": 1,
+        "prompt": "p",
+    },
     "line longer than 1 MB": b'{"audio_filepath": "' + b"a" * MAX_LINE_CHARS + b'"}\n',
 }
 

@@ -42,6 +42,12 @@ def test_vocabularies_may_be_larger_and_odd(tmp_path):
 def test_missing_and_giant_files(tmp_path):
     with pytest.raises(ModelError, match=r"x.json is missing; copy the folder again"):
         read_object(tmp_path / "x.json")
+    for name in ("decoding.yaml", "draft.yaml", "common.yaml"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(MAX_JSON_BYTES + 1)
+        with pytest.raises(ModelError, match=rf"{name} is larger than 4 MB"):
+            check_files(tmp_path)
+        (tmp_path / name).unlink()
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(MAX_JSON_BYTES + 1)
     for read in (lambda: read_object(tmp_path / "config.json"), lambda: check_files(tmp_path)):

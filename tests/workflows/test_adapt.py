@@ -108,7 +108,7 @@ def test_the_adapter_is_switched_on_by_name_and_off_without(done, base, manifest
     assert "warning" not in on.stderr
     evaluated = call("evaluate", "--data", manifest, "--model", base, "--adapter", run, "-o", tmp_path)
     assert evaluated.exit_code == 0
-    assert json.loads((tmp_path / "report.json").read_text())["model"] == f"{base.name} + {run}"
+    assert json.loads((tmp_path / "report.json").read_text())["model"] == f"{base.name} + {run.parent.name}/{run.name}"
 
 
 def test_merging(done, base, manifest, tmp_path):

@@ -77,7 +77,7 @@ def test_a_manifest_to_train_on(model, loaded, data, tmp_path):
     for old, new in zip(before, after, strict=True):
         assert new.audio_filepath.samefile(old.audio_filepath)
         assert not Path(rows_of(out / "manifest.jsonl")[0]["audio_filepath"]).is_absolute()
-        for name in ("duration", "offset", "utt_id", "language", "split", "speaker", "prompt"):
+        for name in ("duration", "offset", "utt_id", "language", "split", "speaker"):
             assert getattr(new, name) == getattr(old, name)
         heard = loaded.transcribe(old.audio_filepath, decoding="ctc_beam")
         assert new.text == heard.text
@@ -272,8 +272,11 @@ def test_language_models_beside_the_weights_are_part_of_the_model(model, data, t
     assert label(*made).exit_code == 0
     (tmp_path / "model" / "README.md").write_text("a card")
     assert label(*made).exit_code == 0
-    (tmp_path / "model" / "words.ngram").write_bytes(b"another")
-    assert "another model" in one_line(label(*made))
+    for name in ("words.ngram", "draft.yaml"):
+        (tmp_path / "model" / name).write_bytes(b"search: ctc_greedy")
+        assert "another model" in one_line(label(*made))
+        (tmp_path / "model" / name).unlink()
+        assert label(*made).exit_code == 0
 
 
 def test_a_damaged_part_is_named(model, data, tmp_path):
@@ -312,11 +315,11 @@ def test_audio_is_found_by_way_of_links(loaded, data, tmp_path):
         assert new.audio_filepath.samefile(old.audio_filepath)
 
 
-def test_offsets_and_prompts_stay(loaded, data, tmp_path):
-    row = replace(read_manifest(data).utterances[2], offset=0.25, duration=0.5, prompt="coffee")
+def test_offsets_stay(loaded, data, tmp_path):
+    row = replace(read_manifest(data).utterances[2], offset=0.25, duration=0.5)
     write_labels(tmp_path, [row], [Recognized("a", -1.0)], ALL, origin_of(loaded, GreedySearch()))
     (new,) = read_manifest(tmp_path / "manifest.jsonl").utterances
-    assert (new.offset, new.duration, new.prompt, new.text) == (0.25, 0.5, "coffee", "a")
+    assert (new.offset, new.duration, new.text) == (0.25, 0.5, "a")
 
 
 def test_origins(loaded, model):

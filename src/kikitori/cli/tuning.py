@@ -116,6 +116,8 @@ def tune(
                 sets = tuning.with_missing_shares(found, options, grids, units, torch_device(device.value), folder)
             if sets is not found:
                 tuning.write_lists(output, sets, model=", ".join(files))
+        from kikitori.io.model_folder import DECODING
+
         result = tuning.tune_scales(sets, options, grids)
         source = ", ".join([*files, *(f"{path}" for path in data or ()), *([f"split {split}"] if split else [])])
         if not tuning.write_tuning(output, result, picture, source):
@@ -123,6 +125,6 @@ def tune(
         for edge in result.tuned.edges:
             print(f"kikitori: {edge} is best at the end of its grid; try a wider --scale {edge}=...", file=sys.stderr)
         print(tuning.format_tuning(result))
-        print(f"\n{output / tuning.YAML}", flush=True)
+        print(f"\n{output / DECODING}", flush=True)
     if failed:
         raise typer.Exit(SOME_FAILED)

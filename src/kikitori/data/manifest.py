@@ -88,6 +88,8 @@ def _parse(line: bytes, folder: Path) -> Utterance:
     audio = _typed(row, "audio_filepath", str)
     if not audio:
         raise ValueError("'audio_filepath' is missing")
+    if row.get("prompt") is not None:
+        raise ValueError("'prompt' is not supported, an LLM's prompt is that of its recipe for all rows")
     duration, offset = _seconds(row, "duration"), _seconds(row, "offset")
     if duration is None:
         raise ValueError("'duration' is missing")
@@ -100,7 +102,6 @@ def _parse(line: bytes, folder: Path) -> Utterance:
         language=_typed(row, "language", str) or _typed(row, "lang", str),
         split=_typed(row, "split", str),
         speaker=_typed(row, "speaker", str),
-        prompt=_typed(row, "prompt", str),
         extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
     )
 

@@ -68,6 +68,22 @@ def merge_yaml(path: Path | str | None, overrides: Sequence[str] = ()) -> dict[s
     return resolved
 
 
+def base_of(path: Path | str) -> str | None:
+    """The base that a YAML file names, as it stands there; None where it has none.
+
+    Raises:
+        ConfigError: The file is missing or cannot be read.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        base = _read_values(Path(path)).get(BASE)
+    except (YAMLError, OmegaConfBaseException, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be read as YAML ({_first_line(error)})", where=path) from None
+    return base if isinstance(base, str) else None
+
+
 def validate(schema: type[T], values: dict[str, Any], where: str) -> T:
     """Checks plain values against a pydantic dataclass.
 

@@ -28,7 +28,6 @@ SETTINGS = {
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.json",
-    "decoding.yaml",
 }
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"}
 FILE_SUFFIXES = {".json", ".yaml", ".safetensors", ".model", ".txt", ".jinja"}
@@ -131,7 +130,7 @@ def _check_link(path: Path, folder: Path, roots: list[Path]) -> None:
 def _limit(path: Path) -> int | None:
     if path.name in VOCABULARIES or path.suffix == ".model":
         return MAX_VOCABULARY_BYTES
-    return MAX_JSON_BYTES if path.name in SETTINGS or path.suffix == ".jinja" else None
+    return MAX_JSON_BYTES if path.name in SETTINGS or path.suffix in (".yaml", ".jinja") else None
 
 
 def _check_size(path: Path, limit: int) -> None:

@@ -5,6 +5,7 @@ A folder holds `config.json`, `model.safetensors` (one file or shards), tokenize
 model of paper A, which has a layout of its own, is read as it is (see `kikitori.model.published.nue_asr`).
 """
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -55,8 +56,7 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)  # transformers is silent where a file is in the way
-        with quiet_transformers():
-            model.save_pretrained(directory)
+        save_network(directory, model)
         open_weights(directory)
         save_sides(directory, units, trained_on)
     except (OSError, SafetensorError) as error:
@@ -64,6 +64,28 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
         raise ModelError(
             f"cannot be written ({reason})", where=directory, remedy="check the path and the free space"
         ) from None
+
+
+def save_network(directory: Path, network: PreTrainedModel) -> None:
+    """Writes the weights and `config.json` of any network, which do not tell where it was loaded from.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with quiet_transformers():
+        network.save_pretrained(directory)
+    forget_places(directory)
+
+
+def forget_places(directory: Path) -> None:
+    """Takes the paths from which networks were loaded out of `config.json`, where transformers keeps them.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    file = directory / "config.json"
+    values = _without_places(json.loads(file.read_bytes()))
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def save_sides(directory: Path, units: TokenizerUnits, trained_on: TrainedOn) -> None:
@@ -155,6 +177,12 @@ def is_recogniser(path_or_id: str | Path) -> bool:
         ModelError: There is no readable config.json.
     """
     return str(read_json(path_or_id, "config.json").get("model_type")) in (*MODEL_CLASSES, NUE_ASR)
+
+
+def _without_places(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_places(value) for key, value in values.items() if key != "_name_or_path"}
+    return values
 
 
 def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:

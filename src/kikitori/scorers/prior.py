@@ -15,9 +15,6 @@ from kikitori.errors import DataError, ModelError
 from kikitori.io.files import write_bytes
 from kikitori.model.safety.weights import check_safetensors
 
-PRIOR = "prior.safetensors"
-PHONE_PRIOR = "phone_prior.safetensors"
-"""Its name in a model folder."""
 TENSOR = "log_probs"
 VOCABULARY = "vocabulary"
 """Key of the file's metadata: a fingerprint of the labels that it counts."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kikitori.errors import ModelError
 from kikitori.io.config import merge_yaml
-from kikitori.io.untrusted import check_files
+from kikitori.io.model_folder import DECODING, DRAFT, resolve, settings_file
 from kikitori.search.options import (
     SEARCHES,
     CTCBeamSearch,
@@ -25,9 +25,6 @@ from kikitori.search.options import (
     load_decoding,
     with_overrides,
 )
-
-DECODING, DRAFT = "decoding.yaml", "draft.yaml"
-"""Files of a model folder: its search, and the one whose drafts its LLM reads beside the speech."""
 
 
 def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
@@ -60,7 +57,7 @@ def own_search(folder: Path) -> Decoding | None:
         ConfigError: The file is no search.
         ModelError: It names what is not in the folder, or the folder holds what is no plain file.
     """
-    file = _own_file(folder, DECODING)
+    file = settings_file(folder, DECODING)
     return None if file is None else within(folder, load_decoding(file), DECODING)
 
 
@@ -71,7 +68,7 @@ def own_draft(folder: Path | None) -> DraftSearch:
         ConfigError: The file is no search.
         ModelError: As of `own_search`, or there is none, or it is a search that makes no drafts.
     """
-    file = None if folder is None else _own_file(folder, DRAFT)
+    file = None if folder is None else settings_file(folder, DRAFT)
     if folder is None or file is None:
         raise ModelError(f"the LLM reads drafts, and there is no {DRAFT}", where=folder, remedy="copy the folder again")
     options = within(folder, load_decoding(file), DRAFT)
@@ -94,14 +91,7 @@ def within(folder: Path, options: Decoding, name: str) -> Decoding:
     """
 
     def inside(path: str) -> str:
-        found = (folder / path).resolve()
-        if not found.is_relative_to(folder.resolve()) or not found.exists():
-            raise ModelError(
-                f"it names {path!r}, which is not in the folder",
-                where=folder / name,
-                remedy="name a path within the folder, or give the search with --decoding",
-            )
-        return str(found)
+        return str(resolve(folder, path, name))
 
     match options:
         case ShallowFusionSearch():
@@ -135,14 +125,6 @@ def within(folder: Path, options: Decoding, name: str) -> Decoding:
             return options
 
 
-def _own_file(folder: Path, name: str) -> Path | None:
-    file = folder / name
-    if not file.is_file():
-        return None
-    check_files(folder)
-    return file
-
-
 def _own_name(folder: Path) -> object:
-    file = _own_file(folder, DECODING)
+    file = settings_file(folder, DECODING)
     return None if file is None else merge_yaml(file).get("search", GreedySearch.search)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kikitori.errors import ModelError
+from kikitori.io.model_folder import LEXICON, LM, PHONE_PRIOR, PRIOR, WORD_NGRAM
 from kikitori.model.decoder.llm import check_llm
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.base import LMScorer, PriorScorer, Scorer, WeightedSum, length_scorer
@@ -24,7 +25,7 @@ from kikitori.scorers.ngram import (
 )
 from kikitori.scorers.options import LM as LM_SHARE
 from kikitori.scorers.options import NGRAM, LMOptions, PriorOptions
-from kikitori.scorers.prior import PHONE_PRIOR, PRIOR, load_prior
+from kikitori.scorers.prior import load_prior
 from kikitori.search.defaults import own_draft
 from kikitori.search.fusion.word_reader import WordReader
 from kikitori.search.lexicon.trie import WordModel, word_model
@@ -45,11 +46,6 @@ from kikitori.text.units import (
     load_units,
     vocabulary_fingerprint,
 )
-
-LM = "lm"
-"""Folder of the language model within a model folder."""
-LEXICON, WORD_NGRAM = "lexicon.tsv.xz", "words.ngram"
-"""Files of the pronunciations and of the n-gram over words there."""
 
 
 class Partners:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ModelError
+from kikitori.io.model_folder import LM as LM_FOLDER
+from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.scorers.options import LENGTH, LM, NGRAM, PRIOR, LMOptions, PriorOptions
-from kikitori.scorers.prior import PRIOR as PRIOR_FILE
 from kikitori.search.options import (
     CTCBeamSearch,
     Decoding,
@@ -21,7 +22,6 @@ from kikitori.search.options import (
     RescoringSearch,
     ShallowFusionSearch,
 )
-from kikitori.search.resources import LM as LM_FOLDER
 
 OnePass = ShallowFusionSearch | DelayedFusionSearch | LexiconSearch
 Scaled = RescoringSearch | OnePass

@@ -15,13 +15,13 @@ from typing import Any
 from kikitori.errors import ConfigError
 from kikitori.io.config import merge_yaml, validate
 from kikitori.io.files import write_text
+from kikitori.io.model_folder import LEXICON
 from kikitori.model.adapters.folder import num_bytes, num_parameters
 from kikitori.model.folder import model_folder, read_trained_on
 from kikitori.model.safety.config import read_json
 from kikitori.recognizer import load
 from kikitori.scoring.two_sided import compare, format_sides
 from kikitori.search.options import GreedySearch
-from kikitori.search.resources import LEXICON
 from kikitori.train.build.corpora import taken
 from kikitori.train.recipe.components import CTC
 from kikitori.train.recipe.recipe import Recipe

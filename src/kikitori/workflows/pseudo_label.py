@@ -20,12 +20,11 @@ from typing import Any
 from kikitori.data.manifest import RECOGNIZED
 from kikitori.errors import DataError
 from kikitori.io.files import locked, write_text
-from kikitori.model.adapters.folder import SEARCH
+from kikitori.io.model_folder import search_files_digest
 from kikitori.model.weights import weights_digest
 from kikitori.recognizer import LONG_FLAG, Recognizer
 from kikitori.scoring.trust import Labels, Recognized, Trust, judge
 from kikitori.search.confidence import confidence
-from kikitori.search.defaults import DECODING
 from kikitori.search.options import Decoding
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import evaluate_batch
@@ -95,7 +94,7 @@ def write_labels(
 ) -> Labels:
     """Writes the manifest of what is trusted, the rows that are not, and the summary.
 
-    Rows keep the order of the utterances, their names, speakers, languages, splits and prompts. Other keys of theirs
+    Rows keep the order of the utterances, their names, speakers, languages and splits. Other keys of theirs
     are left behind: they may say what was said. Audio is named by its way from the folder.
 
     Args:
@@ -151,7 +150,7 @@ def _claim(folder: Path, recognizer: Recognizer, utterances: Sequence[Utterance]
         "utterances": len(heard),
         "speech": hashlib.sha256(json.dumps(heard).encode()).hexdigest(),
         "weights": weights_digest(recognizer.loaded.model),
-        "partners": _partners_digest(recognizer.folder),
+        "partners": search_files_digest(recognizer.folder) if recognizer.folder else hashlib.sha256().hexdigest(),
         "dtype": recognizer.dtype,
         "search": asdict(options),
     }
@@ -163,17 +162,6 @@ def _claim(folder: Path, recognizer: Recognizer, utterances: Sequence[Utterance]
     elif (folder / MANIFEST).exists():
         raise DataError("holds a manifest that is not of this command", where=folder, remedy="choose another folder")
     write_text(file, content)
-
-
-def _partners_digest(folder: Path | None) -> str:
-    """SHA-256 of the language models, lexicons and priors beside a recogniser's weights."""
-    digest = hashlib.sha256()
-    for path in (folder / name for name in SEARCH if name != DECODING) if folder else ():
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                with file.open("rb") as content:
-                    digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _way_to(utterance: Utterance, folder: Path) -> str:
@@ -188,7 +176,6 @@ def _row(utterance: Utterance, found: Recognized, folder: Path, origin: Mapping[
         "speaker": utterance.speaker,
         "language": utterance.language,
         "split": utterance.split,
-        "prompt": utterance.prompt,
     }
     return {
         "audio_filepath": _way_to(utterance, folder),

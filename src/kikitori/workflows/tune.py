@@ -13,6 +13,7 @@ import numpy as np
 
 from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
+from kikitori.io.model_folder import DECODING
 from kikitori.recognizer import Recognizer
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM
 from kikitori.scoring.heat_map import draw_heat_map
@@ -26,7 +27,7 @@ from kikitori.types import Utterance
 from kikitori.workflows.evaluate import Progress, evaluate, versions
 from kikitori.workflows.rescore import Sets, stored_shares, with_shares
 
-YAML, TABLE, PICTURE = "decoding.yaml", "tuning.json", "tuning.png"
+TABLE, PICTURE = "tuning.json", "tuning.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +221,7 @@ def write_tuning(folder: Path, tuning: Tuning, axes: Sequence[str], source: str)
     rate = f"{lists.rate(tuned.errors):.4f}"
     name = " ".join(source.split())
     comment = f"# Scales by kikitori tune on {name}: WER {rate}, with CTC alone {lists.rate(tuned.unscaled):.4f}.\n"
-    write_text(folder / YAML, comment + decoding_yaml(tuning.options))
+    write_text(folder / DECODING, comment + decoding_yaml(tuning.options))
     write_text(folder / TABLE, json.dumps(_table(tuning, source), ensure_ascii=False) + "\n")
     rates = np.vectorize(lists.rate, otypes=[float])(plane(lists, tuned, tuning.grids, axes))
     values = {name: tuning.grids[name].values for name in axes}

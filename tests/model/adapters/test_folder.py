@@ -143,7 +143,7 @@ def test_other_interfaces(tmp_path, interface):
 def test_a_run_folder_stands_for_its_adapter(base, adapter):
     assert read_info(adapter.parent) == read_info(adapter)
     found = recognizer.load(base, adapter=adapter.parent)
-    assert found.name == f"{base.name} + {adapter.parent}"
+    assert found.name == f"{base.name} + {adapter.parent.parent.name}/{adapter.parent.name}"
 
 
 def test_another_base_is_refused(adapter, base, tmp_path):

@@ -9,7 +9,6 @@ but its own.
 import dataclasses
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from kikitori.errors import ConfigError, DataError, KikitoriWarning, ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.config import validate
 from kikitori.io.files import replace_folder, write_text
+from kikitori.io.model_folder import copy_search_files
 from kikitori.model.adapters.lora import attach_lora, is_adapted, is_live
 from kikitori.model.folder import LARGEST, LoadedModel, load_model, save_model
 from kikitori.model.safety.config import read_json
@@ -40,8 +40,6 @@ T = TypeVar("T")
 
 INFO, LORA_CONFIG, LORA_WEIGHTS = "kikitori_adapter.json", "adapter_config.json", "adapter_model.safetensors"
 COMPONENT_WEIGHTS = "components.safetensors"
-SEARCH = ("decoding.yaml", "lm", "prior.safetensors", "lexicon.tsv.xz", "words.ngram", "phone_prior.safetensors")
-"""What searches find in a base's folder, and in that of a merged recogniser too."""
 PREFIXES: dict[Component, tuple[str, ...]] = {
     "whole_llm": ("llm.",),
     "bridge": ("bridge.", "interface."),
@@ -184,11 +182,7 @@ def merge_adapter(base: str | Path, adapter: str | Path, directory: Path) -> Non
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replace_folder(directory) as staging:
         save_model(staging, model, loaded.units, loaded.trained_on)
-        for part in (Path(base) / name for name in SEARCH):
-            if part.is_dir():
-                shutil.copytree(part, staging / part.name)
-            elif part.is_file():
-                shutil.copy(part, staging)
+        copy_search_files(Path(base), staging)
 
 
 def num_bytes(folder: Path) -> int:

@@ -5,6 +5,7 @@ attention), or loaded as zeros. The first is refused when it is attached (`dead_
 """
 
 import copy
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,9 +175,16 @@ def merged_encoder(encoder: SpeechEncoder) -> SpeechEncoder:
 
 
 def save_adapter(llm: PreTrainedModel, directory: Path) -> None:
-    """Writes the LLM's adapters in PEFT's form, with the embedding and output matrices if these are new."""
+    """Writes the LLM's adapters in PEFT's form, with the embedding and output matrices if these are new.
+
+    Where the LLM was loaded from, which PEFT adds to its settings and to a card, is left out.
+    """
     learnt = any(parameter.requires_grad for layer in embedding_layers(llm) for parameter in layer.parameters())
     llm.save_pretrained(directory, save_embedding_layers=learnt)
+    file = directory / "adapter_config.json"
+    settings = json.loads(file.read_bytes()) | {"base_model_name_or_path": None}
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (directory / "README.md").unlink(missing_ok=True)
 
 
 def _lora_config(

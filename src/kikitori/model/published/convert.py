@@ -7,7 +7,8 @@ from safetensors import SafetensorError
 
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
-from kikitori.model.folder import save_sides
+from kikitori.io.model_folder import DECODING
+from kikitori.model.folder import forget_places, save_sides
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
@@ -70,9 +71,11 @@ def convert_nue_asr(
 def _write(folder: Path, published: Published, source: str | Path, shard_bytes: int) -> None:
     dtype = str(next(iter(published.tensors.values())).dtype).removeprefix("torch.")
     config = published.config
+    name = Path(source).resolve().name if Path(source).is_dir() else source  # a folder of this machine, or of the hub
     config.architectures, config.dtype = [SpeechLLM.__name__], dtype
     config.save_pretrained(folder)
+    forget_places(folder)
     save_sides(folder, published.units, TRAINED_ON)
-    write_text(folder / "decoding.yaml", "search: greedy\n")
-    write_text(folder / "README.md", CARD.format(source=source, dtype=dtype))
+    write_text(folder / DECODING, "search: greedy\n")
+    write_text(folder / "README.md", CARD.format(source=name, dtype=dtype))
     write_safetensors(folder, published.tensors, source, shard_bytes=shard_bytes)

@@ -17,7 +17,7 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.adapters.lora import idle, merged_encoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.features import valid_mask
-from kikitori.model.safety.config import quiet_transformers
+from kikitori.model.folder import save_network
 from kikitori.train.loop.provenance import digest
 from kikitori.train.losses.frame_targets import FrameFeatures, FrameLabels, perplexity
 from kikitori.train.recipe.recipe import Recipe
@@ -174,8 +174,7 @@ class MaskedPredictionTask(SpeechBatches):
 
     def export(self, directory: Path) -> None:
         """Writes the encoder alone, adapters merged, as `encoder.init` of another recipe reads it."""
-        with quiet_transformers():
-            merged_encoder(self.encoder).model.save_pretrained(directory)
+        save_network(directory, merged_encoder(self.encoder).model)
 
     def describe(self, batch: MaskedBatch) -> list[str]:
         """Size of a batch in seconds and frames, and what is hidden of it."""

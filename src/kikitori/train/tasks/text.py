@@ -14,7 +14,7 @@ from kikitori.data.batching import epoch_batches
 from kikitori.model.adapters.lora import idle, merged_copy
 from kikitori.model.decoder.assemble import assemble
 from kikitori.model.decoder.llm import embed, embed_mixture, forward, project
-from kikitori.model.safety.config import quiet_transformers
+from kikitori.model.folder import save_network
 from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits
@@ -143,8 +143,7 @@ class TextTask:
 
     def export(self, directory: Path) -> None:
         """Writes the language model with its units, adapters merged."""
-        with quiet_transformers():
-            merged_copy(self.llm).save_pretrained(directory)
+        save_network(directory, merged_copy(self.llm))
         self.units.save(directory)
 
     def size(self, indices: list[int]) -> float:

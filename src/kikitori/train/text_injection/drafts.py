@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from kikitori.errors import ConfigError
+from kikitori.io.model_folder import DRAFT, LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
-from kikitori.scorers.prior import PHONE_PRIOR
-from kikitori.search.defaults import DRAFT
 from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.options import DraftSearch, LexiconSearch, load_decoding
-from kikitori.search.resources import LEXICON, WORD_NGRAM, Partners
+from kikitori.search.resources import Partners
 from kikitori.search.run import Heard, first_pass
 from kikitori.search.scales import decoding_yaml
 from kikitori.text.units import TokenizerUnits

@@ -1,0 +1,128 @@
+"""What lies in a model folder beside the network: the settings of its searches, and what these take from there.
+
+Here alone stand the names of these files, and who copies a folder, digests it or looks something up in it asks here.
+Settings may name other files within the folder; those belong to it as well.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kikitori.errors import ConfigError, ModelError
+from kikitori.io.config import base_of, merge_yaml
+from kikitori.io.untrusted import check_files
+
+DECODING, DRAFT = "decoding.yaml", "draft.yaml"
+"""The folder's own search, and the one whose drafts its LLM reads beside the speech."""
+LM, PRIOR = "lm", "prior.safetensors"
+"""Folder of the language model over the recogniser's labels; the prior of these labels."""
+LEXICON, WORD_NGRAM, PHONE_PRIOR = "lexicon.tsv.xz", "words.ngram", "phone_prior.safetensors"
+"""Pronunciations, the n-gram over words, and the prior of the phones."""
+SEARCH_FILES = (DECODING, LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR, DRAFT)
+
+
+def settings_file(folder: Path, name: str) -> Path | None:
+    """`decoding.yaml` or `draft.yaml` of a model folder; None where there is none.
+
+    Raises:
+        ConfigError: It cannot be read.
+        ModelError: The folder holds what is no plain file, or the settings have a base outside of it.
+    """
+    file = folder / name
+    if not file.is_file():
+        return None
+    check_files(folder)
+    if (base := base_of(file)) is not None:
+        resolve(folder, base, name)
+    return file
+
+
+def resolve(folder: Path, path: str, name: str) -> Path:
+    """A path that the settings `name` of a folder give, as the absolute path of what lies there.
+
+    Raises:
+        ModelError: It leads out of the folder, or to nothing.
+    """
+    found = _within(folder, path)
+    if found is None:
+        raise ModelError(
+            f"it names {path!r}, which is not in the folder",
+            where=folder / name,
+            remedy="name a path within the folder, or give the search with --decoding",
+        )
+    return found
+
+
+def search_files(folder: Path) -> list[Path]:
+    """Files and folders that searches find in a model folder, relative to it: the usual ones, then named ones.
+
+    Raises:
+        ModelError: The folder holds what is no plain file.
+    """
+    found = [Path(name) for name in SEARCH_FILES if (folder / name).exists()]
+    for name in (DECODING, DRAFT):
+        for path in _named(folder, name):
+            if not any(path.is_relative_to(part) for part in found):
+                found.append(path)
+    return found
+
+
+def copy_search_files(folder: Path, target: Path) -> None:
+    """Copies what searches find in a model folder into another one, which keeps what it has already.
+
+    Raises:
+        ModelError: The folder holds what is no plain file.
+    """
+    for part in search_files(folder):
+        source, copied = folder / part, target / part
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copied, dirs_exist_ok=True)
+        elif not copied.exists():
+            shutil.copy(source, copied)
+
+
+def search_files_digest(folder: Path) -> str:
+    """SHA-256 of what searches find in a model folder, but for `decoding.yaml`, whose settings others can replace.
+
+    Raises:
+        ModelError: The folder holds what is no plain file.
+    """
+    digest = hashlib.sha256()
+    for path in (folder / part for part in search_files(folder) if part != Path(DECODING)):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                with file.open("rb") as content:
+                    digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _named(folder: Path, name: str) -> Iterator[Path]:
+    """What settings name within the folder; nothing where they cannot be read, which their search will say."""
+    try:
+        file = settings_file(folder, name)
+        texts = [] if file is None else [base_of(file), *_texts(merge_yaml(file))]
+    except ConfigError:
+        return
+    for text in texts:
+        path = None if text is None else _within(folder, text)
+        if path is not None and path != folder.resolve():
+            yield path.relative_to(folder.resolve())
+
+
+def _within(folder: Path, path: str) -> Path | None:
+    try:
+        found = (folder / path).resolve()
+        return found if found.is_relative_to(folder.resolve()) and found.exists() else None
+    except (OSError, ValueError):  # too long, or with a null byte: no name of a file
+        return None
+
+
+def _texts(values: object) -> Iterator[str]:
+    match values:
+        case str():
+            yield values
+        case dict() | list():
+            for value in values.values() if isinstance(values, dict) else values:
+                yield from _texts(value)
