@@ -98,4 +98,4 @@ def test_the_names_stand_in_one_place():
     names = re.compile(r'"(decoding\.yaml|draft\.yaml|lexicon\.tsv\.xz|words\.ngram|(phone_)?prior\.safetensors)"')
     source = Path(kikitori.__file__).parent
     found = [file for file in source.rglob("*.py") if names.search(file.read_text())]
-    assert found == [source / "model" / "contents.py"]
+    assert found == [source / "io" / "model_folder.py"]
