@@ -23,8 +23,8 @@ from kikitori.scorers.options import LMOptions
 from kikitori.scorers.prior import load_prior
 from kikitori.scoring.tuning import Grid
 from kikitori.search import run as decode
-from kikitori.search.autoregressive.greedy import greedy
-from kikitori.search.length import label_limit
+from kikitori.search.autoregressive.generate import greedy
+from kikitori.search.length import Limits, label_limit
 from kikitori.search.options import CTCGreedySearch, GreedySearch, LexiconSearch, RescoringSearch, SpeculativeSearch
 from kikitori.text.lexicon import Lexicon, lexicon_lines
 from kikitori.text.ngram.arpa import read_arpa
@@ -114,9 +114,9 @@ def test_it_needs_nothing_but_the_folder(folder):
         for each in transcript.nbest:
             assert {*each.text.split()} <= {*LEXICON.pronunciations}
             assert each.labels == tuple(tiny_units().encode(each.text))
-            assert each.shares["length"] == len(each.text.split())
-            assert each.shares["ngram"] == pytest.approx(score_text(ngram, each.text.split()), abs=1e-4)
-            assert each.score == pytest.approx(each.shares["ctc"] + options.ngram_scale * each.shares["ngram"])
+            assert each.scores["length"] == len(each.text.split())
+            assert each.scores["ngram"] == pytest.approx(score_text(ngram, each.text.split()), abs=1e-4)
+            assert each.score == pytest.approx(each.scores["ctc"] + options.ngram_scale * each.scores["ngram"])
 
 
 def test_words_stand_side_by_side_as_the_language_of_the_model_writes_them(folder):
@@ -140,10 +140,10 @@ def test_its_lists_are_rescored(folder):
     before = recognizer.transcribe(WAVEFORMS[0], decoding=search.first)
     after = recognizer.transcribe(WAVEFORMS[0], decoding=search)
     assert {each.text for each in after.nbest} == {each.text for each in before.nbest}
-    shares = {each.text: each.shares for each in before.nbest}
+    shares = {each.text: each.scores for each in before.nbest}
     for each in after.nbest:
-        assert {name: each.shares[name] for name in ("ctc", "ngram", "length")} == shares[each.text]
-        total = each.shares["ctc"] + sum(scale * each.shares[name] for name, scale in scales.items())
+        assert {name: each.scores[name] for name in ("ctc", "ngram", "length")} == shares[each.text]
+        total = each.scores["ctc"] + sum(scale * each.scores[name] for name, scale in scales.items())
         assert each.score == pytest.approx(total)
 
 
@@ -158,7 +158,7 @@ def test_its_scales_are_tuned_on_its_own_lists(folder, tmp_path):
     grids = chosen_grids(options, {"length": Grid(-1.0, 1.0, 1.0)})
     assert [*grids] == ["ctc", "ngram", "length"]
     sets = lists_from_speech(load(folder, device="cpu"), {"all": utterances}, options, [*grids])
-    assert all({*h.shares} == {"ctc", "ngram", "length"} for row in sets["all"] for h in row.nbest)
+    assert all({*h.scores} == {"ctc", "ngram", "length"} for row in sets["all"] for h in row.nbest)
     tuned = tune_scales({"all": sets["all"][:3]}, options, grids)
     scales = tuned.tuned.scales
     assert tuned.options == replace(options, ngram_scale=scales["ngram"], length_scale=scales["length"])
@@ -217,9 +217,9 @@ def drafts(monkeypatch):
     """The drafts that the speech LLM is given, in order."""
     given, speculative = [], decode.speculative
 
-    def noted(llm, prefix, drafts, **settings):
+    def noted(decoder, drafts, limits, **settings):
         given.extend(drafts)
-        return speculative(llm, prefix, drafts, **settings)
+        return speculative(decoder, drafts, limits, **settings)
 
     monkeypatch.setattr(decode, "speculative", noted)
     return given
@@ -312,14 +312,14 @@ def test_a_speech_llm_reads_drafts_whatever_they_are_batched_with(reading, tmp_p
     assert len({*drafts}) > 3
     together = recognizer.recognize(WAVEFORMS, "greedy")
     for waveform, draft, found in zip(WAVEFORMS, drafts, together, strict=True):
-        heard = recognizer.hear([waveform])
-        prefix = model.prefix(heard.encoded, [units.encode(draft)])
+        encoded = recognizer.encode([waveform]).encoded
+        decoder = model.decoder(encoded, [units.encode(draft)])
         room = -(-len(units.encode(draft)) // DRAFT_ROOM) * DRAFT_ROOM
-        assert int(prefix.lengths) == int(model.prefix(heard.encoded, [[]]).lengths) + room
+        assert int(decoder.prefix_lengths) == int(model.prefix(encoded, [[]]).lengths) + room
         limit = [label_limit(len(waveform) / 16000, recognizer.loaded.trained_on)]
         with torch.inference_mode():
-            expected = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limit)[0]
-        assert found.labels == tuple(expected.labels)
+            ((expected,),) = greedy(decoder, Limits(limit))
+        assert found.labels == expected.labels
     copied = tmp_path / "copied"
     shutil.copytree(reading, copied)
     (copied / "draft.yaml").write_text("search: ctc_greedy\n")
@@ -358,7 +358,7 @@ def test_every_search_of_the_speech_llm_reads_drafts(reading, search):
     alone = [recognizer.recognize([waveform], search)[0].labels for waveform in WAVEFORMS[:3]]
     assert [each.labels for each in recognizer.recognize(WAVEFORMS[:3], search)] == alone
     lists = recognizer.try_recognize(WAVEFORMS[:2], RescoringSearch(first=LexiconSearch(), scales={"speech_llm": 1.0}))
-    assert all("speech_llm" in each.shares for nbest in lists for each in nbest)
+    assert all("speech_llm" in each.scores for nbest in lists for each in nbest)
     found = attention_weights(recognizer, WAVEFORMS[0])
     assert found.weights.shape[1:] == (len(found.written), len(found.read))
 

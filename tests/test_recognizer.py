@@ -121,7 +121,7 @@ def test_searches_of_the_speech_llm_with_their_shares(recognizer, search):
     assert len({transcript.text for transcript in together}) > 3
     for hypothesis in (each for transcript in together for each in transcript.nbest):
         expected = {"speech_llm", "length"} if search == "beam" else {"speech_llm", "length", "ctc"}
-        assert set(hypothesis.shares) == expected
+        assert set(hypothesis.scores) == expected
         assert hypothesis.speech_positions > 0
     empty, _ = recognizer.recognize([WAVEFORMS[0][:10], WAVEFORMS[1]], search)
     assert empty.labels == ()
@@ -204,7 +204,7 @@ def test_hypotheses_say_how_many_positions_the_speech_took(bridge, tmp_path):
     model = save_tiny(tmp_path, tiny_speech_llm(bridge=bridge))
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     with torch.no_grad():
-        encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS[:5])))
+        encoded = model.acoustic.encode(*pad_waveforms(WAVEFORMS[:5]))
         _, lengths = model.speech_prompt(encoded)
     found = [hypothesis.speech_positions for hypothesis in recognizer.recognize(WAVEFORMS[:5])]
     assert found == lengths.tolist()
@@ -317,7 +317,7 @@ def test_ctc_beam(recognizer):
         scores = [hypothesis.score for hypothesis in transcript.nbest]
         assert scores == sorted(scores, reverse=True)
         for hypothesis in transcript.nbest:
-            assert hypothesis.shares == {"ctc": hypothesis.score}
+            assert hypothesis.scores == {"ctc": hypothesis.score}
             assert hypothesis.text == recognizer.loaded.units.decode(hypothesis.labels)
         assert transcript.text == (transcript.nbest[0].text if transcript.nbest else transcript.text)
     assert recognizer.transcribe(WAVEFORMS[0], decoding=CTCBeamSearch(nbest=1)).nbest == ()
@@ -347,7 +347,7 @@ def test_shallow_fusion(combined):
     assert any(transcript.llm_passes > 3 for transcript in alone)
     for transcript in alone:
         for each in transcript.nbest:
-            shares = each.shares
+            shares = each.scores
             assert [*shares] == ["ctc", "lm", "length", "prior"]
             assert each.score == pytest.approx(shares["ctc"] + 0.5 * shares["lm"] - 0.1 * shares["prior"])
             assert shares["length"] == len(each.labels)
@@ -364,8 +364,8 @@ def test_rescoring_with_the_internal_lm_and_a_prior(combined, tmp_path):
     search = RescoringSearch(first=CTCBeamSearch(nbest=4), priors=priors, scales=scales)
     for transcript in recognizer.transcribe_many(WAVEFORMS[:4], decoding=search):
         for each in transcript.nbest:
-            assert {*each.shares} == {"ctc", "speech_llm", "ilm", "prior"}
-            expected = each.shares["ctc"] + sum(scale * each.shares[name] for name, scale in scales.items())
+            assert {*each.scores} == {"ctc", "speech_llm", "ilm", "prior"}
+            expected = each.scores["ctc"] + sum(scale * each.scores[name] for name, scale in scales.items())
             assert each.score == pytest.approx(expected)
     with pytest.raises(ConfigError, match=r"scales\.ilm: no such scorer"):
         load(combined, device="cpu").transcribe(WAVEFORMS[0], decoding=RescoringSearch(scales={"ilm": 1.0}))
@@ -408,10 +408,10 @@ def test_delayed_fusion(combined, tmp_path):
     for transcript in alone[:4]:
         for each in transcript.nbest:
             ((llm,),) = lm.log_probs([[lm.units.encode(each.text)]]).scores
-            assert each.shares["lm"] == pytest.approx(llm, rel=1e-4)
-            assert each.score == pytest.approx(each.shares["ctc"] + 0.5 * llm - 0.1 * each.shares["prior"], rel=1e-4)
+            assert each.scores["lm"] == pytest.approx(llm, rel=1e-4)
+            assert each.score == pytest.approx(each.scores["ctc"] + 0.5 * llm - 0.1 * each.scores["prior"], rel=1e-4)
     default = load(combined, device="cpu").transcribe(WAVEFORMS[0], decoding="delayed_fusion")
-    assert default.nbest[0].shares.keys() == {"ctc", "lm", "length", "prior"}
+    assert default.nbest[0].scores.keys() == {"ctc", "lm", "length", "prior"}
 
 
 def test_the_best_path_is_the_narrowest_beam_of_the_best_paths(recognizer):
@@ -432,7 +432,7 @@ def test_every_hypothesis_has_its_shares(recognizer):
         ("ctc_beam", "ctc"),
     ):
         for hypothesis in recognizer.recognize(WAVEFORMS[:3], search):
-            assert hypothesis.shares == {scorer: hypothesis.score}
+            assert hypothesis.scores == {scorer: hypothesis.score}
 
 
 @pytest.mark.parametrize("draft", [CTCGreedySearch(), CTCBeamSearch(beam=8)], ids=lambda draft: draft.search)
@@ -445,7 +445,7 @@ def test_speculative_search_writes_what_greedy_search_writes(recognizer, draft):
                 batch = WAVEFORMS[start : start + batch_size]
                 got += recognizer.recognize(batch, SpeculativeSearch(draft=draft, **options))
             for ours, theirs in zip(got, expected, strict=True):
-                assert ours.shares == {"speech_llm": ours.score}
+                assert ours.scores == {"speech_llm": ours.score}
                 assert ours.llm_passes <= theirs.llm_passes
                 assert ours.score == pytest.approx(theirs.score, rel=1e-4, abs=1e-4)
                 unequal = {"score": 0.0, "shares": {}, "llm_passes": 0}
@@ -462,7 +462,7 @@ def test_what_the_ctc_head_is_sure_of_needs_no_llm(recognizer):
     got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(sure=math.exp(level)))
     kept = 0
     for ours, llm, ctc, sum_of_paths in zip(got, written, heard, exact, strict=True):
-        if ours.shares.keys() == {"ctc"}:
+        if ours.scores.keys() == {"ctc"}:
             kept += 1
             assert replace(ours, ctc_agreement=None) == ctc
             assert sum_of_paths.score >= level - 1e-3
@@ -497,7 +497,7 @@ def test_rescoring(recognizer, rescoring):
     for one, before in zip(alone, first, strict=True):
         assert {h.labels for h in one.nbest} == {h.labels for h in before.nbest}
         for hypothesis in one.nbest:
-            shares = hypothesis.shares
+            shares = hypothesis.scores
             assert shares.keys() == {"ctc", "lm", "speech_llm", "length"}
             expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["speech_llm"] + 0.1 * len(hypothesis.labels)
             assert hypothesis.score == pytest.approx(expected)
@@ -510,7 +510,7 @@ def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):
     for result, first in zip(results, recognizer.try_recognize(WAVEFORMS[:8], rescoring.first), strict=True):
         assert [h.labels for h in result] == [h.labels for h in first]
         assert {h.score for h in result} == {0.0}
-        assert [h.shares["ctc"] for h in result] == pytest.approx([h.shares["ctc"] for h in first], rel=1e-5)
+        assert [h.scores["ctc"] for h in result] == pytest.approx([h.scores["ctc"] for h in first], rel=1e-5)
 
 
 def test_the_share_of_the_speech_llm_is_that_of_teacher_forcing(recognizer):
@@ -518,13 +518,11 @@ def test_the_share_of_the_speech_llm_is_that_of_teacher_forcing(recognizer):
     for waveform in WAVEFORMS[:6]:
         (nbest,) = recognizer.try_recognize([waveform], search)
         assert all(h.speech_positions == nbest[0].speech_positions for h in nbest)
-        encoded = recognizer.loaded.model.acoustic.encode(
-            *recognizer.loaded.model.acoustic.encoder.features(*pad_waveforms([waveform]))
-        )
+        encoded = recognizer.loaded.model.acoustic.encode(*pad_waveforms([waveform]))
         with torch.inference_mode():
             logits, labels = recognizer.loaded.model.label_logits(encoded, [nbest[0].labels])
         expected = logits.log_softmax(dim=-1).gather(1, labels[:, None]).sum()
-        assert nbest[0].shares["speech_llm"] == pytest.approx(float(expected), abs=1e-3)
+        assert nbest[0].scores["speech_llm"] == pytest.approx(float(expected), abs=1e-3)
 
 
 def test_rescoring_an_acoustic_model(tmp_path, rescoring):
@@ -533,7 +531,7 @@ def test_rescoring_an_acoustic_model(tmp_path, rescoring):
     with pytest.raises(ConfigError, match=r"scales.speech_llm: no such scorer"):
         recognizer.transcribe(WAVEFORMS[0], decoding=rescoring)
     without = replace(rescoring, scales={"lm": 0.4})
-    assert recognizer.transcribe(WAVEFORMS[0], decoding=without).nbest[0].shares.keys() == {"ctc", "lm"}
+    assert recognizer.transcribe(WAVEFORMS[0], decoding=without).nbest[0].scores.keys() == {"ctc", "lm"}
 
 
 def test_acoustic_model_alone(tmp_path):

@@ -24,13 +24,13 @@ from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter, read_info
 from kikitori.model.folder import LoadedModel, load_model
-from kikitori.model.speech_llm import SpeechLLM
+from kikitori.search.batch import EncodedBatch
 from kikitori.search.defaults import named_search, own_search
 from kikitori.search.guards import Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
 from kikitori.search.resources import Partners
-from kikitori.search.run import Heard, NBest, acoustic_model, check_search, uses_speech_llm
-from kikitori.types import Hypothesis, Segment, Transcript
+from kikitori.search.run import Result, check_search
+from kikitori.types import Hypothesis, NBest, Segment, Transcript
 
 BUNDLED = Path(__file__).parent / "models" / "mini-en"
 CHECKOUT = Path(__file__).parents[2] / "models"
@@ -80,8 +80,8 @@ def load(
         name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     if chosen is None:
-        chosen = GreedySearch() if isinstance(loaded.model, SpeechLLM) else CTCGreedySearch()
-    if adapter is not None and not uses_speech_llm(chosen) and "encoder" not in read_info(adapter).components:
+        chosen = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
+    if adapter is not None and "decoder" not in chosen.needs and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     path = Path(folder) if Path(folder).is_dir() else None
@@ -198,20 +198,19 @@ class Recognizer:
     @torch.inference_mode()
     def try_recognize(
         self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None, guards: Guards = PLAIN
-    ) -> list[NBest | AudioError]:
+    ) -> list[Result]:
         """As `recognize`, but gives all hypotheses of a waveform, or its error in its place.
 
         Without other `guards`, what the search finds is flagged and kept; recordings without speech have no text.
         """
         options = self._options(decoding)
         empty = Hypothesis(labels=(), text="", score=0.0)
-        heard = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
-        results: list[NBest | AudioError] = [(empty,)] * len(waveforms)
-        if heard:
-            batch = [waveforms[row] for row in heard]
+        long_enough = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
+        results: list[Result] = [(empty,)] * len(waveforms)
+        if long_enough:
             with self.arithmetic():
-                found = guarded(self.hear(batch), options, guards)
-            for row, result in zip(heard, found, strict=True):
+                found = guarded(self.encode([waveforms[row] for row in long_enough]), options, guards)
+            for row, result in zip(long_enough, found, strict=True):
                 results[row] = result
         return results
 
@@ -229,7 +228,7 @@ class Recognizer:
         """
         self._options(CTCGreedySearch())
         with self.arithmetic():
-            return self._acoustic.log_probs(self.hear(waveforms).encoded)
+            return self._acoustic.log_probs(self.encode(waveforms).encoded)
 
     @torch.inference_mode()
     def phone_log_probs(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
@@ -240,16 +239,16 @@ class Recognizer:
         """
         self._options(LexiconSearch())
         with self.arithmetic():
-            return self._acoustic.phone_log_probs(self.hear(waveforms).encoded)
+            return self._acoustic.phone_log_probs(self.encode(waveforms).encoded)
 
     @torch.inference_mode()
-    def hear(self, waveforms: Sequence[Waveform]) -> Heard:
-        """One batch of 16 kHz mono waveforms, each of 400 samples or more, as the encoder hears it."""
+    def encode(self, waveforms: Sequence[Waveform]) -> EncodedBatch:
+        """Encode one batch of 16 kHz mono waveforms, each of 400 samples or more."""
         acoustic = self._acoustic
-        inputs, lengths = pad_waveforms(waveforms)
+        padded, num_samples = pad_waveforms(waveforms)
         with self.arithmetic():
-            features = acoustic.encoder.features(inputs.to(acoustic.device), lengths.to(acoustic.device))
-            return Heard(self.loaded, self.partners, waveforms, acoustic.encode(*features))
+            encoded = acoustic.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
+        return EncodedBatch(self.loaded, self.partners, waveforms, encoded)
 
     def arithmetic(self) -> torch.autocast:
         """The context in which the networks compute in `dtype`."""
@@ -265,8 +264,8 @@ class Recognizer:
                 waveforms[place] = self.read(audio)
             except KikitoriError as error:
                 results[place] = error
-        heard = self.try_recognize(list(waveforms.values()), options, self.guards)
-        for (place, waveform), result in zip(waveforms.items(), heard, strict=True):
+        found = self.try_recognize(list(waveforms.values()), options, self.guards)
+        for (place, waveform), result in zip(waveforms.items(), found, strict=True):
             if isinstance(result, AudioError):
                 results[place] = AudioError(result.what, where=_name(chunk[place]), remedy=result.remedy)
             else:
@@ -291,13 +290,13 @@ class Recognizer:
 
     @property
     def _acoustic(self) -> AcousticModel:
-        return acoustic_model(self.loaded.model)
+        return self.loaded.model.acoustic
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = named_search(decoding, self.folder) if isinstance(decoding, str) else decoding or self.decoding
         model = self.loaded.model
         check_search(options, model, self.name)
-        if isinstance(model, SpeechLLM) and model.config.show_draft and uses_speech_llm(options):
+        if model.autoregressive is not None and model.autoregressive.reads_drafts and "decoder" in options.needs:
             check_search(self.partners.draft_search, model, self.name)
         return options
 
@@ -314,14 +313,14 @@ class Recognizer:
             flags=tuple(flags),
             duration=seconds,
             llm_passes=hypothesis.llm_passes,
-            reasons=hypothesis.doubts,
+            reasons=hypothesis.warnings,
             ctc_agreement=hypothesis.ctc_agreement,
         )
 
 
 def flags_of(hypothesis: Hypothesis) -> list[str]:
     """Names of what is doubtful about the best hypothesis of a recording."""
-    return [*([] if hypothesis.complete else [LENGTH_LIMIT_FLAG]), *hypothesis.doubts]
+    return [*([] if hypothesis.complete else [LENGTH_LIMIT_FLAG]), *hypothesis.warnings]
 
 
 def _name(audio: object) -> object:

@@ -59,30 +59,38 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A candidate output of a search.
+    """A candidate output of a search; every search returns it.
+
+    Searches give labels and scores; text, confidence and speech positions are filled in by `kikitori.search.run`.
 
     Attributes:
         labels: Label unit ids without blanks, BOS or EOS.
         text: The labels as text.
         score: Log score of the whole hypothesis (natural log).
-        llm_passes: Forward passes of the LLM after prefill that this search needed (0 without an LLM).
+        llm_passes: Forward passes of the decoder or language model after the first that this search needed.
         complete: False when the search stopped at its length limit before the end-of-sentence label.
-        speech_positions: Positions of the speech in the LLM's input, or in its memory (None without an LLM).
-        shares: What each scorer says of it by itself, before its scale: natural logs, by the scorer's name (`ctc`,
-            `lm`, ...); `length` counts labels, in lexicon search words.
-        doubts: Reasons for doubt, a name and a sentence each, see `kikitori.search.guards`; of the best hypothesis.
-        ctc_agreement: How far what the speech LLM wrote agrees with what the CTC head hears, 0 to 1; None without both.
+        speech_positions: Positions of the speech in the decoder's input, or in its memory (None without a decoder).
+        scores: What each scorer gives to it, before its scale: natural logs, by the scorer's name (`ctc`, `lm`, ...);
+            `length` counts labels, in lexicon search words.
+        warnings: Reasons for doubt, a name and a sentence each, see `kikitori.search.guards`; of the best hypothesis.
+        ctc_agreement: How far what the decoder wrote agrees with the CTC head's text, 0 to 1; None without both.
+        confidence: Score per label, see `kikitori.search.confidence`; None where no search has scored it.
     """
 
     labels: tuple[int, ...]
-    text: str
-    score: float
+    text: str = ""
+    score: float = 0.0
     llm_passes: int = 0
     complete: bool = True
     speech_positions: int | None = None
-    shares: Mapping[str, float] = field(default_factory=dict)
-    doubts: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
     ctc_agreement: float | None = None
+    confidence: float | None = None
+
+
+NBest = tuple[Hypothesis, ...]
+"""What a search finds in one utterance: at least one hypothesis, best first."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def test_walks_end_where_they_should():
     expected = [speculative.walk(length, SMALL.vocabulary)[1:] for length in (3, 12, 0)]
     assert [len(labels) for labels in expected] == [3, 12, 0]
     found = speculative.generate(llm, prefix, 12)
-    assert [row.labels for row in found] == expected
+    assert [[*row.labels] for row in found] == expected
     assert len(set(expected[1])) == 12
 
 

@@ -16,7 +16,7 @@ TRANSCRIPT = Transcript(
     text="hello there がっこう",
     segments=(Segment(0.0, 1.0, " hello\nthere"), Segment(2.0, 2.5, "がっこう")),
     nbest=(
-        Hypothesis((1, 2), "hello there", -1.23456, shares={"ctc": -1.0004}),
+        Hypothesis((1, 2), "hello there", -1.23456, scores={"ctc": -1.0004}),
         Hypothesis((), "", float("-inf"), complete=False),
     ),
     flags=("length_limit",),

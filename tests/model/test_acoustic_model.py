@@ -33,7 +33,7 @@ def test_heads_read_the_layers_they_name(encoder):
     model = tiny_acoustic_model(encoder, ctc_layers=(1, 2))
     waveforms, lengths = pad_waveforms(WAVEFORMS)
     with torch.no_grad():
-        encoded = model.encode(*model.encoder.features(waveforms, lengths))
+        encoded = model.encode(waveforms, lengths)
         whole = model.encoder(waveforms, lengths, layers=[1, 2])
         for layer, frames in ((1, whole.intermediate[0]), (2, whole.frames)):
             expected = model.ctc_heads[str(layer)].linear(frames).log_softmax(-1)
@@ -48,7 +48,7 @@ def test_heads_are_numbered_by_layer_whatever_the_order():
     model = tiny_acoustic_model("hubert", ctc_layers=(2, 1))
     batch = pad_waveforms(WAVEFORMS)
     with torch.no_grad():
-        encoded = model.encode(*model.encoder.features(*batch))
+        encoded = model.encode(*batch)
         first = model.ctc_heads["1"].linear(model.encoder(*batch, layers=[1]).intermediate[0]).log_softmax(-1)
         torch.testing.assert_close(model.log_probs(encoded)[0], first)  # the last one named decodes
 
@@ -81,7 +81,7 @@ def test_without_heads_it_is_an_encoder(tmp_path):
 
 def test_gradients_reach_encoder_and_every_head():
     model = tiny_acoustic_model("hubert").train()
-    encoded = model.encode(*model.encoder.features(*pad_waveforms(WAVEFORMS)))
+    encoded = model.encode(*pad_waveforms(WAVEFORMS))
     sum(model.log_probs(encoded, layer)[0][..., 3].mean() for layer in (1, 2)).backward()
     for layer in ("1", "2"):
         assert model.ctc_heads[layer].linear.weight.grad.abs().sum() > 0

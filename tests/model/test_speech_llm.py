@@ -36,7 +36,7 @@ UNITS = tiny_units()
 
 
 def encode(model, waveforms):
-    return model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
+    return model.acoustic.encode(*pad_waveforms(waveforms))
 
 
 def by_hand(model, waveform, labels, before, after):
@@ -182,7 +182,7 @@ def test_show_ctc_adds_the_expected_embedding_of_what_the_head_hears() -> None:
     config.show_ctc = True
     model = SpeechLLM(config, acoustic=plain.acoustic, llm=plain.llm).eval()
     waveforms, lengths = torch.randn(2, 16000) * 0.1, torch.tensor([16000, 9000])
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(waveforms, lengths))
+    encoded = model.acoustic.encode(waveforms, lengths)
     shown, positions = model.speech_prompt(encoded)
     log_probs, frames = model.acoustic.log_probs(encoded)
     table = model.llm.get_input_embeddings().weight

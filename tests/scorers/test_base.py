@@ -74,7 +74,7 @@ def test_only_rows_that_grow_are_computed(monkeypatch):
     from kikitori.model.decoder import tree as label_tree
 
     real = label_tree.step
-    monkeypatch.setattr(label_tree, "step", lambda llm, ids, *rest: calls.append(ids.tolist()) or real(llm, ids, *rest))
+    monkeypatch.setattr(label_tree, "step", lambda own, ids, *rest: calls.append(ids.tolist()) or real(own, ids, *rest))
     scorer = lm()
     state = scorer.start(3)
     rows, labels = torch.tensor([2, 0, 0]), torch.tensor([[3], [4], [5]])

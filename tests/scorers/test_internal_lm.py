@@ -9,7 +9,7 @@ from kikitori.scorers.base import PriorScorer, WeightedSum
 from kikitori.scorers.internal_lm import internal_judge, internal_scorer
 from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import ShallowFusionSearch
-from kikitori.search.rescore import with_lm, with_speech_llm
+from kikitori.search.rescore import with_decoder, with_lm
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, random_log_probs
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_units, tiny_waveforms
@@ -46,7 +46,7 @@ def test_scorer_and_judge_are_as_from_scratch(kind):
     ((*judged,),), _ = with_lm([nbest], "ilm", internal_judge(model, UNITS), UNITS)
     for hypothesis in judged:
         expected = from_scratch(model, hypothesis.labels)
-        assert hypothesis.shares["ilm"] == pytest.approx(expected, abs=1e-9)
+        assert hypothesis.scores["ilm"] == pytest.approx(expected, abs=1e-9)
         assert share(model, hypothesis.labels) == pytest.approx(expected, abs=1e-9)
     assert internal_scorer(model, UNITS.size).name == "ilm"
 
@@ -72,12 +72,12 @@ def test_it_does_not_hear(kind):
         inputs = torch.zeros(2, int(lengths.max())).double()
         for row, waveform in zip(inputs, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(waveform)
-        encoded = model.acoustic.encode(*model.acoustic.encoder.features(inputs, lengths))
-        nbests = with_speech_llm(nbests, model, model.prefix(encoded))
+        encoded = model.acoustic.encode(inputs, lengths)
+        nbests = with_decoder(nbests, model.decoder(encoded))
     judged, _ = with_lm(nbests, "ilm", internal_judge(model, UNITS), UNITS)
     for some, others in zip(*judged, strict=True):
-        assert some.shares["ilm"] == pytest.approx(others.shares["ilm"], abs=1e-12)
-        assert abs(some.shares["speech_llm"] - others.shares["speech_llm"]) > 1e-3
+        assert some.scores["ilm"] == pytest.approx(others.scores["ilm"], abs=1e-12)
+        assert abs(some.scores["speech_llm"] - others.scores["speech_llm"]) > 1e-3
 
 
 @kinds
@@ -90,7 +90,7 @@ def test_it_is_subtracted_in_shallow_fusion(kind):
     assert {each.labels for each in found} == set(ctc)
     for each in found:
         expected = from_scratch(model, each.labels)
-        assert each.shares[1] == pytest.approx(expected, abs=1e-9)
+        assert each.scores["ilm"] == pytest.approx(expected, abs=1e-9)
         assert each.score == pytest.approx(ctc[each.labels] - 0.3 * expected, abs=1e-9)
 
 

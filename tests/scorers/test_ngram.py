@@ -142,10 +142,10 @@ def test_alone_and_beside_an_llm_it_is_the_rescoring_of_every_label_sequence(mod
         assert {each.labels for each in found} == set(every_path(log_probs, "sum"))
         for each in found:
             expected = from_scratch(model, [words[label] for label in each.labels])
-            assert each.shares[0] == pytest.approx(expected, abs=1e-4)
-            others = float(total.total(torch.tensor(each.shares, dtype=torch.float64)))
-            assert each.score == pytest.approx(each.ctc + others, abs=1e-9)
-    assert found[0].shares[1] < 0
+            assert each.scores[total.names[0]] == pytest.approx(expected, abs=1e-4)
+            others = float(total.total(torch.tensor([each.scores[name] for name in total.names], dtype=torch.float64)))
+            assert each.score == pytest.approx(each.scores["ctc"] + others, abs=1e-9)
+    assert found[0].scores["lm"] < 0
 
 
 def test_the_names_of_labels():
@@ -232,7 +232,7 @@ def test_files_of_words_need_no_kenlm(monkeypatch, tmp_path):
     found, _ = with_lm([both, ()], "ngram", load_judge(LMOptions(str(file), "en_plain")), None)
     words = load_word_ngram(file)
     shares = [score_text(words, text.split()) for text in ("the fox", "the dog")]
-    assert [hypothesis.shares["ngram"] for hypothesis in found[0]] == shares
+    assert [hypothesis.scores["ngram"] for hypothesis in found[0]] == shares
     assert shares[0] == pytest.approx(shares[1])
     with pytest.raises(ModelError, match=r"words\.ngram: an n-gram over words, and here labels are asked for"):
         load_ngram(file)

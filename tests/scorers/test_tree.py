@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.scorers import tree as tree_scores
 from kikitori.scorers.tree import score_sequences
@@ -43,7 +44,7 @@ def one_by_one(llm: PreTrainedModel, prefix: AssembledInput, row: int, sequence:
 @given(nbests=st.lists(NBEST, min_size=3, max_size=3))
 def test_scores_are_those_of_each_sequence_alone(family, dtype, error, nbests):
     llm, prefix = tiny_llm(family).to(dtype), prefix_of([4, 1, 6], dtype)
-    found = score_sequences(llm, prefix, nbests, eos_id=EOS)
+    found = score_sequences(LLMDecoder(llm, prefix, EOS), nbests)
     for row, nbest in enumerate(nbests):
         expected = [one_by_one(llm, prefix, row, sequence) for sequence in nbest]
         assert found.scores[row] == pytest.approx(expected, abs=error)
@@ -52,32 +53,34 @@ def test_scores_are_those_of_each_sequence_alone(family, dtype, error, nbests):
 def test_learned_positions_and_sequences_too_long_for_them():
     llm, prefix = tiny_gpt2(max_positions=8).double(), prefix_of([5], torch.float64)
     fits = [[3], [3, 4, 5], []]
-    found = score_sequences(llm, prefix, [[*fits, [3, 4, 5, 6]]], eos_id=EOS).scores[0]
+    found = score_sequences(LLMDecoder(llm, prefix, EOS), [[*fits, [3, 4, 5, 6]]]).scores[0]
     assert found[:3] == pytest.approx([one_by_one(llm, prefix, 0, sequence) for sequence in fits], abs=1e-9)
     assert found[3] == -torch.inf
 
 
 def test_nodes_and_labels_are_counted():
-    found = score_sequences(tiny_llm(), prefix_of([2]), [[[3, 4, 5], [3, 4, 6], [3, 4], [3, 4, 5], []]], eos_id=EOS)
+    found = score_sequences(
+        LLMDecoder(tiny_llm(), prefix_of([2]), EOS), [[[3, 4, 5], [3, 4, 6], [3, 4], [3, 4, 5], []]]
+    )
     assert (found.labels, found.nodes) == (11, 4)
     assert found.scores[0][0] == found.scores[0][3]
 
 
 def test_no_utterance_and_none_with_hypotheses():
-    assert score_sequences(tiny_llm(), prefix_of([2]), [[]], eos_id=EOS).scores == [[]]
+    assert score_sequences(LLMDecoder(tiny_llm(), prefix_of([2]), EOS), [[]]).scores == [[]]
 
 
 def test_scores_do_not_depend_on_what_else_is_scored():
     llm, sizes = tiny_llm("qwen3"), [3, 9, 1, 5]
     nbests = [[[3] * n, [4] * n, [3, 4, 5]] for n in (1, 12, 4, 7)]
-    together = score_sequences(llm, prefix_of(sizes), nbests, eos_id=EOS).scores
+    together = score_sequences(LLMDecoder(llm, prefix_of(sizes), EOS), nbests).scores
     for row in range(4):
         prefix = prefix_of(sizes)
         alone = AssembledInput(
             prefix.embeds[row : row + 1], prefix.lengths[row : row + 1], prefix.lengths[:1], (NONE, NONE), NONE
         )
         assert together[row] == pytest.approx(
-            score_sequences(llm, alone, [nbests[row]], eos_id=EOS).scores[0], abs=1e-5
+            score_sequences(LLMDecoder(llm, alone, EOS), [nbests[row]]).scores[0], abs=1e-5
         )
 
 
@@ -85,9 +88,9 @@ def test_scores_do_not_depend_on_what_else_is_scored():
 def test_small_limits_change_nothing(limit, monkeypatch):
     llm, prefix = tiny_llm("llama").double(), prefix_of([3, 2], torch.float64)
     nbests = [[[3, 4, 5, 6], [3, 4, 6], [5], []], [[6, 6], [6, 5, 4, 3]]]
-    whole = score_sequences(llm, prefix, nbests, eos_id=EOS)
+    whole = score_sequences(LLMDecoder(llm, prefix, EOS), nbests)
     monkeypatch.setattr(tree_scores, limit, 2)
-    parts = score_sequences(llm, prefix, nbests, eos_id=EOS)
+    parts = score_sequences(LLMDecoder(llm, prefix, EOS), nbests)
     for row in range(2):
         assert parts.scores[row] == pytest.approx(whole.scores[row], abs=1e-9)
 
@@ -101,7 +104,7 @@ def test_speech_llms_score_as_in_training(interface, family):
     encoded = EncoderOutput(frames, torch.tensor([12, 7]), (frames,))
     nbests = [[[5, 6, 7], [5, 6], [5, 8, 7]], [[9], []]]
     with torch.inference_mode():
-        found = score_sequences(model.llm, model.prefix(encoded), nbests, eos_id=model.config.eos_id)
+        found = score_sequences(model.decoder(encoded), nbests)
         for row, nbest in enumerate(nbests):
             for sequence, score in zip(nbest, found.scores[row], strict=True):
                 logits, labels = model.label_logits(encoded, [sequence if r == row else [] for r in range(2)])

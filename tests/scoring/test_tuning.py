@@ -25,7 +25,7 @@ def prediction(text, nbest, **more):
 
 
 def hypothesis(text, **shares):
-    return Hypothesis(tuple(range(len(text.split()))), text, 0.0, shares=shares)
+    return Hypothesis(tuple(range(len(text.split()))), text, 0.0, scores=shares)
 
 
 def random_sets(seed, *, infinite=0.0, names=NAMES, utterances=12):
@@ -53,7 +53,7 @@ def plain_report(sets, scales):
     """The report of predictions that are rescored one by one."""
     chosen = {}
     for name, rows in sets.items():
-        ordered = [rescored(row.nbest, scales) if row.nbest and row.nbest[0].shares else row.nbest for row in rows]
+        ordered = [rescored(row.nbest, scales) if row.nbest and row.nbest[0].scores else row.nbest for row in rows]
         chosen[name] = [
             Prediction(row.utterance, nbest[0].text if nbest else row.pred_text, 0.1, nbest=nbest)
             for row, nbest in zip(rows, ordered, strict=True)

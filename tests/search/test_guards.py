@@ -11,6 +11,7 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError
 from kikitori.model.folder import LoadedModel
 from kikitori.search import guards as module
+from kikitori.search.batch import EncodedBatch
 from kikitori.search.ctc.best_path import ctc_greedy
 from kikitori.search.guards import (
     CTC_DISAGREES,
@@ -28,7 +29,6 @@ from kikitori.search.guards import (
 )
 from kikitori.search.options import CTCBeamSearch, CTCGreedySearch, GreedySearch, SamplingSearch, ShallowFusionSearch
 from kikitori.search.resources import Partners
-from kikitori.search.run import Heard
 from kikitori.types import Hypothesis
 from tests.noise import soundless
 from tests.tiny import INTERFACES, TRAINED_ON, save_tiny_llm, tiny_speech_llm, tiny_units, tiny_waveforms
@@ -101,7 +101,7 @@ def test_evidence_is_the_best_path_and_what_is_not_blank():
         assert found.labels == tuple(labels)
         assert found.text == text(labels)
         assert found.score == pytest.approx(score, abs=1e-4)
-        assert found.frames_heard == pytest.approx(float(spoken.sum()), abs=1e-5)
+        assert found.label_frames == pytest.approx(float(spoken.sum()), abs=1e-5)
         assert found.surest == pytest.approx(float(spoken.max()) if lengths[row] else 0.0, abs=1e-6)
 
 
@@ -115,48 +115,48 @@ def test_agreement_is_between_0_and_1():
 # Doubts
 
 
-def test_a_sound_transcript_has_no_doubts():
+def test_a_sound_transcript_has_no_warnings():
     (best,) = checked((written(range(20)),), heard_as(range(19)), text, CTC)
-    assert best.doubts == {}
+    assert best.warnings == {}
     assert best.ctc_agreement == pytest.approx(0.95)
     assert best.labels == tuple(range(20))
 
 
 def test_a_loop_is_named_with_its_words():
     (best,) = checked((written([*range(10), *[20, 21] * 7]),), None, text, CTC)
-    assert best.doubts == {LOOP: "'uv' 7 times in a row"}
+    assert best.warnings == {LOOP: "'uv' 7 times in a row"}
     assert best.ctc_agreement is None
 
 
 def test_who_says_a_word_ten_times_is_no_loop():
     said = [3, 4] * 10
-    assert checked((written(said),), heard_as(said), text, CTC)[0].doubts == {}
-    assert LOOP in checked((written(said * 3),), heard_as(said), text, KEEP)[0].doubts
+    assert checked((written(said),), heard_as(said), text, CTC)[0].warnings == {}
+    assert LOOP in checked((written(said * 3),), heard_as(said), text, KEEP)[0].warnings
 
 
-def test_more_labels_than_frames_heard():
+def test_more_labels_than_label_frames():
     short = heard_as(range(10), frames=10.0)
     assert short.most_labels == 25
-    assert LONGER_THAN_CTC not in checked((written(range(25)),), short, text, KEEP)[0].doubts
-    doubts = checked((written(range(26)),), short, text, KEEP)[0].doubts
-    assert doubts[LONGER_THAN_CTC] == "26 labels; the CTC head supports 25"
+    assert LONGER_THAN_CTC not in checked((written(range(25)),), short, text, KEEP)[0].warnings
+    warnings = checked((written(range(26)),), short, text, KEEP)[0].warnings
+    assert warnings[LONGER_THAN_CTC] == "26 labels; the CTC head supports 25"
 
 
 def test_something_else_than_was_heard():
     (best,) = checked((written(range(13)),), heard_as(range(13, 26)), text, KEEP)
-    assert best.doubts == {CTC_DISAGREES: "agreement 0.00 with what the CTC head hears"}
-    assert CTC_DISAGREES in checked((written(range(13)),), heard_as([]), text, KEEP)[0].doubts
-    assert checked((written([]),), heard_as([]), text, KEEP)[0].doubts == {}
+    assert best.warnings == {CTC_DISAGREES: "agreement 0.00 with what the CTC head hears"}
+    assert CTC_DISAGREES in checked((written(range(13)),), heard_as([]), text, KEEP)[0].warnings
+    assert checked((written([]),), heard_as([]), text, KEEP)[0].warnings == {}
 
 
 def test_the_ctc_text_stands_in_and_the_llms_stays_behind_it():
     spoken = heard_as(range(13, 26))
-    wrong = written(range(13), llm_passes=13, complete=False, shares={"llm": -1.0})
+    wrong = written(range(13), llm_passes=13, complete=False, scores={"llm": -1.0})
     instead, best, other = checked((wrong, written([1])), spoken, text, CTC)
     assert (instead.labels, instead.text, instead.score) == (spoken.labels, spoken.text, spoken.score)
-    assert (instead.llm_passes, instead.complete, instead.shares) == (13, False, {"ctc": -2.0})
-    assert list(instead.doubts) == [CTC_DISAGREES, REPLACED]
-    assert (best.labels, list(best.doubts)) == (wrong.labels, [CTC_DISAGREES])
+    assert (instead.llm_passes, instead.complete, instead.scores) == (13, False, {"ctc": -2.0})
+    assert list(instead.warnings) == [CTC_DISAGREES, REPLACED]
+    assert (best.labels, list(best.warnings)) == (wrong.labels, [CTC_DISAGREES])
     assert instead.ctc_agreement == best.ctc_agreement == 0.0
     assert other == written([1])
     assert checked((wrong,), spoken, text, KEEP)[0].labels == wrong.labels
@@ -173,12 +173,12 @@ def lm(tmp_path_factory):
     return str(folder)
 
 
-def hear(waveforms, model=None, *, change=lambda encoded: encoded):
+def encode(waveforms, model=None, *, change=lambda encoded: encoded):
     model = tiny_speech_llm() if model is None else model
     units = tiny_units()
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
+    encoded = model.acoustic.encode(*pad_waveforms(waveforms))
     partners = Partners(None, units, torch.device("cpu"))
-    return Heard(LoadedModel(model, units, TRAINED_ON), partners, waveforms, change(encoded))
+    return EncodedBatch(LoadedModel(model, units, TRAINED_ON), partners, waveforms, change(encoded))
 
 
 def searches(lm):
@@ -190,12 +190,12 @@ def test_silence_and_noise_give_empty_text_in_every_search(lm):
     spoken = tiny_waveforms(3, seconds=(0.6, 1.0))
     sounds = soundless(0.6)
     waveforms = [spoken[0], *sounds.values(), *spoken[1:]]
-    heard, speech = hear(waveforms), hear(spoken)
+    heard, speech = encode(waveforms), encode(spoken)
     for options in searches(lm):
         first, *quiet, second, third = guarded(heard, options, CTC)
         for name, (best,) in zip(sounds, quiet, strict=True):
             assert (best.text, best.labels, best.score, best.llm_passes) == ("", (), 0.0, 0), (name, options.search)
-            assert best.doubts == {NO_SPEECH: "nothing in it moves as speech does"}
+            assert best.warnings == {NO_SPEECH: "nothing in it moves as speech does"}
         assert [row[0].labels for row in (first, second, third)] == [
             row[0].labels for row in guarded(speech, options, CTC)
         ]
@@ -205,8 +205,8 @@ def test_silence_and_noise_give_empty_text_in_every_search(lm):
 def test_what_is_found_in_silence_may_be_kept(lm):
     waveforms = list(soundless(0.6).values())
     for options in searches(lm):
-        results = guarded(hear(waveforms), options, Guards(on_no_speech="keep"))
-        assert all(row[0].doubts == {NO_SPEECH: "nothing in it moves as speech does"} for row in results)
+        results = guarded(encode(waveforms), options, Guards(on_no_speech="keep"))
+        assert all(row[0].warnings == {NO_SPEECH: "nothing in it moves as speech does"} for row in results)
         assert any(row[0].text for row in results)
 
 
@@ -215,14 +215,14 @@ def test_a_ctc_head_that_is_sure_of_blank_hears_no_speech():
     model = tiny_speech_llm()
     with torch.no_grad():
         model.acoustic.ctc_heads["2"].linear.bias[-1] = 100.0
-    ((best,),) = guarded(hear(tiny_waveforms(1), model), GreedySearch(), KEEP)
-    assert (best.text, best.doubts) == ("", {NO_SPEECH: "the CTC head is sure of blank in every frame"})
+    ((best,),) = guarded(encode(tiny_waveforms(1), model), GreedySearch(), KEEP)
+    assert (best.text, best.warnings) == ("", {NO_SPEECH: "the CTC head is sure of blank in every frame"})
     with torch.no_grad():  # but one that has learnt nothing yet does not silence the LLM
         model.acoustic.ctc_heads["2"].linear.weight.zero_()
         model.acoustic.ctc_heads["2"].linear.bias[-1] = 6.0
-    ((best,),) = guarded(hear(tiny_waveforms(1), model), GreedySearch(), KEEP)
+    ((best,),) = guarded(encode(tiny_waveforms(1), model), GreedySearch(), KEEP)
     assert best.labels
-    assert NO_SPEECH not in best.doubts
+    assert NO_SPEECH not in best.warnings
 
 
 @torch.inference_mode()
@@ -231,21 +231,21 @@ def test_without_a_ctc_head_there_are_still_loops(interface, monkeypatch):
     monkeypatch.setattr(module, "REPEATS", 2)
     monkeypatch.setattr(module, "LOOP_LABELS", 2)
     model = tiny_speech_llm(llm="llama", ctc_layers=(), interface=interface)
-    results = guarded(hear(tiny_waveforms(12), model), GreedySearch(), CTC)
-    assert {name for (best,) in results for name in best.doubts} == {LOOP}
+    results = guarded(encode(tiny_waveforms(12), model), GreedySearch(), CTC)
+    assert {name for (best,) in results for name in best.warnings} == {LOOP}
     assert all(best.ctc_agreement is None for (best,) in results)
 
 
 @torch.inference_mode()
 def test_flags_do_not_depend_on_the_batch():
     waveforms = [*tiny_waveforms(10), *soundless(0.5).values()]
-    together = guarded(hear(waveforms), GreedySearch(), CTC)
+    together = guarded(encode(waveforms), GreedySearch(), CTC)
     for waveform, nbest in zip(waveforms, together, strict=True):
-        (alone,) = guarded(hear([waveform]), GreedySearch(), CTC)
+        (alone,) = guarded(encode([waveform]), GreedySearch(), CTC)
         assert [hypothesis.labels for hypothesis in alone] == [hypothesis.labels for hypothesis in nbest]
-        assert list(alone[0].doubts) == list(nbest[0].doubts)
+        assert list(alone[0].warnings) == list(nbest[0].warnings)
         assert alone[0].ctc_agreement == nbest[0].ctc_agreement
-    assert {name for nbest in together for name in nbest[0].doubts} >= {REPLACED, CTC_DISAGREES, NO_SPEECH}
+    assert {name for nbest in together for name in nbest[0].warnings} >= {REPLACED, CTC_DISAGREES, NO_SPEECH}
 
 
 # Numbers that are not finite
@@ -261,10 +261,10 @@ def test_frames_that_are_not_finite_are_the_error_of_their_recording(lm):
         return replace(encoded, frames=frames)
 
     for options in searches(lm):
-        first, broken, third = guarded(hear(waveforms, change=change), options, CTC)
+        first, broken, third = guarded(encode(waveforms, change=change), options, CTC)
         assert isinstance(broken, AudioError)
         assert "infinite" in broken.what
-        plain = guarded(hear(waveforms), options, CTC)
+        plain = guarded(encode(waveforms), options, CTC)
         assert [first[0].labels, third[0].labels] == [plain[0][0].labels, plain[2][0].labels]
 
 
@@ -274,12 +274,16 @@ def test_logits_that_are_not_finite_are_an_error_in_every_search(lm):
     with torch.no_grad():
         model.acoustic.ctc_heads["2"].linear.bias[5] = torch.inf
     for options in searches(lm):
-        assert all(isinstance(result, AudioError) for result in guarded(hear(tiny_waveforms(2), model), options, KEEP))
+        assert all(
+            isinstance(result, AudioError) for result in guarded(encode(tiny_waveforms(2), model), options, KEEP)
+        )
     model = tiny_speech_llm(ctc_layers=())
     with torch.no_grad():
         model.llm.get_output_embeddings().weight[7, 3] = nan
     for options in (GreedySearch(), SamplingSearch()):
-        assert all(isinstance(result, AudioError) for result in guarded(hear(tiny_waveforms(2), model), options, KEEP))
+        assert all(
+            isinstance(result, AudioError) for result in guarded(encode(tiny_waveforms(2), model), options, KEEP)
+        )
 
 
 # Bad input
@@ -297,13 +301,13 @@ def test_speech_that_a_bridge_compresses_away_is_no_error_and_does_not_disturb_o
     for bias in (0.0, 6.0, 12.0, 30.0):
         with torch.no_grad():
             head.bias[-1] = bias
-        heard = hear(waveforms, model)
+        heard = encode(waveforms, model)
         lengths = model.speech_prompt(heard.encoded)[1].tolist()
         counts += lengths
         together = guarded(heard, GreedySearch(), KEEP)
         for waveform, nbest in zip(waveforms, together, strict=True):
             assert not isinstance(nbest, AudioError)
-            (alone,) = guarded(hear([waveform], model), GreedySearch(), KEEP)
+            (alone,) = guarded(encode([waveform], model), GreedySearch(), KEEP)
             assert alone[0].labels == nbest[0].labels
-            assert list(alone[0].doubts) == list(nbest[0].doubts)
+            assert list(alone[0].warnings) == list(nbest[0].warnings)
     assert min(counts) == 1 < max(counts)  # the least that a bridge leaves

@@ -33,14 +33,14 @@ def lm_over(units: TokenizerUnits) -> LanguageModel:
 
 def nbest_of(texts: list[str], units: TokenizerUnits) -> tuple[Hypothesis, ...]:
     return tuple(
-        Hypothesis(tuple(units.encode(text)), text, -float(place), shares={"ctc": -float(place)})
+        Hypothesis(tuple(units.encode(text)), text, -float(place), scores={"ctc": -float(place)})
         for place, text in enumerate(texts)
     )
 
 
 @given(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=8))
 def test_scales_of_zero_keep_the_order(shares):
-    nbest = [Hypothesis((i,), str(i), 0.0, shares={"ctc": c, "lm": x}) for i, (c, x) in enumerate(shares)]
+    nbest = [Hypothesis((i,), str(i), 0.0, scores={"ctc": c, "lm": x}) for i, (c, x) in enumerate(shares)]
     found = rescored(nbest, {"ctc": 0.0, "lm": 0.0, "length": 0.0, "absent": 0.0})
     assert [hypothesis.text for hypothesis in found] == [hypothesis.text for hypothesis in nbest]
     assert {hypothesis.score for hypothesis in found} == {0.0}
@@ -48,13 +48,13 @@ def test_scales_of_zero_keep_the_order(shares):
 
 @given(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=8), st.floats(-2, 2), st.floats(-2, 2))
 def test_order_is_that_of_the_weighted_sums_and_stable(shares, ctc, lm):
-    nbest = [Hypothesis((i,), str(i), 0.0, shares={"ctc": c, "lm": x}) for i, (c, x) in enumerate(shares)]
+    nbest = [Hypothesis((i,), str(i), 0.0, scores={"ctc": c, "lm": x}) for i, (c, x) in enumerate(shares)]
     found = rescored(nbest, {"ctc": ctc, "lm": lm})
     for before, after in pairwise(found):
         assert before.score >= after.score
         assert before.score > after.score or int(before.text) < int(after.text)
-    assert all(hypothesis.score == weighted(hypothesis.shares, {"ctc": ctc, "lm": lm}) for hypothesis in found)
-    assert {h.text: (h.shares["ctc"], h.shares["lm"]) for h in found} == {str(i): s for i, s in enumerate(shares)}
+    assert all(hypothesis.score == weighted(hypothesis.scores, {"ctc": ctc, "lm": lm}) for hypothesis in found)
+    assert {h.text: (h.scores["ctc"], h.scores["lm"]) for h in found} == {str(i): s for i, s in enumerate(shares)}
 
 
 def test_zero_times_infinity_is_zero_and_other_infinities_are_impossible():
@@ -65,15 +65,15 @@ def test_zero_times_infinity_is_zero_and_other_infinities_are_impossible():
 
 
 def test_length_counts_labels():
-    nbest = [Hypothesis((1,), "a", 0.0, shares={"ctc": -1.0}), Hypothesis((1, 2, 3), "abc", 0.0, shares={"ctc": -2.0})]
+    nbest = [Hypothesis((1,), "a", 0.0, scores={"ctc": -1.0}), Hypothesis((1, 2, 3), "abc", 0.0, scores={"ctc": -2.0})]
     best, other = rescored(nbest, {"ctc": 1.0, "length": 1.0})
     assert (best.text, best.score, other.score) == ("abc", 1.0, 0.0)
-    assert best.shares == {"ctc": -2.0, "length": 3.0}
+    assert best.scores == {"ctc": -2.0, "length": 3.0}
 
 
 def test_a_scale_without_a_share():
     with pytest.raises(ConfigError, match=r"scales.lm: the hypotheses have no share of that name \(theirs: ctc\)"):
-        rescored([Hypothesis((1,), "a", 0.0, shares={"ctc": -1.0})], {"lm": 1.0})
+        rescored([Hypothesis((1,), "a", 0.0, scores={"ctc": -1.0})], {"lm": 1.0})
 
 
 def test_ctc_counts_once_unless_said_otherwise():
@@ -132,7 +132,7 @@ def test_priors_over_the_recognisers_units_and_over_those_of_a_language_model(tm
         prior = load_label_prior(options, lms, own)
         (judged, nothing) = with_prior(nbests, "p", prior, own)
         expected = float(values[units.size][units.encode("the fox")].double().sum())
-        assert [hypothesis.shares["p"] for hypothesis in judged] == pytest.approx([expected, 0.0])
+        assert [hypothesis.scores["p"] for hypothesis in judged] == pytest.approx([expected, 0.0])
         assert nothing == ()
     with pytest.raises(ModelError, match=r"a prior of \d+ labels"):
         load_label_prior(PriorOptions(options.path), lms, own)
@@ -152,9 +152,9 @@ def test_equal_units_judge_the_labels_as_they_are():
     labels = tuple(label for label in spelt if label is not None)
     nbest = [Hypothesis(labels, units.decode(labels), 0.0), Hypothesis(tuple(canonical), text, 0.0)]
     (own,), _ = with_lm([nbest], "lm", lm, units)
-    assert [h.shares["lm"] for h in own] == pytest.approx(lm.log_probs([[labels, canonical]]).scores[0])
+    assert [h.scores["lm"] for h in own] == pytest.approx(lm.log_probs([[labels, canonical]]).scores[0])
     (read,), _ = with_lm([nbest], "lm", lm, None)
-    assert [h.shares["lm"] for h in read] == pytest.approx(
+    assert [h.scores["lm"] for h in read] == pytest.approx(
         lm.log_probs([[units.encode(nbest[0].text), canonical]]).scores[0]
     )
 
@@ -166,7 +166,7 @@ def test_units_with_more_labels_judge_the_labels_as_they_are():
     assert lm.units.size == units.size + 1
     labels = [5, 6, 5]
     (found,), _ = with_lm([[Hypothesis(tuple(labels), "other", 0.0)]], "lm", lm, units)
-    assert found[0].shares["lm"] == pytest.approx(lm.log_probs([[labels]]).scores[0][0])
+    assert found[0].scores["lm"] == pytest.approx(lm.log_probs([[labels]]).scores[0][0])
 
 
 @pytest.mark.parametrize("kind", ["bytes", "characters"])
@@ -176,6 +176,6 @@ def test_other_units_judge_the_text(kind):
     nbest = nbest_of([TEXTS[0], "", TEXTS[1], TEXTS[0]], own)
     (found,), counts = with_lm([nbest], "lm", lm, own)
     expected = [lm.log_probs([[units.encode(h.text)]]).scores[0][0] for h in nbest]
-    assert [h.shares["lm"] for h in found] == pytest.approx(expected, abs=1e-4)
+    assert [h.scores["lm"] for h in found] == pytest.approx(expected, abs=1e-4)
     assert counts.nodes < counts.labels
-    assert all(h.shares["ctc"] == old.shares["ctc"] for h, old in zip(found, nbest, strict=True))
+    assert all(h.scores["ctc"] == old.scores["ctc"] for h, old in zip(found, nbest, strict=True))

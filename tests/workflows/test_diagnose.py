@@ -33,7 +33,7 @@ def call(*arguments: object):
 
 
 def prediction(said, *texts, language="en", **more):
-    nbest = tuple(Hypothesis((), text, -1.0 * place, shares={"ctc": -1.0 * place}) for place, text in enumerate(texts))
+    nbest = tuple(Hypothesis((), text, -1.0 * place, scores={"ctc": -1.0 * place}) for place, text in enumerate(texts))
     return Prediction(Utterance("a.wav", 3.0, said, language=language), texts[0], 0.1, nbest=nbest, **more)
 
 

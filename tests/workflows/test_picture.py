@@ -38,7 +38,7 @@ def test_attention_is_that_of_the_model_that_decodes(tmp_path, name):
     recognizer = recogniser(tmp_path, **MODELS[name])
     model, memory = recognizer.loaded.model, not name.startswith("prefix")
     usual = model.llm.config._attn_implementation
-    heard = recognizer.hear([tiny_waveform(0.7), WAVEFORM])
+    heard = recognizer.encode([tiny_waveform(0.7), WAVEFORM])
     rows = model.teacher_input(heard.encoded, [[5, 6, 7], [8, 9]])
     plain = forward(model.llm, rows.embeds, rows.lengths, rows.memory)[rows.target_positions]
     hidden, attention = forward_attention(model.llm, rows.embeds, rows.lengths, rows.memory)

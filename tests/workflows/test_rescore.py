@@ -148,7 +148,7 @@ def test_priors_join(world, tmp_path):
     options = RescoringSearch(priors={"prior": PriorOptions(str(file))}, scales={"prior": -0.5})
     (rows,) = rescore(sets, options, units).sets.values()
     for hypothesis in rows[0].nbest:
-        shares = hypothesis.shares
+        shares = hypothesis.scores
         assert shares["prior"] == pytest.approx(float(values[list(hypothesis.labels)].sum()), abs=1e-4)
         assert hypothesis.score == pytest.approx(shares["ctc"] - 0.5 * shares["prior"])
     with pytest.raises(ConfigError, match="--model"):
@@ -159,18 +159,18 @@ def test_infinite_scores_come_back(tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps(GOOD | {"nbest": [{"text": "", "labels": [], "score": None, "shares": {"ctc": None}}]}))
     (row,) = read_predictions(file)["s"]
-    assert row.nbest[0].score == row.nbest[0].shares["ctc"] == float("-inf")
+    assert row.nbest[0].score == row.nbest[0].scores["ctc"] == float("-inf")
 
 
 def test_lists_of_two_searches_become_one():
     def row(*nbest, text="a", utt_id="u"):
-        hypotheses = tuple(Hypothesis((n,), str(n), 0.0, shares=shares) for n, shares in nbest)
+        hypotheses = tuple(Hypothesis((n,), str(n), 0.0, scores=shares) for n, shares in nbest)
         return Prediction(Utterance(Path("a.wav"), 1.0, text, utt_id=utt_id), "p", 0.1, nbest=hypotheses)
 
     one = row((1, {"ctc": -1.0, "lm": -5.0}), (2, {"ctc": -3.0}))
     other = row((3, {"ctc": -1.5}), (2, {"ctc": -2.0, "lm": -4.0}), (1, {"ctc": -9.0}))
     (joined,) = merged_lists([{"s": [one]}, {"s": [other]}])["s"]
-    assert [(h.text, dict(h.shares)) for h in joined.nbest] == [
+    assert [(h.text, dict(h.scores)) for h in joined.nbest] == [
         ("1", {"ctc": -1.0, "lm": -5.0}),
         ("2", {"ctc": -2.0, "lm": -4.0}),
         ("3", {"ctc": -1.5}),
@@ -196,7 +196,7 @@ def test_lists_of_two_searches_become_one():
         (json.dumps(GOOD | {"nbest": "a"}), "nbest"),
         (json.dumps(GOOD | {"nbest": [{"text": "a"}]}), "nbest.0.labels"),
         (json.dumps(GOOD | {"nbest": [{**GOOD["nbest"][0], "labels": ["x"]}]}), "nbest.0.labels.0"),
-        (json.dumps(GOOD | {"nbest": [{**GOOD["nbest"][0], "shares": {"ctc": "x"}}]}), "nbest.0.shares.ctc"),
+        (json.dumps(GOOD | {"nbest": [{**GOOD["nbest"][0], "shares": {"ctc": "x"}}]}), "nbest.0.scores.ctc"),
         (json.dumps(GOOD | {"duration": float("nan")}), "duration"),
     ],
 )

@@ -147,16 +147,16 @@ def test_shares_of_lists_are_those_of_the_search(world):
     ((name, rows),) = sets.items()
     bare = {
         name: [
-            replace(row, nbest=tuple(replace(h, shares={"ctc": h.shares["ctc"]}) for h in row.nbest)) for row in rows
+            replace(row, nbest=tuple(replace(h, scores={"ctc": h.scores["ctc"]}) for h in row.nbest)) for row in rows
         ]
     }
     made = with_missing_shares(bare, options, ["ctc", "lm", "prior", "length"], tiny_units(), "cpu", world / "model")
     for row, old in zip(made[name], rows, strict=True):
         assert (row.pred_text, [h.score for h in row.nbest]) == (old.pred_text, [h.score for h in old.nbest])
         for hypothesis, before in zip(row.nbest, old.nbest, strict=True):
-            shares = {**before.shares}
+            shares = {**before.scores}
             del shares["length"]
-            assert dict(hypothesis.shares) == pytest.approx(shares, abs=1e-3)
+            assert dict(hypothesis.scores) == pytest.approx(shares, abs=1e-3)
     assert with_missing_shares(sets, options, ["ctc", "lm", "prior"]) is sets
 
 

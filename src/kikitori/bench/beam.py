@@ -13,9 +13,11 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from kikitori.bench.posteriors import simulate_ctc
 from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.scorers.ctc_prefix import CTCPrefixScorer
 from kikitori.search.autoregressive import joint as joint_module
-from kikitori.search.autoregressive.joint import joint, speech_llm_beam
+from kikitori.search.autoregressive.joint import decoder_beam, joint
+from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch, JointSearch
 
 OURS, PEER = "kikitori", "transformers"
@@ -68,7 +70,7 @@ def beam_rows(shape: BeamShape, beam: int, rounds: int) -> Iterator[Row]:
     options = BeamSearch(beam=beam, nbest=1)
 
     def ours() -> list[int]:
-        found = speech_llm_beam(llm, prefix, options, eos_id=EOS, max_labels=[LABELS], min_labels=LABELS)
+        found = decoder_beam(LLMDecoder(llm, prefix, EOS), options, Limits([LABELS], LABELS))
         return list(found[0][0].labels)
 
     def theirs() -> list[int]:
@@ -102,7 +104,7 @@ def ctc_share_rows(shape: BeamShape, rounds: int) -> Iterator[Row]:
     logits, lengths = torch.from_numpy(log_probs)[None], torch.tensor([CTC_FRAMES])
 
     def run() -> None:
-        joint(llm, prefix, logits, lengths, JointSearch(nbest=1), eos_id=EOS, max_labels=[LABELS], min_labels=LABELS)
+        joint(LLMDecoder(llm, prefix, EOS), logits, lengths, JointSearch(nbest=1), Limits([LABELS], LABELS))
 
     run()
     shares = []

@@ -18,11 +18,11 @@ from kikitori.scorers.language_model import language_model
 from kikitori.scorers.options import LMOptions
 from kikitori.search.ctc.beam import prepare
 from kikitori.search.fusion.delayed import fuse_words
-from kikitori.search.fusion.shallow import FusedHypothesis, fuse
+from kikitori.search.fusion.shallow import fuse
 from kikitori.search.fusion.word_reader import WordReader
 from kikitori.search.options import DelayedFusionSearch, ShallowFusionSearch
 from kikitori.text.units import TokenizerUnits, load_units
-from kikitori.types import Hypothesis
+from kikitori.types import Hypothesis, NBest
 
 BATCH, BEAM = 8, 8
 
@@ -40,13 +40,13 @@ def fusion_rows(frames: int, num_labels: int, rounds: int) -> Iterator[Row]:
     outputs = [simulate_ctc(frames, num_labels, seed)[0] for seed in range(BATCH)]
     utterances = [prepare(torch.from_numpy(each), options) for each in outputs]
 
-    def together() -> list[list[FusedHypothesis]]:
+    def together() -> list[NBest]:
         return fuse(utterances, scorer, options)
 
-    def alone() -> list[list[FusedHypothesis]]:
+    def alone() -> list[NBest]:
         return [found for each in utterances for found in fuse([each], scorer, options)]
 
-    calls = [row[0].calls for row in together()]
+    calls = [row[0].llm_passes for row in together()]
     name, other = "kikitori", "one at a time"
     seconds = alternate({name: together, other: alone}, rounds)
     work = f"shallow fusion beam {BEAM} batch {BATCH} T={frames} V={num_labels}"

@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCau
 from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import CACHE_ARGUMENT, embed
+from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.scorers.tree import score_sequences
 
 OURS = "kikitori"
@@ -96,9 +97,10 @@ def rescoring_rows(shape: Shape, rounds: int, dtype: torch.dtype = torch.bfloat1
     with torch.inference_mode():
         embeds = embed(llm, torch.arange(PREFIX)[None] % shape.vocabulary)
     prefix = AssembledInput(embeds, torch.tensor([PREFIX]), torch.tensor([PREFIX]), (none, none), none)
-    found = score_sequences(llm, prefix, [sequences], eos_id=EOS)
+    decoder = LLMDecoder(llm, prefix, EOS)
+    found = score_sequences(decoder, [sequences])
     contenders: dict[str, Callable[[], list[float]]] = {
-        OURS: lambda: score_sequences(llm, prefix, [sequences], eos_id=EOS).scores[0],
+        OURS: lambda: score_sequences(decoder, [sequences]).scores[0],
         "padded batch": lambda: padded_batch(llm, embeds, sequences),
         "shared-prefix cache": lambda: shared_prefix(llm, embeds, sequences),
     }

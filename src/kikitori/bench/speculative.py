@@ -19,10 +19,13 @@ from transformers import PreTrainedModel
 from kikitori.bench.rescoring import LARGE, MEDIUM, SMALL, Shape
 from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import embed, project, read, step
-from kikitori.search.autoregressive.generate import LabelRow
-from kikitori.search.autoregressive.greedy import greedy
+from kikitori.model.decoder.cache import read, step
+from kikitori.model.decoder.llm import embed, project
+from kikitori.model.decoder.llm_decoder import LLMDecoder
+from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.speculative import speculative
+from kikitori.search.length import Limits
+from kikitori.types import Hypothesis
 
 OURS, GENERATE, GREEDY, NO_RETURN = "kikitori", "generate", "kikitori greedy", "plain after a slip"
 EOS = 2
@@ -33,7 +36,7 @@ DRAFTS = 5
 BATCH, PREFIXES, LENGTHS = 16, (87, 258), (9, 38)
 DTYPES = (torch.bfloat16, torch.float32)
 
-Run = Callable[[PreTrainedModel, AssembledInput, Sequence[int]], LabelRow]
+Run = Callable[[PreTrainedModel, AssembledInput, Sequence[int]], Hypothesis]
 """Writes the one row of a prefix, over a draft if it uses one."""
 
 
@@ -104,7 +107,7 @@ def single_rows(llm: PreTrainedModel, name: str, rounds: int, rates: Sequence[fl
     """
     vocabulary = llm.config.vocab_size
     labels, prefix = walk(LABELS, vocabulary)[1:], walking_prefix(llm, [PREFIX], [LABELS])
-    found: dict[str, list[LabelRow]] = {}
+    found: dict[str, list[Hypothesis]] = {}
     contenders: dict[str, Callable[[], object]] = {}
 
     def enter(key: str, run: Run, drafts: Sequence[Sequence[int]]) -> None:
@@ -141,9 +144,10 @@ def batch_rows(llm: PreTrainedModel, name: str, rounds: int, rate: float = 0.05)
     labels = [walk(length, vocabulary)[1:] for length in lengths]
     drafts = [corrupt(row, rate, vocabulary, seed) for seed, row in enumerate(labels)]
     most = [2 * length for length in lengths]
-    contenders: dict[str, Callable[[], list[LabelRow]]] = {
-        OURS: lambda: speculative(llm, prefix, drafts, eos_id=EOS, max_labels=most),
-        GREEDY: lambda: greedy(llm, prefix, eos_id=EOS, max_labels=most),
+    decoder, limits = LLMDecoder(llm, prefix, EOS), Limits(most)
+    contenders: dict[str, Callable[[], list[Hypothesis]]] = {
+        OURS: lambda: [best for best, *_ in speculative(decoder, drafts, limits)],
+        GREEDY: lambda: [best for best, *_ in greedy(decoder, limits)],
         GENERATE: lambda: generate(llm, prefix, max(lengths)),
     }
     differ = {
@@ -176,7 +180,7 @@ def differing(labels: Sequence[int], right: Sequence[int]) -> int:
 
 
 @torch.inference_mode()
-def generate(llm: PreTrainedModel, prefix: AssembledInput, most: int) -> list[LabelRow]:
+def generate(llm: PreTrainedModel, prefix: AssembledInput, most: int) -> list[Hypothesis]:
     """Greedy search of transformers over prefixes that are padded on the left."""
     sizes: list[int] = prefix.lengths.tolist()
     longest = max(sizes)
@@ -189,11 +193,11 @@ def generate(llm: PreTrainedModel, prefix: AssembledInput, most: int) -> list[La
     settings = {"do_sample": False, "max_new_tokens": most + 1, "eos_token_id": EOS, "pad_token_id": EOS}
     found = model.generate(inputs_embeds=embeds, attention_mask=mask, **settings).tolist()
     rows = [row[: row.index(EOS)] if EOS in row else row for row in found]
-    return [LabelRow(row, llm_passes=len(found[0]) - 1) for row in rows]
+    return [Hypothesis(tuple(row), llm_passes=len(found[0]) - 1) for row in rows]
 
 
 @torch.inference_mode()
-def plain_after_a_slip(llm: PreTrainedModel, prefix: AssembledInput, draft: Sequence[int]) -> LabelRow:
+def plain_after_a_slip(llm: PreTrainedModel, prefix: AssembledInput, draft: Sequence[int]) -> Hypothesis:
     """Drafting without a return: the draft counts up to its first slip, and then one label follows the other."""
     size = prefix.embeds.shape[1]
     embeds = torch.cat([prefix.embeds, embed(llm, torch.tensor([list(draft)]))], dim=1)
@@ -204,18 +208,18 @@ def plain_after_a_slip(llm: PreTrainedModel, prefix: AssembledInput, draft: Sequ
     while written[-1] != EOS and len(written) <= LABELS:
         logits, state = step(llm, torch.tensor([written[-1:]]), state)
         written.append(int(logits[0, -1].argmax()))
-    return LabelRow(written[:-1], llm_passes=len(written) - right - 1)
+    return Hypothesis(tuple(written[:-1]), llm_passes=len(written) - right - 1)
 
 
-def _speculate(llm: PreTrainedModel, prefix: AssembledInput, draft: Sequence[int]) -> LabelRow:
-    return speculative(llm, prefix, [draft], eos_id=EOS, max_labels=[LABELS])[0]
+def _speculate(llm: PreTrainedModel, prefix: AssembledInput, draft: Sequence[int]) -> Hypothesis:
+    return speculative(LLMDecoder(llm, prefix, EOS), [draft], Limits([LABELS]))[0][0]
 
 
-def _greedy(llm: PreTrainedModel, prefix: AssembledInput, _: Sequence[int]) -> LabelRow:
-    return greedy(llm, prefix, eos_id=EOS, max_labels=[LABELS])[0]
+def _greedy(llm: PreTrainedModel, prefix: AssembledInput, _: Sequence[int]) -> Hypothesis:
+    return greedy(LLMDecoder(llm, prefix, EOS), Limits([LABELS]))[0][0]
 
 
-def _generate(llm: PreTrainedModel, prefix: AssembledInput, _: Sequence[int]) -> LabelRow:
+def _generate(llm: PreTrainedModel, prefix: AssembledInput, _: Sequence[int]) -> Hypothesis:
     return generate(llm, prefix, LABELS)[0]
 
 

@@ -105,7 +105,7 @@ def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[s
         {
             "text": hypothesis.text,
             "score": _number(hypothesis.score),
-            "shares": {scorer: _number(share) for scorer, share in hypothesis.shares.items()},
+            "scores": {scorer: _number(score) for scorer, score in hypothesis.scores.items()},
             "complete": hypothesis.complete,
         }
         for hypothesis in transcript.nbest

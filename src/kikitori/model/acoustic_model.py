@@ -88,7 +88,24 @@ class AcousticModel(PreTrainedModel):
         # The encoder initialises itself; the heads keep torch's own initialisation.
         return
 
-    def encode(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
+    @property
+    def acoustic(self) -> "AcousticModel":
+        """The model itself: what every recogniser has."""
+        return self
+
+    @property
+    def autoregressive(self) -> None:
+        """It has no decoder."""
+
+    @property
+    def speech_llm(self) -> None:
+        """It has no LLM."""
+
+    def encode(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
+        """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each."""
+        return self.encode_features(*self.encoder.features(waveforms, num_samples))
+
+    def encode_features(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Frames from `encoder.features`, with the states that the CTC heads read as `intermediate`."""
         return self.encoder.encode(inputs, input_lengths, layers=self.layers)
 
@@ -122,7 +139,7 @@ class AcousticModel(PreTrainedModel):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Right-padded 16 kHz waveforms (batch, samples) to the last head's log-probabilities and lengths."""
-        return self.log_probs(self.encode(*self.encoder.features(waveforms, lengths)))
+        return self.log_probs(self.encode(waveforms, lengths))
 
 
 def as_config(config: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig | None:

@@ -140,8 +140,8 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
     """
     if is_recogniser(path_or_id):
-        recogniser = load_model(path_or_id).model
-        if not isinstance(recogniser, SpeechLLM):
+        recogniser = load_model(path_or_id).model.speech_llm
+        if recogniser is None:
             raise ModelError("an acoustic model has no LLM", where=path_or_id, remedy="name a speech LLM or an LLM")
         llm: PreTrainedModel = recogniser.llm
     else:
@@ -273,11 +273,11 @@ def _wrong_entry(path_or_id: str | Path, what: str) -> ModelError:
 
 
 def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units: TokenizerUnits) -> None:
-    acoustic = model.acoustic if isinstance(model, SpeechLLM) else model
-    sizes = {acoustic.config.num_units} if acoustic.config.ctc_layers else set()
-    if isinstance(model, SpeechLLM):
+    heads, speech_llm = model.acoustic.config, model.speech_llm
+    sizes = {heads.num_units} if heads.ctc_layers else set()
+    if speech_llm is not None:
         # An output matrix may be padded to a round size.
-        sizes.add(min(units.size, int(model.llm.get_input_embeddings().num_embeddings)))
+        sizes.add(min(units.size, int(speech_llm.llm.get_input_embeddings().num_embeddings)))
     if sizes - {units.size}:
         raise ModelError(
             f"the tokenizer has {units.size} labels, the model {min(sizes - {units.size})}",

@@ -18,6 +18,7 @@ from kikitori.model.bridge import CTCCompressBridge, IdentityBridge, build_bridg
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.interface import build_interface
 from kikitori.model.decoder.llm import check_llm, embed, forward_layers, project
+from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.text.prompt import Prompt
 
@@ -154,6 +155,25 @@ class SpeechLLM(PreTrainedModel):
             embeds = embeds + bridge.pool(self._heard_phones(encoded), *inputs)
         return embeds, lengths
 
+    @property
+    def autoregressive(self) -> "SpeechLLM":
+        """The model itself: it has a decoder."""
+        return self
+
+    @property
+    def speech_llm(self) -> "SpeechLLM":
+        """The model itself: it has an LLM."""
+        return self
+
+    @property
+    def reads_drafts(self) -> bool:
+        """Whether the LLM reads what a first search has found beside the speech."""
+        return bool(self.config.show_draft)
+
+    def decoder(self, encoded: EncoderOutput, drafts: Labels | None = None) -> LLMDecoder:
+        """The LLM behind the speech of some utterances, as searches take it; arguments as of `prefix`."""
+        return LLMDecoder(self.llm, self.prefix(encoded, drafts), self.config.eos_id)
+
     def prefix(self, encoded: EncoderOutput, drafts: Labels | None = None) -> AssembledInput:
         """The LLM input before the first label of the transcript; with `show_draft` it takes a draft for each row."""
         return self._assembled(encoded, drafts, None)
@@ -196,7 +216,7 @@ class SpeechLLM(PreTrainedModel):
         self, waveforms: Tensor, lengths: Tensor, labels: Labels, drafts: Labels | None = None
     ) -> tuple[Tensor, Tensor]:
         """Right-padded 16 kHz waveforms (batch, samples) and transcripts to `label_logits`."""
-        encoded = self.acoustic.encode(*self.acoustic.encoder.features(waveforms, lengths))
+        encoded = self.acoustic.encode(waveforms, lengths)
         return self.label_logits(encoded, labels, drafts)
 
     def _assembled(self, encoded: EncoderOutput, drafts: Labels | None, labels: Labels | None) -> AssembledInput:

@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import check_llm, embed, max_positions, num_embeddings
+from kikitori.model.decoder.base import Decoder
+from kikitori.model.decoder.llm import check_llm
+from kikitori.model.decoder.llm_decoder import text_decoder
 from kikitori.model.decoder.tree import LabelTree
 from kikitori.scorers.options import LM, SPEECH_LLM
 
@@ -68,8 +69,8 @@ class CandidateScorer(Scorer[State], Protocol[State]):
 
 
 @dataclass(frozen=True, eq=False)
-class LMState:
-    """Hypotheses of an `LMScorer`.
+class DecoderScorerState:
+    """Hypotheses of a `DecoderScorer`.
 
     Attributes:
         tree: Keys and values, which states of one search share.
@@ -86,57 +87,61 @@ class LMState:
     next: Tensor
 
 
-class LMScorer:
-    """A causal language model over the label units of the search.
+class DecoderScorer:
+    """An autoregressive decoder that has read the speech: hypotheses stand behind each utterance's prefix.
 
-    A hypothesis with more labels than the LLM has positions is impossible.
+    A hypothesis with more labels than the decoder has positions is impossible.
 
     Args:
-        llm: Any decoder-only model of transformers.
-        num_labels: Labels of the search, which are the first of the LLM's vocabulary.
-        bos_id: What stands before the first label.
-        eos_id: The LLM's end of a sentence.
-        before: What it reads before that, such as a prompt.
-        name: Its name among the shares.
+        decoder: What gives the next labels.
+        num_labels: Labels of the search, which are the first of the decoder's vocabulary. Its EOS as a label among them
+            is impossible.
+        allowed: The labels of each utterance, (utterances, labels) bool: what is left over is impossible and is no
+            part of the softmax (papers.md B3.4); None allows all.
+        name: Its name among the scores.
 
     Raises:
-        ModelError: The LLM's cache cannot be forked.
+        ModelError: The decoder has fewer labels than the search.
     """
 
     def __init__(
-        self,
-        llm: PreTrainedModel,
-        num_labels: int,
-        *,
-        bos_id: int,
-        eos_id: int,
-        before: Sequence[int] = (),
-        name: str = LM,
+        self, decoder: Decoder, num_labels: int, *, allowed: Tensor | None = None, name: str = SPEECH_LLM
     ) -> None:
-        check_llm(llm)
+        if (known := decoder.vocab_size) < num_labels:
+            raise ModelError(
+                f"the CTC head has {num_labels} labels, the LLM {known}",
+                where=decoder.name,
+                remedy="give both the same label units",
+            )
         self.name = name
-        self._llm, self._num_labels, self._eos = llm, num_labels, eos_id
-        self._before = (*before, bos_id)
-        self._most = max_positions(llm)
-        self.max_labels = None if self._most is None else self._most - len(self._before)
+        self._decoder, self._num_labels, self._most = decoder, num_labels, decoder.max_positions
+        padded = None if allowed is None else torch.nn.functional.pad(allowed, (0, 1), value=True)
+        self._allowed = None if padded is None else padded.to(decoder.device)
 
-    def start(self, batch: int) -> LMState:
-        """Reads what stands before the first label."""
-        before = torch.tensor([self._before], device=self._llm.device)
-        tree = LabelTree(self._llm, embed(self._llm, before), torch.tensor([before.shape[1]], device=before.device))
-        return self._behind(tree, torch.zeros(batch, dtype=torch.int64, device=self._llm.device))
+    def start(self, batch: int) -> DecoderScorerState:
+        """Reads the prefixes.
 
-    def _behind(self, tree: LabelTree, prefixes: Tensor) -> LMState:
+        Raises:
+            ModelError: There is another number of them.
+        """
+        if batch != (known := len(self._decoder.prefix_lengths)):
+            raise ModelError(f"a search over {batch} utterances, and the decoder has {known}")
+        return self._behind(LabelTree(self._decoder), torch.arange(batch, device=self._decoder.device))
+
+    def _behind(self, tree: LabelTree, prefixes: Tensor) -> DecoderScorerState:
         """The state of some hypotheses without labels."""
         following, counts = self._log_probs(tree.logits[prefixes], prefixes), tree.lengths[prefixes]
-        return LMState(tree, prefixes, tree.prefix[prefixes], counts, self._without_labels(following, counts))
+        places = tree.prefix[prefixes]
+        return DecoderScorerState(tree, prefixes, places, counts, self._without_labels(following, counts))
 
-    def log_probs(self, state: LMState, rows: Tensor) -> Tensor:
+    def log_probs(self, state: DecoderScorerState, rows: Tensor) -> Tensor:
         """As of `Scorer`."""
         return state.next[rows.to(state.next.device)]
 
-    def extend(self, state: LMState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[LMState, Tensor]:
-        """As of `Scorer`: one call of the LLM for all rows that grow, none where no row does."""
+    def extend(
+        self, state: DecoderScorerState, rows: Tensor, labels: Tensor, lengths: Tensor
+    ) -> tuple[DecoderScorerState, Tensor]:
+        """As of `Scorer`: one call of the decoder for all rows that grow, none where no row does."""
         device = state.next.device
         rows, labels, lengths = rows.to(device), labels.to(device), lengths.to(device)
         following, counts = state.next[rows], state.counts[rows]
@@ -161,16 +166,27 @@ class LMScorer:
             row, column = real.nonzero(as_tuple=True)
             places[grows[row], old[row] + column] = new[row, column]
         counts = counts + lengths
-        return LMState(state.tree, prefixes, places, counts, self._without_labels(following, counts)), given
+        following = self._without_labels(following, counts)
+        return DecoderScorerState(state.tree, prefixes, places, counts, following), given
 
-    def _log_probs(self, logits: Tensor, prefixes: Tensor) -> Tensor:  # noqa: ARG002
-        """Of labels and end, (rows, ..., labels + 1), from what the LLM says behind prefixes (rows,)."""
+    def _log_probs(self, logits: Tensor, prefixes: Tensor) -> Tensor:
+        """Of labels and end, (rows, ..., labels + 1), from logits behind prefixes (rows,)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return self._columns(logits) - _finite(logits.logsumexp(dim=-1, keepdim=True), self._llm)
+        found = self._columns(logits)
+        if self._allowed is not None:
+            mask = self._allowed[prefixes]
+            logits = found.masked_fill_(~(mask if found.ndim == 2 else mask[:, None]), -inf)
+        log_probs = found - _finite(logits.logsumexp(dim=-1, keepdim=True), self._decoder.name)
+        return self._without_eos(log_probs)
+
+    def _without_eos(self, log_probs: Tensor) -> Tensor:
+        if self._decoder.eos_id < self._num_labels:
+            log_probs[..., self._decoder.eos_id] = -inf
+        return log_probs
 
     def _columns(self, logits: Tensor) -> Tensor:
         """Of labels and end alone, in a tensor of its own."""
-        return torch.cat([logits[..., : self._num_labels], logits[..., self._eos, None]], dim=-1)
+        return torch.cat([logits[..., : self._num_labels], logits[..., self._decoder.eos_id, None]], dim=-1)
 
     def _without_labels(self, following: Tensor, counts: Tensor) -> Tensor:
         """What may follow, where the LLM has no position left: only the end."""
@@ -179,64 +195,41 @@ class LMScorer:
         return following
 
 
-class SpeechLLMScorer(LMScorer):
-    """An LLM that has heard the speech, whatever the interface: hypotheses stand behind each utterance's speech prompt.
+class LMScorer(DecoderScorer):
+    """A causal language model over the label units of the search: all hypotheses stand behind the same text.
 
     Args:
-        llm: The LLM of a speech LLM.
-        prefix: What it reads before the first label, a row for each utterance.
+        llm: Any decoder-only model of transformers.
         num_labels: Labels of the search, which are the first of the LLM's vocabulary.
-        eos_id: What ends a transcript; as a label within one it is impossible.
-        allowed: The labels of each utterance, (utterances, labels) bool: what is left over is impossible and is no
-            part of the softmax (papers.md B3.4); None allows all.
-        name: Its name among the shares.
+        bos_id: What stands before the first label.
+        eos_id: The LLM's end of a sentence.
+        before: What it reads before that, such as a prompt.
+        name: Its name among the scores.
 
     Raises:
-        ModelError: The LLM's cache cannot be forked, or it has fewer labels than the search.
+        ModelError: The LLM's cache cannot be forked.
     """
 
     def __init__(
         self,
         llm: PreTrainedModel,
-        prefix: AssembledInput,
         num_labels: int,
         *,
+        bos_id: int,
         eos_id: int,
-        allowed: Tensor | None = None,
-        name: str = SPEECH_LLM,
+        before: Sequence[int] = (),
+        name: str = LM,
     ) -> None:
-        super().__init__(llm, num_labels, bos_id=eos_id, eos_id=eos_id, name=name)
-        if (known := num_embeddings(llm)) < num_labels:
-            raise ModelError(
-                f"the CTC head has {num_labels} labels, the LLM {known}",
-                where=type(llm).__name__,
-                remedy="give both the same label units",
-            )
-        self._prefix = prefix
-        self._allowed = None if allowed is None else torch.nn.functional.pad(allowed, (0, 1), value=True).to(llm.device)
+        check_llm(llm)
+        super().__init__(text_decoder(llm, (*before, bos_id), eos_id=eos_id), num_labels, name=name)
+        self.max_labels = None if self._most is None else self._most - len(before) - 1
 
-    def start(self, batch: int) -> LMState:
-        """Reads the speech prompts.
+    def start(self, batch: int) -> DecoderScorerState:
+        """Reads what stands before the first label."""
+        none = torch.zeros(batch, dtype=torch.int64, device=self._decoder.device)
+        return self._behind(LabelTree(self._decoder), none)
 
-        Raises:
-            ModelError: There is another number of them.
-        """
-        prefix = self._prefix
-        if batch != len(prefix.lengths):
-            raise ModelError(f"a search over {batch} utterances, {len(prefix.lengths)} of which were heard")
-        tree = LabelTree(self._llm, prefix.embeds, prefix.lengths, prefix.memory)
-        return self._behind(tree, torch.arange(batch, device=self._llm.device))
-
-    def _log_probs(self, logits: Tensor, prefixes: Tensor) -> Tensor:
-        if self._allowed is None:
-            log_probs = super()._log_probs(logits, prefixes)
-        else:
-            found = self._columns(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-            mask = self._allowed[prefixes]
-            found.masked_fill_(~(mask if found.ndim == 2 else mask[:, None]), -inf)
-            log_probs = found - _finite(found.logsumexp(dim=-1, keepdim=True), self._llm)
-        if self._eos < self._num_labels:
-            log_probs[..., self._eos] = -inf
+    def _without_eos(self, log_probs: Tensor) -> Tensor:
         return log_probs
 
 
@@ -340,12 +333,12 @@ class WeightedSum:
         return total
 
 
-def _finite(normaliser: Tensor, llm: PreTrainedModel) -> Tensor:
+def _finite(normaliser: Tensor, network: str) -> Tensor:
     """What logits are normalised by, which tells whether one of them is infinite or not a number."""
     if not bool(normaliser.isfinite().all()):
         raise ModelError(
             "its logits are not finite",
-            where=type(llm).__name__,
+            where=network,
             remedy="decode with dtype float32; if it says so again, the weights are damaged",
         )
     return normaliser

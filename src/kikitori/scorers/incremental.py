@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kikitori.model.decoder.llm import read_tree
+from kikitori.model.decoder.cache import read_tree
 from kikitori.model.decoder.tree import KeyValues
 from kikitori.scorers.language_model import LanguageModel
 from kikitori.scorers.tree import MAX_CELLS, MAX_NODES, next_log_probs
@@ -69,7 +69,7 @@ class GrowingScores:
     """
 
     def __init__(self, lm: LanguageModel, batch: int) -> None:
-        self._lm, self._most = lm, lm.most_labels
+        self._lm, self._most, self._decoder = lm, lm.most_labels, lm.decoder()
         self._stored = KeyValues()
         self._roots = [_Node() for _ in range(batch)]
 
@@ -160,7 +160,7 @@ class GrowingScores:
         if not nodes:
             return []
         contexts = torch.stack([node.hidden for node in nodes if node.hidden is not None])
-        return next_log_probs(self._lm.llm, contexts, torch.arange(len(nodes)), torch.tensor(tokens)).tolist()  # type: ignore[no-any-return]
+        return next_log_probs(self._decoder, contexts, torch.arange(len(nodes)), torch.tensor(tokens)).tolist()  # type: ignore[no-any-return]
 
 
 def _row(new: list[_Node]) -> _Row:

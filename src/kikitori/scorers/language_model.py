@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kikitori.model.decoder.assemble import assemble
-from kikitori.model.decoder.llm import embed, max_positions
+from kikitori.model.decoder.llm import max_positions
+from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.options import LMOptions
 from kikitori.scorers.tree import TreeScores, score_sequences
-from kikitori.text.prompt import PLAIN, Prompt, compile_prompt
+from kikitori.text.prompt import PLAIN, compile_prompt
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ class LanguageModel:
         most = max_positions(self.llm)
         return None if most is None else most - len(self.start)
 
+    def decoder(self, batch_size: int = 1) -> LLMDecoder:
+        """The LLM behind what stands before a text, for some utterances."""
+        return text_decoder(self.llm, self.start, eos_id=self.eos_id, batch_size=batch_size)
+
     def log_probs(self, texts: Sequence[Sequence[Sequence[int]]]) -> TreeScores:
         """Scores texts in labels, those of one utterance together: natural logs, the end of the sentence included."""
-        speech = torch.zeros(len(texts), 0, int(self.llm.get_input_embeddings().weight.shape[1]))  # type: ignore[union-attr, index]
-        none = torch.zeros(len(texts), dtype=torch.int64)
-        prompt, device = Prompt((), self.start, None, self.eos_id), self.llm.device
-        with torch.inference_mode():
-            prefix = assemble(lambda labels: embed(self.llm, labels), prompt, speech.to(device), none.to(device), None)
-        return score_sequences(self.llm, prefix, texts, eos_id=self.eos_id)
+        return score_sequences(self.decoder(len(texts)), texts)
 
 
 def language_model(llm: "PreTrainedModel", units: TokenizerUnits, options: LMOptions) -> LanguageModel:

@@ -1,7 +1,7 @@
-"""Whole label sequences scored by an LLM behind a prefix: merged into tries, each scored in one forward pass.
+"""Whole label sequences scored by a decoder behind its prefixes: merged into tries, each scored in one forward pass.
 
-Every node of a trie is one position of the LLM, which reads the prefix and the nodes above it and stands at its depth
-(`forward_tree`). The scores are those of one pass for each sequence; prefix and shared beginnings
+Every node of a trie is one position of the decoder, which reads the prefix and the nodes above it and stands at its
+depth. The scores are those of one pass for each sequence; prefix and shared beginnings
 are read once. Logits exist for a chunk of positions at a time.
 """
 
@@ -11,10 +11,8 @@ from math import inf
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import embed, forward_tree, max_positions, project
+from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.trie import Trie, tries
 
 MAX_NODES = 1024
@@ -29,7 +27,7 @@ CACHED = 2**18
 
 @dataclass(frozen=True)
 class TreeScores:
-    """What an LLM makes of some label sequences.
+    """What a decoder makes of some label sequences.
 
     Attributes:
         scores: Natural log-probability of each sequence with its end, as nested as the sequences were.
@@ -43,20 +41,16 @@ class TreeScores:
 
 
 @torch.inference_mode()
-def score_sequences(
-    llm: PreTrainedModel, prefix: AssembledInput, sequences: Sequence[Sequence[Sequence[int]]], *, eos_id: int
-) -> TreeScores:
+def score_sequences(decoder: Decoder, sequences: Sequence[Sequence[Sequence[int]]]) -> TreeScores:
     """Scores label sequences and the label that ends them, for some utterances at once.
 
     Args:
-        llm: A causal LLM that takes position ids.
-        prefix: What it reads before the first label, one row per utterance: a prompt, or that of a speech LLM.
+        decoder: What scores, with a prefix for each utterance.
         sequences: For each utterance its label sequences without EOS; equal, empty and no sequences are fine. One that
-            the LLM has too few positions for is impossible, -inf.
-        eos_id: The label that ends a sequence.
+            the decoder has too few positions for is impossible, -inf.
     """
-    sizes: list[int] = prefix.lengths.tolist()
-    most = max_positions(llm)
+    sizes: list[int] = decoder.prefix_lengths.tolist()
+    most = decoder.max_positions
     rows = []
     for row, (size, members) in enumerate(zip(sizes, sequences, strict=True)):
         fitting = [place for place, sequence in enumerate(members) if most is None or size + len(sequence) <= most]
@@ -65,7 +59,7 @@ def score_sequences(
     rows.sort(key=lambda item: sizes[item[0]] + len(item[1].labels))  # rows of similar length share a pass
     scores = [[-inf] * len(members) for members in sequences]
     for batch in _batches(rows, sizes):
-        for (row, trie), found in zip(batch, _score_tries(llm, prefix, batch, eos_id), strict=True):
+        for (row, trie), found in zip(batch, _score_tries(decoder, batch), strict=True):
             for member, score in zip(trie.members, found, strict=True):
                 scores[row][member] = score
     num_labels = sum(len(sequence) for members in sequences for sequence in members)
@@ -82,32 +76,14 @@ def _batches(rows: Sequence[tuple[int, Trie]], sizes: Sequence[int]) -> list[lis
     return batches
 
 
-def _score_tries(
-    llm: PreTrainedModel, prefix: AssembledInput, batch: Sequence[tuple[int, Trie]], eos_id: int
-) -> list[list[float]]:
+def _score_tries(decoder: Decoder, batch: Sequence[tuple[int, Trie]]) -> list[list[float]]:
     """Scores of the members of each trie, with the prefix that belongs to it; one forward pass."""
-    device = prefix.embeds.device
-    utterances = torch.tensor([row for row, _ in batch], device=device)
-    starts: list[int] = prefix.lengths[utterances].tolist()
-    widths = [start + len(trie.labels) for start, (_, trie) in zip(starts, batch, strict=True)]
-    labels = torch.tensor([label for _, trie in batch for label in trie.labels], dtype=torch.int64, device=device)
-    nodes = embed(llm, labels[None])[0].split([len(trie.labels) for _, trie in batch])
-    embeds = prefix.embeds.new_zeros(len(batch), max(widths), prefix.embeds.shape[2])
-    ends = torch.arange(1, max(widths) + 1, device=device).repeat(len(batch), 1)  # padding sees itself alone
-    for row, (start, width, (utterance, trie)) in enumerate(zip(starts, widths, batch, strict=True)):
-        embeds[row, :start] = prefix.embeds[utterance, :start]
-        embeds[row, start:width] = nodes[row].to(embeds.dtype)
-        ends[row, :start] = width
-        ends[row, start:width] = torch.tensor(trie.ends, dtype=torch.int64, device=device) + start
-    memory = prefix.memory and prefix.memory.reorder(utterances)
-    hidden = forward_tree(llm, embeds, ends, memory)
-    # Contexts of a trie: the last position of the prefix, then its nodes.
-    spans = zip(hidden, starts, widths, strict=True)
-    contexts = torch.cat([states[start - 1 : width] for states, start, width in spans])
-    return _path_sums([trie for _, trie in batch], contexts, llm, eos_id)
+    utterances, members = [utterance for utterance, _ in batch], [trie for _, trie in batch]
+    contexts = decoder.read_trees(utterances, [trie.labels for trie in members], [trie.ends for trie in members])
+    return _path_sums(members, contexts, decoder)
 
 
-def _path_sums(batch: Sequence[Trie], contexts: Tensor, llm: PreTrainedModel, eos_id: int) -> list[list[float]]:
+def _path_sums(batch: Sequence[Trie], contexts: Tensor, decoder: Decoder) -> list[list[float]]:
     """Scores along the paths of each trie; contexts (root and nodes of all tries, dim)."""
     places: list[int] = []
     labels: list[int] = []
@@ -116,9 +92,9 @@ def _path_sums(batch: Sequence[Trie], contexts: Tensor, llm: PreTrainedModel, eo
         places += [root + 1 + parent for parent in trie.parents]
         labels += trie.labels
         places += [root + 1 + node for node in trie.last]
-        labels += [eos_id] * len(trie.last)
+        labels += [decoder.eos_id] * len(trie.last)
         root += 1 + len(trie.labels)
-    steps = iter(next_log_probs(llm, contexts, torch.tensor(places), torch.tensor(labels)).tolist())
+    steps = iter(next_log_probs(decoder, contexts, torch.tensor(places), torch.tensor(labels)).tolist())
     results = []
     for trie in batch:
         totals = [0.0]  # of the root and the nodes
@@ -128,17 +104,16 @@ def _path_sums(batch: Sequence[Trie], contexts: Tensor, llm: PreTrainedModel, eo
     return results
 
 
-def next_log_probs(llm: PreTrainedModel, contexts: Tensor, places: Tensor, labels: Tensor) -> Tensor:
+def next_log_probs(decoder: Decoder, contexts: Tensor, places: Tensor, labels: Tensor) -> Tensor:
     """Log-probabilities of some labels, (n,) float64: of `labels` (n,) behind the contexts (m, dim) at `places` (n,).
 
     Logits exist for a chunk of contexts at a time.
     """
     places, labels = places.to(contexts.device), labels.to(contexts.device)
     found = torch.zeros(len(places), dtype=torch.float64, device=contexts.device)
-    head = llm.get_output_embeddings()
-    chunk = max(1, MAX_LOGITS // int(head.weight.shape[0]))  # type: ignore[union-attr, index]
+    chunk = max(1, MAX_LOGITS // decoder.vocab_size)
     for start in range(0, len(contexts), chunk):
-        logits = project(llm, contexts[start : start + chunk])
+        logits = decoder.project(contexts[start : start + chunk])
         here = ((places >= start) & (places < start + chunk)).nonzero()[:, 0]
         at = places[here] - start
         found[here] = logits[at, labels[here]].double() - _normalisers(logits)[at].double()

@@ -1,4 +1,4 @@
-"""`predictions.jsonl` read again: what an evaluation has found, hypotheses and shares included."""
+"""`predictions.jsonl` read again: what an evaluation has found, hypotheses and their scores included."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ class _Candidate:
     text: str
     labels: list[int]
     score: float | None  # JSON has no -inf
-    shares: dict[str, float | None]
+    scores: dict[str, float | None] = Field(validation_alias=AliasChoices("scores", "shares"))  # shares of old
 
 
 @dataclass(frozen=True, config=_IGNORE)
@@ -114,17 +114,17 @@ def _joined(one: Prediction, other: Prediction) -> Prediction:
         raise DataError("two references", where=one.utterance.utt_id, remedy="name evaluations of the same manifest")
     found: dict[tuple[int, ...], Hypothesis] = {}
     for hypothesis in (*one.nbest, *other.nbest):
-        if hypothesis.shares:
+        if hypothesis.scores:
             known = found.get(hypothesis.labels)
             found[hypothesis.labels] = hypothesis if known is None else _with_best_ctc(known, hypothesis)
     return replace(one, nbest=tuple(found.values()) or one.nbest)
 
 
 def _with_best_ctc(one: Hypothesis, other: Hypothesis) -> Hypothesis:
-    shares = {**other.shares, **one.shares}
-    if CTC in one.shares and CTC in other.shares:
-        shares[CTC] = max(one.shares[CTC], other.shares[CTC])
-    return replace(one, shares=shares)
+    scores = {**other.scores, **one.scores}
+    if CTC in one.scores and CTC in other.scores:
+        scores[CTC] = max(one.scores[CTC], other.scores[CTC])
+    return replace(one, scores=scores)
 
 
 def _prediction(line: str, where: str) -> tuple[str, Prediction]:
@@ -159,7 +159,7 @@ def _prediction(line: str, where: str) -> tuple[str, Prediction]:
             score=_log(candidate.score),
             llm_passes=row.llm_passes,
             speech_positions=row.speech_positions,
-            shares={name: _log(share) for name, share in candidate.shares.items()},
+            scores={name: _log(score) for name, score in candidate.scores.items()},
         )
         for candidate in row.nbest
     )

@@ -207,7 +207,7 @@ def _hypothesis(hypothesis: Hypothesis) -> dict[str, Any]:
         "text": hypothesis.text,
         "labels": list(hypothesis.labels),
         "score": hypothesis.score,
-        "shares": dict(hypothesis.shares),
+        "scores": dict(hypothesis.scores),
     }
 
 

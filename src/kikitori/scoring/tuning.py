@@ -190,7 +190,7 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
             utterances += 1
             reference = normalize(form, row.utterance.text)
             words += len(reference.split())
-            nbest = row.nbest if any(hypothesis.shares for hypothesis in row.nbest) else ()
+            nbest = row.nbest if any(hypothesis.scores for hypothesis in row.nbest) else ()
             _check_shares(nbest, names, row.utterance.utt_id)
             scored |= bool(nbest)
             texts = [hypothesis.text for hypothesis in nbest] or [row.pred_text]
@@ -297,8 +297,8 @@ def plane(lists: Lists, tuned: Tuned, grids: Mapping[str, Grid], axes: Sequence[
 def _check_shares(nbest: Iterable[Hypothesis], names: Iterable[str], where: str) -> None:
     for hypothesis in nbest:
         for name in names:
-            if name != LENGTH and name not in hypothesis.shares:
-                known = ", ".join(hypothesis.shares) or "none"
+            if name != LENGTH and name not in hypothesis.scores:
+                known = ", ".join(hypothesis.scores) or "none"
                 raise DataError(
                     f"a hypothesis has no share '{name}' (its shares: {known})",
                     where=where,
@@ -362,4 +362,4 @@ def _neighbours(lists: Lists, best: Floats, grids: Sequence[Grid]) -> dict[str, 
 
 
 def _share(hypothesis: Hypothesis, name: str) -> float:
-    return hypothesis.shares.get(name, float(len(hypothesis.labels))) if name == LENGTH else hypothesis.shares[name]
+    return hypothesis.scores.get(name, float(len(hypothesis.labels))) if name == LENGTH else hypothesis.scores[name]

@@ -5,7 +5,7 @@ the measure that every search has, also those that return one hypothesis. Poster
 worse: a list of 32 holds but a few of the ways to be wrong in a long one (docs/self_training.md has the numbers).
 """
 
-from kikitori.search.options import Decoding, LabelBeam
+from kikitori.search.options import Decoding
 from kikitori.types import Hypothesis
 
 
@@ -19,6 +19,5 @@ def confidence(best: Hypothesis, options: Decoding) -> float:
         best: The first hypothesis of an utterance.
         options: The search that found it, which may have divided the score by some power of the labels already.
     """
-    divided = options.length_exponent if isinstance(options, LabelBeam) else 0.0
-    total: float = best.score * (len(best.labels) + 1) ** divided
+    total: float = best.score * (len(best.labels) + 1) ** options.length_exponent
     return total / (len(best.labels) + 1)

@@ -1,8 +1,8 @@
 """Guards against hallucination: what a search found is held against the CTC head and against the sound itself.
 
-`guarded` calls the search and notes doubts, in words. Silence and noise have no text, whatever the search. What the
-speech LLM writes is doubtful where it goes round in circles, says more than the CTC head supports, or something else
-than the CTC head hears; then the CTC text may stand in its place. Thresholds: docs/speech_llm_decoding.md.
+`guarded` calls the search and adds warnings, in words. Silence and noise have no text, whatever the search. What a
+decoder writes is doubtful where it goes round in circles, says more than the CTC posteriors support, or something else
+than the CTC text; then the CTC text may stand in its place. Thresholds: docs/speech_llm_decoding.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,20 +16,21 @@ from torch import Tensor
 from kikitori.data.augment import Waveform
 from kikitori.errors import AudioError
 from kikitori.scorers.options import CTC
+from kikitori.search.batch import EncodedBatch
 from kikitori.search.ctc.best_path import collapse
-from kikitori.search.options import CTC_SEARCHES, Decoding
-from kikitori.search.run import Heard, NBest, acoustic_model, decode
+from kikitori.search.options import Decoding
+from kikitori.search.run import Result, decode
 from kikitori.segment.energy import is_steady
-from kikitori.types import Hypothesis
+from kikitori.types import Hypothesis, NBest
 
 NO_SPEECH, LOOP, LONGER_THAN_CTC, CTC_DISAGREES = "no_speech", "loop", "longer_than_ctc", "ctc_disagrees"
 REPLACED = "replaced"
 RUNAWAY = (LOOP, LONGER_THAN_CTC, CTC_DISAGREES)
-"""Doubts for which the CTC text may stand in the place of the LLM's."""
+"""Warnings for which the CTC text may stand in the place of the LLM's."""
 
-SURE_BLANK = 0.05  # a CTC head that gives anything but blank less than this in every frame hears nothing
+SURE_BLANK = 0.05  # a CTC head that gives anything but blank less than this in every frame finds nothing
 REPEATS, LOOP_LABELS = 4, 12  # a loop says something at least so often and has at least so many labels
-LABELS_PER_FRAME_HEARD, SLACK = 1.5, 10
+LABELS_PER_LABEL_FRAME, SLACK = 1.5, 10
 LEAST_AGREEMENT = 1 / 3
 
 
@@ -52,26 +53,26 @@ Text = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class CTCEvidence:
-    """What the CTC head hears in an utterance.
+    """What the CTC posteriors of an utterance say.
 
     Attributes:
         labels: Those of its best path.
         text: The same as text.
         score: Log-probability of that path (natural log).
-        frames_heard: Expected number of frames that are not blank: each label that is written takes one at least.
+        label_frames: Expected number of frames that are not blank: each label that is written takes one at least.
         surest: The highest probability in a frame that it is not blank.
     """
 
     labels: tuple[int, ...]
     text: str
     score: float
-    frames_heard: float
+    label_frames: float
     surest: float
 
     @property
     def most_labels(self) -> float:
-        """More labels than these the CTC head does not support: 1.5 for each frame heard, and 10."""
-        return LABELS_PER_FRAME_HEARD * self.frames_heard + SLACK
+        """More labels than these the CTC head does not support: 1.5 for each frame with a label, and 10."""
+        return LABELS_PER_LABEL_FRAME * self.label_frames + SLACK
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,22 @@ class Loop:
     repeats: float
 
 
-def guarded(heard: Heard, options: Decoding, guards: Guards) -> list[NBest | AudioError]:
-    """As `decode`, with doubts noted in the best hypothesis, and what `guards` say done about them.
+def guarded(batch: EncodedBatch, options: Decoding, guards: Guards) -> list[Result]:
+    """As `decode`, with warnings in the best hypothesis, and what `guards` say done about them.
 
     Recordings without speech are not searched, unless they are to keep what is found. Without a CTC head there is no
     CTC evidence; nor for searches over one, which cannot run away from it. Numbers that are not finite are the error of
     their recording.
     """
-    finite, evidence = _finite(heard), _evidence(heard, options)
-    silent = [no_speech(*row) for row in zip(heard.waveforms, evidence, strict=True)]
+    finite, evidence = _finite(batch), _evidence(batch, options)
+    silent = [no_speech(*row) for row in zip(batch.waveforms, evidence, strict=True)]
     keep = guards.on_no_speech == "keep"
     searched = [row for row, reason in enumerate(silent) if finite[row] and (keep or reason is None)]
-    found: dict[int, NBest | AudioError] = {}
+    found: dict[int, Result] = {}
     if searched:
-        part = heard if len(searched) == len(silent) else heard.rows(searched)
+        part = batch if len(searched) == len(silent) else batch.rows(searched)
         found.update(zip(searched, decode(part, options), strict=True))
-    results: list[NBest | AudioError] = []
+    results: list[Result] = []
     for row, reason in enumerate(silent):
         nbest = found.get(row, (Hypothesis((), "", 0.0),))
         if isinstance(nbest, AudioError):
@@ -105,11 +106,11 @@ def guarded(heard: Heard, options: Decoding, guards: Guards) -> list[NBest | Aud
         elif not finite[row] or isnan(nbest[0].score):
             results.append(_not_finite())
         elif reason is not None:
-            results.append((replace(nbest[0], doubts={NO_SPEECH: reason}), *nbest[1:]))
-        elif isinstance(options, CTC_SEARCHES):
+            results.append((replace(nbest[0], warnings={NO_SPEECH: reason}), *nbest[1:]))
+        elif not options.autoregressive:
             results.append(nbest)
         else:
-            results.append(checked(nbest, evidence[row], heard.units.decode, guards))
+            results.append(checked(nbest, evidence[row], batch.units.decode, guards))
     return results
 
 
@@ -123,9 +124,9 @@ def ctc_evidence(logits: Tensor, lengths: Tensor, text: Text) -> list[CTCEvidenc
     for row, length in enumerate(lengths.tolist()):
         labels = tuple(collapse(best[row, :length].tolist(), blank))
         score = float((tops - totals)[row, :length].double().sum())
-        heard = not_blank[row, :length].double()
-        surest = float(heard.max()) if length else 0.0
-        found.append(CTCEvidence(labels, text(labels), score, float(heard.sum()), surest))
+        likely = not_blank[row, :length].double()
+        surest = float(likely.max()) if length else 0.0
+        found.append(CTCEvidence(labels, text(labels), score, float(likely.sum()), surest))
     return found
 
 
@@ -139,26 +140,27 @@ def no_speech(waveform: Waveform, evidence: CTCEvidence | None) -> str | None:
 
 
 def checked(nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guards) -> NBest:
-    """The hypotheses of a speech LLM, the best with its doubts and, if it ran away, the CTC text before it.
+    """The hypotheses of a decoder, the best with its warnings and, if it ran away, the CTC text before it.
 
     Args:
-        nbest: What the LLM wrote, best first.
-        evidence: What the CTC head hears; None without one.
+        nbest: What the decoder wrote, best first.
+        evidence: The CTC posteriors; None without a CTC head.
         text: Decodes labels.
         guards: Whether the CTC text shall stand first.
     """
     best = nbest[0]
     agreed = None if evidence is None else agreement(best.text, evidence.text)
-    best = replace(best, doubts=_doubts(best, agreed, evidence, text), ctc_agreement=agreed)
-    if evidence is None or guards.on_runaway == "keep" or not any(name in RUNAWAY for name in best.doubts):
+    best = replace(best, warnings=_warnings(best, agreed, evidence, text), ctc_agreement=agreed)
+    if evidence is None or guards.on_runaway == "keep" or not any(name in RUNAWAY for name in best.warnings):
         return (best, *nbest[1:])
     instead = replace(
         best,
         labels=evidence.labels,
         text=evidence.text,
         score=evidence.score,
-        shares={CTC: evidence.score},
-        doubts={**best.doubts, REPLACED: "the text is the CTC head's"},
+        scores={CTC: evidence.score},
+        warnings={**best.warnings, REPLACED: "the text is the CTC head's"},
+        confidence=evidence.score / (len(evidence.labels) + 1),
     )
     return (instead, best, *nbest[1:])
 
@@ -179,40 +181,40 @@ def find_loop(labels: Sequence[int]) -> Loop | None:
     return found
 
 
-def agreement(text: str, heard: str) -> float:
+def agreement(text: str, other: str) -> float:
     """How far two texts agree: 1 - edit distance / length of the longer one, in characters; 1 of equal ones."""
     import kaldialign  # takes a moment to load
 
-    longer = max(len(text), len(heard))
-    return 1.0 - kaldialign.edit_distance(text, heard)["total"] / longer if longer else 1.0
+    longer = max(len(text), len(other))
+    return 1.0 - kaldialign.edit_distance(text, other)["total"] / longer if longer else 1.0
 
 
-def _doubts(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | None, text: Text) -> dict[str, str]:
-    doubts = {}
+def _warnings(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | None, text: Text) -> dict[str, str]:
+    warnings = {}
     loop = find_loop(best.labels)
     spoken = None if evidence is None else find_loop(evidence.labels)
     if loop is not None and (spoken is None or loop.repeats > 2 * spoken.repeats):  # some do say a word ten times
-        doubts[LOOP] = f"{text(loop.labels).strip()!r} {int(loop.repeats)} times in a row"
+        warnings[LOOP] = f"{text(loop.labels).strip()!r} {int(loop.repeats)} times in a row"
     if evidence is None or agreed is None:
-        return doubts
+        return warnings
     if len(best.labels) > evidence.most_labels:
-        doubts[LONGER_THAN_CTC] = f"{len(best.labels)} labels; the CTC head supports {evidence.most_labels:.0f}"
+        warnings[LONGER_THAN_CTC] = f"{len(best.labels)} labels; the CTC head supports {evidence.most_labels:.0f}"
     if agreed < LEAST_AGREEMENT:
-        doubts[CTC_DISAGREES] = f"agreement {agreed:.2f} with what the CTC head hears"
-    return doubts
+        warnings[CTC_DISAGREES] = f"agreement {agreed:.2f} with what the CTC head hears"
+    return warnings
 
 
-def _evidence(heard: Heard, options: Decoding) -> Sequence[CTCEvidence | None]:
-    if isinstance(options, CTC_SEARCHES) or not acoustic_model(heard.model).config.ctc_layers:
-        return [None] * len(heard.waveforms)
-    return ctc_evidence(*heard.ctc_logits(), heard.units.decode)
+def _evidence(batch: EncodedBatch, options: Decoding) -> Sequence[CTCEvidence | None]:
+    if not options.autoregressive or not batch.acoustic.config.ctc_layers:
+        return [None] * len(batch.waveforms)
+    return ctc_evidence(*batch.ctc_logits, batch.units.decode)
 
 
-def _finite(heard: Heard) -> list[bool]:
+def _finite(batch: EncodedBatch) -> list[bool]:
     """Of which recordings encoder and CTC head give numbers."""
-    finite = heard.encoded.frames.isfinite().all(dim=2).all(dim=1)
-    if acoustic_model(heard.model).config.ctc_layers:
-        finite = finite & heard.ctc_logits()[0].isfinite().all(dim=2).all(dim=1)
+    finite = batch.encoded.frames.isfinite().all(dim=2).all(dim=1)
+    if batch.acoustic.config.ctc_layers:
+        finite = finite & batch.ctc_logits[0].isfinite().all(dim=2).all(dim=1)
     whole: list[bool] = finite.tolist()
     return whole
 

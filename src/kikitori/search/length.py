@@ -3,12 +3,27 @@
 Speech whose prefix and longest transcript exceed what the LLM was made for is refused before it is decoded.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from kikitori.types import TrainedOn
 
 SLACK = 20
 NUE_ASR_LABELS_PER_SECOND = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many labels a transcript may have, EOS not counted.
+
+    Attributes:
+        max_labels: Most labels of each utterance; stronger than `min_labels`.
+        min_labels: The end is ruled out while a hypothesis has fewer labels.
+    """
+
+    max_labels: Sequence[int]
+    min_labels: int = 0
 
 
 def label_limit(seconds: float, trained_on: TrainedOn) -> int:

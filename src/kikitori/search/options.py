@@ -1,21 +1,25 @@
 """How to decode: a search and its options, from a name, a YAML file or a model folder's `decoding.yaml`.
 
-Each search has a dataclass of its own, which the key `search` chooses.
+Each search has a dataclass of its own, which the key `search` chooses. Beside its options a search says what it `needs`
+of a model, whether its labels are written by the decoder (`autoregressive`), and by which power of the number of labels
+it divides its scores (`length_exponent`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.errors import ConfigError
 from kikitori.io.config import merge_yaml, validate
-from kikitori.scorers.options import STRICT, LMOptions, PriorOptions
+from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM, STRICT, LMOptions, PriorOptions
 
 Count = Annotated[int, Field(ge=1)]
+Need = Literal["ctc", "phones", "decoder"]
+"""What a search may need of a model: a CTC head over label units, one over phones, an autoregressive decoder."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,6 +31,10 @@ class GreedySearch:
         max_labels: Most labels per utterance; None derives it from the duration (see `kikitori.search.length`).
         min_labels: Fewest labels per utterance; None takes the model's.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
+    autoregressive: ClassVar[bool] = True
+    length_exponent: ClassVar[float] = 0.0
 
     search: Literal["greedy"] = "greedy"
     max_labels: Count | None = None
@@ -46,6 +54,10 @@ class SamplingSearch:
         top_p: Draw from the most probable labels that together reach this probability.
         seed: Decides, together with the audio, what is drawn.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
+    autoregressive: ClassVar[bool] = True
+    length_exponent: ClassVar[float] = 0.0
 
     search: Literal["sampling"] = "sampling"
     max_labels: Count | None = None
@@ -70,6 +82,9 @@ class LabelBeam:
         length_scale: Added for each label.
         score_beam: Hypotheses at most so far below the best are kept; None keeps all.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
+    autoregressive: ClassVar[bool] = True
 
     search: str
     beam: Count = 4
@@ -106,6 +121,8 @@ class JointSearch(LabelBeam):
         collapse_by: As of `FrameBeam`.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"ctc", "decoder"})
+
     search: Literal["joint"] = "joint"
     ctc_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     pre_beam: Count | None = 16
@@ -120,6 +137,10 @@ class JointSearch(LabelBeam):
 @dataclass(frozen=True, config=STRICT)
 class CTCGreedySearch:
     """The CTC head's most probable outputs."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"ctc"})
+    autoregressive: ClassVar[bool] = False
+    length_exponent: ClassVar[float] = 0.0
 
     search: Literal["ctc_greedy"] = "ctc_greedy"
 
@@ -142,6 +163,10 @@ class FrameBeam:
             joins none.
         collapse_by: Whether joined frames are averaged, or the highest of each output renormalised.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"ctc"})
+    autoregressive: ClassVar[bool] = False
+    length_exponent: ClassVar[float] = 0.0
 
     search: str
     beam: Count = 16
@@ -198,6 +223,11 @@ class JointTimeSyncSearch(FrameBeam):
         length_scale: Added for each label.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"ctc", "decoder"})
+    autoregressive: ClassVar[bool] = True
+    max_labels: ClassVar[None] = None
+    min_labels: ClassVar[None] = None
+
     search: Literal["joint_time_sync"] = "joint_time_sync"
     beam: Count = 8
     llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
@@ -252,6 +282,10 @@ class LexiconSearch:
         prior_scale: Weight of its log-probability, which is subtracted in every frame; with 0 none is needed.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"phones"})
+    autoregressive: ClassVar[bool] = False
+    length_exponent: ClassVar[float] = 0.0
+
     search: Literal["lexicon"] = "lexicon"
     beam: Count = 200
     nbest: Count = 32
@@ -291,6 +325,9 @@ class RescoringSearch:
             named is computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts words.
     """
 
+    autoregressive: ClassVar[bool] = False
+    length_exponent: ClassVar[float] = 0.0
+
     search: Literal["rescoring"] = "rescoring"
     first: Annotated[
         Annotated[CTCBeamSearch | LexiconSearch, Field(discriminator="search")],
@@ -299,6 +336,12 @@ class RescoringSearch:
     lms: dict[str, LMOptions] = Field(default_factory=dict)
     priors: dict[str, PriorOptions] = Field(default_factory=dict)
     scales: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Those of the first search, and the decoder if it has a scale."""
+        own: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scales} else ())
+        return self.first.needs | own
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -316,12 +359,22 @@ class SpeculativeSearch:
         sure: A draft stands, without the LLM, if the CTC head gives it at least this probability; None always asks.
     """
 
+    autoregressive: ClassVar[bool] = True
+    length_exponent: ClassVar[float] = 0.0
+
     search: Literal["speculative"] = "speculative"
     max_labels: Count | None = None
     min_labels: Annotated[int, Field(ge=0)] | None = None
     draft: Annotated[DraftSearch, Field(discriminator="search")] | None = None
     margin: Annotated[float, Field(ge=0.0)] = 0.0
     sure: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The decoder, what makes the drafts, and the CTC head that is to be sure of them."""
+        drafts = CTCGreedySearch.needs if self.draft is None else self.draft.needs
+        own: frozenset[Need] = frozenset({"decoder", "ctc"} if self.sure else {"decoder"})
+        return own | drafts
 
 
 Decoding = (
@@ -339,13 +392,6 @@ Decoding = (
     | SpeculativeSearch
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
-CTC_SEARCHES = (
-    *(CTCGreedySearch, CTCBeamSearch, ShallowFusionSearch, DelayedFusionSearch, LexiconSearch),
-    RescoringSearch,
-)
-"""Those that need a CTC head, over label units or phones."""
-JOINT_SEARCHES = (SpeculativeSearch, JointSearch, JointTimeSyncSearch)
-"""Those that need both an LLM and a CTC head."""
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:

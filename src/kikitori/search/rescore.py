@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from kikitori.errors import ConfigError
-from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.speech_llm import SpeechLLM
+from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.language_model import LanguageModel, load_language_model
 from kikitori.scorers.ngram import NGramJudge, WordJudge, is_ngram, load_ngram_judge
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, NGRAM, SPEECH_LLM, LMOptions, PriorOptions
@@ -26,10 +25,8 @@ from kikitori.search.options import LexiconSearch, RescoringSearch
 from kikitori.text.units import TokenizerUnits, differing_labels, load_units, vocabulary_fingerprint, with_text_form
 from kikitori.types import Hypothesis
 
-NBest = Sequence[Hypothesis]
 
-
-def rescored(nbest: NBest, scales: Mapping[str, float]) -> tuple[Hypothesis, ...]:
+def rescored(nbest: Sequence[Hypothesis], scales: Mapping[str, float]) -> tuple[Hypothesis, ...]:
     """The hypotheses ordered by the weighted sum of their shares, which becomes their score.
 
     Equal scores stay in the order that they had, all of them where all scales are 0.
@@ -38,8 +35,8 @@ def rescored(nbest: NBest, scales: Mapping[str, float]) -> tuple[Hypothesis, ...
         ConfigError: A hypothesis has no share of the name of a scale that is not 0.
     """
     if LENGTH in scales:
-        nbest = [replace(h, shares={LENGTH: float(len(h.labels)), **h.shares}) for h in nbest]
-    scored = [replace(hypothesis, score=weighted(hypothesis.shares, scales)) for hypothesis in nbest]
+        nbest = [replace(h, scores={LENGTH: float(len(h.labels)), **h.scores}) for h in nbest]
+    scored = [replace(hypothesis, score=weighted(hypothesis.scores, scales)) for hypothesis in nbest]
     return tuple(sorted(scored, key=lambda hypothesis: -hypothesis.score))
 
 
@@ -123,7 +120,7 @@ def load_judge(options: LMOptions, device: torch.device | str = "cpu") -> Judge:
     return load_language_model(options, device)
 
 
-def labels_in(wanted: TokenizerUnits, nbest: NBest, units: TokenizerUnits | None) -> list[Sequence[int]]:
+def labels_in(wanted: TokenizerUnits, nbest: Sequence[Hypothesis], units: TokenizerUnits | None) -> list[Sequence[int]]:
     """Each hypothesis in the labels of `wanted`: as it is if they know its own `units`, else from its text."""
     if units is not None and not any(differing_labels(units, wanted)):
         return [hypothesis.labels for hypothesis in nbest]
@@ -131,7 +128,7 @@ def labels_in(wanted: TokenizerUnits, nbest: NBest, units: TokenizerUnits | None
 
 
 def with_lm(
-    nbests: Sequence[NBest], name: str, lm: Judge, units: TokenizerUnits | None
+    nbests: Sequence[Sequence[Hypothesis]], name: str, lm: Judge, units: TokenizerUnits | None
 ) -> tuple[list[tuple[Hypothesis, ...]], TreeScores]:
     """The hypotheses of some utterances with a language model's share of each, and what that took.
 
@@ -188,7 +185,7 @@ def load_label_prior(
 
 
 def with_prior(
-    nbests: Sequence[NBest], name: str, prior: LabelPrior, units: TokenizerUnits | None
+    nbests: Sequence[Sequence[Hypothesis]], name: str, prior: LabelPrior, units: TokenizerUnits | None
 ) -> list[tuple[Hypothesis, ...]]:
     """The hypotheses of some utterances with the share of a label prior; arguments as of `with_lm`."""
     labels = [labels_in(prior.units, nbest, units) for nbest in nbests]
@@ -196,24 +193,21 @@ def with_prior(
     return _with_shares(nbests, name, scores)
 
 
-def with_speech_llm(nbests: Sequence[NBest], model: SpeechLLM, prefix: AssembledInput) -> list[tuple[Hypothesis, ...]]:
-    """The hypotheses of some utterances with the share of the speech LLM that has heard them.
+def with_decoder(nbests: Sequence[Sequence[Hypothesis]], decoder: Decoder) -> list[tuple[Hypothesis, ...]]:
+    """The hypotheses of some utterances with the share of the recogniser's own decoder.
 
     Args:
         nbests: Hypotheses by utterance.
-        model: The speech LLM.
-        prefix: Its input before the first label, of the same utterances.
+        decoder: The decoder behind the same utterances.
     """
     labels = [[hypothesis.labels for hypothesis in nbest] for nbest in nbests]
-    found = score_sequences(model.llm, prefix, labels, eos_id=model.config.eos_id)
-    judged = _with_shares(nbests, SPEECH_LLM, found.scores)
-    positions: list[int] = prefix.speech_lengths.tolist()
-    rows = zip(judged, positions, strict=True)
-    return [tuple(replace(h, speech_positions=heard) for h in nbest) for nbest, heard in rows]
+    return _with_shares(nbests, SPEECH_LLM, score_sequences(decoder, labels).scores)
 
 
-def _with_shares(nbests: Sequence[NBest], name: str, found: Sequence[Sequence[float]]) -> list[tuple[Hypothesis, ...]]:
+def _with_shares(
+    nbests: Sequence[Sequence[Hypothesis]], name: str, found: Sequence[Sequence[float]]
+) -> list[tuple[Hypothesis, ...]]:
     return [
-        tuple(replace(h, shares={**h.shares, name: score}) for h, score in zip(nbest, scores, strict=True))
+        tuple(replace(h, scores={**h.scores, name: score}) for h, score in zip(nbest, scores, strict=True))
         for nbest, scores in zip(nbests, found, strict=True)
     ]

@@ -1,37 +1,29 @@
-"""Which search when: the one place that knows all searches, from what the encoder heard to n-best lists.
+"""Which search when: the one place that knows all searches, from an encoded batch to n-best lists.
 
-Each search is a function of its own module, over tensors and scorers; here are those tensors taken from the models.
+Each search is a function of its own module, over tensors, scorers and a decoder; here these are taken from the model.
+Text, confidence and speech positions of hypotheses are filled in here, for all searches alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from math import log
 
-import torch
-from torch import Tensor
-
-from kikitori.data.augment import Waveform
 from kikitori.errors import AudioError, ModelError
-from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import max_positions
-from kikitori.model.encoder import EncoderOutput
-from kikitori.model.folder import LoadedModel
+from kikitori.model.decoder.base import Decoder
 from kikitori.model.heads import ctc_loss
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.scorers.internal_lm import internal_judge
-from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, NGRAM, SPEECH_LLM
-from kikitori.search.autoregressive.generate import LabelRow
-from kikitori.search.autoregressive.greedy import greedy
+from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM
+from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.sampling import Sampling, sample, utterance_seed
 from kikitori.search.autoregressive.speculative import speculative
+from kikitori.search.batch import EncodedBatch
+from kikitori.search.confidence import confidence
 from kikitori.search.ctc.best_path import ctc_greedy
-from kikitori.search.length import label_limit, overrun
+from kikitori.search.length import Limits, label_limit, overrun
 from kikitori.search.options import (
-    CTC_SEARCHES,
-    JOINT_SEARCHES,
     BeamSearch,
     CTCBeamSearch,
     CTCGreedySearch,
@@ -47,349 +39,224 @@ from kikitori.search.options import (
     ShallowFusionSearch,
     SpeculativeSearch,
 )
-from kikitori.search.rescore import check_rescoring, rescored, scales_of, with_lm, with_prior, with_speech_llm
-from kikitori.search.resources import Partners
-from kikitori.text.units import TokenizerUnits
+from kikitori.search.rescore import check_rescoring, rescored, scales_of, with_decoder, with_lm, with_prior
 from kikitori.text.words import join_words
-from kikitori.types import Hypothesis, TrainedOn
+from kikitori.types import Hypothesis, NBest
 
-NBest = tuple[Hypothesis, ...]
-"""What a search returns for one utterance: at least one hypothesis, best first."""
-
-
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """A batch of recordings as a recogniser has heard it.
-
-    Attributes:
-        loaded: The recogniser.
-        partners: Language models and priors that may join.
-        waveforms: The recordings, 16 kHz mono.
-        encoded: What the encoder says about them.
-    """
-
-    loaded: LoadedModel
-    partners: Partners
-    waveforms: Sequence[Waveform]
-    encoded: EncoderOutput
-
-    @property
-    def model(self) -> AcousticModel | SpeechLLM:
-        """The network."""
-        return self.loaded.model
-
-    @property
-    def speech_llm(self) -> SpeechLLM:
-        """The network of a search that needs an LLM, see `check_search`."""
-        assert isinstance(self.model, SpeechLLM)  # noqa: S101
-        return self.model
-
-    @property
-    def units(self) -> TokenizerUnits:
-        """Label units."""
-        return self.loaded.units
-
-    @property
-    def trained_on(self) -> TrainedOn:
-        """What the training data were like."""
-        return self.loaded.trained_on
-
-    @property
-    def seconds(self) -> list[float]:
-        """Durations."""
-        return [len(waveform) / SAMPLE_RATE for waveform in self.waveforms]
-
-    def ctc_logits(self) -> tuple[Tensor, Tensor]:
-        """Of the CTC head, (batch, frames, labels + 1), blank last, and valid frames (batch,); computed once."""
-        return self._ctc_logits
-
-    @cached_property
-    def _ctc_logits(self) -> tuple[Tensor, Tensor]:
-        return acoustic_model(self.model).ctc_logits(self.encoded)
-
-    @cached_property
-    def drafts(self) -> list[Hypothesis]:
-        """What the search of the model's `draft.yaml` finds."""
-        return first_pass(self, self.partners.draft_search)
-
-    def prefix(self) -> AssembledInput:
-        """What the LLM reads before the first label."""
-        return self.speech_llm.prefix(self.encoded, self.shown_drafts())
-
-    def teacher_input(self, labels: Sequence[Sequence[int]]) -> AssembledInput:
-        """The same with transcripts behind it."""
-        return self.speech_llm.teacher_input(self.encoded, labels, self.shown_drafts())
-
-    def shown_drafts(self) -> list[list[int]] | None:
-        """The drafts that the LLM reads, in its labels; None if it reads none."""
-        return self.spelt(self.drafts) if self.speech_llm.config.show_draft else None
-
-    def spelt(self, hypotheses: Sequence[Hypothesis]) -> list[list[int]]:
-        """The labels in which the LLM would write them; CTC may have written a word in other units."""
-        return [self.units.encode(hypothesis.text) for hypothesis in hypotheses]
-
-    def rows(self, rows: Sequence[int]) -> "Heard":
-        """Some of the recordings."""
-        place = torch.tensor(rows, device=self.encoded.lengths.device)
-        states = tuple(layer[place] for layer in self.encoded.intermediate)
-        encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states)
-        return Heard(self.loaded, self.partners, [self.waveforms[row] for row in rows], encoded)
-
-
-def acoustic_model(model: AcousticModel | SpeechLLM) -> AcousticModel:
-    """The acoustic model that a network is or has."""
-    return model.acoustic if isinstance(model, SpeechLLM) else model
-
-
-def uses_speech_llm(options: Decoding) -> bool:
-    """Whether the LLM of a recogniser takes part in a search."""
-    scales = options.scales if isinstance(options, RescoringSearch) else {}
-    return not isinstance(options, CTC_SEARCHES) or bool({SPEECH_LLM, INTERNAL_LM} & {*scales})
+Result = NBest | AudioError
+"""The n-best list of a recording, or why it has none."""
 
 
 def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str) -> None:
     """Refuses a search for which a network has not what it takes.
 
     Raises:
-        ModelError: It has no LLM, no CTC head or no phone head; `name` says which network.
+        ModelError: It has no decoder, no CTC head or no phone head; `name` says which network.
         ConfigError: Scales do not fit.
     """
-    by_ctc = isinstance(options, CTC_SEARCHES)
-    first = getattr(options, "first", None) or getattr(options, "draft", None) or options
-    by_phones = isinstance(first, LexiconSearch)
-    if not by_ctc and not isinstance(model, SpeechLLM):
+    heads, needs = model.acoustic.config, options.needs
+    if options.autoregressive and model.autoregressive is None:
         raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
-    heads = acoustic_model(model).config
-    if by_phones and not heads.phone_layers:
+    if "phones" in needs and not heads.phone_layers:
         raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
-    by_labels = (by_ctc or isinstance(options, JOINT_SEARCHES)) and not by_phones
-    if (by_labels or getattr(options, "sure", None)) and not heads.ctc_layers:
+    if "ctc" in needs and not heads.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
-    if isinstance(options, RescoringSearch):
-        check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
+    match options:
+        case RescoringSearch():
+            known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm))
+            check_rescoring(options, [scorer for scorer, network in known if network is not None])
 
 
-def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
+def first_pass(batch: EncodedBatch, options: DraftSearch) -> list[Hypothesis]:
+    """The best hypothesis of each recording, of a search that goes before another one."""
+    match options:
+        case CTCBeamSearch() | LexiconSearch():
+            options = replace(options, nbest=1)
+    return [nbest[0] for nbest in _with_text(batch, _by_frames(batch, options), options)]
+
+
+def shown_drafts(batch: EncodedBatch) -> list[list[int]] | None:
+    """The drafts that the decoder reads beside the speech, in its labels; None if it reads none."""
+    drafts = _own_drafts(batch)
+    return None if drafts is None else batch.encode_texts(drafts)
+
+
+def teacher_input(batch: EncodedBatch, labels: Sequence[Sequence[int]]) -> AssembledInput:
+    """What the LLM reads of recordings and their transcripts in teacher forcing, drafts included."""
+    return batch.speech_llm.teacher_input(batch.encoded, labels, shown_drafts(batch))
+
+
+def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
     """The n-best list of each recording, or why it has none; options are as `check_search` wants them."""
     match options:
-        case CTCGreedySearch() | CTCBeamSearch():
-            return [*_ctc(heard, options)]
+        case CTCGreedySearch() | CTCBeamSearch() | LexiconSearch():
+            return [*_with_text(batch, _by_frames(batch, options), options)]
         case ShallowFusionSearch():
-            return [*_fused(heard, options)]
+            return [*_with_text(batch, _shallow_fusion(batch, options), options)]
         case DelayedFusionSearch():
-            return [*_fused_by_words(heard, options)]
-        case LexiconSearch():
-            return [*_in_words(heard, options)]
+            from kikitori.search.fusion.delayed import delayed_fusion_of_logits
+
+            reader, prior = batch.partners.reader(options.lm), batch.partners.prior(options)
+            found = delayed_fusion_of_logits(*batch.ctc_logits, reader, prior, options)
+            return [*_with_text(batch, found, options)]
         case RescoringSearch():
-            return [*_rescored(heard, options)]
-        case GreedySearch() | SamplingSearch() | BeamSearch() | JointSearch() | JointTimeSyncSearch():
-            return _written(heard, options)
-        case SpeculativeSearch():
-            return _speculated(heard, options)
+            return [*_with_text(batch, _rescoring(batch, options), options)]
+        case SpeculativeSearch() if options.sure is not None:
+            return _speculative_where_unsure(batch, options, options.sure)
+        case _:
+            return _autoregressive(batch, options)
 
 
-def _ctc(heard: Heard, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
-    nbest: list[list[tuple[Sequence[int], float]]]
-    if isinstance(options, CTCGreedySearch):
-        logits, lengths = heard.ctc_logits()
-        nbest = [[best] for best in ctc_greedy(logits.float().log_softmax(dim=-1), lengths)]
-    else:
-        from kikitori.search.ctc.beam import ctc_beam_of_logits  # numba takes a moment to load
-
-        found = ctc_beam_of_logits(*heard.ctc_logits(), options)
-        nbest = [[(hypothesis.labels, hypothesis.ctc) for hypothesis in row] for row in found]
-    text = heard.units.decode
-    return [tuple(Hypothesis(tuple(ls), text(ls), s, shares={"ctc": s}) for ls, s in row) for row in nbest]
-
-
-def _fused(heard: Heard, options: ShallowFusionSearch) -> list[NBest]:
-    from kikitori.search.fusion.shallow import shallow_fusion_of_logits
-
-    scorer = heard.partners.scorer(options)
-    found = shallow_fusion_of_logits(*heard.ctc_logits(), scorer, options)
-    names, most = ("ctc", *scorer.names), heard.partners.max_labels(options)
+def _with_text(batch: EncodedBatch, nbests: Sequence[NBest], options: Decoding) -> list[NBest]:
+    """Hypotheses of a search with their text and confidence."""
     return [
         tuple(
-            Hypothesis(
-                *(each.labels, heard.units.decode(each.labels), each.score, each.calls),
-                complete=most is None or len(each.labels) < most,
-                shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
-            )
-            for each in row
+            replace(each, text=each.text or batch.units.decode(each.labels), confidence=confidence(each, options))
+            for each in nbest
         )
-        for row in found
+        for nbest in nbests
     ]
 
 
-def _fused_by_words(heard: Heard, options: DelayedFusionSearch) -> list[NBest]:
-    from kikitori.search.fusion.delayed import delayed_fusion_of_logits
+def _by_frames(batch: EncodedBatch, options: DraftSearch) -> list[NBest]:
+    """Searches over the outputs of a CTC head alone."""
+    match options:
+        case CTCGreedySearch():
+            logits, num_frames = batch.ctc_logits
+            return ctc_greedy(logits.float().log_softmax(dim=-1), num_frames)
+        case CTCBeamSearch():
+            from kikitori.search.ctc.beam import ctc_beam_of_logits  # numba takes a moment to load
 
-    reader, prior = heard.partners.reader(options.lm), heard.partners.prior(options)
-    return delayed_fusion_of_logits(*heard.ctc_logits(), reader, prior, options)
+            return ctc_beam_of_logits(*batch.ctc_logits, options)
+        case LexiconSearch():
+            return _lexicon(batch, options)
 
 
-def _in_words(heard: Heard, options: LexiconSearch) -> list[NBest]:
+def _lexicon(batch: EncodedBatch, options: LexiconSearch) -> list[NBest]:
+    """Lexicon search, its words in the label units of the recogniser."""
     from kikitori.search.lexicon.search import lexicon_search
 
-    model = acoustic_model(heard.model)
-    words, prior = heard.partners.words(options, model.config.phones)
-    found = lexicon_search(*model.phone_log_probs(heard.encoded), words, options, prior)
+    words, prior = batch.partners.words(options, batch.acoustic.config.phones)
     nbests = []
-    for row in found:
+    for row in lexicon_search(*batch.acoustic.phone_log_probs(batch.encoded), words, options, prior):
         nbest: dict[str, Hypothesis] = {}
         for each in row:
-            text = join_words(each.words, heard.trained_on.language)
-            shares = {CTC: each.ctc, NGRAM: each.ngram, LENGTH: float(len(each.words))}
+            text = join_words([words.words[word] for word in each.labels], batch.trained_on.language)
             # Without spaces, other words may be the same text; the best come first.
-            nbest.setdefault(text, Hypothesis(tuple(heard.units.encode(text)), text, each.score, shares=shares))
+            nbest.setdefault(text, replace(each, labels=tuple(batch.units.encode(text)), text=text))
         nbests.append(tuple(nbest.values()))
     return nbests
 
 
-def _first(heard: Heard, options: DraftSearch) -> list[NBest]:
-    """Of a search that goes before another one."""
-    return _in_words(heard, options) if isinstance(options, LexiconSearch) else _ctc(heard, options)
+def _shallow_fusion(batch: EncodedBatch, options: ShallowFusionSearch) -> list[NBest]:
+    from kikitori.search.fusion.shallow import shallow_fusion_of_logits
+
+    found = shallow_fusion_of_logits(*batch.ctc_logits, batch.partners.scorer(options), options)
+    if (most := batch.partners.max_labels(options)) is None:
+        return found
+    return [tuple(replace(each, complete=len(each.labels) < most) for each in nbest) for nbest in found]
 
 
-def first_pass(heard: Heard, options: DraftSearch) -> list[Hypothesis]:
-    """The best hypothesis of each recording."""
-    if not isinstance(options, CTCGreedySearch):
-        options = replace(options, nbest=1)
-    return [nbest[0] for nbest in _first(heard, options)]
-
-
-def _drafts(heard: Heard, options: SpeculativeSearch) -> list[Hypothesis]:
-    """What the speech LLM probably writes: if nothing else is named, the drafts that it reads anyway."""
-    if options.draft is None and heard.speech_llm.config.show_draft:
-        return heard.drafts
-    return first_pass(heard, options.draft or CTCGreedySearch())
-
-
-def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
-    nbests = _first(heard, options.first)
+def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
+    nbests = _with_text(batch, _by_frames(batch, options.first), options.first)
     if SPEECH_LLM in options.scales:
-        nbests = with_speech_llm(nbests, heard.speech_llm, heard.prefix())
+        decoder = batch.decoder(shown_drafts(batch))
+        nbests = _with_positions(with_decoder(nbests, decoder), decoder)
     if INTERNAL_LM in options.scales:
-        nbests, _ = with_lm(nbests, INTERNAL_LM, internal_judge(heard.speech_llm, heard.units), heard.units)
+        nbests, _ = with_lm(nbests, INTERNAL_LM, internal_judge(batch.speech_llm, batch.units), batch.units)
     for name, settings in options.lms.items():
-        nbests, _ = with_lm(nbests, name, heard.partners.any_judge(settings), heard.units)
+        nbests, _ = with_lm(nbests, name, batch.partners.any_judge(settings), batch.units)
     for name in options.priors:
-        nbests = with_prior(nbests, name, heard.partners.prior_judge(options, name), heard.units)
+        nbests = with_prior(nbests, name, batch.partners.prior_judge(options, name), batch.units)
     return [rescored(nbest, scales_of(options)) for nbest in nbests]
 
 
-def _speculated(heard: Heard, options: SpeculativeSearch) -> list[NBest | AudioError]:
-    """What the speech LLM writes with the help of drafts; the draft itself where the CTC head is sure of it."""
-    if options.sure is None:
-        return _written(heard, options)
-    drafts = _drafts(heard, options)
-    results: list[NBest | AudioError] = [(draft,) for draft in drafts]
-    log_probs, lengths = acoustic_model(heard.model).log_probs(heard.encoded)
+def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:
+    """The drafts that the decoder reads beside the speech; None if it reads none."""
+    model = batch.model.autoregressive
+    return None if model is None or not model.reads_drafts else first_pass(batch, batch.partners.draft_search)
+
+
+def _speculative_where_unsure(batch: EncodedBatch, options: SpeculativeSearch, sure: float) -> list[Result]:
+    """The draft where the CTC head gives it at least the probability `sure`, elsewhere what the decoder writes."""
+    own = _own_drafts(batch) if options.draft is None else None
+    drafts = first_pass(batch, options.draft or CTCGreedySearch()) if own is None else own
+    results: list[Result] = [(draft,) for draft in drafts]
+    log_probs, num_frames = batch.acoustic.log_probs(batch.encoded)
     unsure = []
     for row, draft in enumerate(drafts):
-        surprise = float(ctc_loss(log_probs[row, None], lengths[row, None], [draft.labels]).total)
-        if surprise > -log(options.sure) or len(draft.labels) > (options.max_labels or len(draft.labels)):
+        surprise = float(ctc_loss(log_probs[row, None], num_frames[row, None], [draft.labels]).total)
+        if surprise > -log(sure) or len(draft.labels) > (options.max_labels or len(draft.labels)):
             unsure.append(row)
     if unsure:
-        for row, result in zip(unsure, _written(heard.rows(unsure), options), strict=True):
+        for row, result in zip(unsure, _autoregressive(batch.rows(unsure), options), strict=True):
             results[row] = result
     return results
 
 
-Stepwise = GreedySearch | SamplingSearch | SpeculativeSearch
-Writing = Stepwise | BeamSearch | JointSearch | JointTimeSyncSearch
+Autoregressive = GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch
 
 
-def _written(heard: Heard, options: Writing) -> list[NBest | AudioError]:
-    """What the speech LLM writes, label by label, or behind the labels of the frames."""
-    prefix = heard.prefix()
-    limit = None if isinstance(options, JointTimeSyncSearch) else options.max_labels
-    limits = [limit or label_limit(seconds, heard.trained_on) for seconds in heard.seconds]
-    most, sizes = max_positions(heard.speech_llm.llm), prefix.lengths.tolist()
-    errors = [_too_long(*row, most) for row in zip(heard.seconds, sizes, limits, strict=True)]
+def _autoregressive(batch: EncodedBatch, options: Autoregressive) -> list[Result]:
+    """What the decoder writes, label by label, or behind the labels of the frames."""
+    own = _own_drafts(batch)
+    decoder = batch.decoder(None if own is None else batch.encode_texts(own))
+    limits = _limits(batch, options)
+    sizes = decoder.prefix_lengths.tolist()
+    errors = [
+        _too_long(*row, decoder.max_positions) for row in zip(batch.seconds, sizes, limits.max_labels, strict=True)
+    ]
     if any(errors):
         fitting = [row for row, error in enumerate(errors) if error is None]
-        others = iter(_written(heard.rows(fitting), options) if fitting else [])
+        others = iter(_autoregressive(batch.rows(fitting), options) if fitting else [])
         return [next(others) if error is None else error for error in errors]
-    if isinstance(options, BeamSearch | JointSearch):
-        return [*_searched(heard, prefix, limits, options)]
-    if isinstance(options, JointTimeSyncSearch):
-        return [*_time_synchronous(heard, prefix, options)]
-    text, positions = heard.units.decode, prefix.speech_lengths.tolist()
-    return [
-        (
-            Hypothesis(
-                *(tuple(row.labels), text(row.labels), row.score, row.llm_passes, row.complete, place),
-                shares={SPEECH_LLM: row.score},
-            ),
-        )
-        for row, place in zip(_write(heard, prefix, limits, options), positions, strict=True)
-    ]
+    found = _written(batch, decoder, own, options, limits)
+    return [*_with_text(batch, _with_positions(found, decoder), options)]
 
 
-def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: Stepwise) -> list[LabelRow]:
-    llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
-    least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
-    if isinstance(options, GreedySearch):
-        return greedy(llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
-    if isinstance(options, SpeculativeSearch):
-        drafts = heard.spelt(_drafts(heard, options))
-        return speculative(
-            *(llm, prefix, drafts), eos_id=eos_id, max_labels=limits, min_labels=least, margin=options.margin
-        )
-    settings = Sampling(options.temperature, options.top_k, options.top_p)
-    seeds = [utterance_seed(options.seed, waveform) for waveform in heard.waveforms]
-    return sample(llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
-
-
-def _searched(
-    heard: Heard, prefix: AssembledInput, limits: Sequence[int], options: BeamSearch | JointSearch
+def _written(
+    batch: EncodedBatch, decoder: Decoder, own: Sequence[Hypothesis] | None, options: Autoregressive, limits: Limits
 ) -> list[NBest]:
-    from kikitori.search.autoregressive.joint import joint, speech_llm_beam
+    match options:
+        case GreedySearch():
+            return greedy(decoder, limits)
+        case SamplingSearch():
+            seeds = [utterance_seed(options.seed, waveform) for waveform in batch.waveforms]
+            return sample(decoder, Sampling(options.temperature, options.top_k, options.top_p), seeds, limits)
+        case SpeculativeSearch():
+            known = own if options.draft is None else None
+            drafts = first_pass(batch, options.draft or CTCGreedySearch()) if known is None else known
+            return speculative(decoder, batch.encode_texts(drafts), limits, margin=options.margin)
+        case BeamSearch():
+            from kikitori.search.autoregressive.joint import decoder_beam  # numba takes a moment to load
 
-    llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
-    least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
-    if isinstance(options, BeamSearch):
-        found = speech_llm_beam(llm, prefix, options, eos_id=eos_id, max_labels=limits, min_labels=least)
-    else:
-        logits, lengths = heard.ctc_logits()
-        found = joint(llm, prefix, logits, lengths, options, eos_id=eos_id, max_labels=limits, min_labels=least)
-    names = (SPEECH_LLM, LENGTH, CTC)[: 2 + isinstance(options, JointSearch)]
-    return [
-        tuple(
-            Hypothesis(
-                *(each.labels, heard.units.decode(each.labels), each.score, each.calls, each.complete, positions),
-                shares=dict(zip(names, each.shares, strict=True)),
-            )
-            for each in row
-        )
-        for row, positions in zip(found, prefix.speech_lengths.tolist(), strict=True)
-    ]
+            return decoder_beam(decoder, options, limits)
+        case JointSearch():
+            from kikitori.search.autoregressive.joint import joint
+
+            return joint(decoder, *batch.ctc_logits, options, limits)
+        case JointTimeSyncSearch():
+            from kikitori.search.autoregressive.joint import frame_scorer
+            from kikitori.search.fusion.shallow import shallow_fusion_of_logits
+
+            logits, num_frames = batch.ctc_logits
+            scorer = frame_scorer(decoder, logits.shape[2] - 1, options)
+            return shallow_fusion_of_logits(logits, num_frames, scorer, options)
 
 
-def _time_synchronous(heard: Heard, prefix: AssembledInput, options: JointTimeSyncSearch) -> list[NBest]:
-    from kikitori.search.autoregressive.joint import frame_scorer
-    from kikitori.search.fusion.shallow import shallow_fusion_of_logits
+def _limits(batch: EncodedBatch, options: Autoregressive) -> Limits:
+    """Most and fewest labels: those of the options, else those that go with duration and training."""
+    most = [options.max_labels or label_limit(seconds, batch.trained_on) for seconds in batch.seconds]
+    return Limits(most, batch.trained_on.min_labels if options.min_labels is None else options.min_labels)
 
-    model, (logits, lengths) = heard.speech_llm, heard.ctc_logits()
-    scorer = frame_scorer(model.llm, prefix, logits.shape[2] - 1, options, eos_id=model.config.eos_id)
-    found = shallow_fusion_of_logits(logits, lengths, scorer, options)
-    names = (CTC, *scorer.names)
-    return [
-        tuple(
-            Hypothesis(
-                *(each.labels, heard.units.decode(each.labels), each.score, each.calls),
-                speech_positions=positions,
-                shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
-            )
-            for each in row
-        )
-        for row, positions in zip(found, prefix.speech_lengths.tolist(), strict=True)
-    ]
+
+def _with_positions(nbests: Sequence[Sequence[Hypothesis]], decoder: Decoder) -> list[NBest]:
+    rows = zip(nbests, decoder.speech_lengths.tolist(), strict=True)
+    return [tuple(replace(each, speech_positions=positions) for each in nbest) for nbest, positions in rows]
 
 
 def _too_long(seconds: float, prefix: int, limit: int, most: int | None) -> AudioError | None:
-    """The error of a recording whose prefix and longest transcript do not fit into the LLM."""
+    """The error of a recording whose prefix and longest transcript do not fit into the decoder."""
     problem = overrun(seconds, prefix, limit, most)
     remedy = "split the recording or lower decoding.max_labels"
     return None if problem is None else AudioError(problem, remedy=remedy)

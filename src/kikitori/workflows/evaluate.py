@@ -20,8 +20,7 @@ from kikitori.recognizer import PLAIN, Recognizer, flags_of
 from kikitori.scoring.report import Prediction
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
-from kikitori.search.run import NBest
-from kikitori.types import Utterance
+from kikitori.types import NBest, Utterance
 
 Progress = Callable[[int], None]
 
@@ -133,6 +132,6 @@ def _prediction(utterance: Utterance, result: NBest | AudioError, seconds: float
         flags=tuple(flags_of(best)),
         speech_positions=best.speech_positions,
         nbest=result,
-        reasons=best.doubts,
+        reasons=best.warnings,
         ctc_agreement=best.ctc_agreement,
     )

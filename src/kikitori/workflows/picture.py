@@ -22,10 +22,10 @@ from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.io.files import write_bytes
 from kikitori.model.decoder.assemble import filled_up
 from kikitori.model.decoder.llm import forward_attention
-from kikitori.model.speech_llm import SpeechLLM
 from kikitori.recognizer import Audio, Recognizer
+from kikitori.search.batch import EncodedBatch
 from kikitori.search.options import Decoding
-from kikitori.search.run import Heard, acoustic_model
+from kikitori.search.run import shown_drafts, teacher_input
 
 MOST_TICKS = 90  # labels along an axis; more would cover each other
 INCHES_PER_LABEL = 0.13
@@ -95,28 +95,28 @@ def attention_weights(
         ConfigError: The LLM has no such layer.
         AudioError: Nothing is recognised in the recording, or it cannot be.
     """
-    model = recognizer.loaded.model
-    if not isinstance(model, SpeechLLM):
+    model = recognizer.loaded.model.speech_llm
+    if model is None:
         raise ModelError("an acoustic model has no attention to the speech", where=recognizer.name, remedy="draw ctc")
-    heard, labels = _recognised(recognizer, audio, decoding)
+    batch, labels = _recognised(recognizer, audio, decoding)
     with recognizer.arithmetic():
-        rows = heard.teacher_input([labels])
+        rows = teacher_input(batch, [labels])
         _, attention = forward_attention(model.llm, rows.embeds, rows.lengths, rows.memory)
     number = _from_1(layer, len(attention.text), "layer")
     weights = attention.text[number - 1][0]
     before = len(model.config.prompt_before)
     spoken = int(rows.speech_lengths[0])
-    draft = [label for row in heard.shown_drafts() or () for label in filled_up(row, model.config.eos_id)]
+    draft = [label for row in shown_drafts(batch) or () for label in filled_up(row, model.config.eos_id)]
     text = [*model.config.prompt_before, *draft, *model.config.prompt_after, *labels]
-    names = _names(heard, text)
+    names = _names(batch, text)
     if rows.memory is not None:
         before, weights = 0, torch.cat([attention.speech[number - 1][0], weights], dim=-1)
     return AttentionWeights(
         weights[:, rows.target_positions[1]].float().cpu().numpy(),
-        np.array([*_names(heard, labels), END]),
+        np.array([*_names(batch, labels), END]),
         np.array([*names[:before], *[""] * spoken, *names[before:]]),
         np.array([before, before + spoken]),
-        heard.seconds[0],
+        batch.seconds[0],
         number,
     )
 
@@ -131,11 +131,11 @@ def ctc_posteriors(
         ModelError: The model has no CTC head.
         AudioError: Nothing is recognised in the recording, or more than fits into its frames.
     """
-    if not acoustic_model(recognizer.loaded.model).config.ctc_layers:
+    if not recognizer.loaded.model.acoustic.config.ctc_layers:
         raise ModelError("the model has no CTC head", where=recognizer.name, remedy="draw its attention")
-    heard, labels = _recognised(recognizer, audio, decoding)
+    batch, labels = _recognised(recognizer, audio, decoding)
     with recognizer.arithmetic():
-        logits, _ = heard.ctc_logits()
+        logits, _ = batch.ctc_logits
     log_probs = logits[0].float().log_softmax(dim=-1).cpu().numpy()
     spans = ctc_align(log_probs, labels)
     if spans is None:
@@ -144,9 +144,9 @@ def ctc_posteriors(
     return CTCPosteriors(
         np.exp(log_probs[:, labels].T),
         np.exp(log_probs[:, -1]),
-        np.array(_names(heard, labels)),
+        np.array(_names(batch, labels)),
         np.array(spans),
-        heard.seconds[0],
+        batch.seconds[0],
     )
 
 
@@ -215,8 +215,8 @@ def draw_ctc(found: CTCPosteriors, picture: Path) -> None:
 
 def _recognised(
     recognizer: Recognizer, audio: Audio | NDArray[Any], decoding: Decoding | str | None
-) -> tuple[Heard, tuple[int, ...]]:
-    """What is heard of a recording, and the labels of the best hypothesis."""
+) -> tuple[EncodedBatch, tuple[int, ...]]:
+    """A recording as it is encoded, and the labels of the best hypothesis."""
     waveform = recognizer.read(audio)
     name = audio if isinstance(audio, str | Path) else "audio"
     try:
@@ -225,11 +225,11 @@ def _recognised(
         raise AudioError(error.what, where=name, remedy=error.remedy) from None
     if not best.labels:
         raise AudioError("nothing is recognised, so there is nothing to draw", where=name, remedy="take some speech")
-    return recognizer.hear([waveform]), best.labels
+    return recognizer.encode([waveform]), best.labels
 
 
-def _names(heard: Heard, labels: Sequence[int]) -> list[str]:
-    return [str(name) for name in heard.units.tokenizer.convert_ids_to_tokens(list(labels))]
+def _names(batch: EncodedBatch, labels: Sequence[int]) -> list[str]:
+    return [str(name) for name in batch.units.tokenizer.convert_ids_to_tokens(list(labels))]
 
 
 def _from_1(number: int | None, count: int, what: str) -> int:

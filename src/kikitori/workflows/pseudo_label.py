@@ -24,7 +24,6 @@ from kikitori.io.model_folder import search_files_digest
 from kikitori.model.weights import weights_digest
 from kikitori.recognizer import LONG_FLAG, Recognizer
 from kikitori.scoring.trust import Labels, Recognized, Trust, judge
-from kikitori.search.confidence import confidence
 from kikitori.search.options import Decoding
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import evaluate_batch
@@ -127,7 +126,8 @@ def _recognized(recognizer: Recognizer, batch: Sequence[Utterance], options: Dec
     longest = recognizer.loaded.trained_on.max_seconds
     results = []
     for prediction in evaluate_batch(recognizer, batch, options):
-        sure = round(confidence(prediction.nbest[0], options), DIGITS) if prediction.nbest else -inf
+        known = prediction.nbest[0].confidence if prediction.nbest else None
+        sure = -inf if known is None else round(known, DIGITS)
         flags = [*prediction.flags, *([LONG_FLAG] if prediction.utterance.duration > longest else [])]
         results.append(Recognized(prediction.pred_text, sure, tuple(flags), prediction.error))
     return results

@@ -86,9 +86,9 @@ def with_shares(
 
 def stored_shares(sets: Sets) -> list[str]:
     """Shares that every scored hypothesis has."""
-    names = [{*h.shares} for rows in sets.values() for row in rows if _is_scored(row) for h in row.nbest]
+    names = [{*h.scores} for rows in sets.values() for row in rows if _is_scored(row) for h in row.nbest]
     return sorted(set.intersection(*names)) if names else []
 
 
 def _is_scored(row: Prediction) -> bool:
-    return any(hypothesis.shares for hypothesis in row.nbest)  # an utterance too short to be searched has none
+    return any(hypothesis.scores for hypothesis in row.nbest)  # an utterance too short to be searched has none

@@ -21,8 +21,9 @@ from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
 from kikitori.model.adapters.lora import attach_lora, merged_copy
 from kikitori.model.decoder import interface as interface_module
+from kikitori.model.decoder.cache import prefill, step
 from kikitori.model.decoder.interface import FAMILIES, CrossLayer, MergedLayer, build_interface
-from kikitori.model.decoder.llm import embed, forward, prefill, project, step
+from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.model.decoder.memory import Memory
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.prompt import Prompt
@@ -541,7 +542,7 @@ def test_every_bridge_goes_with_every_interface(interface, bridge):
         together, _ = model(*pad_waveforms(waveforms), labels)
         alone = [model(*pad_waveforms([w]), [row])[0] for w, row in zip(waveforms, labels, strict=True)]
     close(together, torch.cat(alone), 2e-4)
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
+    encoded = model.acoustic.encode(*pad_waveforms(waveforms))
     prefix, prompt = model.prefix(encoded), len(model.config.prompt_before) + len(model.config.prompt_after)
     if interface == "prefix":
         assert prefix.memory is None
@@ -554,7 +555,7 @@ def test_every_bridge_goes_with_every_interface(interface, bridge):
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_states_of_an_earlier_layer_are_at_hand(interface):
     model = whole(interface)
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(tiny_waveforms(3))))
+    encoded = model.acoustic.encode(*pad_waveforms(tiny_waveforms(3)))
     rows = model.teacher_input(encoded, LABELS)
     with torch.no_grad():
         first, last = model.target_states(rows, [1])
@@ -571,7 +572,7 @@ def test_states_of_an_earlier_layer_are_at_hand(interface):
 def test_half_precision(interface):
     model = whole(interface, llm="qwen2")
     batch = pad_waveforms(tiny_waveforms(3, seconds=(0.4, 1.2)))
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*batch))
+    encoded = model.acoustic.encode(*batch)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected, _ = model.label_logits(encoded, LABELS)
         prefix = model.prefix(encoded)
@@ -611,7 +612,7 @@ def test_ctc_labels_are_shown_in_the_memory_too(interface):
     config.show_ctc = True
     shown = SpeechLLM(config, acoustic=model.acoustic, llm=model.llm).eval()
     shown.interface.load_state_dict(model.interface.state_dict())
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(tiny_waveforms(2))))
+    encoded = model.acoustic.encode(*pad_waveforms(tiny_waveforms(2)))
     embeds, lengths = shown.speech_prompt(encoded)
     assert embeds.abs().sum() > 0  # of labels alone, for the bridge starts at zero
     memory = shown.prefix(encoded).memory

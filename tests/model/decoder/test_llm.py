@@ -16,16 +16,15 @@ from transformers import (
 )
 
 from kikitori.errors import ModelError
+from kikitori.model.decoder.base import DecoderState
+from kikitori.model.decoder.cache import prefill, step
 from kikitori.model.decoder.llm import (
-    LLMState,
     check_llm,
     embed,
     embed_mixture,
     forward,
     forward_tree,
-    prefill,
     project,
-    step,
 )
 
 VOCAB, DIM = 50, 32
@@ -212,7 +211,7 @@ def test_states_are_never_modified(llm):
 def test_fork_reorder_and_crop_by_hand():
     keys = torch.arange(2 * 4.0).reshape(2, 1, 4, 1)
     valid = torch.tensor([[True, True, False, True], [True, False, False, True]])
-    state = LLMState(((keys, -keys),), valid, torch.tensor([3, 2]))
+    state = DecoderState(((keys, -keys),), valid, torch.tensor([3, 2]))
 
     forked = state.fork(2)
     assert forked.lengths.tolist() == [3, 3, 2, 2]
@@ -278,7 +277,7 @@ def test_half_precision_and_inference_mode():
 
 @pytest.mark.parametrize("lengths", [[5, 2], [2, 0]])
 def test_crop_refuses_what_is_not_there(lengths):
-    state = LLMState((), torch.ones(2, 4, dtype=torch.bool), torch.tensor([4, 4]))
+    state = DecoderState((), torch.ones(2, 4, dtype=torch.bool), torch.tensor([4, 4]))
     with pytest.raises(ModelError, match=r"cannot keep .* of row .*, which has 4"):
         state.crop(torch.tensor(lengths))
 
@@ -289,7 +288,7 @@ def test_wrong_shapes_and_lengths_are_refused():
         for call in (forward, prefill):
             with pytest.raises(ModelError, match="lengths"):
                 call(llm, embeds, torch.tensor(lengths))
-    state = LLMState((), torch.ones(2, 4, dtype=torch.bool), torch.tensor([4, 4]))
+    state = DecoderState((), torch.ones(2, 4, dtype=torch.bool), torch.tensor([4, 4]))
     for labels in (torch.zeros(3, 1), torch.zeros(2, 0), torch.zeros(2)):
         with pytest.raises(ModelError, match="do not fit a state of 2 rows"):
             step(llm, labels.long(), state)

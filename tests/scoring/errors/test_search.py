@@ -13,7 +13,7 @@ from kikitori.types import Hypothesis, Utterance
 
 
 def hypothesis(text, **shares):
-    return Hypothesis((), text, 0.0, shares=shares)
+    return Hypothesis((), text, 0.0, scores=shares)
 
 
 def rows_of(*lists):

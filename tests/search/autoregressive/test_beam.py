@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kikitori.scorers.base import WeightedSum, length_scorer
 from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs
 from kikitori.search.autoregressive.beam import Judge, beam_search
+from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch
 from tests.search.ctc.test_beam import every_path, random_log_probs
 
@@ -48,9 +49,7 @@ class Table:
 def found(tables, *, most=4, least=0, judge=None, length_scale=0.0, **options):
     scorer = WeightedSum([(tables, 1.0), (length_scorer(tables.num_labels), length_scale)])
     limits = [most] * len(tables.seeds) if isinstance(most, int) else most
-    return beam_search(
-        scorer, BeamSearch(**options), max_labels=limits, min_labels=least, judge=judge, most_gain=length_scale
-    )
+    return beam_search(scorer, BeamSearch(**options), Limits(limits, least), judge=judge, most_gain=length_scale)
 
 
 def every_sequence(num_labels, most, least=0):
@@ -81,7 +80,9 @@ def test_a_full_beam_finds_the_best_sequences(num_labels, most, least, seeds, ex
         assert [each.labels for each in hypotheses] == [labels for _, labels in expected]
         assert [each.score for each in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-9)
         for each in hypotheses:
-            assert each.shares == pytest.approx((tables.total(row, each.labels), len(each.labels)), abs=1e-6)
+            assert each.scores == pytest.approx(
+                {"llm": tables.total(row, each.labels), "length": len(each.labels)}, abs=1e-6
+            )
 
 
 def judged(tables, seeds, frames, **options):
@@ -105,7 +106,7 @@ def test_with_a_judge_a_full_beam_finds_the_best_sum(num_labels, frames, seeds, 
     heard, judge, _ = judged(tables, seeds, frames, scale=scale)
     scorer = WeightedSum([(tables, llm_scale)])
     options = BeamSearch(beam=1000, nbest=1000, length_exponent=0.0)
-    results = beam_search(scorer, options, max_labels=[frames] * len(seeds), judge=judge())
+    results = beam_search(scorer, options, Limits([frames] * len(seeds)), judge=judge())
     for row, hypotheses in enumerate(results):
         ctc = every_path(heard[row], "sum")
         sequences = every_sequence(num_labels, frames)
@@ -118,7 +119,7 @@ def test_with_a_judge_a_full_beam_finds_the_best_sum(num_labels, frames, seeds, 
         best = max(expected.values())
         assert hypotheses[0].score == pytest.approx(best, abs=1e-6)
         for each in hypotheses:
-            llm, given_by_ctc = each.shares
+            llm, given_by_ctc = each.scores["llm"], each.scores["ctc"]
             assert llm == pytest.approx(tables.total(row, each.labels), abs=1e-6)
             assert given_by_ctc == pytest.approx(ctc.get(each.labels, -inf), abs=1e-6)
 
@@ -162,9 +163,9 @@ def test_stopping_early_changes_nothing(seed, beam, nbest, exponent):
     scorer = WeightedSum([(tables, 1.0)])
     # With the promise of an endless gain it never stops early.
     choice = BeamSearch(beam=beam, nbest=nbest, length_exponent=exponent)
-    (late,) = beam_search(scorer, choice, max_labels=[8], most_gain=1e9)
+    (late,) = beam_search(scorer, choice, Limits([8]), most_gain=1e9)
     assert [(each.labels, each.score) for each in late] == [(each.labels, each.score) for each in hypotheses]
-    assert late[0].calls >= hypotheses[0].calls
+    assert late[0].llm_passes >= hypotheses[0].llm_passes
 
 
 def test_a_beam_wider_than_the_vocabulary():
@@ -184,5 +185,5 @@ def test_where_nothing_is_possible_there_is_an_empty_hypothesis():
     judge = Judge(CTCPrefixScorer(ctc_outputs([heard], 3)), 0.5)
     (hypotheses,) = found(Table(3, [1]), most=0, judge=judge)
     assert [(each.labels, each.score) for each in hypotheses] == [((), -inf)]
-    assert len(hypotheses[0].shares) == 3
+    assert len(hypotheses[0].scores) == 3
     assert found(Table(3, []), most=[]) == []

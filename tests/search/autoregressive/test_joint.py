@@ -8,10 +8,11 @@ import torch
 
 from kikitori.errors import ModelError
 from kikitori.model.heads import ctc_loss
-from kikitori.search.autoregressive.greedy import greedy
-from kikitori.search.autoregressive.joint import frame_scorer, joint, speech_llm_beam
+from kikitori.search.autoregressive.generate import greedy
+from kikitori.search.autoregressive.joint import decoder_beam, frame_scorer, joint
 from kikitori.search.ctc.beam import ctc_beam_of_logits
 from kikitori.search.fusion.shallow import shallow_fusion_of_logits
+from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch, CTCBeamSearch, JointSearch, JointTimeSyncSearch
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_waveforms
 
@@ -20,31 +21,31 @@ WHOLE = {"beam": 6, "nbest": 6}
 
 
 @cache
-def heard(interface, rows):
-    """A model and what it hears: encoder output of three utterances, in this order."""
+def encoded_by(interface, rows):
+    """A model, encoder output of three utterances in this order, the decoder behind them, and CTC logits."""
     model = tiny_speech_llm(interface=interface)
     waveforms = [torch.from_numpy(each) for each in tiny_waveforms(3)]
     lengths = torch.tensor([len(waveforms[row]) for row in rows])
     padded = torch.nn.utils.rnn.pad_sequence([waveforms[row] for row in rows], batch_first=True)
     with torch.inference_mode():
-        encoded = model.acoustic.encode(*model.acoustic.encoder.features(padded, lengths))
-        return model, encoded, model.prefix(encoded), *model.acoustic.ctc_logits(encoded)
+        encoded = model.acoustic.encode(padded, lengths)
+        return model, encoded, model.decoder(encoded), *model.acoustic.ctc_logits(encoded)
 
 
 def search(interface, options, rows=ALL, **changes):
-    model, _, prefix, logits, lengths = heard(interface, rows)
-    settings = {"eos_id": model.config.eos_id, "max_labels": [LIMITS[row] for row in rows], **changes}
+    _, _, decoder, logits, lengths = encoded_by(interface, rows)
+    limits = Limits([LIMITS[row] for row in rows], **changes)
     if isinstance(options, BeamSearch):
-        return speech_llm_beam(model.llm, prefix, options, **settings)
+        return decoder_beam(decoder, options, limits)
     if isinstance(options, JointSearch):
-        return joint(model.llm, prefix, logits, lengths, options, **settings)
-    scorer = frame_scorer(model.llm, prefix, logits.shape[2] - 1, options, eos_id=model.config.eos_id)
+        return joint(decoder, logits, lengths, options, limits)
+    scorer = frame_scorer(decoder, logits.shape[2] - 1, options)
     return shallow_fusion_of_logits(logits, lengths, scorer, options)
 
 
 def llm_share(interface, row, labels):
     """By teacher forcing."""
-    model, encoded, *_ = heard(interface, ALL)
+    model, encoded, *_ = encoded_by(interface, ALL)
     targets = [list(labels) if row == place else [3] for place in range(3)]
     with torch.inference_mode():
         logits, following = model.label_logits(encoded, targets)
@@ -54,7 +55,7 @@ def llm_share(interface, row, labels):
 
 
 def ctc_share(interface, row, labels):
-    *_, logits, lengths = heard(interface, ALL)
+    *_, logits, lengths = encoded_by(interface, ALL)
     loss = ctc_loss(logits[row : row + 1].double().log_softmax(-1), lengths[row : row + 1], [list(labels)])
     return -float(loss.total)
 
@@ -72,14 +73,14 @@ OPTIONS = (
 def test_shares_are_those_of_teacher_forcing(interface, options):
     for row, hypotheses in enumerate(search(interface, options)):
         for each in hypotheses[:3]:
-            shares = each.shares
-            assert shares[0] == pytest.approx(llm_share(interface, row, each.labels), abs=1e-4)
-            assert shares[1] == len(each.labels)
+            scores = each.scores
+            assert scores["speech_llm"] == pytest.approx(llm_share(interface, row, each.labels), abs=1e-4)
+            assert scores["length"] == len(each.labels)
             if isinstance(options, JointSearch):
-                assert shares[2] == pytest.approx(ctc_share(interface, row, each.labels), abs=1e-4)
-                assert each.score == pytest.approx(0.6 * shares[0] + 0.4 * shares[2], abs=1e-6)
+                assert scores["ctc"] == pytest.approx(ctc_share(interface, row, each.labels), abs=1e-4)
+                assert each.score == pytest.approx(0.6 * scores["speech_llm"] + 0.4 * scores["ctc"], abs=1e-6)
             elif isinstance(options, BeamSearch):
-                assert each.score == pytest.approx(shares[0] / (len(each.labels) + 1), abs=1e-6)
+                assert each.score == pytest.approx(scores["speech_llm"] / (len(each.labels) + 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
@@ -94,12 +95,12 @@ def test_utterances_do_not_depend_on_their_batch(interface, options):
 
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_a_beam_of_one_is_greedy(interface):
-    model, _, prefix, *_ = heard(interface, ALL)
-    rows = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=LIMITS, min_labels=2)
+    _, _, decoder, *_ = encoded_by(interface, ALL)
+    rows = [best for (best,) in greedy(decoder, Limits(LIMITS, 2))]
     found = search(interface, BeamSearch(beam=1, nbest=1), min_labels=2)
-    assert [each.labels for (each,) in found] == [tuple(row.labels) for row in rows]
+    assert [each.labels for (each,) in found] == [row.labels for row in rows]
     assert [each.complete for (each,) in found] == [row.complete for row in rows]
-    assert [each.calls for (each,) in found] == [row.llm_passes for row in rows]
+    assert [each.llm_passes for (each,) in found] == [row.llm_passes for row in rows]
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
@@ -110,14 +111,14 @@ def test_without_ctc_it_is_the_beam_of_the_llm(interface):
 
 
 def test_with_ctc_alone_it_is_its_best_label_sequence():
-    model, _, prefix, logits, _ = heard("prefix", ALL)
+    _, _, decoder, logits, _ = encoded_by("prefix", ALL)
     logits, lengths = logits[:, :5], torch.tensor([5, 4, 2])
     options = JointSearch(beam=500, nbest=1, ctc_scale=1.0, pre_beam=None)
-    found = joint(model.llm, prefix, logits, lengths, options, eos_id=2, max_labels=[5, 5, 5])
+    found = joint(decoder, logits, lengths, options, Limits([5, 5, 5]))
     exact = CTCBeamSearch(beam=5000, nbest=1, score_beam=None, frame_labels=None, min_log_prob=None)
     for (each,), (best,) in zip(found, ctc_beam_of_logits(logits, lengths, exact), strict=True):
         assert each.labels == best.labels
-        assert each.score == pytest.approx(best.ctc, abs=1e-4)
+        assert each.score == pytest.approx(best.score, abs=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{"vocabulary": 9}, {"collapse": 0.3}, {"vocabulary": 9, "collapse": 0.3}])
@@ -128,12 +129,14 @@ def test_thinned_out_posteriors(changes):
         assert alone[0].labels == hypotheses[0].labels
         if "vocabulary" in changes:
             assert len({label for each in hypotheses for label in each.labels}) <= 9
-        assert hypotheses[0].score == pytest.approx(0.5 * sum(hypotheses[0].shares[::2]), abs=1e-6)
+        assert hypotheses[0].score == pytest.approx(
+            0.5 * (hypotheses[0].scores["speech_llm"] + hypotheses[0].scores["ctc"]), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_logits_that_are_not_finite(options):
-    model, *_ = heard("prefix", ALL)
+    model, *_ = encoded_by("prefix", ALL)
     head = model.llm.get_output_embeddings().weight
     kept = head.data.clone()
     try:
@@ -145,12 +148,12 @@ def test_logits_that_are_not_finite(options):
 
 
 def test_a_ctc_head_with_more_labels_than_the_llm():
-    model, _, prefix, logits, lengths = heard("prefix", ALL)
+    _, _, decoder, logits, lengths = encoded_by("prefix", ALL)
     with pytest.raises(ModelError, match="the CTC head has"):
-        joint(model.llm, prefix, torch.cat([logits] * 2, dim=2), lengths, JointSearch(), eos_id=2, max_labels=LIMITS)
+        joint(decoder, torch.cat([logits] * 2, dim=2), lengths, JointSearch(), Limits(LIMITS))
 
 
 def test_a_ctc_head_whose_logits_are_not_finite():
-    model, _, prefix, logits, lengths = heard("prefix", ALL)
+    _, _, decoder, logits, lengths = encoded_by("prefix", ALL)
     with pytest.raises(ModelError, match="CTC head's outputs are not finite"):
-        joint(model.llm, prefix, logits * nan, lengths, JointSearch(), eos_id=2, max_labels=LIMITS)
+        joint(decoder, logits * nan, lengths, JointSearch(), Limits(LIMITS))

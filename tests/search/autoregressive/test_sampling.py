@@ -6,8 +6,9 @@ import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from kikitori.data.speech import pad_waveforms
-from kikitori.search.autoregressive.greedy import greedy
+from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.sampling import Sampling, cut, draw_labels, sample, utterance_seed
+from kikitori.search.length import Limits
 from tests.tiny import tiny_speech_llm, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(15)
@@ -73,11 +74,10 @@ def test_draws_follow_the_distribution():
 
 
 def decode(model, waveforms, settings, seed=1234, **limits):
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
-    prefix = model.prefix(encoded)
+    encoded = model.acoustic.encode(*pad_waveforms(waveforms))
     seeds = [utterance_seed(seed, waveform) for waveform in waveforms]
-    limits = {"max_labels": [20] * len(waveforms), **limits}
-    return sample(model.llm, prefix, settings, seeds=seeds, eos_id=2, **limits)
+    limits = Limits(**{"max_labels": [20] * len(waveforms), **limits})
+    return [best for (best,) in sample(model.decoder(encoded), settings, seeds, limits)]
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,8 @@ def test_draws_depend_on_the_utterance_alone(model, alone, batch_size):
 
 @torch.inference_mode()
 def test_a_small_temperature_is_greedy(model):
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
-    prefix = model.prefix(encoded)
-    expected = greedy(model.llm, prefix, eos_id=2, max_labels=[20] * 15)
+    encoded = model.acoustic.encode(*pad_waveforms(WAVEFORMS))
+    expected = [best for (best,) in greedy(model.decoder(encoded), Limits([20] * 15))]
     for settings in (Sampling(temperature=1e-4), Sampling(top_k=1), Sampling(top_p=1e-6)):
         assert decode(model, WAVEFORMS, settings) == expected
 
@@ -125,7 +124,7 @@ def test_a_small_temperature_is_greedy(model):
 @torch.inference_mode()
 def test_score_is_the_models_own(model):
     """Whatever sharpens the distribution, and where EOS is ruled out."""
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
+    encoded = model.acoustic.encode(*pad_waveforms(WAVEFORMS))
     results = decode(model, WAVEFORMS, Sampling(temperature=2.0, top_k=9), min_labels=4)
     logits, next_labels = model.label_logits(encoded, [row.labels for row in results])
     scores = logits.log_softmax(-1).gather(1, next_labels[:, None])[:, 0].split([len(r.labels) + 1 for r in results])

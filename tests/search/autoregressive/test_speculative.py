@@ -6,8 +6,9 @@ import torch
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.search.autoregressive import speculative as module
-from kikitori.search.autoregressive.greedy import greedy
+from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.speculative import speculative
+from kikitori.search.length import Limits
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_units, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(24)
@@ -17,19 +18,26 @@ EOS = 2
 SIZE = tiny_units().size
 
 
-def prefix_of(model, rows=range(24)):
-    waveforms = [WAVEFORMS[row] for row in rows]
-    return model.prefix(model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms))))
+def decoder_of(model, rows=range(24)):
+    return model.decoder(model.acoustic.encode(*pad_waveforms([WAVEFORMS[row] for row in rows])))
+
+
+def write(decoder, drafts, max_labels=LIMITS, min_labels=0, **settings):
+    return [best for (best,) in speculative(decoder, drafts, Limits(max_labels, min_labels), **settings)]
+
+
+def plain(decoder, max_labels=LIMITS, min_labels=0):
+    return [best for (best,) in greedy(decoder, Limits(max_labels, min_labels))]
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=["-".join(names) for names in MODELS])
 def decoded(request):
-    """A model, its prefixes, and what greedy search writes behind them."""
+    """A model, its decoder, and what greedy search writes with it."""
     llm, interface = request.param
     model = tiny_speech_llm(llm=llm, interface=interface)
     with torch.inference_mode():
-        prefix = prefix_of(model)
-        return model, prefix, greedy(model.llm, prefix, eos_id=EOS, max_labels=LIMITS)
+        decoder = decoder_of(model)
+        return model, decoder, plain(decoder)
 
 
 def same(got, expected):
@@ -56,6 +64,7 @@ def corrupt(labels, rate, stream, size=SIZE):
 def any_draft(labels, others, stream):
     """A draft of one of many kinds."""
     strange = [-(10**9), -1, 0, EOS, SIZE - 1, SIZE, 10**6, 2**40]
+    labels = [*labels]
     match stream.randrange(9):
         case 0:
             return []
@@ -80,31 +89,31 @@ def any_draft(labels, others, stream):
 
 @torch.inference_mode()
 def test_any_draft_gives_what_greedy_search_writes(decoded):
-    model, prefix, expected = decoded
+    _, decoder, expected = decoded
     stream = random.Random(7)  # noqa: S311
     others = [row.labels for row in expected]
     for _ in range(12):
         drafts = [any_draft(row.labels, others, stream) for row in expected]
-        same(speculative(model.llm, prefix, drafts, eos_id=EOS, max_labels=LIMITS), expected)
+        same(write(decoder, drafts), expected)
 
 
 @torch.inference_mode()
 def test_right_drafts_take_no_pass_after_the_first(decoded):
-    model, prefix, expected = decoded
+    _, decoder, expected = decoded
     drafts = [row.labels for row in expected]
-    got = speculative(model.llm, prefix, drafts, eos_id=EOS, max_labels=LIMITS)
+    got = write(decoder, drafts)
     same(got, expected)
     assert {row.llm_passes for row in got} == {0}
-    empty = speculative(model.llm, prefix, [[]] * 24, eos_id=EOS, max_labels=LIMITS)
+    empty = write(decoder, [[]] * 24)
     assert [row.llm_passes for row in empty] == [row.llm_passes for row in expected]
 
 
 @torch.inference_mode()
 def test_drafts_with_a_slip_in_ten_save_most_passes(decoded):
-    model, prefix, expected = decoded
+    _, decoder, expected = decoded
     stream = random.Random(3)  # noqa: S311
     drafts = [corrupt(row.labels, 0.1, stream) for row in expected]
-    got = speculative(model.llm, prefix, drafts, eos_id=EOS, max_labels=LIMITS)
+    got = write(decoder, drafts)
     same(got, expected)
     assert sum(row.llm_passes for row in got) < 0.35 * sum(row.llm_passes for row in expected)
 
@@ -112,14 +121,14 @@ def test_drafts_with_a_slip_in_ten_save_most_passes(decoded):
 @pytest.mark.parametrize(("most", "least"), [(0, 0), (1, 0), (2, 5), (9, 9), (30, 12)])
 @torch.inference_mode()
 def test_limits(decoded, most, least):
-    model, prefix, free = decoded
+    _, decoder, free = decoded
     stream = random.Random(most)  # noqa: S311
     limits = [max(0, most - row % 3) for row in range(24)]
-    settings = {"eos_id": EOS, "max_labels": limits, "min_labels": least}
-    expected = greedy(model.llm, prefix, **settings)
+    settings = {"max_labels": limits, "min_labels": least}
+    expected = plain(decoder, **settings)
     for rate in (0.0, 0.3):
         drafts = [corrupt(row.labels, rate, stream) for row in stream.choice([expected, free])]
-        same(speculative(model.llm, prefix, drafts, **settings), expected)
+        same(write(decoder, drafts, **settings), expected)
 
 
 @torch.inference_mode()
@@ -131,44 +140,38 @@ def test_any_batch_order_and_padding_gives_the_same(decoded):
         order = stream.sample(range(24), 24)
         for start in range(0, 24, size):
             rows = order[start : start + size]
-            prefix = prefix_of(model, rows)
-            padding = torch.full_like(prefix.embeds[:, :3], torch.inf)
-            prefix = replace(prefix, embeds=torch.cat([prefix.embeds, padding], dim=1))
-            got = speculative(
-                model.llm,
-                prefix,
-                [drafts[row] for row in rows],
-                eos_id=EOS,
-                max_labels=[LIMITS[row] for row in rows],
-            )
+            decoder = decoder_of(model, rows)
+            padding = torch.full_like(decoder.prefix.embeds[:, :3], torch.inf)
+            prefix = replace(decoder.prefix, embeds=torch.cat([decoder.prefix.embeds, padding], dim=1))
+            limits = [LIMITS[row] for row in rows]
+            got = write(replace(decoder, prefix=prefix), [drafts[row] for row in rows], limits)
             same(got, [expected[row] for row in rows])
 
 
 @torch.inference_mode()
 def test_positions_a_few_at_a_time(decoded, monkeypatch):
-    model, prefix, expected = decoded
+    _, decoder, expected = decoded
     monkeypatch.setattr(module, "MAX_LOGITS", 100)
     drafts = [row.labels[1:] for row in expected]
-    same(speculative(model.llm, prefix, drafts, eos_id=EOS, max_labels=LIMITS), expected)
+    same(write(decoder, drafts), expected)
 
 
 @torch.inference_mode()
 def test_margin(decoded):
     """With a wide margin the draft is written, as far as it goes; what greedy search writes needs none."""
-    model, prefix, expected = decoded
+    _, decoder, expected = decoded
     stream = random.Random(9)  # noqa: S311
     drafts = [[stream.randrange(3, SIZE) for _ in range(10)] for _ in expected]
-    settings = {"eos_id": EOS, "max_labels": LIMITS}
-    got = speculative(model.llm, prefix, drafts, **settings, margin=1000.0)
-    assert [row.labels[:10] for row in got] == drafts
+    got = write(decoder, drafts, margin=1000.0)
+    assert [[*row.labels[:10]] for row in got] == drafts
     own = [row.labels for row in expected]
-    wide = speculative(model.llm, prefix, own, **settings, margin=1e-9)
+    wide = write(decoder, own, margin=1e-9)
     same(wide, expected)
 
 
 @torch.inference_mode()
 def test_margin_is_the_same_however_much_a_pass_reads(decoded, monkeypatch):
-    model, prefix, expected = decoded
+    _, decoder, expected = decoded
     stream = random.Random(4)  # noqa: S311
     drafts = [corrupt(row.labels, 0.3, stream) for row in expected]
     drafts = [[label for label in draft if label != EOS] for draft in drafts]
@@ -176,7 +179,7 @@ def test_margin_is_the_same_however_much_a_pass_reads(decoded, monkeypatch):
     for size in (None, 0, 1, 50):
         if size is not None:
             monkeypatch.setattr(module, "pass_size", lambda *_, size=size: size)
-        found.append(speculative(model.llm, prefix, drafts, eos_id=EOS, max_labels=LIMITS, margin=2.0))
+        found.append(write(decoder, drafts, margin=2.0))
     for got in found[1:]:
         assert [row.labels for row in got] == [row.labels for row in found[0]]
         assert [row.score for row in got] == pytest.approx([row.score for row in found[0]], abs=1e-3)
@@ -185,7 +188,7 @@ def test_margin_is_the_same_however_much_a_pass_reads(decoded, monkeypatch):
 
 def test_no_gradients_are_kept():
     model = tiny_speech_llm()
-    prefix = prefix_of(model, [0, 1])
-    assert prefix.embeds.requires_grad
-    results = speculative(model.llm, prefix, [[3], [4, 5]], eos_id=EOS, max_labels=[3, 3])
+    decoder = decoder_of(model, [0, 1])
+    assert decoder.prefix.embeds.requires_grad
+    results = write(decoder, [[3], [4, 5]], [3, 3])
     assert [len(row.labels) <= 3 for row in results] == [True, True]

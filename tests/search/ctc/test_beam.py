@@ -61,11 +61,11 @@ def test_without_pruning_it_is_the_enumeration_of_all_paths(log_probs, zeros, re
             log_probs[frame, output % log_probs.shape[1]] = -inf
     expected = every_path(log_probs, recombine) or {(): -inf}
     found = one(log_probs, options(recombine=recombine))
-    assert {h.labels: h.ctc for h in found} == pytest.approx(expected, abs=1e-9, rel=1e-12)
+    assert {h.labels: h.scores["ctc"] for h in found} == pytest.approx(expected, abs=1e-9, rel=1e-12)
     assert len(found) == len(expected)
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
     if recombine == "sum" and not zeros:
-        assert sum(exp(h.ctc) for h in found) == pytest.approx(1.0)
+        assert sum(exp(h.scores["ctc"]) for h in found) == pytest.approx(1.0)
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,9 +86,9 @@ def test_pruning_only_takes_paths_away(log_probs, recombine, beam, score_beam, f
     assert 1 <= len(found) <= beam
     assert len({h.labels for h in found}) == len(found)
     for hypothesis in found:
-        assert hypothesis.ctc <= expected[hypothesis.labels] + 1e-9
+        assert hypothesis.scores["ctc"] <= expected[hypothesis.labels] + 1e-9
         if score_beam is not None:
-            assert hypothesis.ctc >= found[0].ctc - score_beam
+            assert hypothesis.scores["ctc"] >= found[0].scores["ctc"] - score_beam
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,7 +97,7 @@ def test_scores_are_those_of_the_label_sequence(frames, num_labels, seed, recomb
     log_probs = random_log_probs(frames, num_labels, seed)
     for beam in (1, 8, 100):
         for hypothesis in one(log_probs, options(recombine=recombine, beam=beam, nbest=3)):
-            assert hypothesis.ctc <= label_score(log_probs, hypothesis.labels, recombine) + 1e-9
+            assert hypothesis.scores["ctc"] <= label_score(log_probs, hypothesis.labels, recombine) + 1e-9
 
 
 def label_score(log_probs, labels, recombine):
@@ -130,7 +130,7 @@ def test_with_a_wide_beam_the_score_is_the_ctc_loss():
         blank=4,
         reduction="sum",
     )
-    assert best.ctc == pytest.approx(-float(loss), abs=1e-9)
+    assert best.scores["ctc"] == pytest.approx(-float(loss), abs=1e-9)
 
 
 def test_nothing_and_blanks():
@@ -192,7 +192,7 @@ def test_from_logits(changes):
     expected = ctc_beam(logits.log_softmax(-1), lengths, settings)
     for row, plain in zip(ctc_beam_of_logits(logits, lengths, settings), expected, strict=True):
         assert [h.labels for h in row] == [h.labels for h in plain]
-        assert [h.ctc for h in row] == pytest.approx([h.ctc for h in plain], abs=1e-4)
+        assert [h.scores["ctc"] for h in row] == pytest.approx([h.scores["ctc"] for h in plain], abs=1e-4)
 
 
 def test_bfloat16():
@@ -255,7 +255,7 @@ def test_scores_that_enter_before_pruning(seed):
     assert {h.labels: h.score for h in search.hypotheses()} == pytest.approx(expected, abs=1e-9)
     *_, (narrow, _) = run_frames(log_probs, options(beam=3), gains)
     for hypothesis in narrow.hypotheses():
-        assert hypothesis.bonus == pytest.approx(score(table, hypothesis.labels), abs=1e-9)
+        assert hypothesis.score - hypothesis.scores["ctc"] == pytest.approx(score(table, hypothesis.labels), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -265,7 +265,7 @@ def test_scores_that_enter_after_pruning(seed):
         for search, made in run_frames(log_probs, searched):
             search.set_bonus(made, np.array([score(table, labels) for labels in search.labels(made)]))
             assert all(b == score(table, ls) for b, ls in zip(search.bonus(made), search.labels(made), strict=True))
-        found = {h.labels: (h.ctc, h.bonus) for h in search.hypotheses()}
+        found = {h.labels: (h.scores["ctc"], h.score - h.scores["ctc"]) for h in search.hypotheses()}
         for labels, (_, bonus) in found.items():
             assert bonus == pytest.approx(score(table, labels), abs=1e-9)
         if searched is ALL:

@@ -46,9 +46,10 @@ def test_greedy_is_the_best_path(frames, num_labels, seed):
     logits = torch.randn(1, frames, num_labels + 1, generator=torch.Generator().manual_seed(seed))
     log_probs = logits.log_softmax(-1)
     path = best_path(log_probs[0])
-    ((labels, score),) = ctc_greedy(log_probs, torch.tensor([frames]))
-    assert labels == merged_then_dropped(path, num_labels)
-    assert score == pytest.approx(sum(float(log_probs[0, t, label]) for t, label in enumerate(path)), rel=1e-5)
+    ((best,),) = ctc_greedy(log_probs, torch.tensor([frames]))
+    assert list(best.labels) == merged_then_dropped(path, num_labels)
+    assert best.scores == {"ctc": best.score}
+    assert best.score == pytest.approx(sum(float(log_probs[0, t, label]) for t, label in enumerate(path)), rel=1e-5)
 
 
 def test_padding_is_not_read_and_rows_are_independent():
@@ -57,7 +58,7 @@ def test_padding_is_not_read_and_rows_are_independent():
     together = ctc_greedy(log_probs, lengths)
     for row, length in enumerate(lengths.tolist()):
         assert together[row] == ctc_greedy(log_probs[row : row + 1, :length], lengths[row : row + 1])[0]
-    assert together[2] == ([], 0.0)
+    assert [(best.labels, best.score) for best in together[2]] == [((), 0.0)]
 
 
 def test_empty_batch():

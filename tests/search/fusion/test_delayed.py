@@ -123,9 +123,9 @@ def test_shares_are_those_from_scratch(kind, seed, recombine, beam, scales, trig
     for each in one(log_probs, reader, options):
         expected = from_scratch(each.labels, reader)
         assert each.text == OWN.decode(each.labels)
-        assert each.shares == pytest.approx({"ctc": each.shares["ctc"], **expected}, abs=1e-8)
-        assert each.score == pytest.approx(each.shares["ctc"] + weigh(expected, options), abs=1e-8)
-        assert each.shares["ctc"] <= label_score(log_probs, each.labels, recombine) + 1e-9
+        assert each.scores == pytest.approx({"ctc": each.scores["ctc"], **expected}, abs=1e-8)
+        assert each.score == pytest.approx(each.scores["ctc"] + weigh(expected, options), abs=1e-8)
+        assert each.scores["ctc"] <= label_score(log_probs, each.labels, recombine) + 1e-9
         assert each.complete
 
 
@@ -175,7 +175,12 @@ def test_never_is_the_rescoring_of_the_same_beam(kind, recombine):
         return float(own[list(hypothesis.labels)].sum())
 
     nbests = [
-        [Hypothesis(h.labels, OWN.decode(h.labels), h.ctc, shares={"ctc": h.ctc, "prior": alone(h)}) for h in row]
+        [
+            Hypothesis(
+                h.labels, OWN.decode(h.labels), h.scores["ctc"], scores={"ctc": h.scores["ctc"], "prior": alone(h)}
+            )
+            for h in row
+        ]
         for row in beams
     ]
     judged, _ = with_lm(nbests, "lm", reader.lm, OWN)
@@ -185,7 +190,7 @@ def test_never_is_the_rescoring_of_the_same_beam(kind, recombine):
         assert [each.llm_passes for each in found] == [1] * len(found)
         for each, same in zip(found, expected, strict=True):
             assert each.score == pytest.approx(same.score, abs=1e-9)
-            assert each.shares == pytest.approx(dict(same.shares), abs=1e-9)
+            assert each.scores == pytest.approx(dict(same.scores), abs=1e-9)
         changed += seen(found) != seen(first)
     assert changed > 1
 
@@ -204,9 +209,9 @@ def test_with_equal_units_and_a_full_beam_it_is_shallow_fusion(frames, seed, sca
     assert {each.labels: each.score for each in found} == pytest.approx(
         {each.labels: each.score for each in expected}, abs=1e-9
     )
-    shares = {each.labels: each.shares for each in expected}
+    shares = {each.labels: each.scores for each in expected}
     for each in found:
-        assert [each.shares[name] for name in scorers.names] == pytest.approx(shares[each.labels], abs=1e-9)
+        assert each.scores == pytest.approx(dict(shares[each.labels]), abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "equal"])
@@ -215,8 +220,8 @@ def test_with_all_scales_0_it_is_the_acoustic_search(kind, trigger):
     log_probs = posteriors(40, 1)
     found = one(log_probs, READERS[kind], search((0.0, 0.0, 0.0), trigger=trigger))
     (expected,) = ctc_beam(log_probs[None], torch.tensor([40]), CTCBeamSearch())
-    assert [(each.labels, each.score) for each in found] == [(each.labels, each.ctc) for each in expected]
-    assert all(each.shares["lm"] < 0.0 for each in found)
+    assert [(each.labels, each.score) for each in found] == [(each.labels, each.scores["ctc"]) for each in expected]
+    assert all(each.scores["lm"] < 0.0 for each in found)
 
 
 @pytest.mark.parametrize("trigger", [1, 7, "shortest"])
@@ -237,7 +242,7 @@ def test_the_same_in_any_batch(kind, trigger):
                 for each, same in zip(nbest, alone[row], strict=True):
                     assert each.llm_passes == same.llm_passes
                     assert each.score == pytest.approx(same.score, abs=1e-5 * (len(each.labels) + 1))
-                    assert each.shares == pytest.approx(dict(same.shares), abs=1e-5 * (len(each.labels) + 1))
+                    assert each.scores == pytest.approx(dict(same.scores), abs=1e-5 * (len(each.labels) + 1))
 
 
 @pytest.mark.parametrize("changes", [{"vocabulary": 8}, {"collapse": 0.3}, {"vocabulary": 6, "collapse": 0.3}])
@@ -246,8 +251,8 @@ def test_fewer_labels_and_frames_keep_the_shares(changes):
     found = one(log_probs, reader, search(trigger="word_end", **changes))
     assert max(each.labels.count(MARK) for each in found) > 1
     for each in found:
-        expected = {"ctc": each.shares["ctc"], **from_scratch(each.labels, reader)}
-        assert each.shares == pytest.approx(expected, abs=1e-9)
+        expected = {"ctc": each.scores["ctc"], **from_scratch(each.labels, reader)}
+        assert each.scores == pytest.approx(expected, abs=1e-9)
 
 
 def spelt(text, units=OWN):
@@ -291,7 +296,7 @@ def test_when_words_are_judged(kind, trigger, expected, asked):
     (found,) = one(spelt("a box do"), reader, search(trigger=trigger))
     assert asked == expected
     assert (found.text, found.llm_passes) == ("a box do", len(expected) + 1)
-    assert found.shares == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, reader)})
+    assert found.scores == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, reader)})
 
 
 def test_the_shortest_hypothesis_waits_for_its_words(asked):
@@ -312,12 +317,12 @@ def test_a_unit_that_is_only_the_word_mark_ends_a_word():
     log_probs = spelt("a  fox")  # two marks: an empty word between
     for trigger in TRIGGERS:
         (found,) = one(log_probs, READERS["bytes"], search(trigger=trigger))
-        assert found.shares == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, READERS["bytes"])})
+        assert found.scores == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, READERS["bytes"])})
     (found,) = one(spelt("a "), READERS["bytes"], search(trigger=1))
     assert (found.text, found.labels[-1]) == ("a", MARK)
-    assert found.shares["lm"] == pytest.approx(from_scratch(OWN.encode("a"), READERS["bytes"])["lm"])
+    assert found.scores["lm"] == pytest.approx(from_scratch(OWN.encode("a"), READERS["bytes"])["lm"])
     (found,) = one(spelt(""), READERS["bytes"], search(trigger=1))
-    assert (found.text, found.shares["lm"]) == ("", pytest.approx(from_scratch((), READERS["bytes"])["lm"]))
+    assert (found.text, found.scores["lm"]) == ("", pytest.approx(from_scratch((), READERS["bytes"])["lm"]))
 
 
 def test_equal_texts_of_different_labels_have_the_same_share():
@@ -333,7 +338,7 @@ def test_equal_texts_of_different_labels_have_the_same_share():
     found = one(log_probs, reader, search(trigger=1, score_beam=None))
     same = [each for each in found if each.text == found[0].text]
     assert len(seen(found)) == len({*seen(found)})
-    assert len({each.shares["lm"] for each in same}) == 1
+    assert len({each.scores["lm"] for each in same}) == 1
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -345,7 +350,7 @@ def test_a_new_word_may_change_how_the_text_before_is_tokenised(text, asked):
     assert any(after[: len(before)] != before for before, after in pairwise(texts))
     (found,) = one(spelt(text), reader, search(trigger="word_end"))
     assert asked == [[each] for each in beginnings]
-    assert found.shares == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, reader)}, abs=1e-9)
+    assert found.scores == pytest.approx({"ctc": 0.0, **from_scratch(found.labels, reader)}, abs=1e-9)
 
 
 def test_the_lm_reads_its_own_text_form():
@@ -353,9 +358,9 @@ def test_the_lm_reads_its_own_text_form():
     plain, lower = reader_of("bytes", units), reader_of("bytes", units, text_form="lower")
     (as_is,), (lowered,) = (one(spelt("AB C", units), reader, search(trigger=1)) for reader in (plain, lower))
     assert as_is.text == lowered.text == "AB C"
-    assert lowered.shares["lm"] == pytest.approx(from_scratch(plain.units.encode("AB C"), lower)["lm"])
-    assert lowered.shares["lm"] == pytest.approx(plain.lm.log_probs([[plain.lm.units.encode("ab c")]]).scores[0][0])
-    assert as_is.shares["lm"] != pytest.approx(lowered.shares["lm"])
+    assert lowered.scores["lm"] == pytest.approx(from_scratch(plain.units.encode("AB C"), lower)["lm"])
+    assert lowered.scores["lm"] == pytest.approx(plain.lm.log_probs([[plain.lm.units.encode("ab c")]]).scores[0][0])
+    assert as_is.scores["lm"] != pytest.approx(lowered.scores["lm"])
 
 
 def impossible(word):
@@ -398,7 +403,7 @@ def test_an_lm_out_of_positions_leaves_the_beam_as_it_is(trigger):
     found = one(log_probs, reader, search(trigger=trigger))
     assert len(found) == 2
     for each in found:
-        assert (each.score, each.shares["lm"], each.complete) == (-inf, -inf, False)
+        assert (each.score, each.scores["lm"], each.complete) == (-inf, -inf, False)
         assert len(each.text) == 29
     short = one(spelt("we"), reader, search(trigger=trigger))
     assert short[0].complete
@@ -429,4 +434,4 @@ def test_without_a_prior():
     (found,) = delayed_fusion(log_probs[None], torch.tensor([20]), reader, None, options)
     same = one(log_probs, reader, options)
     assert [(each.labels, each.score) for each in found] == [(each.labels, each.score) for each in same]
-    assert {*found[0].shares} == {"ctc", "lm", "length"}
+    assert {*found[0].scores} == {"ctc", "lm", "length"}

@@ -39,11 +39,15 @@ def from_scratch(labels, num_labels):
     with torch.inference_mode():
         scores = project(LLM, forward(LLM, embed(LLM, ids), torch.tensor([ids.shape[1]])))[0].log_softmax(-1)
     llm = sum(float(scores[place, label]) for place, label in enumerate((*labels, EOS)))
-    return llm, float(prior(num_labels)[list(labels)].sum()), float(len(labels))
+    return {"lm": llm, "prior": float(prior(num_labels)[list(labels)].sum()), "length": float(len(labels))}
 
 
 def weigh(shares, scales):
-    return sum(scale * share for scale, share in zip(scales, shares, strict=True))
+    return sum(scale * shares[name] for scale, name in zip(scales, ("lm", "prior", "length"), strict=True))
+
+
+def others(hypothesis):
+    return {name: score for name, score in hypothesis.scores.items() if name != "ctc"}
 
 
 def one(log_probs, scorer, **changes):
@@ -81,9 +85,9 @@ def test_shares_are_those_from_scratch(seed, recombine, beam, score_beam, frame_
     log_probs = random_log_probs(12, LABELS, seed)
     pruned = {"beam": beam, "score_beam": score_beam, "frame_labels": frame_labels, "recombine": recombine}
     for each in one(log_probs, scorers(LABELS, scales), **pruned):
-        assert each.shares == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
-        assert each.score == pytest.approx(each.ctc + weigh(each.shares, scales), abs=1e-9)
-        assert each.ctc <= label_score(log_probs, each.labels, recombine) + 1e-9
+        assert others(each) == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
+        assert each.score == pytest.approx(each.scores["ctc"] + weigh(each.scores, scales), abs=1e-9)
+        assert each.scores["ctc"] <= label_score(log_probs, each.labels, recombine) + 1e-9
 
 
 @pytest.mark.parametrize("changes", [{"vocabulary": 4}, {"collapse": 0.3}, {"vocabulary": 3, "collapse": 0.3}])
@@ -91,12 +95,13 @@ def test_fewer_labels_and_frames_keep_the_shares(changes):
     log_probs = random_log_probs(30, LABELS, 5, spread=2.0)
     found = one(log_probs, scorers(LABELS), **changes)
     acoustic = one(log_probs, scorers(LABELS, (0.0, 0.0, 0.0)), **changes)
-    assert [(each.labels, each.ctc) for each in acoustic] == [
-        (each.labels, each.ctc) for each in ctc_beam(log_probs[None], torch.tensor([30]), CTCBeamSearch(**changes))[0]
+    assert [(each.labels, each.scores["ctc"]) for each in acoustic] == [
+        (each.labels, each.scores["ctc"])
+        for each in ctc_beam(log_probs[None], torch.tensor([30]), CTCBeamSearch(**changes))[0]
     ]
     assert len({label for each in found for label in each.labels}) > 2
     for each in found:
-        assert each.shares == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
+        assert others(each) == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
 
 
 @pytest.mark.parametrize("recombine", ["sum", "max"])
@@ -105,8 +110,8 @@ def test_with_all_scales_0_it_is_the_acoustic_search(seed, recombine):
     log_probs = random_log_probs(40, LABELS, seed, spread=2.0)
     found = one(log_probs, scorers(LABELS, (0.0, 0.0, 0.0)), recombine=recombine)
     (expected,) = ctc_beam(log_probs[None], torch.tensor([40]), CTCBeamSearch(recombine=recombine))
-    assert [(each.labels, each.score) for each in found] == [(each.labels, each.ctc) for each in expected]
-    assert all(each.shares[0] < 0.0 for each in found)
+    assert [(each.labels, each.score) for each in found] == [(each.labels, each.scores["ctc"]) for each in expected]
+    assert all(each.scores["lm"] < 0.0 for each in found)
 
 
 def test_the_same_in_any_batch():
@@ -126,10 +131,10 @@ def test_the_same_in_any_batch():
             ):
                 expected = alone[row]
                 assert [each.labels for each in found] == [each.labels for each in expected]
-                assert [each.calls for each in found] == [each.calls for each in expected]
+                assert [each.llm_passes for each in found] == [each.llm_passes for each in expected]
                 for each, same in zip(found, expected, strict=True):
                     assert each.score == pytest.approx(same.score, abs=1e-5 * (len(each.labels) + 1))
-                    assert each.shares == pytest.approx(same.shares, abs=1e-5 * (len(each.labels) + 1))
+                    assert each.scores == pytest.approx(dict(same.scores), abs=1e-5 * (len(each.labels) + 1))
 
 
 class Recording(WeightedSum):
@@ -176,7 +181,7 @@ def test_each_label_sequence_is_scored_once_also_if_it_returns(monkeypatch):
         assert len(set(sequences)) == len(sequences)
         assert {each.labels for each in hypotheses} <= {(), *sequences}
     # One call for the whole batch: as many as the utterance that needs the most.
-    assert scorer.calls == max(row[0].calls for row in found)
+    assert scorer.calls == max(row[0].llm_passes for row in found)
     assert len(scorer.rows) < sum(map(len, scorer.sequences)) / 3  # what cannot return is forgotten
 
 
@@ -189,7 +194,7 @@ def test_frames_without_new_label_sequences_cost_no_call():
         log_probs[frame, label] = 0.0
     scorer = recording(LABELS)
     (found,) = shallow_fusion(log_probs[None], torch.tensor([200]), scorer, ShallowFusionSearch())
-    assert ([each.labels for each in found], found[0].calls, scorer.calls) == ([(3, 4)], 2, 2)
+    assert ([each.labels for each in found], found[0].llm_passes, scorer.calls) == ([(3, 4)], 2, 2)
     (found,) = shallow_fusion(blanks[None], torch.tensor([200]), scorer, ShallowFusionSearch())
     assert scorer.calls == 0
     assert [each.labels for each in found] == [()]
@@ -199,8 +204,8 @@ def test_nothing_and_blanks_have_finite_scores():
     blanks = torch.full((2, 20, LABELS + 1), -inf)
     blanks[..., -1] = 0.0
     for (found,) in shallow_fusion(blanks, torch.tensor([20, 0]), scorers(LABELS), ShallowFusionSearch()):
-        assert (found.labels, found.ctc) == ((), 0.0)
-        assert found.score == pytest.approx(0.5 * from_scratch((), LABELS)[0])
+        assert (found.labels, found.scores["ctc"]) == ((), 0.0)
+        assert found.score == pytest.approx(0.5 * from_scratch((), LABELS)["lm"])
     assert fuse([], scorers(LABELS), ShallowFusionSearch()) == []
 
 
@@ -209,7 +214,7 @@ def test_a_frame_without_outputs_leaves_no_label_sequence(value):
     log_probs = random_log_probs(6, 3, 0)
     log_probs[2] = value
     (only,) = one(log_probs, scorers(3))
-    assert (only.labels, only.ctc, only.score) == ((), -inf, -inf)
+    assert (only.labels, only.scores["ctc"], only.score) == ((), -inf, -inf)
 
 
 def test_labels_that_a_scorer_rules_out():
@@ -238,7 +243,7 @@ def test_a_beam_in_which_every_hypothesis_is_pruned(blank):
     scorer = WeightedSum([(Nothing(torch.zeros(3)), 1.0), (length_scorer(3), 1.0)])
     (only,) = one(probs.log(), scorer)
     assert (only.labels, only.score) == ((), -inf)
-    assert only.ctc == (pytest.approx(4 * np.log(0.1)) if blank else -inf)
+    assert only.scores["ctc"] == (pytest.approx(4 * np.log(0.1)) if blank else -inf)
 
 
 def test_from_logits():

@@ -635,7 +635,7 @@ def test_phones_are_shown_in_reading_practice_as_in_a_speech_prompt(runs, build,
     waveforms = made.load([0], 0)
     made.module.eval()
     with torch.no_grad():
-        encoded = made.acoustic.encode(*made.acoustic.encoder.features(waveforms.waveforms, waveforms.lengths))
+        encoded = made.acoustic.encode(waveforms.waveforms, waveforms.lengths)
         shown, _ = made.speech_llm.speech_prompt(encoded)
         posteriors = made.acoustic.phone_log_probs(encoded)[0][0].numpy()
         said = made.teacher.phones(waveforms.texts[0])

@@ -410,7 +410,7 @@ def test_phone_heads_are_kept_and_go_on(build, with_phones, tmp_path):
     for layer, head in kept.phone_heads.items():
         assert torch.equal(head.linear.weight, again.acoustic.phone_heads[layer].linear.weight)
     waveforms, lengths = (batch := task.load([0, 1], 0)).waveforms, batch.lengths
-    encoded = kept.encode(*kept.encoder.features(waveforms, lengths))
+    encoded = kept.encode(waveforms, lengths)
     log_probs, frames = kept.phone_log_probs(encoded)
     assert log_probs.shape == (2, 2 * int(encoded.lengths.max()), 15)
     assert frames.tolist() == (2 * encoded.lengths).tolist()

@@ -145,9 +145,9 @@ def load_adapter(loaded: LoadedModel, base: str | Path, adapter: str | Path) -> 
         ModelError: The folder is damaged, holds anything but LoRA, or belongs to another base.
     """
     folder = _adapter_folder(adapter)
-    model: Any = loaded.model
+    model: Any = loaded.model.speech_llm
     info = read_info(folder)
-    if not isinstance(model, SpeechLLM):
+    if model is None:
         raise ModelError("an adapter needs a speech LLM", where=base, remedy="give the base that it was made for")
     _check_base(info, fingerprint(base, model), base, folder)
     dead = []
@@ -354,6 +354,6 @@ def _outputs(model: SpeechLLM) -> list[Tensor]:
     """What the recogniser makes of a second of noise: logits of a few labels, and of the CTC head if it has one."""
     noise = 0.1 * torch.randn(1, SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
     acoustic = model.acoustic
-    encoded = acoustic.encode(*acoustic.encoder.features(noise, torch.tensor([SAMPLE_RATE])))
+    encoded = acoustic.encode(noise, torch.tensor([SAMPLE_RATE]))
     logits, _ = model.label_logits(encoded, [[0, 1, 2, 3]], [[3, 2, 1]])
     return [logits, *(acoustic.log_probs(encoded)[:1] if acoustic.config.ctc_layers else ())]

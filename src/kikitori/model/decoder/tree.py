@@ -1,4 +1,4 @@
-"""What an LLM remembers of a tree of label sequences: keys and values of each label once, however many share it.
+"""What a decoder remembers of a tree of label sequences: keys and values of each label once, however many share it.
 
 A search forks, drops and takes up hypotheses at every step. Here a hypothesis is the list of places at which its labels
 lie; forking and reordering copy such lists, and one that returns to the beam finds its labels where they were. Keys
@@ -7,27 +7,19 @@ and values are gathered for the rows that grow, and for no others.
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from kikitori.model.decoder.llm import LLMState, prefill, step
-from kikitori.model.decoder.memory import Layers, Memory
+from kikitori.model.decoder.base import Decoder, DecoderState, start, step
+from kikitori.model.decoder.memory import Layers
 
 FEWEST_PLACES = 64
 
 
 class LabelTree:
-    """Label sequences behind prefixes, such as BOS or the speech prompts of some utterances; it only ever grows.
+    """Label sequences behind the prefixes of a decoder; it only ever grows."""
 
-    Args:
-        llm: A model that passes `check_llm`.
-        embeds: Input embeddings of the prefixes, padded on the right, (prefixes, n, dim).
-        lengths: Real positions per prefix, (prefixes,), each at least 1.
-        memory: The speech of each prefix, if an interface keeps it beside the text.
-    """
-
-    def __init__(self, llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None) -> None:
-        self._llm, self._stored = llm, KeyValues()
-        logits, state = prefill(llm, embeds, lengths, memory)
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self._stored = decoder, KeyValues()
+        logits, state = start(decoder)
         self._memory = state.memory
         self.prefix = self._stored.keep(state.layers, 0, state.valid)
         """Places of each prefix, (prefixes, longest)."""
@@ -49,14 +41,14 @@ class LabelTree:
             prefixes: The prefix that each row begins with, (rows,).
 
         Returns:
-            Logits (rows, n, vocab), as of `llm.step`, and the places of the new labels (rows, n), 0 beyond `lengths`.
+            Logits (rows, n, vocab), as of `step`, and the places of the new labels (rows, n), 0 beyond `lengths`.
         """
         places = places[:, : int(counts.max())]
         valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]
         places = places.masked_fill(~valid, 0)
         memory = self._memory and self._memory.reorder(prefixes)
-        state = LLMState(self._stored.gather(places), valid, counts, memory)
-        logits, state = step(self._llm, labels, state, lengths)
+        state = DecoderState(self._stored.gather(places), valid, counts, memory)
+        logits, state = step(self._decoder, labels, state, lengths)
         new = torch.arange(labels.shape[1], device=counts.device) < lengths[:, None]
         return logits, self._stored.keep(state.layers, places.shape[1], new)
 

@@ -96,7 +96,7 @@ def list_errors(rows: Sequence[Row]) -> ListErrors:
         if best == 0:
             continue
         improvable += 1
-        first, better = row.prediction.nbest[0].shares, row.prediction.nbest[best].shares
+        first, better = row.prediction.nbest[0].scores, row.prediction.nbest[best].scores
         for share in first.keys() & better.keys():
             counts = preferences.setdefault(share, [0, 0])
             counts[0] += better[share] > first[share]

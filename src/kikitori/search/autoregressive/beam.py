@@ -1,7 +1,7 @@
 """Label-synchronous beam search: the label sequences that scorers like best, one label after the other.
 
-All utterances of a batch go on together, so that each step is one call of the LLM. At every step the hypotheses that
-may still grow and those that have ended compete for the places of the beam, by total / length^exponent, where the end
+All utterances of a batch go on together: each step is one call of the decoder. At every step the hypotheses that may
+still grow and those that have ended compete for the places of the beam, by total / length^exponent, where the end
 counts as a label (papers.md B3.1). What has ended is kept, and an utterance is done when no hypothesis that may still
 grow can become one of the n best.
 """
@@ -17,28 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from kikitori.scorers.base import CandidateScorer, SumState, WeightedSum
+from kikitori.search.autoregressive.filters import LogitFilter, Row, apply_filters, min_labels
+from kikitori.search.length import Limits
 from kikitori.search.options import LabelBeam
+from kikitori.types import Hypothesis, NBest
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class BeamHypothesis:
-    """A label sequence with its end.
-
-    Attributes:
-        labels: Its labels, without EOS.
-        score: The weighted sum of the shares, over (labels + 1)^exponent.
-        shares: What each scorer gives to it, its end included, before scaling: those of the sum, then the judge's.
-        complete: False if it stopped at the length limit, where its end was not the likeliest continuation.
-        calls: How often hypotheses of its utterance were extended.
-    """
-
-    labels: tuple[int, ...]
-    score: float
-    shares: tuple[float, ...]
-    complete: bool = True
-    calls: int = 0
+END = -1
+"""Column of the end in what scorers give."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +48,12 @@ class Judge:
 def beam_search(
     scorer: WeightedSum,
     options: LabelBeam,
+    limits: Limits,
     *,
-    max_labels: Sequence[int],
-    min_labels: int = 0,
     judge: Judge | None = None,
     most_gain: float = 0.0,
-) -> list[list[BeamHypothesis]]:
+    filters: Sequence[LogitFilter] = (),
+) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. With a beam that holds
@@ -76,47 +62,52 @@ def beam_search(
     Args:
         scorer: What judges all labels.
         options: Beam, n-best, thresholds and length normalisation.
-        max_labels: Most labels of each utterance: what has so many can only end.
-        min_labels: The end is ruled out for fewer labels, unless `max_labels` are.
+        limits: What has the most labels can only end; before the fewest it cannot.
         judge: A scorer beside the sum, for fewer labels.
         most_gain: What a label can add at most, 0 if scores only fall: for knowing when to stop.
+        filters: What rules labels out beside the fewest labels; the end is the last column.
     """
-    utterances = [_Utterance(options, most, min_labels, most_gain) for most in max_labels]
-    scorers = _Scorers(scorer, judge, len(utterances), options.beam)
+    least = [min(limits.min_labels, most) for most in limits.max_labels]
+    filters = (*filters, min_labels(least, END))
+    utterances = [_Utterance(number, options, most, most_gain) for number, most in enumerate(limits.max_labels)]
+    scorers = _Scorers(scorer, judge, filters, len(utterances), options.beam)
     going = utterances
     for written in count():
         if not going:
             break
-        gains, labels = scorers.candidates()
+        gains, labels = scorers.candidates([row for utterance in going for row in utterance.rows])
         starts = np.cumsum([0, *(utterance.size for utterance in going)]).tolist()
         moves = [
             utterance.advance(gains[start:stop], labels[start:stop], written)
             for utterance, (start, stop) in zip(going, pairwise(starts), strict=True)
         ]
         placed = [*zip(going, starts, moves, strict=False)]
-        shares = scorers.shares([start + row for _, start, (_, _, ends) in placed for row in ends])
+        scores = scorers.scores([start + row for _, start, (_, _, ends) in placed for row in ends])
         for utterance in going:
-            utterance.take(shares)
+            utterance.take(scores)
         going = [utterance for utterance in going if not utterance.is_done()]
         placed = [move for move in placed if not move[0].is_done()]
         rows = [start + row for _, start, (parents, _, _) in placed for row in parents]
         scorers.extend(rows, [label for _, _, (_, chosen, _) in placed for label in chosen])
-    return [utterance.finish(scorers.num_shares) for utterance in utterances]
+    return [utterance.finish(scorers.names) for utterance in utterances]
 
 
 class _Scorers:
     """The sum and the judge over the hypotheses of all utterances that go on."""
 
-    def __init__(self, scorer: WeightedSum, judge: Judge | None, batch: int, beam: int) -> None:
-        self._scorer, self._judge, self._beam = scorer, judge, beam
+    def __init__(
+        self, scorer: WeightedSum, judge: Judge | None, filters: Sequence[LogitFilter], batch: int, beam: int
+    ) -> None:
+        self._scorer, self._judge, self._filters, self._beam = scorer, judge, filters, beam
+        self.names = scorer.names if judge is None else (*scorer.names, judge.scorer.name)
         self._state: SumState = scorer.start(batch)
         self._judged: Any = None if judge is None else judge.scorer.start(batch)
         self._given = torch.zeros(batch, dtype=torch.float64)  # by the judge
 
-    def candidates(self) -> tuple[Floats, NDArray[np.int64]]:
+    def candidates(self, hypotheses: Sequence[Row]) -> tuple[Floats, NDArray[np.int64]]:
         """What some labels add to each hypothesis, and its end: (rows, n + 1), and these labels (rows, n)."""
         rows = torch.arange(len(self._given))
-        every = self._scorer.log_probs(self._state, rows)
+        every = apply_filters(self._filters, self._scorer.log_probs(self._state, rows), hypotheses)
         size, judge = every.shape[1] - 1, self._judge
         most = self._beam if judge is None else (judge.labels and max(judge.labels, self._beam))
         if most is None or most >= size:
@@ -135,22 +126,17 @@ class _Scorers:
             gains += torch.where(judged.isfinite(), judge.scale * judged, -inf)
         return gains.numpy(), labels.numpy()
 
-    @property
-    def num_shares(self) -> int:
-        """How many shares a hypothesis has."""
-        return len(self._scorer.names) + (self._judge is not None)
-
-    def shares(self, rows: Sequence[int]) -> Iterator[tuple[float, ...]]:
-        """Of hypotheses that end here."""
+    def scores(self, rows: Sequence[int]) -> Iterator[dict[str, float]]:
+        """What each scorer gives to hypotheses that end here, by name and before its scale."""
         if not rows:
             return iter(())
         ending = torch.tensor(rows)
-        shares = self._scorer.shares(self._state, ending)
+        scores = self._scorer.shares(self._state, ending)
         if self._judge is not None:
             nothing = torch.empty(len(rows), 0, dtype=torch.int64)
             ends = self._judge.scorer.log_probs_of(self._judged, ending, nothing).cpu().double()
-            shares = torch.cat([shares, self._given[ending, None] + ends], dim=1)
-        return (tuple(row) for row in shares.tolist())
+            scores = torch.cat([scores, self._given[ending, None] + ends], dim=1)
+        return (dict(zip(self.names, row, strict=True)) for row in scores.tolist())
 
     def extend(self, rows: Sequence[int], labels: Sequence[int]) -> None:
         """Goes on with some hypotheses, each with a label more."""
@@ -167,13 +153,18 @@ class _Scorers:
 class _Utterance:
     """The beam of one utterance: hypotheses that may grow, all of the same length, and those that have ended."""
 
-    def __init__(self, options: LabelBeam, max_labels: int, min_labels: int, most_gain: float) -> None:
-        self._options, self._most, self._least, self._most_gain = options, max_labels, min_labels, most_gain
+    def __init__(self, number: int, options: LabelBeam, max_labels: int, most_gain: float) -> None:
+        self._number, self._options, self._most, self._most_gain = number, options, max_labels, most_gain
         self._labels: list[tuple[int, ...]] = [()]
         self._totals = np.zeros(1)
-        self._ended: list[BeamHypothesis] = []
+        self._ended: list[Hypothesis] = []
         self._fresh: list[tuple[tuple[int, ...], float, bool, int]] = []
         self._calls = 0
+
+    @property
+    def rows(self) -> list[Row]:
+        """The hypotheses that may grow."""
+        return [Row(self._number, labels) for labels in self._labels]
 
     @property
     def size(self) -> int:
@@ -196,8 +187,6 @@ class _Utterance:
         complete = (not last) | (gains[:, -1] >= gains.max(axis=1))
         if last:
             totals[:, :-1] = -inf
-        elif written < self._least:
-            totals[:, -1] = -inf
         if self._options.score_beam is not None:
             totals[totals < totals.max() - self._options.score_beam] = -inf
         keys = totals / (written + 1) ** self._options.length_exponent
@@ -218,10 +207,11 @@ class _Utterance:
         self._calls += len(growing) > 0
         return growing, chosen, parents[ends].tolist()
 
-    def take(self, shares: Iterator[tuple[float, ...]]) -> None:
-        """Keeps what has just ended, with its shares."""
-        for labels, score, complete, calls in self._fresh:
-            self._ended.append(BeamHypothesis(labels, score, next(shares), complete, calls))
+    def take(self, scores: Iterator[dict[str, float]]) -> None:
+        """Keeps what has just ended, with what each scorer gives to it."""
+        for labels, score, complete, passes in self._fresh:
+            ended = Hypothesis(labels, score=score, llm_passes=passes, complete=complete, scores=next(scores))
+            self._ended.append(ended)
         self._ended.sort(key=lambda each: (-each.score, each.labels))
         del self._ended[max(self._options.nbest, self._options.beam) :]
 
@@ -237,8 +227,9 @@ class _Utterance:
         length = self._most + 1 if highest < 0.0 else written + 1
         return self._ended[nbest - 1].score >= float(highest / length**self._options.length_exponent)
 
-    def finish(self, num_shares: int) -> list[BeamHypothesis]:
+    def finish(self, names: Sequence[str]) -> NBest:
         """The n-best list."""
-        return self._ended[: self._options.nbest] or [
-            BeamHypothesis((), -inf, (-inf,) * num_shares, False, self._calls)
-        ]
+        if self._ended:
+            return tuple(self._ended[: self._options.nbest])
+        scores = dict.fromkeys(names, -inf)
+        return (Hypothesis((), score=-inf, llm_passes=self._calls, complete=False, scores=scores),)

@@ -1,4 +1,4 @@
-"""Sampling from the speech LLM: every label is drawn, from a distribution that may be sharpened or cut.
+"""Sampling from the decoder: every label is drawn, from a distribution that may be sharpened or cut.
 
 Each utterance has a random stream of its own, a function of the seed and of its samples. What is drawn for it therefore
 depends neither on the batch, nor on its place there, nor on what was decoded before.
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.search.autoregressive.generate import LabelRow, write_labels
+from kikitori.model.decoder.base import Decoder
+from kikitori.search.autoregressive.filters import LogitFilter
+from kikitori.search.autoregressive.generate import generate
+from kikitori.search.length import Limits
+from kikitori.types import NBest
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,16 @@ class Sampling:
 
 
 def sample(
-    llm: PreTrainedModel,
-    prefix: AssembledInput,
-    settings: Sampling,
-    *,
-    seeds: Sequence[int],
-    eos_id: int,
-    max_labels: Sequence[int],
-    min_labels: int = 0,
-) -> list[LabelRow]:
-    """Writes drawn labels until EOS or each row's limit; further arguments as of `write_labels`.
+    decoder: Decoder, settings: Sampling, seeds: Sequence[int], limits: Limits, filters: Sequence[LogitFilter] = ()
+) -> list[NBest]:
+    """Write drawn labels until EOS or each utterance's limit, see `generate`.
 
     Args:
-        llm: The LLM.
-        prefix: What the LLM reads before the first label.
+        decoder: What writes.
         settings: Distribution to draw from.
-        seeds: Start of each row's random stream, such as `utterance_seed`.
-        eos_id: Label that ends a row.
-        max_labels: Most labels per row, EOS not counted.
-        min_labels: EOS is ruled out while a row has fewer labels.
+        seeds: Start of each utterance's random stream, such as `utterance_seed`.
+        limits: Most and fewest labels.
+        filters: What rules labels out beside the fewest labels.
     """
     streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
@@ -61,7 +54,7 @@ def sample(
         points = torch.stack([torch.rand((), generator=streams[row], dtype=torch.float64) for row in rows])
         return draw_labels(cut(log_probs, settings), points.to(log_probs.device))
 
-    return write_labels(llm, prefix, draw, eos_id=eos_id, max_labels=max_labels, min_labels=min_labels)
+    return generate(decoder, draw, limits, filters)
 
 
 def utterance_seed(seed: int, waveform: NDArray[np.float32]) -> int:

@@ -19,31 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.scorers.ctc_pruning import Candidates, candidates, candidates_of_logits
+from kikitori.scorers.options import CTC
 from kikitori.search.ctc import prefix_beam
 from kikitori.search.ctc.prefix_beam import PrefixBeam
 from kikitori.search.options import CTCBeamSearch, FrameBeam
+from kikitori.types import Hypothesis, NBest
 
 NO_GAINS = np.zeros((0, 0))
-
-
-@dataclass(frozen=True)
-class CTCHypothesis:
-    """A label sequence of the beam.
-
-    Attributes:
-        labels: Its labels, without blanks.
-        ctc: Log-probability of its paths that survived.
-        bonus: What other scorers have added.
-    """
-
-    labels: tuple[int, ...]
-    ctc: float
-    bonus: float = 0.0
-
-    @property
-    def score(self) -> float:
-        """Both together."""
-        return self.ctc + self.bonus
 
 
 @dataclass(frozen=True)
@@ -61,7 +43,7 @@ class SearchInput:
     ids: NDArray[np.int32] | None = None
 
 
-def ctc_beam(log_probs: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list[list[CTCHypothesis]]:
+def ctc_beam(log_probs: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
     It holds at least one hypothesis: where no label sequence is possible, the empty one with a score of -inf.
@@ -75,7 +57,7 @@ def ctc_beam(log_probs: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list
     return [search(prepare(row[:length], options), options) for row, length in rows]
 
 
-def ctc_beam_of_logits(logits: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list[list[CTCHypothesis]]:
+def ctc_beam_of_logits(logits: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list[NBest]:
     """As `ctc_beam` of `logits.log_softmax(-1)`."""
     rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
     return [search(prepare_logits(row[:length], options), options) for row, length in rows]
@@ -102,7 +84,7 @@ def prepare_logits(logits: Tensor, options: FrameBeam) -> SearchInput:
     return SearchInput(found, logits.shape[1] - 1)
 
 
-def search(utterance: SearchInput, options: FrameBeam) -> list[CTCHypothesis]:
+def search(utterance: SearchInput, options: FrameBeam) -> NBest:
     """The n-best list of one utterance, as of `ctc_beam`."""
     beam = prefix_beam.new_beam(utterance.num_labels)
     return _nbest(prefix_beam.search(beam, *utterance.candidates, *_limits(options)), options.nbest, utterance.ids)
@@ -173,8 +155,8 @@ class FrameSearch:
         """The whole label sequence of each."""
         return _labels(self._beam, nodes, None)
 
-    def hypotheses(self, nbest: int | None = None) -> list[CTCHypothesis]:
-        """The beam as it stands, best first; as of `ctc_beam`."""
+    def hypotheses(self, nbest: int | None = None) -> NBest:
+        """The beam as it stands, best first; scores are those of CTC with the bonus."""
         return _nbest(self._beam, self._options.nbest if nbest is None else nbest, None)
 
 
@@ -240,19 +222,19 @@ def _nodes(beam: PrefixBeam) -> NDArray[np.int32]:
     return beam.beam["node"][: int(beam.counts["entries"][0])].copy()
 
 
-def _nbest(beam: PrefixBeam, nbest: int, ids: NDArray[np.int32] | None) -> list[CTCHypothesis]:
+def _nbest(beam: PrefixBeam, nbest: int, ids: NDArray[np.int32] | None) -> NBest:
     nodes, base = _nodes(beam), float(beam.counts["base"][0])
     size = len(nodes)
     if size == 0 or base == -inf:
-        return [CTCHypothesis((), -inf)]
-    ctc, bonus = beam.beam["total"][:size] + base, beam.tree["bonus"][nodes]
-    ranks = ctc + bonus
+        return (Hypothesis((), score=-inf, scores={CTC: -inf}),)
+    ctc = beam.beam["total"][:size] + base
+    ranks = ctc + beam.tree["bonus"][nodes]
     if nbest < size:
         # Before any labels are written out; those that are equal to the last one stay for now.
         chosen = np.flatnonzero(ranks >= np.partition(ranks, size - nbest)[size - nbest])
-        nodes, ctc, bonus, ranks = nodes[chosen], ctc[chosen], bonus[chosen], ranks[chosen]
-    rows = zip((-ranks).tolist(), _labels(beam, nodes, ids), ctc.tolist(), bonus.tolist(), strict=True)
-    return [CTCHypothesis(labels, *shares) for _, labels, *shares in sorted(rows)[:nbest]]
+        nodes, ctc, ranks = nodes[chosen], ctc[chosen], ranks[chosen]
+    rows = zip((-ranks).tolist(), _labels(beam, nodes, ids), ctc.tolist(), strict=True)
+    return tuple(Hypothesis(ls, score=-cost, scores={CTC: each}) for cost, ls, each in sorted(rows)[:nbest])
 
 
 def _labels(beam: PrefixBeam, nodes: NDArray[np.int32], ids: NDArray[np.int32] | None) -> list[tuple[int, ...]]:

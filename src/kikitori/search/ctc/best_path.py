@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from kikitori.scorers.options import CTC
+from kikitori.types import Hypothesis, NBest
+
 
 def collapse(frame_labels: Sequence[int], blank_id: int) -> list[int]:
     """The CTC mapping from one output per frame to labels: merge repeats, then drop blanks."""
@@ -11,16 +14,17 @@ def collapse(frame_labels: Sequence[int], blank_id: int) -> list[int]:
     return [label for label, before in zip(frame_labels, previous, strict=False) if label not in (before, blank_id)]
 
 
-def ctc_greedy(log_probs: Tensor, lengths: Tensor) -> list[tuple[list[int], float]]:
-    """Labels and log-probability of the best path of each utterance.
+def ctc_greedy(log_probs: Tensor, num_frames: Tensor) -> list[NBest]:
+    """The best path of each utterance, whose log-probability is its score.
 
     Args:
         log_probs: (batch, frames, labels + 1), blank last.
-        lengths: Valid frames, (batch,).
+        num_frames: Valid frames, (batch,).
     """
     scores, best = log_probs.max(dim=-1)
     blank_id = log_probs.shape[2] - 1
-    return [
-        (collapse(row[:length], blank_id), float(score[:length].double().sum()))
-        for row, score, length in zip(best.tolist(), scores, lengths.tolist(), strict=True)
-    ]
+    found: list[NBest] = []
+    for row, score, length in zip(best.tolist(), scores, num_frames.tolist(), strict=True):
+        total = float(score[:length].double().sum())
+        found.append((Hypothesis(tuple(collapse(row[:length], blank_id)), score=total, scores={CTC: total}),))
+    return found

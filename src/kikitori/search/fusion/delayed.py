@@ -21,11 +21,9 @@ from kikitori.search.ctc.beam import FrameSearch, SearchInput, prepare, prepare_
 from kikitori.search.fusion.word_reader import Labels, WordReader
 from kikitori.search.options import DelayedFusionSearch
 from kikitori.search.rescore import weighted
-from kikitori.types import Hypothesis
+from kikitori.types import Hypothesis, NBest
 
 ROOT = 0
-
-NBest = tuple[Hypothesis, ...]
 
 
 def delayed_fusion(
@@ -78,14 +76,14 @@ class _Judge:
         self.reader, self._prior = reader, None if prior is None else prior.double().numpy()
         self._scales = {LM: options.llm_scale, LENGTH: options.length_scale, PRIOR: -options.prior_scale}
 
-    def shares(self, labels: Labels, lm: float) -> dict[str, float]:
+    def scores(self, labels: Labels, lm: float) -> dict[str, float]:
         """By name, before their scales."""
-        shares = {LM: lm, LENGTH: float(len(labels))}
-        return shares if self._prior is None else {**shares, PRIOR: float(self._prior[list(labels)].sum())}
+        scores = {LM: lm, LENGTH: float(len(labels))}
+        return scores if self._prior is None else {**scores, PRIOR: float(self._prior[list(labels)].sum())}
 
-    def total(self, shares: dict[str, float]) -> float:
-        """The weighted sum of shares; the CTC head's counts as it is."""
-        return weighted(shares, {CTC: 1.0, **self._scales} if CTC in shares else self._scales)
+    def total(self, scores: dict[str, float]) -> float:
+        """The weighted sum of scores; the CTC head's counts as it is."""
+        return weighted(scores, {CTC: 1.0, **self._scales} if CTC in scores else self._scales)
 
     def fits(self, tokens: Tokens) -> bool:
         """Whether the LM has positions for a text."""
@@ -131,14 +129,14 @@ class _Search:
         if not self._asked:
             return
         for (node, labels, tokens), score in zip(self._asked, scores, strict=True):
-            total = self._judge.total(self._judge.shares(labels, score))
+            total = self._judge.total(self._judge.scores(labels, score))
             self._bonus[node] = total if self._judge.fits(tokens) else None
         self._calls += 1
         self._spread()
 
     def texts(self) -> list[Tokens]:
         """The hypotheses of the beam in tokens, when the frames are over."""
-        found = [(self._written(each.labels), each.ctc) for each in self._beam.hypotheses(self._options.beam)]
+        found = [(self._written(each.labels), each.scores[CTC]) for each in self._beam.hypotheses(self._options.beam)]
         self._last = [(labels, ctc, self._judge.reader.tokens(labels)) for labels, ctc in found]
         return [tokens for _, _, tokens in self._last]
 
@@ -146,10 +144,10 @@ class _Search:
         """The n-best list, from what the LM says of `texts`."""
         found = []
         for (labels, ctc, tokens), score in zip(self._last, scores, strict=True):
-            shares = {CTC: ctc, **self._judge.shares(labels, score)}
-            text, total = self._judge.reader.units.decode(labels), self._judge.total(shares)
-            fits = self._judge.fits(tokens)
-            found.append(Hypothesis(labels, text, total, self._calls + 1, complete=fits, shares=shares))
+            scores_of = {CTC: ctc, **self._judge.scores(labels, score)}
+            total, fits = self._judge.total(scores_of), self._judge.fits(tokens)
+            passes = self._calls + 1
+            found.append(Hypothesis(labels, score=total, llm_passes=passes, complete=fits, scores=scores_of))
         return tuple(sorted(found, key=lambda each: -each.score)[: self._options.nbest])
 
     def _add(self, new: NDArray[np.int32]) -> None:

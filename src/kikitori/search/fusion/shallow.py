@@ -8,7 +8,6 @@ utterances run ahead to their next frame with new sequences, and those of the wh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.scorers.base import SumState, WeightedSum
+from kikitori.scorers.options import CTC
 from kikitori.search.ctc.beam import NO_GAINS, FrameSearch, SearchInput, prepare, prepare_logits
 from kikitori.search.options import FrameBeam
+from kikitori.types import Hypothesis, NBest
 
 ROOT = 0
 
@@ -25,28 +26,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class FusedHypothesis:
-    """A label sequence of the beam with what each scorer gives to it.
-
-    Attributes:
-        labels: Its labels, without blanks.
-        ctc: Log-probability of its paths that survived.
-        shares: What each scorer of the sum gives to it, its end included, before scaling.
-        score: The CTC head's share and the weighted sum of the others.
-        calls: How often new label sequences of its utterance were scored.
-    """
-
-    labels: tuple[int, ...]
-    ctc: float
-    shares: tuple[float, ...]
-    score: float
-    calls: int = 0
-
-
-def shallow_fusion(
-    log_probs: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam
-) -> list[list[FusedHypothesis]]:
+def shallow_fusion(log_probs: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf.
@@ -61,16 +41,14 @@ def shallow_fusion(
     return fuse([prepare(row[:length], options) for row, length in rows], scorer, options)
 
 
-def shallow_fusion_of_logits(
-    logits: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam
-) -> list[list[FusedHypothesis]]:
+def shallow_fusion_of_logits(logits: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
     """As `shallow_fusion` of `logits.log_softmax(-1)`."""
     rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
     return fuse([prepare_logits(row[:length], options) for row, length in rows], scorer, options)
 
 
 @torch.inference_mode()
-def fuse(utterances: Sequence[SearchInput], scorer: WeightedSum, options: FrameBeam) -> list[list[FusedHypothesis]]:
+def fuse(utterances: Sequence[SearchInput], scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
     """As `shallow_fusion`, of utterances that are prepared."""
     searches = [_Search(utterance, options) for utterance in utterances]
     if not searches:
@@ -159,7 +137,7 @@ class _Search:
                 reached.add(node)
         return [node for node in nodes.tolist() if node in reached or node == ROOT]
 
-    def finish(self, scorer: WeightedSum, state: SumState) -> list[FusedHypothesis]:
+    def finish(self, scorer: WeightedSum, state: SumState) -> NBest:
         """The n-best list, with the end of the sentence."""
         nodes = self._beam.nodes
         rows = dict(zip(self._beam.labels(nodes), [self._rows[node] for node in nodes.tolist()], strict=True))
@@ -167,10 +145,15 @@ class _Search:
         shares = scorer.shares(state, torch.tensor([rows.get(each.labels, self._rows[ROOT]) for each in found]))
         totals = scorer.total(shares).tolist()
         hypotheses = [
-            FusedHypothesis(self._written(each.labels), each.ctc, tuple(given), each.ctc + total, self._calls)
+            Hypothesis(
+                self._written(each.labels),
+                score=each.scores[CTC] + total,
+                llm_passes=self._calls,
+                scores={**each.scores, **dict(zip(scorer.names, given, strict=True))},
+            )
             for each, given, total in zip(found, shares.tolist(), totals, strict=True)
         ]
-        return sorted(hypotheses, key=lambda each: (-each.score, each.labels))[: self._options.nbest]
+        return tuple(sorted(hypotheses, key=lambda each: (-each.score, each.labels))[: self._options.nbest])
 
     def _written(self, labels: tuple[int, ...]) -> tuple[int, ...]:
         return labels if self._ids is None else tuple(self._ids[list(labels)].tolist())

@@ -14,7 +14,6 @@ scores that they would have had if what follows had the same alignments (as in a
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -25,37 +24,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.scorers.ctc_pruning import candidates
+from kikitori.scorers.options import CTC, LENGTH, NGRAM
 from kikitori.search.ctc.prefix_beam import NONE
 from kikitori.search.lexicon import kernel as lexicon_beam
 from kikitori.search.lexicon.kernel import FIRST, LexiconBeam, Weights
 from kikitori.search.lexicon.trie import WordModel
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.model import advance
+from kikitori.types import Hypothesis, NBest
 
 Words = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class LexiconHypothesis:
-    """A sentence.
-
-    Attributes:
-        words: Its words.
-        score: All together.
-        ctc: What the phones share in it, that is, what is left when n-gram and length are taken away.
-        ngram: Log-probability of the words and the end of the sentence.
-    """
-
-    words: tuple[str, ...]
-    score: float
-    ctc: float
-    ngram: float
-
-
 def lexicon_search(
     log_probs: Tensor, lengths: Tensor, model: WordModel, options: LexiconSearch, prior: Tensor | None = None
-) -> list[list[LexiconHypothesis]]:
-    """The n-best list of each utterance, best first, equal scores by their words.
+) -> list[NBest]:
+    """The n-best list of each utterance, best first, equal scores by their words; labels are numbers of `model.words`.
 
     It holds at least one hypothesis. Where the beam has no complete word at the end, that is the best one without the
     word that was begun; where nothing is possible, the empty one with a score of -inf.
@@ -78,7 +62,7 @@ def lexicon_search(
         return [*pool.map(lambda row: _search(row, model, options), rows)]
 
 
-def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch) -> list[LexiconHypothesis]:
+def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch) -> NBest:
     weights = Weights(
         *(options.ngram_scale, options.length_scale, options.beam),
         *(inf if options.score_beam is None else options.score_beam, options.histories or 0),
@@ -91,8 +75,9 @@ def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch) -> list
     hypotheses = []
     for score, words, ngram in sentences:
         ctc = score - options.ngram_scale * ngram - options.length_scale * len(words)
-        hypotheses.append(LexiconHypothesis(tuple(model.words[word] for word in words), score, ctc, ngram))
-    return hypotheses
+        scores = {CTC: ctc, NGRAM: ngram, LENGTH: float(len(words))}
+        hypotheses.append(Hypothesis(words, score=score, scores=scores))
+    return tuple(hypotheses)
 
 
 def _totals(beam: LexiconBeam, num_phones: int) -> dict[int, float]:

@@ -188,8 +188,8 @@ def build_speech_llm(recipe: Recipe, units: TokenizerUnits, phones: Sequence[str
     # Afterwards, for transformers looks for tied weights by their plain names.
     model.llm = with_policy(llm, recipe.llm, units)
     if bridge.init is not None:
-        trained = load_model(model_folder(bridge.init)).model
-        if not isinstance(trained, SpeechLLM):
+        trained = load_model(model_folder(bridge.init)).model.speech_llm
+        if trained is None:
             raise ConfigError("it is no speech LLM", where="bridge.init", remedy="name a speech_llm run")
         try:
             model.bridge.load_state_dict(trained.bridge.state_dict())
@@ -240,7 +240,7 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
     if not is_recogniser(folder):
         return _with_changes(SpeechEncoder.from_pretrained(folder), settings.changes), None
     loaded = load_model(folder)
-    model = loaded.model.acoustic if isinstance(loaded.model, SpeechLLM) else loaded.model
+    model = loaded.model.acoustic
     model.encoder = _with_changes(model.encoder, settings.changes)
     return model, loaded.units
 

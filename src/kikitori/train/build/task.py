@@ -169,7 +169,7 @@ def build_prompter(recipe: Recipe, units: TokenizerUnits, log: Log) -> Prompter 
         return InventedErrors(range(SPECIAL, units.size), settings)
     folder = model_folder(settings.ctc)
     loaded = load_model(folder)
-    model = loaded.model.acoustic if isinstance(loaded.model, SpeechLLM) else loaded.model
+    model = loaded.model.acoustic
     if not model.config.ctc_layers or not equal_units(loaded.units, units):
         raise ConfigError(
             "it has no CTC head over these label units",
@@ -263,8 +263,8 @@ def build_adaptation(recipe: Recipe, log: Log) -> Task:
     assert settings is not None  # noqa: S101  (validated by Recipe)
     folder = model_folder(settings.model)
     loaded = load_model(folder)
-    model, units = loaded.model, loaded.units
-    if not isinstance(model, SpeechLLM):
+    model, units = loaded.model.speech_llm, loaded.units
+    if model is None:
         raise ConfigError("it is no speech LLM", where="adapt.model", remedy="name a speech_llm run or its model")
     log(f"label units: {units.size} (those of the base)")
     unknown = sorted(set(recipe.ctc.weights) - set(model.acoustic.config.ctc_layers))

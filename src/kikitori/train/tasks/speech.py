@@ -132,11 +132,10 @@ class AcousticTask(SpeechBatches):
             return {}
         counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
         for batch in dev_batches(self.dev):
-            inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
-            posteriors = self.acoustic.phone_log_probs(self.acoustic.encode(*inputs))
-            for text, (heard, _) in zip(batch.texts, ctc_greedy(*posteriors), strict=True):
+            encoded = self.acoustic.encode(batch.waveforms.to(device), batch.lengths.to(device))
+            for text, (best,) in zip(batch.texts, ctc_greedy(*self.acoustic.phone_log_probs(encoded)), strict=True):
                 if (said := self.teacher.phones(text)) is not None:
-                    counts += word_errors(" ".join(map(str, said)), " ".join(map(str, heard)))
+                    counts += word_errors(" ".join(map(str, said)), " ".join(map(str, best.labels)))
         return {"per": counts.rate} if counts.reference_length else {}
 
     @torch.inference_mode()
@@ -144,7 +143,7 @@ class AcousticTask(SpeechBatches):
         """CTC greedy texts of a batch."""
         device = next(self.acoustic.parameters()).device
         log_probs, lengths = self.acoustic(batch.waveforms.to(device), batch.lengths.to(device))
-        return [self.units.decode(labels) for labels, _ in ctc_greedy(log_probs, lengths)]
+        return [self.units.decode(best.labels) for (best,) in ctc_greedy(log_probs, lengths)]
 
     def data_digest(self) -> str:
         """Names, durations and texts of the training speech."""
@@ -283,7 +282,7 @@ def hear(model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones
             continue
         generator = np.random.default_rng([speech.seed, start])
         inputs, lengths = training_inputs(model.encoder, batch, augment, 1.0, generator)
-        log_probs, lengths = head(model.encode(inputs, lengths))
+        log_probs, lengths = head(model.encode_features(inputs, lengths))
         for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
             yield row[:length].cpu().numpy(), text
 

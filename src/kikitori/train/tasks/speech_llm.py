@@ -20,8 +20,8 @@ from kikitori.model.decoder.llm import max_positions, project
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import LoadedModel, save_model
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.search.autoregressive.greedy import greedy
-from kikitori.search.length import max_labels, overrun
+from kikitori.search.autoregressive.generate import greedy
+from kikitori.search.length import Limits, max_labels, overrun
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.losses.phones import PhoneTeacher
 from kikitori.train.recipe.recipe import Recipe
@@ -118,15 +118,13 @@ class SpeechLLMTask(AcousticTask):
     def decode_llm(self, batch: SpeechBatch) -> list[str]:
         """Greedy texts of a batch."""
         model, device = self.speech_llm, next(self.acoustic.parameters()).device
-        inputs = self.acoustic.encoder.features(batch.waveforms.to(device), batch.lengths.to(device))
-        encoded = self.acoustic.encode(*inputs)
-        prefix = model.prefix(encoded, self.drafts(encoded))
+        encoded = self.acoustic.encode(batch.waveforms.to(device), batch.lengths.to(device))
+        decoder = model.decoder(encoded, self.drafts(encoded))
         limits = [
             max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
         ]
-        self._check_room(batch, prefix.lengths.tolist(), limits)
-        results = greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limits)
-        return [self.units.decode(result.labels) for result in results]
+        self._check_room(batch, decoder.prefix_lengths.tolist(), limits)
+        return [self.units.decode(best.labels) for (best,) in greedy(decoder, Limits(limits))]
 
     def component(self, parameter: str) -> str:
         """`llm`, `bridge` (and the interface with it), `encoder`, or `heads` of losses beside."""

@@ -18,10 +18,11 @@ from kikitori.errors import ConfigError
 from kikitori.io.model_folder import DRAFT, LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
+from kikitori.search.batch import EncodedBatch
 from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.options import DraftSearch, LexiconSearch, load_decoding
 from kikitori.search.resources import Partners
-from kikitori.search.run import Heard, first_pass
+from kikitori.search.run import first_pass
 from kikitori.search.scales import decoding_yaml
 from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
@@ -47,10 +48,10 @@ class Drafter:
 
         Args:
             loaded: The recogniser as it is now.
-            encoded: What its encoder hears.
+            encoded: The output of its encoder.
         """
-        heard = Heard(loaded, self.partners, (), encoded)
-        return heard.spelt(first_pass(heard, self.search))
+        batch = EncodedBatch(loaded, self.partners, (), encoded)
+        return batch.encode_texts(first_pass(batch, self.search))
 
     def of_phones(
         self, phones: Sequence[str], units: TokenizerUnits, language: str
@@ -70,7 +71,7 @@ class Drafter:
         def draft(log_probs: NDArray[np.float32]) -> list[int]:
             batch, lengths = torch.from_numpy(log_probs)[None], torch.tensor([len(log_probs)])
             best = lexicon_search(batch, lengths, words, options, prior)[0][0]
-            return units.encode(join_words(best.words, language))
+            return units.encode(join_words([words.words[word] for word in best.labels], language))
 
         return draft
 

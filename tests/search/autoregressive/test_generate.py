@@ -6,7 +6,9 @@ import torch
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.model.decoder.llm import forward
-from kikitori.search.autoregressive.greedy import GreedyResult, greedy
+from kikitori.search.autoregressive.generate import greedy
+from kikitori.search.length import Limits
+from kikitori.types import Hypothesis
 from tests.tiny import LLMS, tiny_speech_llm, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(24)
@@ -18,33 +20,28 @@ MODELS += [("hubert", "qwen2", "cross_attention")]
 
 def naive(model, waveform, limit, least=0):
     """One utterance alone, and the whole sequence through the model anew for every label."""
-    features = model.acoustic.encoder.features(*pad_waveforms([waveform]))
-    prefix = model.prefix(model.acoustic.encode(*features))
-    result = GreedyResult()
+    prefix = model.prefix(model.acoustic.encode(*pad_waveforms([waveform])))
+    written, score = [], 0.0
     while True:
-        labels = torch.tensor([result.labels], dtype=torch.long)
+        labels = torch.tensor([written], dtype=torch.long)
         embeds = torch.cat([prefix.embeds, model.llm.get_input_embeddings()(labels)], dim=1)
         hidden = forward(model.llm, embeds, torch.tensor([embeds.shape[1]]), prefix.memory)
         scores = model.llm.get_output_embeddings()(hidden)[0, -1].log_softmax(-1)
         allowed = scores.clone()
-        if len(result.labels) < least:
+        if len(written) < least:
             allowed[model.config.eos_id] = -torch.inf
         label = int(allowed.argmax())
-        if label == model.config.eos_id:
-            result.score += float(scores[label])
-            result.complete = True
-            return result
-        if len(result.labels) == limit:
-            return result
-        result.labels.append(label)
-        result.score += float(scores[label])
-        result.llm_passes += 1
+        ended = label == model.config.eos_id
+        if ended or len(written) < limit:
+            score += float(scores[label])
+        if ended or len(written) == limit:
+            return Hypothesis(tuple(written), score=score, complete=ended, llm_passes=len(written))
+        written.append(label)
 
 
 def decode(model, waveforms, limits, least=0):
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
-    prefix = model.prefix(encoded)
-    return greedy(model.llm, prefix, eos_id=model.config.eos_id, max_labels=limits, min_labels=least)
+    encoded = model.acoustic.encode(*pad_waveforms(waveforms))
+    return [best for (best,) in greedy(model.decoder(encoded), Limits(limits, least))]
 
 
 def same(got, expected):
@@ -138,9 +135,8 @@ def test_the_most_labels_are_stronger_than_the_fewest(decoded):
 @torch.inference_mode()
 def test_score_is_the_log_probability_of_labels_and_eos(llm):
     model = tiny_speech_llm("wav2vec2", llm)
-    encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS)))
-    prefix = model.prefix(encoded)
-    results = greedy(model.llm, prefix, eos_id=2, max_labels=[12] * 24)
+    encoded = model.acoustic.encode(*pad_waveforms(WAVEFORMS))
+    results = [best for (best,) in greedy(model.decoder(encoded), Limits([12] * 24))]
     logits, next_labels = model.label_logits(encoded, [result.labels for result in results])
     scores = logits.log_softmax(-1).gather(1, next_labels[:, None])[:, 0].split([len(r.labels) + 1 for r in results])
     for result, row in zip(results, scores, strict=True):
@@ -151,9 +147,9 @@ def test_score_is_the_log_probability_of_labels_and_eos(llm):
 
 def test_no_gradients_are_kept():
     model = tiny_speech_llm()
-    prefix = model.prefix(model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS[:2]))))
-    assert prefix.embeds.requires_grad
-    embeds = prefix.embeds.detach().requires_grad_()
-    results = greedy(model.llm, replace(prefix, embeds=embeds), eos_id=2, max_labels=[3, 3])
-    assert [len(result.labels) <= 3 for result in results] == [True, True]
+    decoder = model.decoder(model.acoustic.encode(*pad_waveforms(WAVEFORMS[:2])))
+    assert decoder.prefix.embeds.requires_grad
+    embeds = decoder.prefix.embeds.detach().requires_grad_()
+    results = greedy(replace(decoder, prefix=replace(decoder.prefix, embeds=embeds)), Limits([3, 3]))
+    assert [len(best.labels) <= 3 for (best,) in results] == [True, True]
     assert embeds.grad is None

@@ -1,0 +1,180 @@
+"""The LLM with a key-value cache: the prefix once, then labels behind it.
+
+The only file that touches the key-value caches of transformers, whose interface moves between releases. Rows are padded
+on the right and padding is masked, so that a row's hidden states depend on that row alone. Whether the speech stands in
+the embeddings or in a `Memory` beside them (`interface`) makes no difference to the caller. Nothing here switches
+gradients off: searches run under `torch.inference_mode()`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from kikitori.errors import ModelError
+from kikitori.model.decoder.base import DecoderState
+from kikitori.model.decoder.llm import (
+    additive_mask,
+    check_llm,
+    checked_lengths,
+    cleared,
+    embed,
+    hidden_states,
+    position_ids,
+    project,
+)
+from kikitori.model.decoder.memory import Layers, Memory
+from kikitori.model.features import valid_mask
+
+LEAST_FILLED = 0.9
+"""Rows share a prefill on the CPU if the shortest has at least this share of the longest one's positions."""
+
+
+def prefill(
+    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+) -> tuple[Tensor, DecoderState]:
+    """Read the prefix, that is everything before the first label to predict.
+
+    Args:
+        llm: A model that passes `check_llm`.
+        embeds: Input embeddings padded on the right, (batch, n, dim).
+        lengths: Real positions per row, (batch,) int64, each 1 to n.
+        memory: The speech of each row, if an interface keeps it beside the text.
+
+    Returns:
+        Logits (batch, vocab) of the label after each row's last real position, and the state.
+    """
+    hidden, state = read(llm, embeds, lengths, memory)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), state.lengths - 1]
+    return project(llm, last), state
+
+
+def read(
+    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+) -> tuple[Tensor, DecoderState]:
+    """As `prefill`, with hidden states (batch, n, dim) in place of logits, undefined in the padding."""
+    check_llm(llm)
+    lengths = checked_lengths(lengths, embeds, least=1)
+    sizes: list[int] = lengths.tolist()
+    groups = _of_similar_length(sizes) if embeds.device.type == "cpu" else [range(len(sizes))]
+    parts = []
+    for group in groups:
+        rows = torch.tensor(group, device=embeds.device)
+        its_memory = memory if memory is None or len(groups) == 1 else memory.reorder(rows)
+        none = torch.zeros(len(group), 0, dtype=torch.bool, device=embeds.device)
+        columns = max(sizes[row] for row in group)
+        state = DecoderState((), none, none.sum(dim=1), its_memory)
+        parts.append((rows, *_append(llm, embeds[rows, :columns], lengths[rows], state)))
+    return _together(parts, memory)
+
+
+def step(
+    llm: PreTrainedModel, labels: Tensor, state: DecoderState, lengths: Tensor | None = None
+) -> tuple[Tensor, DecoderState]:
+    """Append labels to every row and score what may follow each of them.
+
+    Args:
+        llm: The model that made the state.
+        labels: (batch, n) int64, n >= 1; several at once to verify a draft or to catch up in delayed fusion.
+        state: Left as it was.
+        lengths: Real labels per row, (batch,) int64, each 0 to n; all of them if None.
+
+    Returns:
+        Logits (batch, n, vocab), where column j scores the label after labels[:, j] and is undefined from lengths[i]
+        on, and the state that includes the labels.
+    """
+    hidden, state = append(llm, labels, state, lengths)
+    return project(llm, hidden), state
+
+
+def append(
+    llm: PreTrainedModel, labels: Tensor, state: DecoderState, lengths: Tensor | None = None
+) -> tuple[Tensor, DecoderState]:
+    """As `step`, with hidden states (batch, n, dim) in place of logits: some of them can then be projected."""
+    if labels.ndim != 2 or labels.shape[0] != state.batch_size or labels.shape[1] < 1:
+        raise ModelError(f"labels of shape {tuple(labels.shape)} do not fit a state of {state.batch_size} rows")
+    if lengths is None:
+        lengths = torch.full_like(state.lengths, labels.shape[1])
+    else:
+        lengths = checked_lengths(lengths, labels, least=0)
+        labels = labels.masked_fill(~valid_mask(lengths, labels.shape[1]), 0)
+    return _append(llm, embed(llm, labels), lengths, state)
+
+
+def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tensor) -> tuple[Tensor, Layers]:
+    """Append the labels of a tree, each of which reads those above it, as if its branch were a whole row.
+
+    Args:
+        llm: A model that passes `check_llm`, without speech in a memory.
+        labels: (batch, n) int64.
+        layers: Keys and values of each layer, (batch, heads, slots, dim), of labels in any order; left as they are.
+        reads: Which slots, old ones and then new ones, each label reads, (batch, n, slots + n): all labels before it in
+            its branch, from the first position on, and itself; in padding at least itself.
+
+    Returns:
+        Hidden states of the last layer (batch, n, dim), and the layers with the new slots.
+    """
+    embeds, cache = embed(llm, labels), _to_cache(layers)
+    hidden = hidden_states(llm, embeds, additive_mask(reads, embeds.dtype), reads.sum(dim=2) - 1, cache, None)[-1]
+    grown: Any = cache.layers
+    return hidden, tuple((layer.keys, layer.values) for layer in grown)
+
+
+def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    """Run the LLM over `embeds` behind the state; all n columns take a slot, the first `lengths[i]` count."""
+    new = valid_mask(lengths, embeds.shape[1])
+    valid = torch.cat([state.valid, new], dim=1)
+    cache = _to_cache(state.layers)
+    positions = position_ids(state.lengths, lengths, embeds.shape[1])
+    hidden = hidden_states(llm, cleared(embeds, new), valid.long(), positions, cache, state.memory)[-1]
+    grown: Any = cache.layers
+    layers = tuple((layer.keys, layer.values) for layer in grown)
+    return hidden, DecoderState(layers, valid, state.lengths + lengths, state.memory)
+
+
+def _to_cache(layers: Layers) -> DynamicCache:
+    """Wrap the tensors without copying. The cache grows by concatenation and so never writes into them."""
+    cache, new_layer = DynamicCache(), cast(type[Any], DynamicLayer)
+    for keys, values in layers:
+        layer = new_layer()
+        layer.lazy_initialization(keys, values)  # notes type and device
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
+
+
+def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows by length, longest first, in groups with little padding: a CPU takes as long for padding as for text."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not groups or lengths[row] < LEAST_FILLED * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return [sorted(group) for group in groups]
+
+
+def _together(
+    parts: Sequence[tuple[Tensor, Tensor, DecoderState]], memory: Memory | None
+) -> tuple[Tensor, DecoderState]:
+    """Hidden states and state of a whole batch, from the rows, hidden states and states of its parts, longest first."""
+    if len(parts) == 1:
+        return parts[0][1:]
+
+    def whole(tensors: Sequence[Tensor], dim: int) -> Tensor:
+        """Tensors (rows, ...) as one, padded along `dim` to the size of the first."""
+        first = tensors[0]
+        joined = first.new_zeros(sum(map(len, tensors)), *first.shape[1:])
+        for (rows, *_), tensor in zip(parts, tensors, strict=True):
+            joined.narrow(dim, 0, tensor.shape[dim])[rows] = tensor
+        return joined
+
+    states = [state for _, _, state in parts]
+    layers = tuple(
+        (whole([keys for keys, _ in layer], 2), whole([values for _, values in layer], 2))
+        for layer in zip(*(state.layers for state in states), strict=True)
+    )
+    valid = whole([state.valid for state in states], 1)
+    return whole([hidden for _, hidden, _ in parts], 1), DecoderState(layers, valid, valid.sum(dim=1), memory)

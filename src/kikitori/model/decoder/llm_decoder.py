@@ -1,0 +1,118 @@
+"""The decoder-only LLM as a `Decoder`: bound to the input that it reads before the first label of each utterance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.base import DecoderState
+from kikitori.model.decoder.cache import append, read
+from kikitori.model.decoder.llm import embed, forward_tree, max_positions, num_embeddings, project
+
+
+@dataclass(frozen=True, eq=False)
+class LLMDecoder:
+    """An LLM behind speech prompts or texts, whatever the interface; a `Decoder`.
+
+    Attributes:
+        llm: Any decoder-only model of transformers; searches need one that passes `check_llm`.
+        prefix: What it reads before the first label, a row for each utterance.
+        eos_id: The label that ends a transcript.
+    """
+
+    llm: PreTrainedModel
+    prefix: AssembledInput
+    eos_id: int
+
+    @property
+    def name(self) -> str:
+        """Class of the LLM."""
+        return type(self.llm).__name__
+
+    @property
+    def device(self) -> torch.device:
+        """Where the LLM computes."""
+        return self.prefix.embeds.device
+
+    @property
+    def vocab_size(self) -> int:
+        """Input embeddings of the LLM."""
+        return num_embeddings(self.llm)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most positions that the LLM was made for."""
+        return max_positions(self.llm)
+
+    @property
+    def prefix_lengths(self) -> Tensor:
+        """Positions of the input before the first label, (utterances,)."""
+        return self.prefix.lengths
+
+    @property
+    def speech_lengths(self) -> Tensor:
+        """Positions of the speech, in the input or in its memory, (utterances,)."""
+        return self.prefix.speech_lengths
+
+    def prefill(self, labels: Tensor | None = None, num_labels: Tensor | None = None) -> tuple[Tensor, DecoderState]:
+        """Read the prefixes and, directly behind them in the same pass, labels; see `Decoder`."""
+        prefix, sizes = self.prefix, self.prefix.lengths
+        embeds, lengths, most = prefix.embeds, sizes, 0
+        if labels is not None and labels.shape[1]:
+            most = labels.shape[1]
+            counts = torch.full_like(sizes, most) if num_labels is None else num_labels.to(sizes)
+            lengths = sizes + counts
+            width, columns = int(lengths.max()), embeds.shape[1]
+            embeds = torch.nn.functional.pad(embeds, (0, 0, 0, max(0, width - columns)))
+            rows, places = (torch.arange(most, device=sizes.device) < counts[:, None]).nonzero(as_tuple=True)
+            behind = embed(self.llm, labels[rows, places][None])[0].to(embeds.dtype)
+            embeds = embeds.index_put((rows, sizes[rows] + places), behind)
+        hidden, state = read(self.llm, embeds, lengths, prefix.memory)
+        columns_of = (sizes - 1)[:, None] + torch.arange(1 + most, device=sizes.device)
+        rows_of = torch.arange(len(sizes), device=sizes.device)[:, None]
+        return hidden[rows_of, columns_of.clamp(max=hidden.shape[1] - 1)], state
+
+    def append(
+        self, labels: Tensor, state: DecoderState, num_labels: Tensor | None = None
+    ) -> tuple[Tensor, DecoderState]:
+        """Read labels behind those of a state; see `Decoder`."""
+        return append(self.llm, labels, state, num_labels)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states (..., dim) into logits (..., vocab)."""
+        return project(self.llm, hidden)
+
+    def read_trees(
+        self, utterances: Sequence[int], labels: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Read trees of labels in one pass with tree attention; see `Decoder`."""
+        prefix, device = self.prefix, self.device
+        which = torch.tensor(utterances, device=device)
+        starts: list[int] = prefix.lengths[which].tolist()
+        widths = [size + len(each) for size, each in zip(starts, labels, strict=True)]
+        flat = torch.tensor([label for each in labels for label in each], dtype=torch.int64, device=device)
+        nodes = embed(self.llm, flat[None])[0].split([len(each) for each in labels])
+        embeds = prefix.embeds.new_zeros(len(labels), max(widths), prefix.embeds.shape[2])
+        until = torch.arange(1, max(widths) + 1, device=device).repeat(len(labels), 1)  # padding sees itself alone
+        for row, (size, width, utterance) in enumerate(zip(starts, widths, utterances, strict=True)):
+            embeds[row, :size] = prefix.embeds[utterance, :size]
+            embeds[row, size:width] = nodes[row].to(embeds.dtype)
+            until[row, :size] = width
+            until[row, size:width] = torch.tensor(ends[row], dtype=torch.int64, device=device) + size
+        hidden = forward_tree(self.llm, embeds, until, prefix.memory and prefix.memory.reorder(which))
+        spans = zip(hidden, starts, widths, strict=True)
+        return torch.cat([states[size - 1 : width] for states, size, width in spans])
+
+
+@torch.no_grad()
+def text_decoder(llm: PreTrainedModel, before: Sequence[int], *, eos_id: int, batch_size: int = 1) -> LLMDecoder:
+    """An LLM behind the same labels in every row, such as BOS and a text prompt, without speech."""
+    device = llm.device
+    rows = torch.tensor([before], dtype=torch.int64, device=device).expand(batch_size, -1)
+    none = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    nowhere = torch.zeros(0, dtype=torch.int64, device=device)
+    lengths = none + len(before)
+    return LLMDecoder(llm, AssembledInput(embed(llm, rows), lengths, none, (nowhere, nowhere), nowhere), eos_id)
