@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from kikitori.train.losses.kmeans import Rows, k_means, nearest
 from numpy.typing import NDArray
 
 from kikitori.align.hmm.corpus import Alignments, load_alignments
@@ -17,9 +18,8 @@ from kikitori.align.hmm.mfcc import FRAMES_PER_SECOND, mfcc
 from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
-from kikitori.train.build.networks import build_encoder
+from kikitori.train.build.acoustic import build_encoder
 from kikitori.train.losses.frame_targets import ROWS_PER_CLUSTER, FrameFeatures, LayerStates, LogMelStacks, perplexity
-from kikitori.train.losses.kmeans import Rows, k_means, nearest
 from kikitori.train.recipe.components import Encoder
 
 UTTERANCES = 150

@@ -23,7 +23,7 @@ from kikitori.train.loop.checkpoint import (
     save_checkpoint,
 )
 from kikitori.train.loop.optim import build_optimizer
-from kikitori.train.recipe.settings import Optim
+from kikitori.train.recipe.optim import Optim
 
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
 

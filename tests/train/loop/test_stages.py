@@ -51,8 +51,8 @@ def test_what_has_not_begun_has_neither_gradient_nor_state_nor_decay(tmp_path):
     begun, first = [], {n: p.detach().clone() for n, p in task.module.named_parameters()}
     real = task.loss
 
-    def loss(batch, moment):
-        value, parts = real(batch, moment)
+    def loss(batch, position):
+        value, parts = real(batch, position)
         begun.append([name for name, p in task.module.named_parameters() if p.requires_grad])
         return value, parts
 

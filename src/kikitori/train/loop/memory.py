@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from kikitori.errors import ConfigError
 from kikitori.train.loop.state import copy_into, statistics
-from kikitori.train.recipe.settings import Run
+from kikitori.train.recipe.optim import Run
 
 COPIES_OF_ADAMW = 2  # its two averages
 

@@ -37,8 +37,8 @@ from kikitori.train.loop.provenance import differences
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.stages import plan
 from kikitori.train.loop.state import check_frozen, first_not_finite, frozen_digests, learnt, load_weights, statistics
-from kikitori.train.recipe.settings import Optim, Run
-from kikitori.train.tasks.base import Moment, Task
+from kikitori.train.recipe.optim import Optim, Run
+from kikitori.train.tasks.base import BatchPosition, Task
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Trainer:
         self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
         self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
-        self.guard = Guard(self.task.module, self.run, self.directory, self.log, writes=self.rank == 0)
+        self.guard = Guard(self.task.module, self.directory, self.log, writes=self.rank == 0)
         self.selection = Selection(self.run, self.stages.starts)
         self._statistics = list(statistics(self.task.module).values())
         # Processes start from equal weights and go on with random numbers of their own.
@@ -163,21 +163,21 @@ class Trainer:
         self.stages.enter(self.step)
         gathered = _Step()
         for index, batch in self._prefetch(batches):
-            moment = Moment(self.epoch, index, self._progress(len(batches), index))
+            position = BatchPosition(self.epoch, index, self._progress(len(batches), index))
             if not gathered.batches:
                 if self.step in self.stages.later:
                     self.stages.enter(self.step)
                 self.guard.remember()
             gathered.batches += 1
             if batch is not None:
-                self._backward(batch, moment, gathered)
+                self._backward(batch, position, gathered)
             last = index + self.processes >= len(batches)
             if gathered.batches < self.optim.accumulate and not last:
                 continue
-            updated = self._update(moment, gathered)
+            updated = self._update(position, gathered)
             gathered = _Step()
             if updated and self.step % self.run.log_every == 0:
-                self._log_step(moment)
+                self._log_step(position)
             stopping = not last and self._asked_to_stop()
             if stopping or (updated and self.step % self.run.checkpoint_every == 0 and not last):
                 self.batch = index + self.processes
@@ -194,10 +194,10 @@ class Trainer:
         # One process that is told to stop stops them all.
         return distributed.total(int(self.stop()))[0] > 0
 
-    def _backward(self, batch: Any, moment: Moment, gathered: _Step) -> None:
+    def _backward(self, batch: Any, position: BatchPosition, gathered: _Step) -> None:
         gathered.utt_ids += getattr(batch, "utt_ids", ())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
-            loss, parts = self.task.loss(batch, moment)
+            loss, parts = self.task.loss(batch, position)
         if not torch.isfinite(loss):
             gathered.problem = f"the loss is {loss.item()}"
             return
@@ -207,7 +207,7 @@ class Trainer:
         self._sums["batches"] = self._sums.get("batches", 0.0) + 1
         gathered.used += 1
 
-    def _update(self, moment: Moment, gathered: _Step) -> bool:
+    def _update(self, position: BatchPosition, gathered: _Step) -> bool:
         """Moves the weights; False if there was nothing to learn from, or nothing sound."""
         used, problems = distributed.total(gathered.used, int(gathered.problem is not None))
         if not used and not problems:
@@ -218,11 +218,11 @@ class Trainer:
             if not torch.isfinite(norm):
                 gathered.problem, problems = f"the gradient is {norm.item()}", 1
         if problems:
-            self._skip(moment, gathered)
+            self._skip(position, gathered)
             return False
         self.guard.passed()
         self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * gathered.used
-        set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
+        set_lr(self.optimizer, lr_scale(self.optim.schedule, position.progress))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # At every step, so that it does not matter when checkpoints are written: they hold the first process's.
@@ -230,13 +230,13 @@ class Trainer:
         self.step += 1
         return True
 
-    def _skip(self, moment: Moment, gathered: _Step) -> None:
+    def _skip(self, position: BatchPosition, gathered: _Step) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         found = distributed.gather((gathered.problem, gathered.utt_ids))
         what = next(problem for problem, _ in found if problem is not None)
         # Where a single process has the trouble, its utterances are the ones to look at.
         names = [name for problem, utt_ids in found if problem is not None for name in utt_ids]
-        self.guard.skip(what, {"epoch": moment.epoch, "batch": moment.batch, "step": self.step}, names)
+        self.guard.skip(what, {"epoch": position.epoch, "batch": position.batch, "step": self.step}, names)
 
     def _end_epoch(self) -> None:
         scores: dict[str, float] = {}
@@ -284,19 +284,19 @@ class Trainer:
     def _progress(self, num_batches: int, index: int = 0) -> float:
         return (self.epoch + index / num_batches) / self.run.epochs
 
-    def _log_step(self, moment: Moment) -> None:
+    def _log_step(self, position: BatchPosition) -> None:
         count = self._sums.pop("batches", 1.0)
         means = {name: value / count for name, value in self._sums.items()}
         self._sums = {}
         elapsed = time.monotonic() - self._started
-        done = moment.progress - self._started_at
-        left = f" left {elapsed / done * (1.0 - moment.progress) / 60:.0f} min" if done > 0 else ""
+        done = position.progress - self._started_at
+        left = f" left {elapsed / done * (1.0 - position.progress) / 60:.0f} min" if done > 0 else ""
         lr = self.optimizer.param_groups[0]["lr"]
         shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
         if self.rank:
             return
         self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e}{left}")
-        epoch = round(moment.progress * self.run.epochs, 4)
+        epoch = round(position.progress * self.run.epochs, 4)
         self._write_metrics({"epoch": epoch, "step": self.step, **means, "lr": lr})
 
     def _write_metrics(self, row: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-LEAST = 1e-12
+MIN_PROBABILITY = 1e-12
 """Probability that no output falls below, lest products of several become zero."""
 
 
@@ -69,7 +69,7 @@ class _Denominator(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, log_probs: Tensor, lengths: Tensor, trigrams: Tensor) -> Tensor:
         """The forward algorithm, and the backward one if a gradient will be asked for."""
-        probs = log_probs.detach().float().exp().clamp(min=LEAST)
+        probs = log_probs.detach().float().exp().clamp(min=MIN_PROBABILITY)
         trigrams = trigrams.to(log_probs.device, torch.float32)
         within = torch.arange(probs.shape[1], device=probs.device)[:, None] < lengths.to(probs.device)
         alphas, value = _forward(probs, within, trigrams)
