@@ -56,7 +56,7 @@ def train(
 
 
 def train_recipe(recipe: Recipe, directory: Path, *, resume: bool = False, weights_only: bool = False) -> bool:
-    """As `train`, of a recipe that is not in a file."""
+    """Trains a recipe that is not in a file; see `train` for the arguments."""
     first = int(os.environ.get("RANK", "0")) == 0
     if weights_only and not resume:
         raise TrainingError("there is nothing to take weights from", where="--weights-only", remedy="add --resume")

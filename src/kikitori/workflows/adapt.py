@@ -45,7 +45,7 @@ class Rows:
     split: str | None = None
 
     def references(self) -> list[dict[str, Any]]:
-        """As a recipe names them."""
+        """The manifests in the form that recipes have."""
         return [{"path": str(path), "split": self.split} for path in self.manifests]
 
 

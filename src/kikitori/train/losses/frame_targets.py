@@ -2,7 +2,7 @@
 
 The first iteration clusters log-mel features, later ones the states of an encoder that has learnt already. Clusters are
 those of the speech as it was recorded, one utterance at a time: neither its neighbours in a batch nor augmentation
-change them, so that an encoder that is given noise or another voice learns to hear through it.
+change them, so that an encoder learns to be robust to noise and other voices.
 """
 
 from collections.abc import Callable
@@ -151,7 +151,7 @@ class FrameTargets:
             means: Of the clusters; the same at each call.
             outputs: Their number.
             seconds: Their distance.
-            samples: Length of the utterance as the encoder hears it, for it may have been made faster or slower.
+            samples: Length of the utterance as the encoder reads it, perhaps made faster or slower.
 
         Raises:
             AudioError: The file cannot be read.

@@ -79,7 +79,7 @@ class CTC:
         character_weight: Its loss weight.
         phones: Heads over phones, which the model keeps; None for none.
         policy: `frozen` keeps the heads as they are, and asks for an encoder that is frozen too. Otherwise a speech LLM
-            that is shown what they hear trains them, whatever the weights of their losses.
+            that reads their posteriors trains them, whatever the weights of their losses.
     """
 
     weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
@@ -96,12 +96,12 @@ class Bridge:
     Attributes:
         kind: `conv` or `ctc_compress` (paper A), which follows the deepest CTC head; `stack` or `identity`.
         stride: Frames per speech position, for `conv` and `stack`.
-        blanks: `ctc_compress`: `drop` the frames in which the CTC head hears a blank, or `keep` them.
+        blanks: `ctc_compress`: `drop` the frames whose best CTC label is blank, or `keep` them.
         repeats: `ctc_compress`: `keep` every frame of a run of equal outputs, or make the run one position, the
             `average` of its frames or their average `weighted` with their probabilities.
         init: Earlier speech LLM run to start from.
-        show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt.
-        show_phones: Show it the phones that the phone head hears (`ctc.phones`), in the same way.
+        show_ctc: Add label embeddings weighted with the CTC posteriors to the speech prompt.
+        show_phones: The same with the posteriors of the phone head (`ctc.phones`).
         policy: `full` trains it and the interface, `frozen` does not.
         unfreeze_at: Optimiser steps before both begin to learn.
         lr_factor: Factor on the learning rate of both.

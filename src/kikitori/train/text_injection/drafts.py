@@ -1,6 +1,6 @@
-"""Drafts in training: what a first search makes of what the heads hear, for an LLM that reads it beside the speech.
+"""Drafts in training: texts of a first search on the posteriors of the heads, which an LLM reads beside the speech.
 
-The drafts of training must be about as wrong as those of speech that the heads have never heard; an LLM that always saw
+The drafts of training must be about as wrong as those of speech that the heads have never seen; an LLM that always saw
 right ones would only learn to copy. Hence they are made of augmented speech (or of simulated posteriors) in every step
 anew.
 """
@@ -48,7 +48,7 @@ class Drafter:
 
         Args:
             loaded: The recogniser as it is now.
-            encoded: What its encoder hears.
+            encoded: Output of its encoder.
         """
         heard = Heard(loaded, self.partners, (), encoded)
         return heard.spelt(first_pass(heard, self.search))
