@@ -39,7 +39,7 @@ def phone_trigrams(sentences: Iterable[Sequence[int]], num_phones: int) -> Tenso
 
 
 def _interpolated(counts: Tensor, below: Tensor) -> Tensor:
-    """Witten-Bell: counts behind a context, and the shorter context's estimate as often as it has distinct followers."""
+    """Witten-Bell: counts behind a context, and the shorter context's estimate per distinct follower."""
     different = (counts > 0).sum(dim=-1, keepdim=True).clamp(min=1)
     return (counts + different * below) / (counts.sum(dim=-1, keepdim=True) + different)
 
