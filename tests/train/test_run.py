@@ -29,13 +29,6 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def run(corpus):
     recipe = write_recipe(corpus / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
     train(recipe, corpus / "run", overrides=["seed=5"])

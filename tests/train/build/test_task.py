@@ -33,19 +33,11 @@ from tests.train.helpers import (
     make_recipe,
     speech_llm_recipe,
     text_recipe,
-    write_corpus,
     write_recipe,
 )
 
 SHORT = {"run": {"epochs": 1}}
 peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -24,16 +24,8 @@ from tests.train.helpers import (
     checkpoint_contents,
     interrupt,
     toy_trainer,
-    write_corpus,
     write_recipe,
 )
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
 
 
 def train_with_interruptions(recipe, directory, stops):

@@ -46,11 +46,6 @@ def corpus(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def build(corpus, tmp_path):
-    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
-
-
 @pytest.fixture(scope="module")
 def run(corpus):
     recipe = write_recipe(corpus / "masked.yaml", corpus, masked_recipe(run={"epochs": 1, "log_every": 1}))
@@ -204,6 +199,7 @@ MASKED_RUN = masked_recipe(
 )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_bit_for_bit_like_a_straight_one(corpus, tmp_path, monkeypatch):
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, MASKED_RUN)
     train(recipe, tmp_path / "straight")

@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from kikitori.errors import DataError
 from kikitori.model.folder import load_model
-from kikitori.train.build.task import build_task
 from kikitori.train.loop.stages import plan
 from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.text import TextBatch, TextTask
@@ -18,26 +17,12 @@ from tests.train.helpers import (
     AUGMENT,
     LLAMA,
     acoustic_recipe,
-    make_recipe,
     speech_llm_recipe,
     text_recipe,
     toy_trainer,
-    write_corpus,
 )
 
 START = BatchPosition(0, 0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
-
-
-@pytest.fixture
-def build(corpus, tmp_path):
-    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
 
 
 def test_perplexity_is_what_it_says(build):

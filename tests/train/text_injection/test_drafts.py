@@ -14,13 +14,11 @@ from kikitori.recognizer import load
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.packed import write_packed
-from kikitori.train.build.task import build_task
 from kikitori.train.run import train
 from kikitori.train.tasks.base import BatchPosition
 from tests.train.helpers import (
     TEXTS,
     acoustic_recipe,
-    make_recipe,
     speech_llm_recipe,
     text_recipe,
     write_corpus,
@@ -63,11 +61,6 @@ def corpus(tmp_path_factory):
     recipe = acoustic_recipe(ctc=heads(folder), run={"epochs": 3, "device": "cpu"})
     train(write_recipe(folder / "am.yaml", folder, recipe), folder / "am")
     return folder
-
-
-@pytest.fixture
-def build(corpus, tmp_path):
-    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
 
 
 def heads(corpus):
