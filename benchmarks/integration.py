@@ -19,7 +19,7 @@ import torch
 
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import load_recipe
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 
 RECIPES, RUNS = Path("recipes/integration"), Path("runs/integration")
 MANIFEST = "../shared/speech/librispeech_clean_5/manifest.jsonl"
@@ -70,7 +70,7 @@ def steps(names: list[str]) -> None:
             task.module.train()
             started = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16):
-                loss, _ = task.loss(batch, Moment(0, index, 0.0))
+                loss, _ = task.loss(batch, BatchPosition(0, index, 0.0))
             loss.backward()
             if index:  # the first round warms up
                 times[name].append(time.perf_counter() - started)

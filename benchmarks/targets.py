@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from kikitori.train.losses.kmeans import Rows, k_means, nearest
 from numpy.typing import NDArray
 
 from kikitori.align.hmm.corpus import Alignments, load_alignments
@@ -17,10 +18,10 @@ from kikitori.align.hmm.mfcc import FRAMES_PER_SECOND, mfcc
 from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
-from kikitori.train.build.networks import build_encoder
+from kikitori.train.build.acoustic import build_encoder
 from kikitori.train.losses.frame_targets import ROWS_PER_CLUSTER, FrameFeatures, LayerStates, LogMelStacks, perplexity
-from kikitori.train.losses.kmeans import Rows, k_means, nearest
 from kikitori.train.recipe.components import Encoder
+from kikitori.train.recipe.recipe import resolve
 
 UTTERANCES = 150
 RANDOM_SIZE = 16
@@ -83,7 +84,9 @@ def main(file: Path, manifest: Path, split: str, *layers: str) -> None:
     spoken = [phones[alignments.states[utterance.utt_id]] for utterance in chosen]
     kinds: dict[str, FrameFeatures] = {"log-mel": LogMelStacks(), "MFCC": MFCCs(), "random": RandomProjections()}
     for run, layer in zip(layers[::2], layers[1::2], strict=True):
-        kinds[f"layer {layer} of {run}"] = LayerStates(build_encoder(Encoder(init=run, policy="frozen")), int(layer))
+        kinds[f"layer {layer} of {run}"] = LayerStates(
+            build_encoder(resolve(Encoder(init=run, policy="frozen"))), int(layer)
+        )
     print("| frames | clusters | PNMI | perplexity |\n| --- | --- | --- | --- |")
     for name, features in kinds.items():
         row(name, features, waveforms, spoken)

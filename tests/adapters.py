@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from kikitori.model.adapters.folder import AdapterInfo, Component, fingerprint, save_adapter
+from kikitori.model.adapters.lora import Lora
 from kikitori.model.folder import load_model
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.train.recipe.components import Lora
-from kikitori.train.recipe.settings import Adapt
+from kikitori.train.recipe.adaptation import Adapt
 from kikitori.train.tasks.adaptation import set_components
 
 

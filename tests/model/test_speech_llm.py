@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
-from kikitori.model.adapters.lora import attach_lora
+from kikitori.model.adapters.lora import Lora, attach_lora
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.prompt import PRESETS, compile_prompt
 from tests.tiny import (
@@ -170,7 +170,7 @@ def test_adopted_parts_keep_weights_and_attention(llm):
 
 
 def test_adopted_adapters_start_at_zero():
-    body = attach_lora(tiny_llm("llama", UNITS.size), rank=2, alpha=4, dropout=0.0, targets=None)
+    body = attach_lora(tiny_llm("llama", UNITS.size), Lora(rank=2, alpha=4.0))
     before = {name: value.clone() for name, value in body.state_dict().items()}
     model = SpeechLLM(tiny_speech_llm(llm="llama").config, acoustic=tiny_acoustic_model(), llm=body)
     assert all(torch.equal(value, before[name]) for name, value in model.llm.state_dict().items())

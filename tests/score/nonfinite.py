@@ -14,7 +14,7 @@ from kikitori.train.build.task import build_task
 from kikitori.train.loop.checkpoint import load_newest
 from kikitori.train.loop.state import first_not_finite, weights
 from kikitori.train.loop.trainer import Trainer
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from tests.score.row import Row
 from tests.train.helpers import acoustic_recipe, make_recipe, write_corpus
 
@@ -66,16 +66,16 @@ class Injected:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.task, name)
 
-    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         troubled = self.first <= self.seen <= self.last
         self.seen += 1
         if not troubled:
-            result: tuple[Tensor, dict[str, float]] = self.task.loss(batch, moment)
+            result: tuple[Tensor, dict[str, float]] = self.task.loss(batch, position)
             return result
         self.hit += batch.utt_ids
         if self.where == "input":
             batch.waveforms[0, :2000] = self.value
-        loss, parts = self.task.loss(batch, moment)
+        loss, parts = self.task.loss(batch, position)
         match self.where:
             case "loss":
                 loss = loss * self.value
@@ -87,11 +87,13 @@ class Injected:
 def _trainer(root: Path, value: float, where: str, first: int, last: int) -> tuple[Trainer, Injected, list[str]]:
     folder = root / "runs" / f"{len(list(root.glob('runs/*')))}"
     folder.mkdir(parents=True)
-    recipe = make_recipe(folder, root, acoustic_recipe(data={"dev": []}, run={"max_skipped_in_row": LIMIT}))
+    recipe = make_recipe(folder, root, acoustic_recipe(data={"dev": []}))
     torch.manual_seed(1)
     lines: list[str] = []
     task = Injected(build_task(recipe, lines.append), value, where, first, last)
-    return Trainer(task, recipe.optim, recipe.run, recipe.seed, folder, lines.append), task, lines
+    trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, folder, lines.append)
+    trainer.guard.max_in_a_row = LIMIT
+    return trainer, task, lines
 
 
 def _sound(trainer: Trainer) -> bool:

@@ -64,11 +64,11 @@ def _train(recipe: Path, folder: Path, after: int | None) -> None:
     order: list[Any] = []
     real = AcousticTask.loss
 
-    def loss(self: AcousticTask, batch: Any, moment: Any) -> Any:
+    def loss(self: AcousticTask, batch: Any, position: Any) -> Any:
         if after is not None and len(order) == after:
             raise Interruption
-        order.append([moment.epoch, moment.batch, list(batch.utt_ids)])
-        return real(self, batch, moment)
+        order.append([position.epoch, position.batch, list(batch.utt_ids)])
+        return real(self, batch, position)
 
     AcousticTask.loss = loss  # type: ignore[method-assign]
     try:

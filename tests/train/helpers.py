@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.train.loop.trainer import Trainer
+from kikitori.train.recipe.optim import Optim, Piecewise, Run
 from kikitori.train.recipe.recipe import Recipe, load_recipe
-from kikitori.train.recipe.settings import Optim, Piecewise, Run
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from tests.tiny import tiny_waveform
 
 TEXTS = ("a cat", "the dog", "a small bird", "two cats", "the bird", "a dog and a cat", "small dogs")
@@ -70,12 +70,12 @@ def interrupt(monkeypatch: Any, task: type, after: int) -> None:
     """Lets so many losses of a kind of task through, then raises."""
     real, count = task.loss, 0  # type: ignore[attr-defined]
 
-    def loss(self: Any, batch: Any, moment: Moment) -> Any:
+    def loss(self: Any, batch: Any, position: BatchPosition) -> Any:
         nonlocal count
         if count == after:
             raise Interruption
         count += 1
-        return real(self, batch, moment)
+        return real(self, batch, position)
 
     monkeypatch.setattr(task, "loss", loss)
 
@@ -107,7 +107,7 @@ class Toy:
     def load(self, indices: list[int], epoch: int) -> ToyBatch | None:  # noqa: ARG002
         return ToyBatch(self.inputs[indices], self.targets[indices], tuple(f"utt{i}" for i in indices))
 
-    def loss(self, batch: ToyBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
+    def loss(self, batch: ToyBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
         if self.losses == self.stop_after:
             raise Interruption
         self.losses += 1

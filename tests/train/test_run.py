@@ -29,13 +29,6 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def run(corpus):
     recipe = write_recipe(corpus / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
     train(recipe, corpus / "run", overrides=["seed=5"])
@@ -148,12 +141,12 @@ def test_sigterm_saves_and_ends_well(corpus, run, tmp_path, monkeypatch):
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(run={"log_every": 1}))
     real, count = SpeechLLMTask.loss, 0
 
-    def loss(self, batch, moment):
+    def loss(self, batch, position):
         nonlocal count
         count += 1
         if count == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, batch, moment)
+        return real(self, batch, position)
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
@@ -232,7 +225,7 @@ def test_dry_run_of_ctc_compression(corpus, tmp_path):
 
 
 def test_ctc_compression_is_trained_exported_and_used(corpus, tmp_path):
-    bridge = {"kind": "ctc_compress", "stride": 1, "ctc_layer": 2}
+    bridge = {"kind": "ctc_compress", "stride": 1}
     recipe = write_recipe(
         tmp_path / "recipe.yaml", corpus, speech_llm_recipe(bridge=bridge, run={"epochs": 1, "log_every": 1})
     )

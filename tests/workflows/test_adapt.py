@@ -271,7 +271,7 @@ def test_a_base_that_shows_phones_brings_its_lexicon(base, manifest, tmp_path):
     shutil.copytree(base, folder)
 
     def lexicon():
-        return adaptation.adaptation_recipe(str(folder), adaptation.Domain(text=[manifest])).denoising.lexicon
+        return adaptation.adaptation_recipe(str(folder), adaptation.Domain(text=[manifest])).text_injection.lexicon
 
     (folder / "lexicon.tsv.xz").touch()
     assert lexicon() is None

@@ -17,7 +17,7 @@ from kikitori.cli.common import (
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kikitori.train.recipe.recipe import Recipe
+    from kikitori.train.recipe.adaptation import Adaptation
 
 
 def train(
@@ -36,6 +36,7 @@ def train(
             if "=" not in override:
                 raise ConfigError("not an override", where=override, remedy="write section.key=value")
         from kikitori.train import run
+        from kikitori.train.recipe.adaptation import AdaptationRecipe
         from kikitori.train.recipe.recipe import load_recipe
 
         if dry_run:
@@ -45,7 +46,7 @@ def train(
             raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
         else:
             loaded = load_recipe(recipe, overrides or [])
-            if loaded.task == "adaptation":
+            if isinstance(loaded, AdaptationRecipe):
                 _adapt(loaded, output, resume=resume, weights_only=weights_only)
             else:
                 run.train_recipe(loaded, output, resume=resume, weights_only=weights_only)
@@ -128,7 +129,7 @@ def merge(
         print(f"{output}", flush=True)
 
 
-def _adapt(recipe: "Recipe", output: Path, *, resume: bool, weights_only: bool = False) -> None:
+def _adapt(recipe: "Adaptation", output: Path, *, resume: bool, weights_only: bool = False) -> None:
     from kikitori.workflows import adapt as adaptation
 
     with warnings_as_lines():

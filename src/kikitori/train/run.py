@@ -28,7 +28,7 @@ from kikitori.train.loop.memory import LiveTensors, estimate
 from kikitori.train.loop.provenance import provenance
 from kikitori.train.loop.trainer import Trainer
 from kikitori.train.recipe.recipe import Recipe, load_recipe
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 
 
 def train(
@@ -56,7 +56,7 @@ def train(
 
 
 def train_recipe(recipe: Recipe, directory: Path, *, resume: bool = False, weights_only: bool = False) -> bool:
-    """As `train`, of a recipe that is not in a file."""
+    """Trains a recipe that is not in a file; see `train` for the arguments."""
     first = int(os.environ.get("RANK", "0")) == 0
     if weights_only and not resume:
         raise TrainingError("there is nothing to take weights from", where="--weights-only", remedy="add --resume")
@@ -112,7 +112,7 @@ def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]
         raise TrainingError("no file of the largest batch can be read", remedy="check the manifests")
     task.module.train()
     with LiveTensors() as tensors, torch.autocast("cpu", torch.bfloat16, enabled=recipe.run.precision == "bfloat16"):
-        loss, parts = task.loss(batch, Moment(0, 0, 0.0))
+        loss, parts = task.loss(batch, BatchPosition(0, 0, 0.0))
     task.module.eval()
     lines += task.describe(batch)
     needed = sum(task.size([index]) for indices in batches for index in indices)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ConfigError
-from kikitori.io.config import merge_yaml, validate
+from kikitori.io.config import merge_yaml
 from kikitori.io.files import write_text
 from kikitori.io.model_folder import LEXICON
 from kikitori.model.adapters.folder import num_bytes, num_parameters
@@ -22,9 +22,11 @@ from kikitori.model.safety.config import read_json
 from kikitori.recognizer import load
 from kikitori.scoring.two_sided import compare, format_sides
 from kikitori.search.options import GreedySearch
-from kikitori.train.build.corpora import taken
+from kikitori.train.build.corpora import read_rows
+from kikitori.train.recipe.adaptation import Adaptation, SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.components import CTC
-from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.recipe.legacy import renamed_overrides
+from kikitori.train.recipe.recipe import parse_recipe
 from kikitori.train.run import train_recipe
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import evaluate, versions
@@ -43,7 +45,7 @@ class Rows:
     split: str | None = None
 
     def references(self) -> list[dict[str, Any]]:
-        """As a recipe names them."""
+        """The manifests in the form that recipes have."""
         return [{"path": str(path), "split": self.split} for path in self.manifests]
 
 
@@ -67,12 +69,12 @@ class Domain:
 
 
 def adapt(
-    recipe: Recipe, directory: Path, *, resume: bool = False, weights_only: bool = False
+    recipe: Adaptation, directory: Path, *, resume: bool = False, weights_only: bool = False
 ) -> dict[str, Any] | None:
     """Adapts a recogniser and gives the report; None if SIGTERM ended the run early, with everything saved.
 
     Args:
-        recipe: Of the task `adaptation`.
+        recipe: The adaptation.
         directory: Run folder; `adapter/` and `adaptation.json` are the result.
         resume: Go on from the newest undamaged checkpoint.
         weights_only: Resume from the weights alone.
@@ -90,7 +92,7 @@ def adapt(
     return report
 
 
-def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ()) -> Recipe:
+def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ()) -> Adaptation:
     """The recipe of an adaptation.
 
     Args:
@@ -117,18 +119,21 @@ def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ())
     }
     if domain.text:
         values["text"] = {"files": [str(path) for path in domain.text], "dev_lines": 50}
-        values["denoising"] = {"share": 1.0, "lexicon": _shown_lexicon(folder)}
+        values["text_injection"] = {"share": 1.0, "lexicon": _shown_lexicon(folder)}
     else:
         values["data"] = {"train": domain.data.references(), "dev": domain.dev.references(), "batch_seconds": 80.0}
     if domain.replay.manifests:
         values["replay"] = {"train": domain.replay.references()}
-    recipe = validate(Recipe, _updated(values, merge_yaml(None, overrides)), "adapt")
-    if recipe.adapt is not None and "encoder" in recipe.adapt.components and not recipe.ctc.weights:
-        return replace(recipe, ctc=CTC(weights=dict.fromkeys(_ctc_layers(folder), CTC_WEIGHT)))
-    return recipe
+    match parse_recipe(_updated(values, merge_yaml(None, renamed_overrides(overrides))), "adapt"):
+        case SpeechAdaptationRecipe() as recipe if "encoder" in recipe.adapt.components and not recipe.ctc.weights:
+            return replace(recipe, ctc=CTC(weights=dict.fromkeys(_ctc_layers(folder), CTC_WEIGHT)))
+        case SpeechAdaptationRecipe() | TextAdaptationRecipe() as recipe:
+            return recipe
+        case _:
+            raise ConfigError("an adaptation is of no other task", where="adapt: task", remedy="leave it out")
 
 
-def read_sides(recipe: Recipe) -> dict[str, list[Utterance]]:
+def read_sides(recipe: Adaptation) -> dict[str, list[Utterance]]:
     """The rows of each side of the report.
 
     Raises:
@@ -136,12 +141,12 @@ def read_sides(recipe: Recipe) -> dict[str, list[Utterance]]:
     """
     root = Path(recipe.data_root)
     return {
-        name: [row for ref in refs for row in taken(root, ref).utterances]
+        name: [row for ref in refs for row in read_rows(root, ref).utterances]
         for name, refs in (recipe.report or {}).items()
     }
 
 
-def two_sided_report(recipe: Recipe, directory: Path, sides: Mapping[str, Sequence[Utterance]]) -> dict[str, Any]:
+def two_sided_report(recipe: Adaptation, directory: Path, sides: Mapping[str, Sequence[Utterance]]) -> dict[str, Any]:
     """Content of `adaptation.json`: base and adapted recogniser on the rows of each side.
 
     Warns of an adapter that changes nothing, also if there are no sides.
@@ -151,7 +156,6 @@ def two_sided_report(recipe: Recipe, directory: Path, sides: Mapping[str, Sequen
         directory: Its folder, with the adapter.
         sides: Rows by name.
     """
-    assert recipe.adapt is not None  # noqa: S101  (validated by Recipe)
     base, adapter, device = model_folder(recipe.adapt.model), directory / "adapter", recipe.run.device
     before, after = (
         evaluate(load(base, device=device, decoding=SEARCH, adapter=switched_on), sides, decoding=SEARCH)

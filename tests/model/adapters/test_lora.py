@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, OlmoConfig
 
 from kikitori.errors import ModelError
 from kikitori.model.adapters.lora import (
+    Lora,
     attach_encoder_lora,
     attach_lora,
     dead_layers,
@@ -57,7 +58,7 @@ def test_only_the_adapters_learn(family, own_targets, embeds):
     plain = tiny_llm(family)
     before = logits(plain, embeds)
     weights = {name: value.clone() for name, value in plain.state_dict().items()}
-    llm = attach_lora(plain, **SETTINGS | {"targets": TARGETS[family] if own_targets else None})
+    llm = attach_lora(plain, Lora(**SETTINGS | {"targets": TARGETS[family] if own_targets else None}))
     assert is_adapted(llm)
     torch.testing.assert_close(logits(llm, embeds), before, atol=1e-6, rtol=0)  # nothing learned yet
 
@@ -76,7 +77,7 @@ def test_only_the_adapters_learn(family, own_targets, embeds):
 
 @pytest.mark.parametrize("family", LLMS)
 def test_merged_copy_equals_the_adapted_model_and_leaves_it_alone(family, embeds, tmp_path):
-    llm = learned(attach_lora(tiny_llm(family), **SETTINGS)).eval()
+    llm = learned(attach_lora(tiny_llm(family), Lora(**SETTINGS))).eval()
     before = {name: value.clone() for name, value in llm.state_dict().items()}
     expected = logits(llm, embeds)
     merged = merged_copy(llm)
@@ -108,7 +109,7 @@ def test_without_adapters_the_model_itself_is_given():
 
 def test_unknown_layers_are_one_line():
     with pytest.raises(ModelError) as caught:
-        attach_lora(tiny_llm(), **SETTINGS | {"targets": ["no_such_layer"]})
+        attach_lora(tiny_llm(), Lora(**SETTINGS | {"targets": ["no_such_layer"]}))
     assert str(caught.value) == (
         "llm.lora.targets: LoRA finds no layer 'no_such_layer' (there are dense, dense_4h_to_h, dense_h_to_4h,"
         " embed_in, lm_head, query_key_value); set llm.lora.targets to some of them"
@@ -119,25 +120,27 @@ def test_architectures_that_peft_does_not_know_need_targets():
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     llm = AutoModelForCausalLM.from_config(OlmoConfig(**sizes, vocab_size=30, pad_token_id=0))
     with pytest.raises(ModelError) as caught:
-        attach_lora(llm, **SETTINGS)
+        attach_lora(llm, Lora(**SETTINGS))
     assert str(caught.value).startswith("llm.lora: LoRA finds no layers (")
     assert str(caught.value).endswith(
         "; there are down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj);"
         " set llm.lora.targets"
     )
-    attach_lora(llm, **SETTINGS | {"targets": ["q_proj"]})
+    attach_lora(llm, Lora(**SETTINGS | {"targets": ["q_proj"]}))
 
 
 def test_each_target_must_match():
     with pytest.raises(ModelError, match="finds no layer 'v_prj'"):
-        attach_lora(tiny_llm("llama"), **SETTINGS | {"targets": ["q_proj", "v_prj"]})
-    llm = attach_lora(tiny_llm("llama"), **SETTINGS | {"targets": ["layers.1.mlp.up_proj"]})
+        attach_lora(tiny_llm("llama"), Lora(**SETTINGS | {"targets": ["q_proj", "v_prj"]}))
+    llm = attach_lora(tiny_llm("llama"), Lora(**SETTINGS | {"targets": ["layers.1.mlp.up_proj"]}))
     assert {n for n, p in llm.named_parameters() if p.requires_grad and "layers.1.mlp.up_proj" not in n} == set()
 
 
 @pytest.mark.parametrize(("stabilised", "scale"), [(False, 8.0 / 4), (True, 8.0 / math.sqrt(4))])
 def test_scale_is_alpha_over_rank_or_its_root(stabilised, scale):
-    llm = learned(attach_lora(tiny_llm("llama"), **SETTINGS | {"targets": ["v_proj"], "rank_stabilised": stabilised}))
+    llm = learned(
+        attach_lora(tiny_llm("llama"), Lora(**SETTINGS | {"targets": ["v_proj"], "rank_stabilised": stabilised}))
+    )
     layer = llm.base_model.model.model.layers[0].self_attn.v_proj
     update = scale * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     merged = merged_copy(copy.deepcopy(llm)).model.layers[0].self_attn.v_proj.weight
@@ -160,7 +163,7 @@ def test_an_encoder_learns_in_its_adapters_alone_and_takes_them_in(family):
     encoder = tiny_encoder(family)
     before = frames(encoder)
     freeze(encoder, "none")
-    attach_encoder_lora(encoder, **SETTINGS)
+    attach_encoder_lora(encoder, Lora(**SETTINGS))
     trainable = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
     assert trainable
     assert all("lora_" in name for name in trainable)
@@ -186,7 +189,7 @@ def test_layers_whose_weights_alone_are_read_are_refused():
     # WavLM's attention hands its weights to torch: a low-rank update beside them would be learned by nobody.
     for targets, named in ((["q_proj"], "q_proj"), (["q_proj", "output_dense", "v_proj"], "q_proj, v_proj")):
         with pytest.raises(ModelError) as caught:
-            attach_encoder_lora(tiny_encoder("wavlm"), **SETTINGS | {"targets": targets})
+            attach_encoder_lora(tiny_encoder("wavlm"), Lora(**SETTINGS | {"targets": targets}))
         assert str(caught.value) == (
             f"encoder.lora.targets: LoRA would learn nothing in {named}: the model reads these weights without calling"
             " the layers; set encoder.lora.targets to other layers"
@@ -195,7 +198,7 @@ def test_layers_whose_weights_alone_are_read_are_refused():
 
 def test_frozen_batch_norms_do_not_drift():
     encoder = tiny_encoder("parakeet").train()
-    attach_encoder_lora(encoder, **SETTINGS)
+    attach_encoder_lora(encoder, Lora(**SETTINGS))
     statistics = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
     assert encoder.training
     frames(encoder)
@@ -207,7 +210,7 @@ def test_frozen_batch_norms_do_not_drift():
 
 @pytest.mark.parametrize("family", LLMS)
 def test_an_adapter_shows_whether_it_is_live(family):
-    llm = attach_lora(tiny_llm(family), **SETTINGS)
+    llm = attach_lora(tiny_llm(family), Lora(**SETTINGS))
     state = torch.get_rng_state()
     assert dead_layers(llm) == []
     assert not is_live(llm)
@@ -232,7 +235,7 @@ def test_an_adapter_shows_whether_it_is_live(family):
 
 def test_new_embeddings_go_into_the_adapter(tmp_path):
     for learn in (False, True):
-        llm = attach_lora(tiny_llm("llama"), **SETTINGS)
+        llm = attach_lora(tiny_llm("llama"), Lora(**SETTINGS))
         llm.get_input_embeddings().requires_grad_(learn)
         save_adapter(llm, tmp_path / str(learn))
         names = load_file(tmp_path / str(learn) / "adapter_model.safetensors")

@@ -19,7 +19,7 @@ from transformers.models.llama import modeling_llama
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
-from kikitori.model.adapters.lora import attach_lora, merged_copy
+from kikitori.model.adapters.lora import Lora, attach_lora, merged_copy
 from kikitori.model.decoder import interface as interface_module
 from kikitori.model.decoder.cache import prefill, step
 from kikitori.model.decoder.interface import FAMILIES, CrossLayer, MergedLayer, build_interface
@@ -453,7 +453,7 @@ def test_adapters_learn_beside_the_interface(interface, family):
     pair = Pair(interface, family)
     with torch.no_grad():
         before = pair.logits(some_speech(), LABELS)
-    pair.llm = attach_lora(pair.llm, rank=2, alpha=4, dropout=0.0, targets=None).eval()
+    pair.llm = attach_lora(pair.llm, Lora(rank=2, alpha=4.0)).eval()
     close(pair.logits(some_speech(), LABELS), before)
     for name, parameter in pair.llm.named_parameters():
         if "lora_B" in name:

@@ -1,9 +1,9 @@
 import pytest
 
 from kikitori.errors import DataError
-from kikitori.train.build.corpora import speech, taken, transcripts
+from kikitori.train.build.corpora import load_speech, read_rows, read_transcripts
 from kikitori.train.build.task import build_task
-from kikitori.train.recipe.settings import ManifestRef
+from kikitori.train.recipe.data import ManifestRef
 from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
 
 
@@ -87,14 +87,14 @@ def test_speech_without_transcripts_is_there_for_a_task_that_needs_none(tmp_path
     write_corpus(tmp_path, rows)
     recipe = make_recipe(tmp_path, tmp_path, masked_recipe())
     lines = []
-    train, dev = speech(recipe, None, lines.append)
+    train, dev = load_speech(recipe, None, lines.append)
     assert [utterance.utt_id for utterance in train.utterances[len(TEXTS) :]] == ["train None", "train !"]
     assert [utterance.utt_id for utterance in dev.utterances[2:]] == ["dev None", "dev !"]
     assert lines == ["train: 9 utterances, 0.00 h", "dev: 4 utterances, 0.00 h"]
     missing = make_recipe(tmp_path, tmp_path, masked_recipe(data={"dev": [{"path": "gone.jsonl"}], "on_error": "skip"}))
     (tmp_path / "gone.jsonl").write_text('{"audio_filepath": "gone.wav", "duration": 1.0}\n')
     with pytest.raises(DataError, match=r"data\.dev: no utterance has audio"):
-        speech(missing, None, lines.append)
+        load_speech(missing, None, lines.append)
 
 
 def test_dev_is_thinned_evenly_and_train_repeats(tmp_path):
@@ -140,14 +140,14 @@ def test_rows_that_share_six_words_with_what_is_kept_apart_are_left_out(tmp_path
     ]
     write_corpus(tmp_path, rows)
     whole, apart, nothing = (
-        ManifestRef("manifest.jsonl", split=split, apart_from=splits)
+        ManifestRef("manifest.jsonl", split=split, exclude_overlap_with=splits)
         for split, splits in (("train", []), ("train", ["test"]), ("test", ["test"]))
     )
-    texts = [[row.text for row in taken(tmp_path, ref).utterances] for ref in (whole, apart)]
+    texts = [[row.text for row in read_rows(tmp_path, ref).utterances] for ref in (whole, apart)]
     assert texts[0][-3:] == ["So this is going to be a long day.", "This is going to be.", None]
     assert texts[1] == [text for text in texts[0] if text != "So this is going to be a long day."]
-    (told,) = taken(tmp_path, apart).problems
+    (told,) = read_rows(tmp_path, apart).problems
     assert told.endswith("shares six words with a transcript of test")
-    assert [*transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
+    assert [*read_transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
     with pytest.raises(DataError, match="all rows share six words"):
-        taken(tmp_path, nothing)
+        read_rows(tmp_path, nothing)

@@ -11,16 +11,18 @@ from kikitori.model.decoder.vocabulary import embedding_layers
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_config, load_llm, load_model
 from kikitori.text.units import load_units
-from kikitori.train.build.networks import build_acoustic_model, build_speech_llm
+from kikitori.train.build.acoustic import build_acoustic_model
+from kikitori.train.build.speech_llm import build_speech_llm
 from kikitori.train.build.task import build_task, build_units
 from kikitori.train.loop.optim import build_optimizer
-from kikitori.train.recipe.settings import Optim
+from kikitori.train.recipe.optim import Optim
+from kikitori.train.recipe.recipe import resolve
 from kikitori.train.run import train
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.speech import AcousticTask
 from kikitori.train.tasks.speech_llm import SpeechLLMTask
 from kikitori.train.tasks.text import TextTask
-from kikitori.train.text_injection.prompts import PhonePrompts, posterior_bank, stack
+from kikitori.train.text_injection.prompts import PhonePromptSimulator, posterior_sampler, stack
 from tests.tiny import save_tiny_llm, tiny_bpe
 from tests.train.helpers import (
     HUBERT,
@@ -31,19 +33,11 @@ from tests.train.helpers import (
     make_recipe,
     speech_llm_recipe,
     text_recipe,
-    write_corpus,
     write_recipe,
 )
 
 SHORT = {"run": {"epochs": 1}}
 peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +86,14 @@ def equal(left, right):
     ],
 )
 def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
-    from kikitori.train.tasks.base import Moment
+    from kikitori.train.tasks.base import BatchPosition
 
     task, lines = build(values)
     assert type(task) is kind
     assert lines[0].startswith(f"label units: {task.units.size} (")
     task.module.eval()  # LayerDrop would leave layers out
     batch = task.load(task.batches(0)[0], 0)
-    loss, parts = task.loss(batch, Moment(0, 0, 0.0))
+    loss, parts = task.loss(batch, BatchPosition(0, 0, 0.0))
     assert bool(loss.isfinite())
     assert parts
     loss.backward()
@@ -111,8 +105,8 @@ def test_each_task_builds_and_gives_a_loss_with_gradients(build, values, kind):
 def test_an_encoder_and_its_heads_go_on_from_a_run(runs, tmp_path):
     trained = load_model(runs / "ctc" / "model").model
     same = {"kind": "run", "path": str(runs / "ctc")}
-    recipe = make_recipe(tmp_path, runs, acoustic_recipe(units=same, encoder={"init": str(runs / "ctc")}))
-    model = build_acoustic_model(recipe, build_units(recipe))
+    recipe = resolve(make_recipe(tmp_path, runs, acoustic_recipe(units=same, encoder={"init": str(runs / "ctc")})))
+    model = build_acoustic_model(recipe.encoder, recipe.ctc, build_units(recipe))
     assert equal(model.encoder, trained.encoder)
     assert list(model.ctc_heads) == ["2"]
     assert equal(model.ctc_heads["2"], trained.ctc_heads["2"])
@@ -128,17 +122,17 @@ def test_heads_over_other_units_start_afresh(runs, tmp_path):
         text={"files": [str(tmp_path / "other.txt")]},
         encoder={"init": str(runs / "ctc")},
     )
-    recipe = make_recipe(tmp_path, runs, other)
+    recipe = resolve(make_recipe(tmp_path, runs, other))
     units = build_units(recipe)
     assert units.size == size
-    model = build_acoustic_model(recipe, units)
+    model = build_acoustic_model(recipe.encoder, recipe.ctc, units)
     assert equal(model.encoder, trained.encoder)
     assert not equal(model.ctc_heads["2"], trained.ctc_heads["2"])
 
 
 def test_a_speech_llm_is_joined_from_two_runs(runs, tmp_path):
     start = {"units": {"kind": "run", "path": str(runs / "ctc")}, "encoder": {"init": str(runs / "ctc")}}
-    recipe = make_recipe(tmp_path, runs, speech_llm_recipe(**start, llm={"init": str(runs / "lm")}))
+    recipe = resolve(make_recipe(tmp_path, runs, speech_llm_recipe(**start, llm={"init": str(runs / "lm")})))
     model = build_speech_llm(recipe, build_units(recipe))
     trained = load_model(runs / "ctc" / "model").model
     assert equal(model.acoustic.encoder, trained.encoder)
@@ -155,13 +149,13 @@ def test_a_bridge_and_an_encoder_go_on_from_a_speech_llm(runs, tmp_path):
     again = speech_llm_recipe(
         units=units, encoder={"init": start}, bridge={"kind": "stack", "stride": 2, "init": start, "policy": "frozen"}
     )
-    recipe = make_recipe(tmp_path, runs, again)
+    recipe = resolve(make_recipe(tmp_path, runs, again))
     model = build_speech_llm(recipe, build_units(recipe))
     assert equal(model.bridge, trained.bridge)
     assert equal(model.acoustic, trained.acoustic)
     assert not any(parameter.requires_grad for parameter in model.bridge.parameters())
     for bridge, problem in (({"stride": 3}, "another shape"), ({"init": str(runs / "ctc")}, "no speech LLM")):
-        recipe = make_recipe(tmp_path, runs, speech_llm_recipe(units=units, bridge={"init": start, **bridge}))
+        recipe = resolve(make_recipe(tmp_path, runs, speech_llm_recipe(units=units, bridge={"init": start, **bridge})))
         with pytest.raises(ConfigError, match=problem):
             build_speech_llm(recipe, build_units(recipe))
 
@@ -172,7 +166,7 @@ def test_an_interface_starts_closed_beside_a_trained_llm_and_goes_on_from_a_run(
 
     def build(**changes):
         values = {"units": units, "interface": interface, "llm": {"init": str(runs / "lm")}}
-        recipe = make_recipe(tmp_path, runs, speech_llm_recipe(**{**values, **changes}))
+        recipe = resolve(make_recipe(tmp_path, runs, speech_llm_recipe(**{**values, **changes})))
         return build_speech_llm(recipe, build_units(recipe))
 
     closed, opened = build(), build(llm={"config": dict(LLAMA)})  # nothing to keep in an LLM from scratch
@@ -199,9 +193,8 @@ def test_an_interface_starts_closed_beside_a_trained_llm_and_goes_on_from_a_run(
 
 def test_the_front_end_of_a_fresh_encoder_lets_the_signal_through(corpus, tmp_path):
     # Joining the parts must not draw them anew: transformers' own initialisation is blind to speech.
-    recipe = make_recipe(
-        tmp_path, corpus, speech_llm_recipe(encoder={"config": {**PARAKEET, "subsampling_conv_channels": 32}})
-    )
+    values = speech_llm_recipe(encoder={"config": {**PARAKEET, "subsampling_conv_channels": 32}})
+    recipe = resolve(make_recipe(tmp_path, corpus, values))
     model = build_speech_llm(recipe, build_units(recipe))
     alone = SpeechEncoder(model.acoustic.encoder.config)
     for name, parameter in model.acoustic.encoder.model.subsampling.named_parameters():
@@ -313,7 +306,7 @@ def heard_practice(runs, **changes):
     speech = [{"path": "manifest.jsonl", "split": "train"}]
     return text_recipe(
         units={"kind": "run", "path": str(runs / "ctc")},
-        denoising={"share": 1.0, "ctc": str(runs / "ctc"), "speech": speech},
+        text_injection={"share": 1.0, "ctc": str(runs / "ctc"), "speech": speech},
         **changes,
     )
 
@@ -323,24 +316,24 @@ def test_reading_practice_can_be_what_a_ctc_head_heard(runs, build):
     task, lines = build(heard_practice(runs, augment=augment))
     again, _ = build(heard_practice(runs, augment=augment))
     assert isinstance(task, TextTask)
-    assert any(line.startswith("denoising: ") for line in lines)
+    assert any(line.startswith("text injection: ") for line in lines)
     spoken = sum(len(task.units.encode(text)) for text in TEXTS)
-    assert 0 < len(task.prompter.spoken) <= spoken
-    assert np.array_equal(task.prompter.weights, again.prompter.weights)  # augmentation follows the seed
+    assert 0 < len(task.simulator.spoken) <= spoken
+    assert np.array_equal(task.simulator.weights, again.simulator.weights)  # augmentation follows the seed
     batch = task.load(task.batches(0)[0], 0)
     assert all(len(prompt) > 0 for prompt in batch.prompts)
-    loss, parts = task.loss(batch, Moment(0, 0, 0.0))
-    assert parts == {"denoising": pytest.approx(loss.item())}
+    loss, parts = task.loss(batch, BatchPosition(0, 0, 0.0))
+    assert parts == {"text_injection": pytest.approx(loss.item())}
 
 
 def test_reading_practice_needs_a_head_over_the_same_units(runs, build):
     other_units = heard_practice(runs) | {"units": {"kind": "characters", "text_form": "as_is"}}
     other_units["text"] = {**other_units["text"], "files": ["more.txt"]}
     (runs / "more.txt").write_text("0 1 2 3\n")
-    with pytest.raises(ConfigError, match=r"denoising\.ctc: it has no CTC head over these label units"):
+    with pytest.raises(ConfigError, match=r"text_injection\.ctc: it has no CTC head over these label units"):
         build(other_units)
     with pytest.raises(ConfigError, match="ctc and speech go together"):
-        build(text_recipe(denoising={"ctc": str(runs / "ctc")}))
+        build(text_recipe(text_injection={"ctc": str(runs / "ctc")}))
 
 
 def equal_tensors(left, right, name):
@@ -386,13 +379,15 @@ def test_missing_starts_are_named(build, tmp_path):
 
 def test_units_follow_their_settings(runs, tmp_path):
     def units(**settings):
-        return build_units(make_recipe(tmp_path, runs, acoustic_recipe(units=settings)))
+        return build_units(resolve(make_recipe(tmp_path, runs, acoustic_recipe(units=settings))))
 
     letters = set("".join(TEXTS)) - {" "}
     assert units(kind="characters").size == 4 + len(letters)
-    spelled = make_recipe(tmp_path, runs, {**acoustic_recipe(), "units": {"kind": "run", "path": str(runs / "ctc")}})
+    spelled = resolve(
+        make_recipe(tmp_path, runs, {**acoustic_recipe(), "units": {"kind": "run", "path": str(runs / "ctc")}})
+    )
     assert build_units(spelled).tokenizer.get_vocab() == load_units(runs / "ctc" / "model").tokenizer.get_vocab()
-    own = make_recipe(tmp_path, runs, text_recipe(units={"kind": "llm"}, llm={"init": str(runs / "lm")}))
+    own = resolve(make_recipe(tmp_path, runs, text_recipe(units={"kind": "llm"}, llm={"init": str(runs / "lm")})))
     assert build_units(own).tokenizer.get_vocab() == load_units(runs / "lm" / "model").tokenizer.get_vocab()
 
 
@@ -621,7 +616,7 @@ def test_phones_are_shown_in_reading_practice_as_in_a_speech_prompt(runs, build,
     train(write_recipe(tmp_path / "am.yaml", runs, heard | SHORT), tmp_path / speech)
 
     practice = heard_practice(runs, **SHORT) | {"units": same}
-    practice["denoising"] = {**practice["denoising"], "ctc": str(tmp_path / speech), "lexicon": lexicon}
+    practice["text_injection"] = {**practice["text_injection"], "ctc": str(tmp_path / speech), "lexicon": lexicon}
     task, _ = build(practice)
     plain = task.llm.get_input_embeddings().num_embeddings
     assert plain == task.units.size + 3 * len({c for word in words for c in word})
@@ -638,10 +633,10 @@ def test_phones_are_shown_in_reading_practice_as_in_a_speech_prompt(runs, build,
         encoded = made.acoustic.encode(waveforms.waveforms, waveforms.lengths)
         shown, _ = made.speech_llm.speech_prompt(encoded)
         posteriors = made.acoustic.phone_log_probs(encoded)[0][0].numpy()
-        said = made.teacher.phones(waveforms.texts[0])
-        bank = posterior_bank([(posteriors, said)], len(made.acoustic.config.phones))
-        prompts = PhonePrompts(bank, lambda _: said, len(made.acoustic.config.phones), 3, made.units.size)
-        prompt = stack([prompts.prompt([0], np.random.default_rng(0))])
+        said = made.phone_losses.phones(waveforms.texts[0])
+        bank = posterior_sampler([(posteriors, said)], len(made.acoustic.config.phones))
+        prompts = PhonePromptSimulator(bank, lambda _: said, len(made.acoustic.config.phones), 3, made.units.size)
+        prompt = stack([prompts.simulate([0], np.random.default_rng(0))])
         read = embed_mixture(made.speech_llm.llm, torch.from_numpy(prompt.labels), torch.from_numpy(prompt.weights))
     torch.testing.assert_close(read[0], shown[0, : read.shape[1]], atol=2e-3, rtol=2e-3)
     with pytest.raises(ConfigError, match=r"bridge\.show_phones needs ctc\.phones"):

@@ -23,7 +23,7 @@ from kikitori.train.loop.checkpoint import (
     save_checkpoint,
 )
 from kikitori.train.loop.optim import build_optimizer
-from kikitori.train.recipe.settings import Optim
+from kikitori.train.recipe.optim import Optim
 
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json", "manifest.json")
 
@@ -259,6 +259,7 @@ def test_a_full_disk_is_a_training_error(tmp_path):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_twelve_kills_leave_a_sound_checkpoint_each_time(tmp_path):
     save(tmp_path, 1)
     reached = 1

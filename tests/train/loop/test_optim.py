@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kikitori.train.loop.optim import build_optimizer, lr_scale, set_lr
-from kikitori.train.recipe.settings import Cosine, Optim, Piecewise
+from kikitori.train.recipe.optim import Cosine, Optim, Piecewise
 
-SETTINGS = Optim(lr=0.1, weight_decay=0.02, betas=(0.8, 0.9), eps=1e-7)
+SETTINGS = Optim(lr=0.1, weight_decay=0.02)
 
 
 class Net(nn.Module):
@@ -57,7 +57,7 @@ def test_lr_factors_and_settings():
     assert groups["encoder.0.weight"]["lr"] == groups["encoder.1.bias"]["lr"] == pytest.approx(0.05)
     assert groups["head.weight"]["lr"] == groups["embed.weight"]["lr"] == pytest.approx(0.1)
     assert len(optimizer.param_groups) == 4
-    assert all(group["betas"] == (0.8, 0.9) and group["eps"] == 1e-7 for group in optimizer.param_groups)
+    assert all(group["betas"] == (0.9, 0.98) and group["eps"] == 1e-8 for group in optimizer.param_groups)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert len({id(parameter) for parameter in parameters}) == len(parameters) == 9
 

@@ -36,3 +36,12 @@ def test_differences_name_what_a_run_depends_on():
         "recipe.prompt is plain, and was None in the checkpoint",
         "environment.versions.torch is 2.13, and was 2.11 in the checkpoint",
     ]
+
+
+def test_an_older_form_of_the_same_recipe_is_no_difference():
+    old = {"optim": {"lr": 0.1, "eps": 1e-8}, "denoising": {"share": 0.5, "error_rate": 0.4}, "bridge": None}
+    old |= {"ctc": {"weights": {}, "policy": "full"}}  # of another task
+    new = {"optim": {"lr": 0.1}, "text_injection": {"share": 0.5}}
+    assert differences({"recipe": old}, {"recipe": new}) == []
+    changed = differences({"recipe": old | {"denoising": {"share": 0.25}}}, {"recipe": new})
+    assert changed == ["recipe.text_injection.share is 0.5, and was 0.25 in the checkpoint"]

@@ -5,7 +5,7 @@ from torch import nn
 from kikitori.train.loop.checkpoint import Checkpoint
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.state import learnt, mean
-from kikitori.train.recipe.settings import Run
+from kikitori.train.recipe.optim import Run
 
 
 def offered(scores, **run):

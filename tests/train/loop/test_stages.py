@@ -20,7 +20,6 @@ from tests.train.helpers import (
     speech_llm_recipe,
     text_recipe,
     toy_trainer,
-    write_corpus,
     write_recipe,
 )
 
@@ -31,13 +30,6 @@ STAGED = {
     "run": {"checkpoint_every": 1, "log_every": 1},
 }
 STEPS = {"model.acoustic.encoder.": 3, "model.acoustic.ctc_heads.": 0, "model.bridge.": 2, "model.llm.": 5}
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
 
 
 def toy(starts):
@@ -51,8 +43,8 @@ def test_what_has_not_begun_has_neither_gradient_nor_state_nor_decay(tmp_path):
     begun, first = [], {n: p.detach().clone() for n, p in task.module.named_parameters()}
     real = task.loss
 
-    def loss(batch, moment):
-        value, parts = real(batch, moment)
+    def loss(batch, position):
+        value, parts = real(batch, position)
         begun.append([name for name, p in task.module.named_parameters() if p.requires_grad])
         return value, parts
 

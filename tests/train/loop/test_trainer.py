@@ -24,16 +24,8 @@ from tests.train.helpers import (
     checkpoint_contents,
     interrupt,
     toy_trainer,
-    write_corpus,
     write_recipe,
 )
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
 
 
 def train_with_interruptions(recipe, directory, stops):
@@ -197,8 +189,8 @@ def test_metrics_are_means_since_the_last_line(tmp_path):
     losses = []
     real = task.loss
 
-    def loss(batch, moment):
-        value, parts = real(batch, moment)
+    def loss(batch, position):
+        value, parts = real(batch, position)
         losses.append(value.item())
         return value, parts
 
@@ -261,9 +253,9 @@ class Diverging(Toy):
 
     kind = "nan"
 
-    def loss(self, batch, moment):
-        value, parts = super().loss(batch, moment)
-        if (moment.epoch, moment.batch) == (1, 2):
+    def loss(self, batch, position):
+        value, parts = super().loss(batch, position)
+        if (position.epoch, position.batch) == (1, 2):
             match self.kind:
                 case "gradient":
                     value = value + (self.module[0].weight * 0.0).square().sum().sqrt()
@@ -322,16 +314,17 @@ class Dying(Toy):
         self.module.append(nn.BatchNorm1d(1))
         self.good = good
 
-    def loss(self, batch, moment):
+    def loss(self, batch, position):
         if self.losses >= self.good:
             batch = ToyBatch(batch.inputs * math.inf, batch.targets, batch.utt_ids)
-        return super().loss(batch, moment)
+        return super().loss(batch, position)
 
 
 @pytest.mark.parametrize("good", [0, 7])
 def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path, good):
     task = Dying(good)
-    trainer, _ = toy_trainer(task, tmp_path, max_skipped_in_row=3, checkpoint_every=1)
+    trainer, _ = toy_trainer(task, tmp_path, checkpoint_every=1)
+    trainer.guard.max_in_a_row = 3
     with pytest.raises(TrainingError, match=r"the loss is nan, and so it was in 3 steps in a row; .*skipped\.jsonl"):
         trainer.fit()
     assert trainer.guard.skipped == 3
@@ -345,14 +338,14 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path, good):
 
 def test_too_large_a_share_of_skipped_steps_ends_the_run(tmp_path):
     class Shaky(Toy):
-        def loss(self, batch, moment):
-            value, parts = super().loss(batch, moment)
+        def loss(self, batch, position):
+            value, parts = super().loss(batch, position)
             return value * (math.nan if self.losses % 3 == 0 else 1.0), parts
 
-    settings = {"epochs": 40, "max_skipped_in_row": 2}
     with pytest.raises(TrainingError, match=r"so it was in 33 % of the steps"):
-        toy_trainer(Shaky(), tmp_path / "a", **settings)[0].fit()
-    trainer, _ = toy_trainer(Shaky(), tmp_path / "b", **settings, max_skipped_share=0.5)
+        toy_trainer(Shaky(), tmp_path / "a", epochs=40)[0].fit()
+    trainer, _ = toy_trainer(Shaky(), tmp_path / "b", epochs=40)
+    trainer.guard.max_fraction = 0.5
     trainer.fit()
     assert trainer.guard.skipped == 66
 
@@ -379,10 +372,12 @@ def test_many_names_are_cut_short_and_none_are_needed(tmp_path):
 
 
 def test_utterances_of_a_real_batch_are_named(corpus, tmp_path, monkeypatch):
-    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, acoustic_recipe(run={"max_skipped_in_row": 1}))
+    recipe = write_recipe(tmp_path / "recipe.yaml", corpus, acoustic_recipe(run={"epochs": 6}))
     real = AcousticTask.loss
-    monkeypatch.setattr(AcousticTask, "loss", lambda self, batch, moment: (real(self, batch, moment)[0] * math.nan, {}))
-    with pytest.raises(TrainingError, match=r"epoch 1, batch 0 \(\d\.wav(, \d\.wav)?\): the loss is nan"):
+    monkeypatch.setattr(
+        AcousticTask, "loss", lambda self, batch, position: (real(self, batch, position)[0] * math.nan, {})
+    )
+    with pytest.raises(TrainingError, match=r"epoch \d, batch \d \(\d\.wav(, \d\.wav)?\): the loss is nan"):
         train(recipe, tmp_path / "run")
 
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ from kikitori.train.build.task import build_task
 from kikitori.train.loop.trainer import Trainer
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks.adaptation import AdaptationTask, TextAdaptationTask, divergence, with_replay
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_encoder_config, tiny_llm, tiny_units
 from tests.train.helpers import make_recipe, merged, write_corpus, write_recipe
 
-START = Moment(0, 0, 0.0)
+START = BatchPosition(0, 0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def speech_recipe(base, **changes):
 
 def text_recipe(base, **changes):
     text = {"files": ["domain.txt.gz"], "dev_lines": 2, "batch_labels": 60}
-    return speech_recipe(base, **{"data": None, "text": text, "denoising": {"share": 1.0}, **changes})
+    return speech_recipe(base, **{"data": None, "text": text, "text_injection": {"share": 1.0}, **changes})
 
 
 REPLAY = {"train": [{"path": "manifest.jsonl", "split": "train"}], "share": 0.4}
@@ -194,7 +195,7 @@ def test_divergence():
 @pytest.mark.parametrize("values", [speech_recipe, text_recipe])
 def test_hold_adds_the_divergence_from_the_base(base, corpus, tmp_path, values):
     plain, _ = build(tmp_path, corpus, values(base))
-    held, _ = build(tmp_path, corpus, values(base, hold={"weight": 2.0}))
+    held, _ = build(tmp_path, corpus, values(base, kl_to_base={"weight": 2.0}))
     batch = held.load([0, 1, 2], 0)
     for task in (plain, held):
         task.module.train()
@@ -215,7 +216,7 @@ def test_hold_adds_the_divergence_from_the_base(base, corpus, tmp_path, values):
 def test_a_strong_hold_keeps_the_base(base, corpus, tmp_path):
     found = {}
     for weight in (1e-6, 10.0):
-        task, _ = build(tmp_path, corpus, speech_recipe(base, hold={"weight": weight}))
+        task, _ = build(tmp_path, corpus, speech_recipe(base, kl_to_base={"weight": weight}))
         optimizer = torch.optim.AdamW([p for p in task.module.parameters() if p.requires_grad], lr=0.02)
         batch = task.load([0, 1], 0)
         for _ in range(12):
@@ -258,8 +259,10 @@ def test_a_base_that_shows_no_labels_is_warned_about(base, corpus, tmp_path):
 
 def test_a_base_that_shows_phones_is_shown_phones(corpus, tmp_path):
     folder = show_phones(tmp_path / "base")
-    practice = {"share": 1.0, "error_rate": 0.0, "lexicon": str(folder / "lexicon.tsv")}
-    task, lines = build(tmp_path, corpus, text_recipe(folder, denoising=practice))
+    settings = {"share": 1.0, "lexicon": str(folder / "lexicon.tsv")}
+    task, lines = build(tmp_path, corpus, text_recipe(folder, text_injection=settings))
+    errors = replace(task.simulator.posteriors, max_error_rate=0.0)
+    task.simulator = replace(task.simulator, posteriors=errors)
     assert not any("warning" in line for line in lines)
     batch = task.load(list(range(len(task.sentences))), 0)
     for labels, prompt in zip(batch.labels, batch.prompts, strict=True):
@@ -268,14 +271,14 @@ def test_a_base_that_shows_phones_is_shown_phones(corpus, tmp_path):
     assert any(map(len, batch.prompts))
     assert torch.isfinite(task.loss(batch, START)[0])
     _, lines = build(tmp_path, corpus, text_recipe(folder))  # units, which it is not shown
-    assert sum("name its pronunciations with denoising.lexicon" in line for line in lines) == 1
+    assert sum("name its pronunciations with text_injection.lexicon" in line for line in lines) == 1
 
 
 def test_phones_for_a_base_without_phones_are_refused(corpus, tmp_path):
     show_ctc(tmp_path / "base")
     lexicon = show_phones(tmp_path / "other") / "lexicon.tsv"
     with pytest.raises(ConfigError, match="the phone head has other phones"):
-        build(tmp_path, corpus, text_recipe(tmp_path / "base", denoising={"share": 1.0, "lexicon": str(lexicon)}))
+        build(tmp_path, corpus, text_recipe(tmp_path / "base", text_injection={"share": 1.0, "lexicon": str(lexicon)}))
 
 
 def test_a_text_adapter_fits_the_recogniser(corpus, tmp_path):
@@ -297,16 +300,16 @@ def test_a_text_adapter_fits_the_recogniser(corpus, tmp_path):
     [
         ({"adapt": {"components": []}}, "components are llm or whole_llm, bridge and encoder"),
         ({"adapt": {"components": ["llm", "whole_llm"]}}, "exclude each other"),
-        ({"adapt": {"components": ["whole_llm"]}, "hold": {}}, "hold needs 'llm'"),
+        ({"adapt": {"components": ["whole_llm"]}, "kl_to_base": {}}, "kl_to_base needs 'llm'"),
         ({"adapt": {"components": ["llm", "llm"]}}, "each at most once"),
         ({"adapt": {"components": ["tokenizer"]}}, "adapt.components"),
-        ({"adapt": None}, "needs the section 'adapt'"),
+        ({"adapt": None}, "adapt: required key is missing"),
         ({"units": {"path": "elsewhere"}}, "the units of an adaptation are its base's"),
         ({"data": None}, "either 'data' or 'text'"),
         ({"text": {"files": ["a"]}}, "either 'data' or 'text'"),
-        ({"denoising": {}}, "denoising is for text"),
+        ({"text_injection": {}}, "task 'adaptation' does not use the section 'text_injection'"),
         ({"adapt": {"components": ["bridge"]}, "lora": {}}, "lora needs 'llm'"),
-        ({"adapt": {"components": ["bridge"]}, "hold": {}}, "hold needs 'llm'"),
+        ({"adapt": {"components": ["bridge"]}, "kl_to_base": {}}, "kl_to_base needs 'llm'"),
         ({"ctc": {"weights": {2: 0.3}}}, "ctc.weights need 'encoder'"),
         ({"replay": {"train": [], "share": 1.0}}, "replay.share"),
         ({"llm": {"init": "x"}}, "does not use the section 'llm'"),
@@ -320,8 +323,8 @@ def test_recipes_that_do_not_fit(base, corpus, tmp_path, values, message):
 
 def test_other_tasks_have_no_such_sections(corpus, tmp_path):
     values = {"task": "language_model", "units": {"kind": "characters"}, "text": {}, "llm": {"config": {}}}
-    values |= {"optim": {"lr": 0.1}, "run": {"epochs": 1}, "hold": {}}
-    with pytest.raises(ConfigError, match="does not use the section 'hold'"):
+    values |= {"optim": {"lr": 0.1}, "run": {"epochs": 1}, "kl_to_base": {}}
+    with pytest.raises(ConfigError, match="does not use the section 'kl_to_base'"):
         make_recipe(tmp_path, corpus, values)
 
 
@@ -340,7 +343,7 @@ def test_bases_that_do_not_fit(base, corpus, tmp_path):
 
 
 def test_a_recipe_file_adapts_too(base, corpus, tmp_path):
-    values = speech_recipe(base, replay=REPLAY, hold={}, run={"log_every": 1})
+    values = speech_recipe(base, replay=REPLAY, kl_to_base={}, run={"log_every": 1})
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, values)
     assert any(line.startswith("loss before training: ") for line in dry_run(recipe))
     assert train(recipe, tmp_path / "run") is True

@@ -9,12 +9,12 @@ from kikitori.errors import ConfigError, DataError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.folder import is_recogniser, load_model
 from kikitori.train.build import task as building
-from kikitori.train.build.networks import build_encoder
+from kikitori.train.build.acoustic import build_encoder
 from kikitori.train.build.task import build_task
 from kikitori.train.losses.frame_targets import LayerStates
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks import speech_batches
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.masked import DEV_MASKS, NOTHING, MaskedPredictionTask
 from kikitori.train.tasks.masked_predictor import draw_mask
 from tests.tiny import tiny_waveform
@@ -34,9 +34,8 @@ from tests.train.helpers import (
     write_recipe,
 )
 
-START = Moment(0, 0, 0.0)
+START = BatchPosition(0, 0, 0.0)
 PLAIN = {**PARAKEET, "dropout": 0.0, "layerdrop": 0.0}
-UNMASKED = {"share": 0.5, "seconds": 0.12, "unmasked_weight": 0.25}
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +44,6 @@ def corpus(tmp_path_factory):
     row = {"audio_filepath": "6.wav", "duration": 1.4, "text": None, "id": "untranscribed"}
     write_corpus(folder, [{**row, "split": split} for split in ("train", "dev")])
     return folder
-
-
-@pytest.fixture
-def build(corpus, tmp_path):
-    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -114,37 +108,35 @@ def reference_loss(task, batch, row):
             each = task.encoder.inputs_per_frame
             inputs[0, frame * each : (frame + 1) * each] = task.predictor.mask.detach()
     frames = task.encoder.encode(inputs, lengths).frames[0]
-    sums = {True: [0.0, 0], False: [0.0, 0]}
+    total, count = 0.0, 0
     for frame, state in enumerate(frames):
         scores = task.predictor.head(state).view(2, 8).log_softmax(-1)
         for output in range(2):
-            kind = sums[bool(batch.masks[row, frame])]
-            kind[0] -= scores[output, batch.targets[row, frame, output]].item()
-            kind[1] += 1
-    return sums
+            if batch.masks[row, frame]:
+                total, count = total - scores[output, batch.targets[row, frame, output]].item(), count + 1
+    return total, count
 
 
 def test_the_loss_is_the_cross_entropy_of_each_utterance_alone(build):
-    task = build(masked_recipe(encoder={"config": PLAIN}, masks=UNMASKED))
+    task = build(masked_recipe(encoder={"config": PLAIN}))
     task.module.eval()
     task.predictor.mask.data.fill_(0.3)
     batch = task.load([0, 7, 3], 0)
     with torch.inference_mode():
         loss, parts = task.loss(batch, START)
         sums = [reference_loss(task, batch, row) for row in range(3)]
-    masked, unmasked = (sum(s[k][0] for s in sums) / sum(s[k][1] for s in sums) for k in (True, False))
-    assert parts["masked"] == pytest.approx(masked, rel=1e-4)
-    assert parts["unmasked"] == pytest.approx(unmasked, rel=1e-4)
-    assert loss.item() == pytest.approx(masked + 0.25 * unmasked, rel=1e-4)
+    expected = sum(total for total, _ in sums) / sum(count for _, count in sums)
+    assert parts["masked"] == pytest.approx(expected, rel=1e-4)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_dev_scores_depend_on_neither_batches_nor_time(build, monkeypatch):
-    task = build(masked_recipe(masks=UNMASKED))
+    task = build(masked_recipe())
     task.module.eval()
     scores = task.evaluate()
     assert list(scores) == ["masked_loss", "masked_accuracy", "target_perplexity", "prediction_perplexity"]
     assert len(task.dev.utterances) == 3
-    monkeypatch.setattr(speech_batches, "HEARD_TOGETHER", 1)
+    monkeypatch.setattr(speech_batches, "EVALUATION_BATCH", 1)
     assert task.evaluate() == pytest.approx(scores, rel=1e-5)
     total, count = 0.0, 0
     with torch.inference_mode():
@@ -153,8 +145,8 @@ def test_dev_scores_depend_on_neither_batches_nor_time(build, monkeypatch):
             batch = task._masked(task.dev.batch([index]), task.dev_labels, lambda _, seeds=seeds: seeds)
             mask = draw_mask(batch.masks.shape[1], 3, 0.5, np.random.default_rng(seeds))
             assert batch.masks[0].tolist() == mask.tolist()
-            sums = reference_loss(task, batch, 0)
-            total, count = total + sums[True][0], count + sums[True][1]
+            of_utterance, targets = reference_loss(task, batch, 0)
+            total, count = total + of_utterance, count + targets
     assert scores["masked_loss"] == pytest.approx(total / count, rel=1e-4)
     assert 1.0 <= scores["target_perplexity"] <= 8.0
     assert 1.0 <= scores["prediction_perplexity"] <= 8.0
@@ -190,7 +182,7 @@ def test_hidden_notes_are_told_by_what_is_left_of_them(tmp_path):
     optimizer = torch.optim.AdamW(task.module.parameters(), lr=0.01)
     for epoch in range(60):
         for number, indices in enumerate(task.batches(epoch)):
-            task.loss(task.load(indices, epoch), Moment(epoch, number, 0.0))[0].backward()
+            task.loss(task.load(indices, epoch), BatchPosition(epoch, number, 0.0))[0].backward()
             optimizer.step()
             optimizer.zero_grad()
     task.module.eval()
@@ -202,12 +194,12 @@ def test_hidden_notes_are_told_by_what_is_left_of_them(tmp_path):
 
 MASKED_RUN = masked_recipe(
     augment=AUGMENT,
-    masks=UNMASKED,
     optim={"accumulate": 2},
     run={"checkpoint_every": 1, "log_every": 1, "average_last": 2},
 )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_bit_for_bit_like_a_straight_one(corpus, tmp_path, monkeypatch):
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, MASKED_RUN)
     train(recipe, tmp_path / "straight")
@@ -218,8 +210,8 @@ def test_a_resumed_run_ends_bit_for_bit_like_a_straight_one(corpus, tmp_path, mo
                 train(recipe, tmp_path / "resumed", resume=resume)
         np.random.seed(99)  # what another process would have
     # Clusters are the checkpoint's, whatever k-means would find now.
-    real = building.fit
-    monkeypatch.setattr(building, "fit", lambda *given: real(*given) + 1.0)
+    real = building.fit_clusters
+    monkeypatch.setattr(building, "fit_clusters", lambda *given: real(*given) + 1.0)
     train(recipe, tmp_path / "resumed", resume=True)
     assert_same(checkpoint_contents(tmp_path / "resumed"), checkpoint_contents(tmp_path / "straight"))
 
@@ -235,9 +227,8 @@ def test_an_acoustic_model_starts_from_the_encoder(run, corpus, tmp_path):
         encoder = task.encoder if isinstance(task, MaskedPredictionTask) else task.acoustic.encoder
         for name, tensor in encoder.state_dict().items():
             assert torch.equal(tensor, trained[f"model/model.encoder.{name}"]), name
-    random = build_encoder(
-        make_recipe(tmp_path, corpus, acoustic_recipe(encoder={"init": str(run), "random": True})).encoder
-    )
+    start = {"init": str(run / "model"), "random": True}
+    random = build_encoder(make_recipe(tmp_path, corpus, acoustic_recipe(encoder=start)).encoder)
     assert random.dim == 16
     assert not torch.equal(random.state_dict()[name], trained[f"model/model.encoder.{name}"])
 

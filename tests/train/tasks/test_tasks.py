@@ -8,36 +8,21 @@ from torch.nn.functional import cross_entropy
 
 from kikitori.errors import DataError
 from kikitori.model.folder import load_model
-from kikitori.train.build.task import build_task
 from kikitori.train.loop.stages import plan
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.text import TextBatch, TextTask
-from kikitori.train.text_injection.prompts import NO_PROMPT, PseudoPrompt
+from kikitori.train.text_injection.prompts import NO_PROMPT, SimulatedPrompt
 from tests.tiny import INTERFACES, tiny_llm
 from tests.train.helpers import (
     AUGMENT,
     LLAMA,
     acoustic_recipe,
-    make_recipe,
     speech_llm_recipe,
     text_recipe,
     toy_trainer,
-    write_corpus,
 )
 
-START = Moment(0, 0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
-
-
-@pytest.fixture
-def build(corpus, tmp_path):
-    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
+START = BatchPosition(0, 0, 0.0)
 
 
 def test_perplexity_is_what_it_says(build):
@@ -66,22 +51,22 @@ def test_perplexity_of_many_sentences_does_not_depend_on_how_they_are_batched(bu
 
 
 def test_the_text_loss_is_cross_entropy_and_prompts_are_logged_apart(build):
-    task = build(text_recipe(denoising={"share": 0.5}))
+    task = build(text_recipe(text_injection={"share": 0.5}))
     task.module.eval()
     sentences = tuple(task.sentences[:2])
     plain, parts = task.loss(TextBatch(sentences, (NO_PROMPT, NO_PROMPT)), START)
     assert parts == {"text": pytest.approx(plain.item())}
-    mixed, parts = task.loss(TextBatch(sentences, (NO_PROMPT, PseudoPrompt.of([sentences[1][0], None]))), START)
-    assert parts["denoising"] != parts["text"]
+    mixed, parts = task.loss(TextBatch(sentences, (NO_PROMPT, SimulatedPrompt.of([sentences[1][0], None]))), START)
+    assert parts["text_injection"] != parts["text"]
     sizes = [len(sentence) + 1 for sentence in sentences]
-    assert mixed.item() == pytest.approx((parts["text"] * sizes[0] + parts["denoising"] * sizes[1]) / sum(sizes))
+    assert mixed.item() == pytest.approx((parts["text"] * sizes[0] + parts["text_injection"] * sizes[1]) / sum(sizes))
     logits = task.llm(torch.tensor([[task.units.bos_id, *sentences[0]]])).logits[0]
     expected = cross_entropy(logits, torch.tensor([*sentences[0], task.units.eos_id]))
     assert parts["text"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_batches_of_text_are_a_function_of_the_epoch(build):
-    task = build(text_recipe(denoising={"share": 0.5}, text={"batch_labels": 30}))
+    task = build(text_recipe(text_injection={"share": 0.5}, text={"batch_labels": 30}))
     assert task.batches(1) == task.batches(1)
     assert sorted(i for batch in task.batches(1) for i in batch) == list(range(len(task.sentences)))
     indices = list(range(len(task.sentences)))
@@ -95,8 +80,9 @@ def test_batches_of_text_are_a_function_of_the_epoch(build):
     assert 0.4 < shown < 0.6
 
 
-def test_reading_practice_is_learnt(build, tmp_path):
-    task = build(text_recipe(text={"dev_lines": 0, "batch_labels": 80}, denoising={"share": 1.0, "error_rate": 0.1}))
+def test_simulated_posteriors_are_learnt_from(build, tmp_path):
+    task = build(text_recipe(text={"dev_lines": 0, "batch_labels": 80}, text_injection={"share": 1.0}))
+    task.simulator = replace(task.simulator, max_error_rate=0.1)
     batch = task.load(list(range(len(task.sentences))), 0)
     before = task.loss(batch, START)[0].item()
     toy_trainer(task, tmp_path, epochs=12, lr=0.02)[0].fit()
@@ -107,15 +93,14 @@ def test_reading_practice_is_learnt(build, tmp_path):
 def test_a_task_over_any_llm(build):
     made = build(text_recipe())
     llm = tiny_llm("gpt_neox", made.units.size)
-    task = TextTask(made.recipe, llm, made.units, made.sentences, made.dev)
+    task = TextTask(made.recipe, llm, made.units, made.sentences, made.dev, None, made.prompt)
     assert task.evaluate()["perplexity"] > 1
     assert task.lr_factor("llm.anything") == 1.0
     assert task.remarks() == []
 
 
-def test_batches_of_speech_start_short(build):
-    task = build(acoustic_recipe(data={"start_seconds": 1.0, "start_epochs": 1}))
-    assert sorted(i for batch in task.batches(0) for i in batch) == [0, 1, 2]
+def test_an_epoch_has_every_utterance_once(build):
+    task = build(acoustic_recipe())
     assert sorted(i for batch in task.batches(1) for i in batch) == list(range(7))
     assert task.batches(1) == task.batches(1) != task.batches(2)
 
@@ -126,7 +111,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_utterance(build):
     assert torch.equal(first.waveforms, again.waveforms)
     assert first.waveforms.shape != later.waveforms.shape or not torch.equal(first.waveforms, later.waveforms)
     task.module.eval()
-    losses = [task.loss(first, moment)[0].item() for moment in (START, START, replace(START, batch=1))]
+    losses = [task.loss(first, position)[0].item() for position in (START, START, replace(START, batch=1))]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -184,20 +169,15 @@ def test_a_training_step_with_each_compression(build, tmp_path, blanks, repeats)
         assert any(name.startswith(part) for name in changed), part
 
 
-def test_compression_reads_the_head_that_the_recipe_names(build):
-    weights = {"ctc": {"weights": {1: 0.5, 2: 1.0}}}
-    for layer, kept in ((None, 2), (1, 1)):
-        values = compressing(**weights)
-        values["bridge"] |= {"ctc_layer": layer}
-        task = build(values)
-        task.module.eval()
-        heads = task.acoustic.ctc_heads
-        for name, head in heads.items():  # one hears labels alone, the other blanks alone
-            head.linear.bias.data[-1] = -100.0 if name == str(kept) else 100.0
-        batch = task.load([0, 3], 0)
-        frames = int(task.acoustic.encoder.output_lengths(batch.lengths).sum())
-        _, parts = task.loss(batch, START)
-        assert parts["positions_per_second"] * batch.seconds == pytest.approx(frames)
+def test_compression_reads_the_deepest_head(build):
+    task = build(compressing(ctc={"weights": {1: 0.5, 2: 1.0}}))
+    task.module.eval()
+    for name, head in task.acoustic.ctc_heads.items():  # one has labels alone, the other blanks alone
+        head.linear.bias.data[-1] = -100.0 if name == "2" else 100.0
+    batch = task.load([0, 3], 0)
+    frames = int(task.acoustic.encoder.output_lengths(batch.lengths).sum())
+    _, parts = task.loss(batch, START)
+    assert parts["positions_per_second"] * batch.seconds == pytest.approx(frames)
 
 
 def test_the_longest_utterance_must_fit_into_the_llm(build):
@@ -272,13 +252,13 @@ def test_each_interface_learns(build, tmp_path, interface):
 
 
 def test_an_auxiliary_layer_has_a_loss_of_its_own(build):
-    llm = {"auxiliary_layer": 1, "auxiliary_weight": 0.5}
+    llm = {"auxiliary_layer": 1}
     task = build(speech_llm_recipe(interface="cross_attention", llm=llm, ctc={"weights": {2: 0.3}}))
     task.module.eval()
     batch = task.load([0, 3], 0)
     loss, parts = task.loss(batch, START)
     assert list(parts) == ["text", "ctc2", "text1", "positions_per_second"]
-    assert loss.item() == pytest.approx(parts["text"] + 0.5 * parts["text1"] + 0.3 * parts["ctc2"], rel=1e-5)
+    assert loss.item() == pytest.approx(parts["text"] + parts["text1"] + 0.3 * parts["ctc2"], rel=1e-5)
     task.module.zero_grad()
     (0.5 * task.loss(batch, START)[0]).backward()
     assert task.module["auxiliary_norm"].weight.grad.any()

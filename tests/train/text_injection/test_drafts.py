@@ -14,13 +14,11 @@ from kikitori.recognizer import load
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.packed import write_packed
-from kikitori.train.build.task import build_task
 from kikitori.train.run import train
-from kikitori.train.tasks.base import Moment
+from kikitori.train.tasks.base import BatchPosition
 from tests.train.helpers import (
     TEXTS,
     acoustic_recipe,
-    make_recipe,
     speech_llm_recipe,
     text_recipe,
     write_corpus,
@@ -29,7 +27,7 @@ from tests.train.helpers import (
 
 WORDS = sorted({word for text in TEXTS for word in text.split()} - {"two"})
 PHONES = sorted({letter for word in WORDS for letter in word})
-START = Moment(0, 0, 0.0)
+START = BatchPosition(0, 0, 0.0)
 BRIDGE = {"kind": "stack", "stride": 1, "show_phones": True}
 
 
@@ -63,11 +61,6 @@ def corpus(tmp_path_factory):
     recipe = acoustic_recipe(ctc=heads(folder), run={"epochs": 3, "device": "cpu"})
     train(write_recipe(folder / "am.yaml", folder, recipe), folder / "am")
     return folder
-
-
-@pytest.fixture
-def build(corpus, tmp_path):
-    return lambda values: build_task(make_recipe(tmp_path, corpus, values), lambda _: None)
 
 
 def heads(corpus):
@@ -138,8 +131,8 @@ def test_the_exported_folder_has_all_that_its_drafts_take(corpus, run):
 def practice(corpus, **changes):
     same = {"kind": "run", "path": str(corpus / "am")}
     heard = {"ctc": str(corpus / "am"), "speech": [{"path": "manifest.jsonl", "split": "train"}]}
-    denoising = {"share": 1.0, "lexicon": str(corpus / "lexicon.tsv"), **heard}
-    return text_recipe(units=same, denoising=denoising, prompt={"draft": str(corpus / "draft.yaml")}, **changes)
+    injection = {"share": 1.0, "lexicon": str(corpus / "lexicon.tsv"), **heard}
+    return text_recipe(units=same, text_injection=injection, prompt={"draft": str(corpus / "draft.yaml")}, **changes)
 
 
 def test_reading_practice_shows_the_drafts_of_what_it_shows(build, corpus):
@@ -166,8 +159,10 @@ def test_an_adaptation_reads_what_its_base_reads(build, corpus, run):
     batch = by_speech.load([0, 2, 4], 0)
     assert any(by_speech.drafts(by_speech.encode(batch, START)))
     assert by_speech.evaluate()
-    lexicon = {"share": 1.0, "error_rate": 0.0, "lexicon": str(corpus / "lexicon.tsv")}
-    by_text = build(common | {"text": text_recipe()["text"], "denoising": lexicon})
+    lexicon = {"share": 1.0, "lexicon": str(corpus / "lexicon.tsv")}
+    by_text = build(common | {"text": text_recipe()["text"], "text_injection": lexicon})
+    errors = replace(by_text.simulator.posteriors, max_error_rate=0.0)
+    by_text.simulator = replace(by_text.simulator, posteriors=errors)
     batch = by_text.load(list(range(len(by_text.sentences))), 0)
     assert any(prompt.draft for prompt in batch.prompts)
     assert torch.isfinite(by_text.loss(batch, START)[0])
@@ -196,5 +191,5 @@ def test_what_makes_no_drafts_is_refused(build, corpus):
     with pytest.raises(ConfigError, match="'ctc_greedy' reads no phones"):
         build(by_labels)
     for recipe in (acoustic_recipe(), text_recipe()):
-        with pytest.raises(ConfigError, match=r"prompt\.draft is for a speech_llm"):
+        with pytest.raises(ConfigError, match=r"prompt\.draft is for a speech_llm|does not use the section 'prompt'"):
             build(recipe | {"prompt": {"draft": str(corpus / "draft.yaml")}})

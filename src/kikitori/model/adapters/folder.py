@@ -28,7 +28,7 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.config import validate
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import copy_search_files
-from kikitori.model.adapters.lora import attach_lora, is_adapted, is_live
+from kikitori.model.adapters.lora import Lora, attach_lora, is_adapted, is_live
 from kikitori.model.folder import LARGEST, LoadedModel, load_model, save_model
 from kikitori.model.safety.config import read_json
 from kikitori.model.safety.weights import PICKLES, check_safetensors
@@ -278,11 +278,13 @@ def _load_lora(model: SpeechLLM, folder: Path) -> None:
     try:
         model.llm = attach_lora(
             model.llm,
-            rank=settings.r,
-            alpha=settings.lora_alpha,
-            dropout=settings.lora_dropout,
-            targets=settings.target_modules,
-            rank_stabilised=settings.use_rslora,
+            Lora(
+                rank=settings.r,
+                alpha=settings.lora_alpha,
+                dropout=settings.lora_dropout,
+                targets=settings.target_modules,
+                rank_stabilised=settings.use_rslora,
+            ),
         )
     except ModelError as error:
         raise ModelError(error.what, where=folder, remedy="copy the folder again") from None

@@ -9,10 +9,13 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -28,24 +31,28 @@ UPDATE = ".lora_B."
 """In the names of the matrices that begin at zero."""
 
 
-def attach_lora(
-    llm: PreTrainedModel,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    targets: Sequence[str] | None,
-    rank_stabilised: bool = False,
-) -> PreTrainedModel:
-    """Freezes the LLM and adds trainable low-rank updates to its linear layers.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+class Lora:
+    """Low-rank adaptation (Hu et al. 2021).
 
-    Args:
-        llm: Any decoder-only model of transformers.
-        rank: Rank of the updates.
-        alpha: Their scale is alpha / rank.
+    Attributes:
+        rank: Rank of the update.
+        alpha: Its scale is alpha / rank.
         dropout: Dropout before the update.
-        targets: Names of the layers; None takes PEFT's choice for the architecture.
-        rank_stabilised: The scale is alpha / √rank (Kalajdzievski 2023), for high ranks.
+        targets: Names of the linear layers; None takes a usual choice for the architecture: of an LLM PEFT's, of an
+            encoder the queries and values of the attention (WavLM: the feed-forward layers).
+        rank_stabilised: Its scale is alpha / √rank instead, which high ranks need (Kalajdzievski 2023).
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    targets: list[str] | None = None
+    rank_stabilised: bool = False
+
+
+def attach_lora(llm: PreTrainedModel, lora: Lora) -> PreTrainedModel:
+    """Freezes the LLM, any decoder-only model of transformers, and adds trainable updates to its linear layers.
 
     Raises:
         ModelError: PEFT knows no layers for this architecture, a name is none of its layers', or what such a layer
@@ -53,7 +60,7 @@ def attach_lora(
     """
     from peft import get_peft_model
 
-    config = _lora_config(llm, "llm.lora", rank, alpha, dropout, targets, rank_stabilised)
+    config = _lora_config(llm, "llm.lora", lora)
     config.task_type = "CAUSAL_LM"
     try:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PEFT reads old names of transformers
@@ -67,33 +74,17 @@ def attach_lora(
     return cast(PreTrainedModel, adapted)
 
 
-def attach_encoder_lora(
-    encoder: SpeechEncoder,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    targets: Sequence[str] | None,
-    rank_stabilised: bool = False,
-) -> None:
-    """Freezes the encoder and puts trainable low-rank updates into its linear layers, in place.
-
-    Args:
-        encoder: An encoder of any family.
-        rank: Rank of the updates.
-        alpha: Their scale is alpha / rank.
-        dropout: Dropout before the update.
-        targets: Names of the layers; None takes queries and values of the attention (WavLM: the feed-forward layers).
-        rank_stabilised: The scale is alpha / √rank.
+def attach_encoder_lora(encoder: SpeechEncoder, lora: Lora) -> None:
+    """Freezes the encoder, of any family, and puts trainable updates into its linear layers, in place.
 
     Raises:
         ModelError: A name is none of its layers', or what such a layer learnt would not reach the frames.
     """
     from peft import inject_adapter_in_model
 
-    if targets is None:
-        targets = ENCODER_TARGETS.get(encoder.config.model_type, ATTENTION)
-    config = _lora_config(encoder.model, "encoder.lora", rank, alpha, dropout, targets, rank_stabilised)
+    if lora.targets is None:
+        lora = replace(lora, targets=list(ENCODER_TARGETS.get(encoder.config.model_type, ATTENTION)))
+    config = _lora_config(encoder.model, "encoder.lora", lora)
     inject_adapter_in_model(config, encoder.model)
     encoder.train(encoder.training)
     _refuse_dead_layers(encoder, "encoder.lora")
@@ -187,19 +178,11 @@ def save_adapter(llm: PreTrainedModel, directory: Path) -> None:
     (directory / "README.md").unlink(missing_ok=True)
 
 
-def _lora_config(
-    model: nn.Module,
-    where: str,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    targets: Sequence[str] | None,
-    rank_stabilised: bool,
-) -> Any:
+def _lora_config(model: nn.Module, where: str, lora: Lora) -> Any:
     """PEFT's configuration, with every target a name that the model has."""
     from peft import LoraConfig
 
-    for target in targets or ():
+    for target in lora.targets or ():
         if not any(f".{name}".endswith(f".{target}") for name in _layers(model)):
             raise ModelError(
                 f"LoRA finds no layer '{target}' (there are {_names(model)})",
@@ -207,11 +190,11 @@ def _lora_config(
                 remedy=f"set {where}.targets to some of them",
             )
     return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT computes with floats too
-        lora_dropout=dropout,
-        target_modules=None if targets is None else list(targets),
-        use_rslora=rank_stabilised,
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT computes with floats too
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        use_rslora=lora.rank_stabilised,
     )
 
 

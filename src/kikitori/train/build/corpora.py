@@ -10,15 +10,19 @@ from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterance
 from kikitori.errors import DataError
 from kikitori.text.corpus import read_lines, speak_titles
 from kikitori.text.units import TokenizerUnits
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.recipe.settings import ManifestRef, TextData
+from kikitori.train.recipe.adaptation import TextAdaptationRecipe
+from kikitori.train.recipe.base import SpeechTrainingRecipe
+from kikitori.train.recipe.data import Augment, ManifestRef, SpeechData, TextData
+from kikitori.train.recipe.language_model import LanguageModelRecipe
 from kikitori.types import Utterance
 
 Log = Callable[[str], None]
 
 
-def speech(recipe: Recipe, units: TokenizerUnits | None, log: Log) -> tuple[SpeechLoader, SpeechLoader | None]:
-    """Speech to train on, augmented, and dev speech; what is left out is logged.
+def load_speech(
+    recipe: SpeechTrainingRecipe, units: TokenizerUnits | None, log: Log
+) -> tuple[SpeechLoader, SpeechLoader | None]:
+    """Loads speech to train on, augmented, and dev speech; what is left out is logged.
 
     Args:
         recipe: The run's recipe.
@@ -29,10 +33,9 @@ def speech(recipe: Recipe, units: TokenizerUnits | None, log: Log) -> tuple[Spee
         DataError: A manifest or a file is missing, or nothing is left.
     """
     data = recipe.data
-    assert data is not None  # noqa: S101  (validated by Recipe)
-    kept = training_rows(recipe, "train", data.train, units, log)
+    kept = read_training_rows(recipe, "train", data.train, units, log)
     train = SpeechLoader(
-        kept, waveform_augment(recipe), seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error
+        kept, waveform_augment(recipe.augment), seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error
     )
     if not data.dev:
         return train, None
@@ -44,12 +47,11 @@ def speech(recipe: Recipe, units: TokenizerUnits | None, log: Log) -> tuple[Spee
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
 
 
-def training_rows(
-    recipe: Recipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits | None, log: Log
+def read_training_rows(
+    recipe: SpeechTrainingRecipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits | None, log: Log
 ) -> list[Utterance]:
-    """Rows that can be trained on, by `units` if any; `what` they are for, and what is left out, is logged."""
+    """Reads the rows that can be trained on, by `units` if any; logs `what` they are for and what is left out."""
     data = recipe.data
-    assert data is not None  # noqa: S101  (validated by Recipe)
     utterances = _rows(recipe, refs, log)
     kept, report = filter_utterances(
         utterances,
@@ -66,11 +68,12 @@ def training_rows(
     return kept
 
 
-def sentences(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[list[list[int]], list[list[int]]]:
-    """Training and held-out sentences as labels."""
+def load_sentences(
+    recipe: LanguageModelRecipe | TextAdaptationRecipe, units: TokenizerUnits, log: Log
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Loads training and held-out sentences as labels."""
     text = recipe.text
-    assert text is not None  # noqa: S101  (validated by Recipe)
-    lines = list(text_lines(Path(recipe.data_root), text))
+    lines = list(read_text(Path(recipe.data_root), text))
     count = min(text.dev_lines, len(lines) // 2)
     held_out = {int(i * len(lines) / count) for i in range(count)}
     sentences = [units.encode(line)[: text.max_labels] for line in lines]
@@ -80,34 +83,32 @@ def sentences(recipe: Recipe, units: TokenizerUnits, log: Log) -> tuple[list[lis
     return train, dev
 
 
-def corpus(recipe: Recipe) -> Iterator[str]:
-    """The recipe's text: its files and transcripts, or else the transcripts of its training speech."""
-    root = Path(recipe.data_root)
-    if recipe.text is None:
-        assert recipe.data is not None  # noqa: S101  (validated by Recipe)
-        return transcripts(root, recipe.data.train)
-    return text_lines(root, recipe.text)
+def read_unit_text(root: Path, text: TextData | None, data: SpeechData | None = None) -> Iterator[str]:
+    """What label units are trained on: the text section, or else the transcripts of the training speech."""
+    if text is not None:
+        return read_text(root, text)
+    return iter(()) if data is None else read_transcripts(root, data.train)
 
 
-def text_lines(root: Path, text: TextData) -> Iterator[str]:
-    """Sentences of the text section: files, then transcripts."""
+def read_text(root: Path, text: TextData) -> Iterator[str]:
+    """Reads the sentences of the text section: files, then transcripts."""
     lines = chain.from_iterable(read_lines(root / file, max_lines=text.max_lines) for file in text.files)
     spoken = map(speak_titles, lines) if text.spoken_titles else lines
-    return chain(spoken, transcripts(root, text.transcripts))
+    return chain(spoken, read_transcripts(root, text.transcripts))
 
 
-def transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
-    """Transcripts of manifests."""
+def read_transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
+    """Reads the transcripts of manifests."""
     for ref in refs:
-        for utterance in taken(root, ref, on_error="skip").utterances:
+        for utterance in read_rows(root, ref, on_error="skip").utterances:
             if utterance.text:
                 yield utterance.text
 
 
-def taken(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Manifest:
-    """The rows of a manifest that take part: a share of them, evenly spread, so many times.
+def read_rows(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Manifest:
+    """Reads the rows of a manifest that take part: a fraction of them, evenly spread, so many times.
 
-    Rows that share six words with what is kept apart are among its problems.
+    Rows that share six words with the splits of `exclude_overlap_with` are among its problems.
 
     Raises:
         DataError: It cannot be read, or no row takes part.
@@ -115,32 +116,34 @@ def taken(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Manife
     path = root / ref.path
     manifest = read_manifest(path, split=ref.split, on_error=on_error)
     rows, problems = manifest.utterances, manifest.problems
-    if ref.apart_from:
-        kept_apart, splits = read_held_out(f"{path}:{split}" for split in ref.apart_from), ", ".join(ref.apart_from)
-        clashes = [kept_apart.shares(row.text or "") for row in rows]
+    if ref.exclude_overlap_with:
+        splits = ", ".join(ref.exclude_overlap_with)
+        held_out = read_held_out(f"{path}:{split}" for split in ref.exclude_overlap_with)
+        clashes = [held_out.shares(row.text or "") for row in rows]
         problems += tuple(
             f"{path}: {row.utt_id} shares six words with a transcript of {splits}" for row in compress(rows, clashes)
         )
         rows = tuple(row for row, clash in zip(rows, clashes, strict=True) if not clash)
         if not rows:
-            raise DataError("all rows share six words with those splits", where=path, remedy="mend apart_from")
+            raise DataError(
+                "all rows share six words with those splits", where=path, remedy="mend exclude_overlap_with"
+            )
     count = max(1, round(ref.share * len(rows)))
     return Manifest(tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat, problems)
 
 
-def waveform_augment(recipe: Recipe) -> WaveformAugment:
+def waveform_augment(augment: Augment) -> WaveformAugment:
     """What may happen to a training waveform."""
     return WaveformAugment(
-        speeds=recipe.augment.speeds,
-        gain_db=recipe.augment.gain_db,
-        noise_probability=recipe.augment.noise_probability,
-        noise_snr_db=recipe.augment.noise_snr_db,
+        speeds=augment.speeds,
+        gain_db=augment.gain_db,
+        noise_probability=augment.noise_probability,
+        noise_snr_db=augment.noise_snr_db,
     )
 
 
-def _dev_rows(recipe: Recipe, log: Log, *, transcribed: bool) -> list[Utterance]:
+def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> list[Utterance]:
     data = recipe.data
-    assert data is not None  # noqa: S101  (validated by Recipe)
     rows = [row for row in _rows(recipe, data.dev, log) if row.text is not None or not transcribed]
     if data.on_error == "stop":
         _refuse_missing(rows)
@@ -163,11 +166,10 @@ def _refuse_missing(utterances: Sequence[Utterance]) -> None:
         raise DataError(f"no such file{more}", where=missing[0], remedy="check the manifest or set data.on_error=skip")
 
 
-def _rows(recipe: Recipe, refs: Sequence[ManifestRef], log: Log) -> list[Utterance]:
-    assert recipe.data is not None  # noqa: S101  (validated by Recipe)
+def _rows(recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], log: Log) -> list[Utterance]:
     rows: list[Utterance] = []
     for ref in refs:
-        manifest = taken(Path(recipe.data_root), ref, on_error=recipe.data.on_error)
+        manifest = read_rows(Path(recipe.data_root), ref, on_error=recipe.data.on_error)
         for problem in manifest.problems:
             log(f"warning: {problem}; line left out")
         rows += manifest.utterances

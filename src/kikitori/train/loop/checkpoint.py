@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -194,11 +195,22 @@ def torch_random_state() -> dict[str, Tensor]:
     return state
 
 
-def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Puts back what `torch_random_state` gave."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def numpy_random_state() -> list[Any]:
+    """State of numpy's generator, which JSON can write."""
+    kind, keys, *rest = np.random.get_state()
+    return [kind, [int(key) for key in np.asarray(keys)], *rest]
+
+
+def restore_random(checkpoint: Checkpoint, rank: int) -> None:
+    """Puts back the generators of a process; more processes than before start afresh."""
+    tensors, numpy_states = checkpoint.tensors["random"], checkpoint.state["numpy"]
+    if rank >= len(numpy_states):
+        return
+    torch.set_rng_state(tensors[f"cpu{rank}"])
+    if f"cuda{rank}" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"cuda{rank}"])
+    kind, keys, *rest = numpy_states[rank]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
 
 
 def _step(path: Path) -> int:

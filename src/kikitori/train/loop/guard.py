@@ -10,11 +10,10 @@ from torch import nn
 
 from kikitori.errors import TrainingError
 from kikitori.train.loop.state import Weights, copy_into, statistics
-from kikitori.train.recipe.settings import Run
 
 SKIPPED = "skipped.jsonl"
-LEAST_FOR_SHARE = 20
-"""A share of the steps says something after so many skipped ones."""
+MIN_SKIPPED_FOR_FRACTION = 20
+"""After fewer skipped steps their fraction says little."""
 
 
 @dataclass
@@ -26,21 +25,23 @@ class Guard:
 
     Attributes:
         module: What learns.
-        run: The limits.
         directory: Run folder, for `skipped.jsonl`.
         log: Called with each line for the user.
         writes: Whether this process keeps `skipped.jsonl`.
         skipped: Steps skipped so far.
         in_a_row: Those since the last good step.
+        max_in_a_row: So many of them end the run.
+        max_fraction: More than this fraction of the steps ends it, from `MIN_SKIPPED_FOR_FRACTION` skipped ones on.
     """
 
     module: nn.Module
-    run: Run
     directory: Path
     log: Callable[[str], None]
     writes: bool = True
     skipped: int = 0
     in_a_row: int = 0
+    max_in_a_row: int = 10
+    max_fraction: float = 0.1
     _copies: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,11 +74,11 @@ class Guard:
         names = f" ({', '.join(utt_ids[:8])}{', ...' if len(utt_ids) > 8 else ''})" if utt_ids else ""
         where = f"epoch {row['epoch'] + 1}, batch {row['batch']}{names}"
         self.log(f"warning: {where}: {what}; step skipped ({self.skipped} so far)")
-        share = self.skipped / (self.skipped + row["step"])
-        if self.in_a_row >= self.run.max_skipped_in_row:
+        fraction = self.skipped / (self.skipped + row["step"])
+        if self.in_a_row >= self.max_in_a_row:
             limit = f"{self.in_a_row} steps in a row"
-        elif self.skipped >= LEAST_FOR_SHARE and share > self.run.max_skipped_share:
-            limit = f"{100 * share:.0f} % of the steps"
+        elif self.skipped >= MIN_SKIPPED_FOR_FRACTION and fraction > self.max_fraction:
+            limit = f"{100 * fraction:.0f} % of the steps"
         else:
             return
         raise TrainingError(

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from kikitori.errors import ConfigError
 from kikitori.train.loop.state import copy_into, statistics
-from kikitori.train.recipe.settings import Run
+from kikitori.train.recipe.optim import Run
 
 COPIES_OF_ADAMW = 2  # its two averages
 
@@ -120,7 +120,8 @@ def estimate(module: nn.Module, run: Run, activations: int) -> Estimate:
 class LiveTensors(TorchDispatchMode):
     """Inside, counts the bytes of tensors that are made and not yet freed.
 
-    What is there before, such as weights, is not counted; what autograd keeps for the backward pass is.
+    What is there before, such as weights, is not counted; what autograd keeps for the backward pass is. (torch's own
+    `MemTracker` is private, `torch.distributed._tools`, and counts weights and gradients too.)
 
     Attributes:
         live: Bytes now.

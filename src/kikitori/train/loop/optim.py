@@ -7,7 +7,10 @@ from collections.abc import Callable
 from torch import nn
 from torch.optim import AdamW
 
-from kikitori.train.recipe.settings import Cosine, Optim, Piecewise
+from kikitori.train.recipe.optim import Cosine, Optim, Piecewise
+
+BETAS = (0.9, 0.98)
+EPS = 1e-8
 
 
 def build_optimizer(module: nn.Module, settings: Optim, lr_factor: Callable[[str], float]) -> AdamW:
@@ -37,8 +40,8 @@ def build_optimizer(module: nn.Module, settings: Optim, lr_factor: Callable[[str
             for (factor, decay), parameters in groups.items()
         ],
         lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
+        betas=BETAS,
+        eps=EPS,
         fused=True,
     )
 

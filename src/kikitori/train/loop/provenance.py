@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from kikitori.train.recipe.recipe import Recipe
+from kikitori.train.recipe.base import TrainingRecipe
+from kikitori.train.recipe.legacy import renamed, without_retired
 
 PACKAGES = ("kikitori", "torch", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy", "soxr")
 
 
-def provenance(recipe: Recipe, data_digest: str, counts: Mapping[str, int]) -> dict[str, Any]:
+def provenance(recipe: TrainingRecipe, data_digest: str, counts: Mapping[str, int]) -> dict[str, Any]:
     """What checkpoints say of where they come from; `counts` are of the data, by what they are."""
     # By way of JSON, so that what was written equals what will be read.
     values = json.loads(json.dumps(dataclasses.asdict(recipe)))
@@ -56,12 +57,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if then.get("data") != now.get("data"):
         lines.append("the training data are not those of the checkpoint; the result will not be an uninterrupted run's")
     for name in ("recipe", "environment"):
-        before, after = (dict(_flat(where.get(name, {}), name)) for where in (then, now))
+        before, after = (dict(_flat(where, name)) for where in (_comparable(then, now, name), now.get(name, {})))
         for key in sorted(before.keys() | after.keys()):
             relevant = name == "recipe" or key.startswith("environment.versions.")
             if relevant and before.get(key) != after.get(key):
                 lines.append(f"{key} is {after.get(key)}, and was {before.get(key)} in the checkpoint")
     return lines
+
+
+def _comparable(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of an earlier provenance; a recipe under today's names, without sections that its task no longer has."""
+    values: Mapping[str, Any] = then.get(name, {})
+    if name != "recipe":
+        return values
+    values = without_retired(renamed(values))
+    return {key: value for key, value in values.items() if key in now.get(name, {})}
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from kikitori.train.loop.checkpoint import Checkpoint
 from kikitori.train.loop.state import Weights, copy_into, learnt, mean, weights
-from kikitori.train.recipe.settings import Run
+from kikitori.train.recipe.optim import Run
 
 COPY = "copy"
 

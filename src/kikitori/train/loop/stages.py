@@ -32,7 +32,7 @@ class Stages:
         return sorted({*self.starts.values()} - {0})
 
     def enter(self, step: int) -> None:
-        """Before a step: lets learn what learns in it, and nothing else."""
+        """Before a step: sets `requires_grad` for its stage, and training mode."""
         for name, parameter in self.module.named_parameters():
             if name in self.starts:
                 parameter.requires_grad_(step >= self.starts[name])

@@ -3,10 +3,9 @@
 It knows nothing of speech: a `Task` gives batches, losses and dev scores. Everything random is a function of the
 recipe's seed, the epoch and the batch, or comes from torch's generator, which checkpoints keep; a resumed run on the
 CPU therefore continues bit for bit. `guard.py` keeps the weights finite, `selection.py` picks those to export,
-`checkpoint.py` keeps all of it on disk.
+`metrics.py` keeps the numbers and `checkpoint.py` all of it on disk.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -20,25 +19,27 @@ import torch
 from torch import Tensor, nn
 
 from kikitori.errors import TrainingError
-from kikitori.io.files import replace_folder, write_text
+from kikitori.io.files import replace_folder
 from kikitori.train.loop import distributed
 from kikitori.train.loop.checkpoint import (
     Checkpoint,
     load_newest,
+    numpy_random_state,
     optimizer_tensors,
     restore_optimizer,
-    restore_random_state,
+    restore_random,
     save_checkpoint,
     torch_random_state,
 )
 from kikitori.train.loop.guard import Guard
+from kikitori.train.loop.metrics import Metrics
 from kikitori.train.loop.optim import build_optimizer, lr_scale, set_lr
 from kikitori.train.loop.provenance import differences
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.stages import plan
 from kikitori.train.loop.state import check_frozen, first_not_finite, frozen_digests, learnt, load_weights, statistics
-from kikitori.train.recipe.settings import Optim, Run
-from kikitori.train.tasks.base import Moment, Task
+from kikitori.train.recipe.optim import Optim, Run
+from kikitori.train.tasks.base import BatchPosition, Task
 
 
 @dataclass
@@ -86,7 +87,6 @@ class Trainer:
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    _sums: dict[str, float] = field(default_factory=dict)
     _started: float = 0.0
     _started_at: float = 0.0
 
@@ -99,7 +99,8 @@ class Trainer:
         self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
         self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
-        self.guard = Guard(self.task.module, self.run, self.directory, self.log, writes=self.rank == 0)
+        self.metrics = Metrics(self.directory, self.log, writes=self.rank == 0)
+        self.guard = Guard(self.task.module, self.directory, self.log, writes=self.rank == 0)
         self.selection = Selection(self.run, self.stages.starts)
         self._statistics = list(statistics(self.task.module).values())
         # Processes start from equal weights and go on with random numbers of their own.
@@ -113,8 +114,7 @@ class Trainer:
             TrainingError: Too many steps were not finite, or a checkpoint cannot be written.
         """
         self._started, self._started_at = time.monotonic(), self._progress(1)
-        if self.rank == 0:
-            self._rewind_metrics()
+        self.metrics.rewind(self.step)
         for line in self.stages.describe():
             self.log(line)
         while self.epoch < self.run.epochs and not self.selection.exhausted:
@@ -148,10 +148,10 @@ class Trainer:
         self.guard.skipped = state["skipped"]
         if not weights_only:
             restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
-            _restore_random(checkpoint, self.rank)
+            restore_random(checkpoint, self.rank)
             self.selection.restore(checkpoint, self.device)
             self.guard.in_a_row = state["skipped_in_a_row"]
-            self._sums = state["sums"]
+            self.metrics.sums = state["sums"]
         for line in differences(state["provenance"], self.provenance):
             self.log(f"warning: {line}")
         what = ", its weights only" if weights_only else ""
@@ -163,21 +163,21 @@ class Trainer:
         self.stages.enter(self.step)
         gathered = _Step()
         for index, batch in self._prefetch(batches):
-            moment = Moment(self.epoch, index, self._progress(len(batches), index))
+            position = BatchPosition(self.epoch, index, self._progress(len(batches), index))
             if not gathered.batches:
                 if self.step in self.stages.later:
                     self.stages.enter(self.step)
                 self.guard.remember()
             gathered.batches += 1
             if batch is not None:
-                self._backward(batch, moment, gathered)
+                self._backward(batch, position, gathered)
             last = index + self.processes >= len(batches)
             if gathered.batches < self.optim.accumulate and not last:
                 continue
-            updated = self._update(moment, gathered)
+            updated = self._update(position, gathered)
             gathered = _Step()
             if updated and self.step % self.run.log_every == 0:
-                self._log_step(moment)
+                self._log_step(position)
             stopping = not last and self._asked_to_stop()
             if stopping or (updated and self.step % self.run.checkpoint_every == 0 and not last):
                 self.batch = index + self.processes
@@ -194,20 +194,18 @@ class Trainer:
         # One process that is told to stop stops them all.
         return distributed.total(int(self.stop()))[0] > 0
 
-    def _backward(self, batch: Any, moment: Moment, gathered: _Step) -> None:
+    def _backward(self, batch: Any, position: BatchPosition, gathered: _Step) -> None:
         gathered.utt_ids += getattr(batch, "utt_ids", ())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
-            loss, parts = self.task.loss(batch, moment)
+            loss, parts = self.task.loss(batch, position)
         if not torch.isfinite(loss):
             gathered.problem = f"the loss is {loss.item()}"
             return
         loss.backward()
-        for name, value in {"loss": loss.item(), **parts}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._sums["batches"] = self._sums.get("batches", 0.0) + 1
+        self.metrics.add({"loss": loss.item(), **parts}, batches=1)
         gathered.used += 1
 
-    def _update(self, moment: Moment, gathered: _Step) -> bool:
+    def _update(self, position: BatchPosition, gathered: _Step) -> bool:
         """Moves the weights; False if there was nothing to learn from, or nothing sound."""
         used, problems = distributed.total(gathered.used, int(gathered.problem is not None))
         if not used and not problems:
@@ -218,11 +216,11 @@ class Trainer:
             if not torch.isfinite(norm):
                 gathered.problem, problems = f"the gradient is {norm.item()}", 1
         if problems:
-            self._skip(moment, gathered)
+            self._skip(position, gathered)
             return False
         self.guard.passed()
-        self._sums["grad_norm"] = self._sums.get("grad_norm", 0.0) + float(norm) * gathered.used
-        set_lr(self.optimizer, lr_scale(self.optim.schedule, moment.progress))
+        self.metrics.add({"grad_norm": float(norm) * gathered.used})
+        set_lr(self.optimizer, lr_scale(self.optim.schedule, position.progress))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # At every step, so that it does not matter when checkpoints are written: they hold the first process's.
@@ -230,13 +228,13 @@ class Trainer:
         self.step += 1
         return True
 
-    def _skip(self, moment: Moment, gathered: _Step) -> None:
+    def _skip(self, position: BatchPosition, gathered: _Step) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         found = distributed.gather((gathered.problem, gathered.utt_ids))
         what = next(problem for problem, _ in found if problem is not None)
         # Where a single process has the trouble, its utterances are the ones to look at.
         names = [name for problem, utt_ids in found if problem is not None for name in utt_ids]
-        self.guard.skip(what, {"epoch": moment.epoch, "batch": moment.batch, "step": self.step}, names)
+        self.guard.skip(what, {"epoch": position.epoch, "batch": position.batch, "step": self.step}, names)
 
     def _end_epoch(self) -> None:
         scores: dict[str, float] = {}
@@ -247,9 +245,7 @@ class Trainer:
             # All processes choose and stop alike.
             scores = distributed.gather(scores)[0]
         if scores:
-            self._write_metrics({"epoch": self.epoch, "step": self.step, **{f"dev_{k}": v for k, v in scores.items()}})
-            shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            self.log(f"epoch {self.epoch}/{self.run.epochs} dev: {shown}")
+            self.metrics.dev(self.epoch, self.run.epochs, self.step, scores)
         self.selection.offer(self.task.module, self.epoch, scores)
         if self.selection.exhausted:
             self.log(f"dev has not improved in {self.selection.stale} evaluations; the training ends here")
@@ -260,8 +256,7 @@ class Trainer:
             self.task.module.eval()
             scores = self.task.evaluate()
             if scores:
-                self._write_metrics({"step": self.step, **{f"final_{k}": v for k, v in scores.items()}})
-                self.log("final model, dev: " + " ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+                self.metrics.final(self.step, scores)
         with replace_folder(self.directory / self.product) as staging:
             self.task.export(staging)
         self.log(f"{self.product} written to {self.directory / self.product}")
@@ -271,52 +266,28 @@ class Trainer:
         with ThreadPoolExecutor(1) as reader:
             coming: Future[Any] | None = None
             for index in range(self.batch, len(batches), self.processes):
-                future = coming or reader.submit(self.task.load, self._share(batches, index), self.epoch)
+                future = coming or reader.submit(self.task.load, self._of_process(batches, index), self.epoch)
                 if index + self.processes < len(batches):
-                    following = self._share(batches, index + self.processes)
+                    following = self._of_process(batches, index + self.processes)
                     coming = reader.submit(self.task.load, following, self.epoch)
                 yield index, future.result()
 
-    def _share(self, batches: list[list[int]], index: int) -> list[int]:
+    def _of_process(self, batches: list[list[int]], index: int) -> list[int]:
         # At the end of an epoch the first batches fill the gap, so that every process has one.
         return batches[(index + self.rank) % len(batches)]
 
     def _progress(self, num_batches: int, index: int = 0) -> float:
         return (self.epoch + index / num_batches) / self.run.epochs
 
-    def _log_step(self, moment: Moment) -> None:
-        count = self._sums.pop("batches", 1.0)
-        means = {name: value / count for name, value in self._sums.items()}
-        self._sums = {}
+    def _log_step(self, position: BatchPosition) -> None:
         elapsed = time.monotonic() - self._started
-        done = moment.progress - self._started_at
-        left = f" left {elapsed / done * (1.0 - moment.progress) / 60:.0f} min" if done > 0 else ""
-        lr = self.optimizer.param_groups[0]["lr"]
-        shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        if self.rank:
-            return
-        self.log(f"epoch {self.epoch + 1} step {self.step} {shown} lr {lr:.2e}{left}")
-        epoch = round(moment.progress * self.run.epochs, 4)
-        self._write_metrics({"epoch": epoch, "step": self.step, **means, "lr": lr})
-
-    def _write_metrics(self, row: dict[str, Any]) -> None:
-        if self.rank:
-            return
-        row = {**row, "time": round(time.time(), 1)}
-        with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row) + "\n")
-
-    def _rewind_metrics(self) -> None:
-        """Drops what a killed run wrote after the point from which this one goes on; it will be written again."""
-        path = self.directory / "metrics.jsonl"
-        if not path.is_file():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _written_by(line, self.step)]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        done = position.progress - self._started_at
+        left = f" left {elapsed / done * (1.0 - position.progress) / 60:.0f} min" if done > 0 else ""
+        lr, passes = self.optimizer.param_groups[0]["lr"], position.progress * self.run.epochs
+        self.metrics.training(self.epoch + 1, passes, self.step, lr, left)
 
     def _save(self) -> None:
-        random_states = distributed.gather((torch_random_state(), _numpy_state()))
+        random_states = distributed.gather((torch_random_state(), numpy_random_state()))
         if self.rank == 0:
             self._write_checkpoint(random_states)
         distributed.wait()
@@ -343,7 +314,7 @@ class Trainer:
             "skipped": self.guard.skipped,
             "skipped_in_a_row": self.guard.in_a_row,
             "selection": self.selection.state(),
-            "sums": self._sums,
+            "sums": self.metrics.sums,
             "numpy": [state for _, state in random_states],
             "frozen": self.frozen,
             "provenance": self.provenance,
@@ -357,28 +328,3 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def _written_by(line: str, step: int) -> bool:
-    """Whether a line of the metrics is whole and was written by this step, before the export."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False  # the run was killed while it wrote
-    return bool(row["step"] <= step) and not any(name.startswith("final_") for name in row)
-
-
-def _restore_random(checkpoint: Checkpoint, rank: int) -> None:
-    tensors, numpy_states = checkpoint.tensors["random"], checkpoint.state["numpy"]
-    if rank < len(numpy_states):  # more processes than before start afresh
-        restore_random_state({key.removesuffix(str(rank)): t for key, t in tensors.items() if key.endswith(str(rank))})
-        _restore_numpy(numpy_states[rank])
-
-
-def _numpy_state() -> list[Any]:
-    kind, keys, *rest = np.random.get_state()
-    return [kind, [int(key) for key in np.asarray(keys)], *rest]
-
-
-def _restore_numpy(state: list[Any]) -> None:
-    np.random.set_state((state[0], np.array(state[1], dtype=np.uint32), *state[2:]))

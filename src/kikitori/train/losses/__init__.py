@@ -1,1 +1,1 @@
-"""Losses and targets beside those of the networks: `phones`, `mmi`, `frame_targets` with their `kmeans`."""
+"""Losses and targets beside those of the networks: `phones`, `mmi` and `frame_targets`."""

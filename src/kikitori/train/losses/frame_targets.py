@@ -2,7 +2,7 @@
 
 The first iteration clusters log-mel features, later ones the states of an encoder that has learnt already. Clusters are
 those of the speech as it was recorded, one utterance at a time: neither its neighbours in a batch nor augmentation
-change them, so that an encoder that is given noise or another voice learns to hear through it.
+change them, so that an encoder learns to be robust to noise and other voices.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,15 @@ from kikitori.data.speech import SpeechLoader
 from kikitori.errors import AudioError, ConfigError
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.features import LogMelConfig, log_mel
-from kikitori.train.losses.kmeans import Rows, k_means, nearest
+
+Rows = NDArray[np.float32]
+"""(rows, size)."""
+
+ROUNDS = 30
+"""Of k-means, at most."""
+
+AT_ONCE = 16384
+"""Rows whose distances are in memory at a time."""
 
 MELS = LogMelConfig(num_mel_bins=26)
 REACH = 2
@@ -80,7 +88,7 @@ class LayerStates:
         return states
 
 
-def fit(
+def fit_clusters(
     features: FrameFeatures, speech: SpeechLoader, clusters: int, seed: int, log_line: Callable[[str], None]
 ) -> Rows:
     """Means of clusters of frames, (clusters, size).
@@ -118,12 +126,12 @@ def fit(
 
 def perplexity(counts: NDArray[np.int64]) -> float:
     """So many clusters, evenly used, are as hard to guess as those used so often: exp of the entropy."""
-    shares = counts[counts > 0] / max(counts.sum(), 1)
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    fractions = counts[counts > 0] / max(counts.sum(), 1)
+    return float(np.exp(-(fractions * np.log(fractions)).sum()))
 
 
 @dataclass
-class FrameLabels:
+class FrameTargets:
     """Clusters of the frames of utterances, found when they are first asked for and kept (2 bytes a frame).
 
     Attributes:
@@ -143,7 +151,7 @@ class FrameLabels:
             means: Of the clusters; the same at each call.
             outputs: Their number.
             seconds: Their distance.
-            samples: Length of the utterance as the encoder hears it, for it may have been made faster or slower.
+            samples: Length of the utterance as the encoder reads it, perhaps made faster or slower.
 
         Raises:
             AudioError: The file cannot be read.
@@ -156,3 +164,58 @@ class FrameLabels:
         middles = (np.arange(outputs) + 0.5) * seconds * recorded / max(samples, 1)
         places = np.minimum((middles / self.features.seconds).astype(np.int64), len(labels) - 1)
         return labels[places].astype(np.int64)
+
+
+def k_means(rows: Rows, clusters: int, generator: np.random.Generator) -> Rows:
+    """Means of clusters of rows, (clusters, size); equal ones only where there are fewer different rows.
+
+    Lloyd's algorithm (1982), begun as k-means++ (Arthur and Vassilvitskii 2007).
+    """
+    means = _spread(rows, clusters, generator)
+    for _ in range(ROUNDS):
+        chosen, distances = _nearest(rows, means)
+        counts = np.bincount(chosen, minlength=clusters)
+        filled = np.flatnonzero(counts)
+        firsts = np.cumsum(counts[filled]) - counts[filled]
+        before = means.copy()
+        means[filled] = np.add.reduceat(rows[np.argsort(chosen, kind="stable")], firsts) / counts[filled, None]
+        # An empty cluster begins anew where the means fit worst.
+        empty = np.flatnonzero(counts == 0)
+        means[empty] = rows[np.argsort(-distances, kind="stable")[: len(empty)]]
+        if np.array_equal(means, before):
+            break
+    return means
+
+
+def nearest(rows: Rows, means: Rows) -> NDArray[np.int64]:
+    """The cluster of each row, (rows,)."""
+    return _nearest(rows, means)[0]
+
+
+def _spread(rows: Rows, clusters: int, generator: np.random.Generator) -> Rows:
+    """Rows to begin with, each drawn with the square of its distance from the nearest of those before."""
+    places = [int(generator.integers(len(rows)))]
+    lengths = np.square(rows).sum(axis=1)
+    distances = np.full(len(rows), np.inf)
+    while len(places) < clusters:
+        last = places[-1]
+        apart = lengths + lengths[last] - 2.0 * (rows @ rows[last])
+        distances = np.minimum(distances, np.maximum(apart, 0.0))
+        distances[last] = 0.0
+        sums = np.cumsum(distances)
+        place = np.searchsorted(sums, generator.random() * sums[-1], side="right")
+        places.append(min(int(place), len(rows) - 1))
+    return rows[places]
+
+
+def _nearest(rows: Rows, means: Rows) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The nearest mean of each row, and the square of its distance."""
+    chosen, distances = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    lengths = np.square(means).sum(axis=1)
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        apart = lengths - 2.0 * (part @ means.T)
+        best = apart.argmin(axis=1)
+        chosen[start : start + AT_ONCE] = best
+        distances[start : start + AT_ONCE] = apart[np.arange(len(part)), best] + np.square(part).sum(axis=1)
+    return chosen, distances

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-LEAST = 1e-12
+MIN_PROBABILITY = 1e-12
 """Probability that no output falls below, lest products of several become zero."""
 
 
@@ -39,7 +39,7 @@ def phone_trigrams(sentences: Iterable[Sequence[int]], num_phones: int) -> Tenso
 
 
 def _interpolated(counts: Tensor, below: Tensor) -> Tensor:
-    """What was counted behind a context, and as often as there are different followers, what a shorter one expects."""
+    """Witten-Bell: counts behind a context, and the shorter context's estimate per distinct follower."""
     different = (counts > 0).sum(dim=-1, keepdim=True).clamp(min=1)
     return (counts + different * below) / (counts.sum(dim=-1, keepdim=True) + different)
 
@@ -69,7 +69,7 @@ class _Denominator(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, log_probs: Tensor, lengths: Tensor, trigrams: Tensor) -> Tensor:
         """The forward algorithm, and the backward one if a gradient will be asked for."""
-        probs = log_probs.detach().float().exp().clamp(min=LEAST)
+        probs = log_probs.detach().float().exp().clamp(min=MIN_PROBABILITY)
         trigrams = trigrams.to(log_probs.device, torch.float32)
         within = torch.arange(probs.shape[1], device=probs.device)[:, None] < lengths.to(probs.device)
         alphas, value = _forward(probs, within, trigrams)
@@ -98,10 +98,10 @@ def _forward(probs: Tensor, within: Tensor, trigrams: Tensor) -> tuple[Tensor, T
     for frame in range(frames):
         begun = torch.bmm(alpha.flatten(1, 2), between).unflatten(1, (2, batch))  # (b, 2, batch, c)
         begun[:, 1].diagonal(dim1=0, dim2=2).zero_()  # behind an equal phone only a blank tells two from one
-        heard = probs[:, frame, :-1].T[:, :, None]  # (c, batch, 1)
+        emitted = probs[:, frame, :-1].T[:, :, None]  # (c, batch, 1)
         new = torch.zeros_like(alpha)
         new[:, 0] = alpha.sum(dim=1) * probs[:, frame, -1, None]
-        new[:-1, 1] = heard * (begun.sum(dim=1).permute(2, 1, 0)[:-1] + alpha[:-1, 1])
+        new[:-1, 1] = emitted * (begun.sum(dim=1).permute(2, 1, 0)[:-1] + alpha[:-1, 1])
         scale = new.sum(dim=(0, 1, 3))
         alpha = torch.where(within[frame][:, None], new / scale[:, None], alpha)
         total += scale.log().where(within[frame], 0.0)
@@ -120,10 +120,12 @@ def _backward(probs: Tensor, within: Tensor, trigrams: Tensor, alphas: Tensor) -
         here = alphas[frame] * beta
         outputs = torch.cat([here[:-1, 1].sum(dim=2), here[:, 0].sum(dim=(0, 2))[None]]).T  # (batch, phones + 1)
         occupied[:, frame] = outputs / outputs.sum(dim=1, keepdim=True) * within[frame][:, None]
-        heard = torch.nn.functional.pad(probs[:, frame, :-1].T, (0, 0, 0, 1))[:, :, None] * beta[:, 1]  # (c, batch, b)
-        begun = heard.permute(2, 1, 0)  # (b, batch, c)
+        emitted = (
+            torch.nn.functional.pad(probs[:, frame, :-1].T, (0, 0, 0, 1))[:, :, None] * beta[:, 1]
+        )  # (c, batch, b)
+        begun = emitted.permute(2, 1, 0)  # (b, batch, c)
         before = torch.bmm(begun, between) + beta[:, 0] * probs[:, frame, -1, None]
-        again = heard - begun.diagonal(dim1=0, dim2=2).T[:, :, None] * repeated[:, None]
+        again = emitted - begun.diagonal(dim1=0, dim2=2).T[:, :, None] * repeated[:, None]
         beta = torch.where(within[frame][:, None], torch.stack([before, before + again], dim=1), beta)
         beta = beta / beta.amax(dim=(0, 1, 3))[:, None]
     return occupied

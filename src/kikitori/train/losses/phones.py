@@ -26,7 +26,7 @@ from kikitori.train.losses.mmi import log_denominator, phone_trigrams, sentence_
 from kikitori.train.recipe.components import Phones
 
 
-class PhoneTeacher(nn.Module):
+class PhoneLosses(nn.Module):
     """Losses of the phone heads of an acoustic model.
 
     Args:
@@ -49,7 +49,7 @@ class PhoneTeacher(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.units, self.lexicon, self.alignments = settings, units, lexicon, alignments
-        self._acoustic = [model]  # in a list, lest its parameters count as the teacher's
+        self._acoustic = [model]  # in a list, lest its parameters count as those of the losses
         states = len(alignments.labels) if alignments is not None else 0
         self.classifiers = nn.ModuleDict(
             {
@@ -84,14 +84,16 @@ class PhoneTeacher(nn.Module):
             yield f"phones{layer}", weight, result.total / max(result.num_labels, 1)
             if self.trigrams is not None and layer == max(self.settings.weights):
                 feasible = [row for row in range(len(known)) if row not in result.infeasible]
-                total = _rivals(log_probs[feasible], lengths[feasible], [right[row] for row in feasible], self.trigrams)
-                yield f"rivals{layer}", weight * self.settings.mmi, total / max(result.num_labels, 1)
+                total = _mmi_denominator(
+                    log_probs[feasible], lengths[feasible], [right[row] for row in feasible], self.trigrams
+                )
+                yield f"mmi_denominator{layer}", weight * self.settings.mmi, total / max(result.num_labels, 1)
         targets = self.frame_targets(encoded.lengths, batch)
         for name, classifier in self.classifiers.items() if (targets >= 0).any() else ():
             layer = int(name)
             logits = classifier(self.acoustic.frames(encoded, layer)).unflatten(2, (self.settings.upsample, -1))
             loss = nn.functional.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), ignore_index=-1)
-            yield f"states{layer}", self.settings.weights[layer] * self.settings.alignment_weight, loss
+            yield f"states{layer}", self.settings.weights[layer], loss
 
     def phones(self, text: str) -> list[int] | None:
         """The usual phones of a transcript, as outputs of a phone head; None if the lexicon lacks a word."""
@@ -131,8 +133,8 @@ class PhoneTeacher(nn.Module):
         return {name for name, text in texts.items() if self.lexicon.missing(self.units.normalize(text))}
 
 
-def _rivals(log_probs: Tensor, lengths: Tensor, said: Sequence[Sequence[int]], trigrams: Tensor) -> Tensor:
-    """What MMI adds to the CTC loss of utterances: all phone sequences, against what is expected of the right."""
+def _mmi_denominator(log_probs: Tensor, lengths: Tensor, said: Sequence[Sequence[int]], trigrams: Tensor) -> Tensor:
+    """What MMI adds to the CTC loss: log-denominator minus log-prior of the transcripts, summed over utterances."""
     if not said:
         return log_probs.sum() * 0.0
     return log_denominator(log_probs, lengths, trigrams).sum() - sum(sentence_log_prob(trigrams, row) for row in said)

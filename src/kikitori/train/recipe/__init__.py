@@ -1,1 +1,1 @@
-"""What a training run is, as strictly typed sections of one YAML file."""
+"""What a training run is: one class of strictly typed recipes for each task (`recipe`), made of sections."""

@@ -9,26 +9,8 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.train.recipe.settings import STRICT, AtLeastOne, Count, Fraction, NotNegative, Positive
-
-
-@dataclass(frozen=True, config=STRICT)
-class Lora:
-    """Low-rank adaptation (Hu et al. 2021).
-
-    Attributes:
-        rank: Rank of the update.
-        alpha: Its scale is alpha / rank.
-        dropout: Dropout before the update.
-        targets: Names of the linear layers; None takes a usual choice for the architecture (the attention).
-        rank_stabilised: Its scale is alpha / √rank instead, which high ranks need (Kalajdzievski 2023).
-    """
-
-    rank: AtLeastOne = 16
-    alpha: Positive = 32.0
-    dropout: Fraction = 0.0
-    targets: list[str] | None = None
-    rank_stabilised: bool = False
+from kikitori.model.adapters.lora import Lora
+from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Fraction, ModelPath, NotNegative, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,7 +29,7 @@ class Encoder:
         lr_factor: Factor on the learning rate.
     """
 
-    init: str | None = None
+    init: ModelPath | None = None
     config: dict[str, Any] | None = None
     random: bool = False
     changes: dict[str, Any] = Field(default_factory=dict)
@@ -74,7 +56,6 @@ class Phones:
         weights: Encoder layer (1-based) to loss weight; each layer named gets a phone head, the last one decodes.
         upsample: Outputs of a head per frame; phones need about 25 a second.
         alignments: File of `kikitori align`; the heads' layers then learn the phone state of every frame too.
-        alignment_weight: Weight of that beside CTC.
         mmi: How much the last head has to tell what was said from all else that could be (see
             `kikitori.train.losses.mmi`): 0 is CTC, 1 is MMI. It is for the end of training, when CTC has learnt where
             phones are.
@@ -84,7 +65,6 @@ class Phones:
     weights: dict[AtLeastOne, NotNegative] = Field(min_length=1)
     upsample: AtLeastOne = 1
     alignments: str | None = None
-    alignment_weight: NotNegative = 1.0
     mmi: Fraction = 0.0
 
 
@@ -97,16 +77,14 @@ class CTC:
         character_layer: Layer of an auxiliary head over characters, which training drops at the end. On little data it
             leads subword CTC off the plateau where only blanks are written. 0 means none.
         character_weight: Its loss weight.
-        character_upsample: Its outputs per frame; characters need about 25 a second.
         phones: Heads over phones, which the model keeps; None for none.
         policy: `frozen` keeps the heads as they are, and asks for an encoder that is frozen too. Otherwise a speech LLM
-            that is shown what they hear trains them, whatever the weights of their losses.
+            that reads their posteriors trains them, whatever the weights of their losses.
     """
 
     weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
     character_layer: Count = 0
     character_weight: NotNegative = 0.5
-    character_upsample: AtLeastOne = 2
     phones: Phones | None = None
     policy: Literal["full", "frozen"] = "full"
 
@@ -116,15 +94,14 @@ class Bridge:
     """The network between encoder and LLM.
 
     Attributes:
-        kind: `conv` or `ctc_compress` (paper A), `stack` or `identity`.
+        kind: `conv` or `ctc_compress` (paper A), which follows the deepest CTC head; `stack` or `identity`.
         stride: Frames per speech position, for `conv` and `stack`.
-        blanks: `ctc_compress`: `drop` the frames in which the CTC head hears a blank, or `keep` them.
+        blanks: `ctc_compress`: `drop` the frames whose best CTC label is blank, or `keep` them.
         repeats: `ctc_compress`: `keep` every frame of a run of equal outputs, or make the run one position, the
             `average` of its frames or their average `weighted` with their probabilities.
-        ctc_layer: `ctc_compress`: encoder layer whose CTC head decides; None takes the deepest.
         init: Earlier speech LLM run to start from.
-        show_ctc: Show the LLM the labels that the CTC head hears, as embeddings in the speech prompt.
-        show_phones: Show it the phones that the phone head hears (`ctc.phones`), in the same way.
+        show_ctc: Add label embeddings weighted with the CTC posteriors to the speech prompt.
+        show_phones: The same with the posteriors of the phone head (`ctc.phones`).
         policy: `full` trains it and the interface, `frozen` does not.
         unfreeze_at: Optimiser steps before both begin to learn.
         lr_factor: Factor on the learning rate of both.
@@ -134,8 +111,7 @@ class Bridge:
     stride: AtLeastOne = 1
     blanks: Literal["drop", "keep"] = "drop"
     repeats: Literal["keep", "average", "weighted"] = "keep"
-    ctc_layer: AtLeastOne | None = None
-    init: str | None = None
+    init: ModelPath | None = None
     show_ctc: bool = False
     show_phones: bool = False
     policy: Literal["full", "frozen"] = "full"
@@ -146,8 +122,8 @@ class Bridge:
         """Checks what belongs to CTC compression alone, and that all settings are used."""
         _check_policy(self.policy, None, self.unfreeze_at)
         if self.kind != "ctc_compress":
-            if (self.blanks, self.repeats, self.ctc_layer) != ("drop", "keep", None):
-                raise ValueError("blanks, repeats and ctc_layer need kind 'ctc_compress'")
+            if (self.blanks, self.repeats) != ("drop", "keep"):
+                raise ValueError("blanks and repeats need kind 'ctc_compress'")
         elif self.stride != 1:
             raise ValueError("stride does not go with kind 'ctc_compress', whose positions follow the speech")
         elif self.blanks == self.repeats == "keep":
@@ -170,10 +146,9 @@ class LLM:
         lr_factor: Factor on the learning rate.
         auxiliary_layer: LLM layer (1-based) that gets a cross-entropy of its own through the output matrix, in a
             `speech_llm` run; 0 means none.
-        auxiliary_weight: Its loss weight.
     """
 
-    init: str | None = None
+    init: ModelPath | None = None
     config: dict[str, Any] | None = None
     random: bool = False
     policy: Literal["full", "frozen", "lora"] = "full"
@@ -182,7 +157,6 @@ class LLM:
     unfreeze_at: Count = 0
     lr_factor: Positive = 1.0
     auxiliary_layer: Count = 0
-    auxiliary_weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         """Checks that there is one start and that all settings are used."""
@@ -190,6 +164,32 @@ class LLM:
         _check_policy(self.policy, self.lora, self.unfreeze_at)
         if self.freeze_embeddings and self.policy != "full":
             raise ValueError("freeze_embeddings goes with policy 'full'; the others freeze them anyway")
+
+
+Trainable = Encoder | Bridge | LLM
+"""A component with a policy and a learning rate of its own."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Prompt:
+    """The text around the speech in the LLM's input.
+
+    Attributes:
+        preset: `nue_asr`, `rwth` or `plain`; the other fields override it.
+        before: Text before the speech.
+        after: Text after the speech.
+        bos: Token between the prompt and the transcript.
+        eos: Token that ends the transcript.
+        draft: File of the search (`lexicon`, `ctc_beam` or `ctc_greedy`, with what it needs) whose text stands between
+            the speech and the text after it; None for none. The model keeps a copy.
+    """
+
+    preset: Literal["nue_asr", "rwth", "plain"] = "plain"
+    before: str | None = None
+    after: str | None = None
+    bos: str | None = None
+    eos: str | None = None
+    draft: str | None = None
 
 
 def _check_start(init: str | None, config: dict[str, Any] | None, random: bool) -> None:

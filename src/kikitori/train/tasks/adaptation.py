@@ -1,11 +1,11 @@
 """Adapting a finished speech LLM to a domain (papers.md A2: LoRA on the LLM's attention, the rest frozen).
 
-From the domain's speech, or from its text alone; the old domain is kept by replay (old data among the new) and by a
-penalty on leaving the base. What is exported is an adapter folder, not a recogniser.
+From the domain's speech, or from its text alone; the old domain is kept by replay (old data among the new) and by KL
+regularisation to the base. What is exported is an adapter folder, not a recogniser.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,19 +17,17 @@ from torch import Tensor, nn
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import ConfigError, ModelError
 from kikitori.model.adapters.folder import AdapterInfo, Fingerprint, save_adapter
-from kikitori.model.adapters.lora import attach_lora
+from kikitori.model.adapters.lora import Lora, attach_lora
 from kikitori.model.encoder import freeze
 from kikitori.model.folder import TrainedOn
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
-from kikitori.train.recipe.components import Lora
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.recipe.settings import Adapt
-from kikitori.train.tasks.base import Moment
+from kikitori.train.recipe.adaptation import Adapt, Replay, SpeechAdaptationRecipe, TextAdaptationRecipe
+from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.speech_llm import SpeechLLMTask
 from kikitori.train.tasks.text import TextBatch, TextTask
 from kikitori.train.text_injection.drafts import Drafter
-from kikitori.train.text_injection.prompts import Prompter
+from kikitori.train.text_injection.prompts import PromptSimulator
 
 WHOLE = ("model.llm", "model.bridge", "model.interface", "model.acoustic")
 """Parts that may be fine-tuned fully."""
@@ -87,22 +85,22 @@ def set_components(model: SpeechLLM, settings: Adapt, lora: Lora, ctc_layers: Se
         model.llm.requires_grad_(True)
     if "llm" in settings.components:
         try:
-            model.llm = attach_lora(model.llm, **asdict(lora))
+            model.llm = attach_lora(model.llm, lora)
         except ModelError as error:
             raise ConfigError(error.what, where="lora.targets", remedy="set it to names of linear layers") from None
 
 
-def with_replay(indices: Sequence[int], num_new: int, share: float, seed: Sequence[int]) -> list[int]:
-    """The indices of an epoch: all of the new domain, and so many of the old that these make up `share`.
+def with_replay(indices: Sequence[int], num_new: int, fraction: float, seed: Sequence[int]) -> list[int]:
+    """The indices of an epoch: all of the new domain, and so many of the old that these make up `fraction`.
 
     Args:
         indices: What there is; those from `num_new` on belong to the old domain.
         num_new: How many indices the new domain has.
-        share: Share of the old domain in the result, as near as whole numbers come.
+        fraction: Fraction of the old domain in the result, as near as whole numbers come.
         seed: Decides the draw. Nothing is drawn twice before everything was drawn once.
     """
     new, old = [i for i in indices if i < num_new], [i for i in indices if i >= num_new]
-    wanted = round(len(new) * share / (1.0 - share)) if old else 0
+    wanted = round(len(new) * fraction / (1.0 - fraction)) if old else 0
     generator = np.random.default_rng([*seed, REPLAY])
     drawn: list[int] = []
     while len(drawn) < wanted:
@@ -132,7 +130,7 @@ class AdaptationTask(SpeechLLMTask):
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: SpeechAdaptationRecipe,
         base: Base,
         model: SpeechLLM,
         units: TokenizerUnits,
@@ -141,38 +139,38 @@ class AdaptationTask(SpeechLLMTask):
         dev: SpeechLoader | None,
         drafter: Drafter | None = None,
     ) -> None:
-        self.base, self.num_new = base, num_new
+        self.adaptation, self.base, self.num_new = recipe, base, num_new
         super().__init__(recipe, model, units, None, train, dev, drafter=drafter)
         self.module = Adapting({"model": model})
 
     def indices(self, epoch: int) -> list[int]:
         """The new domain's utterances and this epoch's draw of old ones."""
-        return _epoch(super().indices(epoch), self.num_new, self.recipe, epoch)
+        return _with_replay(super().indices(epoch), self.num_new, self.adaptation.replay, [self.recipe.seed, epoch])
 
-    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy on the transcript and EOS, plus the weighted CTC losses and the divergence from the base.
 
         Raises:
             DataError: An utterance does not fit into the LLM.
         """
-        encoded, labels = self.encode(batch, moment), self.labels(batch, moment)
+        encoded, labels = self.encode(batch, position), self.labels(batch, position)
         total, parts = self.ctc_losses(encoded, batch, labels)
         rows = self.teacher_input(batch, encoded, labels)
         logits = self.speech_llm.target_logits(rows)
         smoothing = self.recipe.optim.label_smoothing
         cross_entropy = nn.functional.cross_entropy(logits.float(), rows.next_labels, label_smoothing=smoothing)
         total, parts = total + cross_entropy, {"text": cross_entropy.item(), **parts}
-        hold = self.recipe.hold
-        if hold is not None:
+        penalty = self.adaptation.kl_to_base
+        if penalty is not None:
             with torch.no_grad(), self.speech_llm.llm.disable_adapter():
                 expected = self.speech_llm.target_logits(rows)
             kl = divergence(logits, expected)
-            total, parts = total + hold.weight * kl, {**parts, "kl": kl.item()}
+            total, parts = total + penalty.weight * kl, {**parts, "kl": kl.item()}
         return total, parts
 
     def export(self, directory: Path) -> None:
         """Writes the adapter."""
-        components = _required(self.recipe.adapt).components
+        components = self.adaptation.adapt.components
         save_adapter(directory, self.speech_llm, self.base.info(components, self.trained_on))
 
     @cached_property
@@ -187,7 +185,7 @@ class AdaptationTask(SpeechLLMTask):
 
 
 class TextAdaptationTask(TextTask):
-    """Adapts to text alone, shown as CTC-shaped prompts in place of speech; see `kikitori.train.tasks.base.Task`.
+    """Adapts to text alone, with simulated CTC posteriors in place of speech; see `kikitori.train.tasks.base.Task`.
 
     Args:
         recipe: The run's recipe.
@@ -197,56 +195,48 @@ class TextAdaptationTask(TextTask):
         train: Training sentences as labels: the new domain, then what may be replayed of the old one.
         num_new: Sentences of the new domain.
         dev: Held-out sentences of the new domain.
-        prompter: What shows the sentences; None, nothing does.
+        simulator: What simulates posteriors for the sentences; None for none.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TextAdaptationRecipe,
         base: Base,
         model: SpeechLLM,
         units: TokenizerUnits,
         train: Sequence[Sequence[int]],
         num_new: int,
         dev: Sequence[Sequence[int]],
-        prompter: Prompter | None = None,
+        simulator: PromptSimulator | None = None,
     ) -> None:
-        super().__init__(recipe, model.llm, units, train, dev, prompter)
-        self.base, self.speech_llm, self.num_new = base, model, num_new
+        super().__init__(recipe, model.llm, units, train, dev, simulator, model.config.prompt)
+        self.adaptation, self.base, self.speech_llm, self.num_new = recipe, base, model, num_new
         self.module = Adapting({"llm": model.llm})
-        self.prompt = model.config.prompt
 
     def indices(self, epoch: int) -> list[int]:
         """The new domain's sentences and this epoch's draw of old ones."""
-        return _epoch(super().indices(epoch), self.num_new, self.recipe, epoch)
+        return _with_replay(super().indices(epoch), self.num_new, self.adaptation.replay, [self.recipe.seed, epoch])
 
-    def loss(self, batch: TextBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: TextBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy per label, EOS included, and the divergence from the base."""
-        hold = self.recipe.hold
-        if hold is None:
-            return super().loss(batch, moment)
+        penalty = self.adaptation.kl_to_base
+        if penalty is None:
+            return super().loss(batch, position)
         logits, next_labels, has_prompt = self.label_logits(batch)
         with torch.no_grad(), self.speech_llm.llm.disable_adapter():
             expected, _, _ = self.label_logits(batch)
         loss, parts = self.text_loss(logits, next_labels, has_prompt)
         kl = divergence(logits, expected)
-        return loss + hold.weight * kl, {**parts, "kl": kl.item()}
+        return loss + penalty.weight * kl, {**parts, "kl": kl.item()}
 
     def export(self, directory: Path) -> None:
         """Writes the adapter."""
         save_adapter(directory, self.speech_llm, self.base.info(["llm"], self.base.trained_on))
 
 
-def _epoch(indices: Sequence[int], num_new: int, recipe: Recipe, epoch: int) -> list[int]:
-    if recipe.replay is None:
-        return list(indices)
-    return with_replay(indices, num_new, recipe.replay.share, [recipe.seed, epoch])
+def _with_replay(indices: Sequence[int], num_new: int, replay: Replay | None, seed: Sequence[int]) -> list[int]:
+    return list(indices) if replay is None else with_replay(indices, num_new, replay.share, seed)
 
 
 def _is_fine_tuned(part: nn.Module) -> bool:
     return any(parameter.requires_grad and "lora_" not in name for name, parameter in part.named_parameters())
-
-
-def _required(settings: Adapt | None) -> Adapt:
-    assert settings is not None  # noqa: S101  (validated by Recipe)
-    return settings

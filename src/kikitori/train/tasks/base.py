@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Moment:
+class BatchPosition:
     """Where in the training a batch stands.
 
     Attributes:
@@ -38,7 +38,7 @@ class Task(Protocol):
         """Reads a batch (called ahead, in another thread); None if nothing in it can be used."""
         ...
 
-    def loss(self, batch: Any, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Any, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """The loss to minimise and its parts for the log."""
         ...
 

@@ -1,6 +1,6 @@
 """Training an encoder on speech without transcripts, by masked prediction (see `masked_predictor.py`).
 
-loss = cross-entropy of the clusters of hidden frames + weight * that of the other frames, each per target.
+loss = cross-entropy of the clusters of hidden frames, per target.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,11 @@ from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.adapters.lora import idle, merged_encoder
 from kikitori.model.encoder import EncoderOutput
-from kikitori.model.features import valid_mask
 from kikitori.model.folder import save_network
 from kikitori.train.loop.provenance import digest
-from kikitori.train.losses.frame_targets import FrameFeatures, FrameLabels, perplexity
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.tasks.base import Moment
+from kikitori.train.losses.frame_targets import FrameFeatures, FrameTargets, perplexity
+from kikitori.train.recipe.masked_prediction import MaskedPredictionRecipe
+from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.masked_predictor import MaskedPredictor, draw_mask
 from kikitori.train.tasks.speech_batches import SpeechBatches, dev_batches
 
@@ -85,20 +84,18 @@ class MaskedPredictionTask(SpeechBatches):
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: MaskedPredictionRecipe,
         predictor: MaskedPredictor,
         features: FrameFeatures,
         train: SpeechLoader,
         dev: SpeechLoader | None,
     ) -> None:
         super().__init__(recipe, train)
-        assert recipe.masks is not None  # noqa: S101  (validated by Recipe)
-        assert recipe.encoder is not None  # noqa: S101  (validated by Recipe)
-        self.masks, self.encoder_settings = recipe.masks, recipe.encoder
+        self.masks = recipe.masks
         self.predictor, self.encoder, self.dev = predictor, predictor.encoder, dev
         self.module = nn.ModuleDict({"model": predictor})
-        self.labels = FrameLabels(features, train)
-        self.dev_labels = FrameLabels(features, dev) if dev is not None else None
+        self.labels = FrameTargets(features, train)
+        self.dev_labels = FrameTargets(features, dev) if dev is not None else None
         self._told: set[str] = set()
 
     def load(self, indices: list[int], epoch: int) -> MaskedBatch | None:
@@ -108,19 +105,14 @@ class MaskedPredictionTask(SpeechBatches):
             return None
         return self._masked(speech, self.labels, lambda index: (self.recipe.seed, epoch, index, MASKS))
 
-    def loss(self, batch: MaskedBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of hidden frames and, if it has a weight, of the others, each per target."""
-        inputs, lengths = self.inputs(self.encoder, batch.speech, moment)
+    def loss(self, batch: MaskedBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of hidden frames per target."""
+        inputs, lengths = self.inputs(self.encoder, batch.speech, position)
         masks = batch.masks.to(inputs.device)
         encoded = self.predictor(inputs, lengths, masks)
         hidden = self._prediction(encoded, batch, masks)
         total = hidden.losses.mean()
         parts = {"masked": total.item(), "accuracy": hidden.accuracy}
-        others = valid_mask(encoded.lengths, masks.shape[1]) & ~masks
-        if self.masks.unmasked_weight and others.any():
-            unmasked = self._prediction(encoded, batch, others).losses.mean()
-            total = total + self.masks.unmasked_weight * unmasked
-            parts["unmasked"] = unmasked.item()
         return total, parts
 
     @torch.inference_mode()
@@ -160,18 +152,6 @@ class MaskedPredictionTask(SpeechBatches):
         """Utterances of an epoch."""
         return {"utterances": len(self.train.utterances)}
 
-    def component(self, parameter: str) -> str:
-        """`encoder`, or `heads`: the linear layer and what hides."""
-        return "encoder" if ".encoder." in parameter else "heads"
-
-    def lr_factor(self, parameter: str) -> float:
-        """The encoder's factor; the rest learns at the full rate."""
-        return self.encoder_settings.lr_factor if self.component(parameter) == "encoder" else 1.0
-
-    def unfreeze_at(self, parameter: str) -> int:
-        """The encoder's first step; the rest learns from the beginning."""
-        return self.encoder_settings.unfreeze_at if self.component(parameter) == "encoder" else 0
-
     def export(self, directory: Path) -> None:
         """Writes the encoder alone, adapters merged, as `encoder.init` of another recipe reads it."""
         save_network(directory, merged_encoder(self.encoder).model)
@@ -194,7 +174,9 @@ class MaskedPredictionTask(SpeechBatches):
         self._told |= lines
         return news
 
-    def _masked(self, speech: SpeechBatch, labels: FrameLabels, seeds: Callable[[int], tuple[int, ...]]) -> MaskedBatch:
+    def _masked(
+        self, speech: SpeechBatch, labels: FrameTargets, seeds: Callable[[int], tuple[int, ...]]
+    ) -> MaskedBatch:
         """A batch with masks from generators seeded by the utterance."""
         lengths = self.encoder.output_lengths(speech.lengths).tolist()
         upsample, seconds = self.predictor.upsample, self.encoder.seconds_per_frame

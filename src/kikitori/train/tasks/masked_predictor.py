@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
-from kikitori.train.losses.kmeans import Rows
+from kikitori.train.losses.frame_targets import Rows
 
 
-def draw_mask(frames: int, span: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
+def draw_mask(frames: int, span: int, fraction: float, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Which frames of an utterance are hidden, (frames,): stretches that do not overlap, any places equally likely.
 
     Args:
         frames: Encoder frames of the utterance, at least 1.
         span: Frames of a stretch; half of the utterance at most.
-        share: Share of the frames that is hidden on average, unless one stretch or the whole is less or more.
+        fraction: Fraction of the frames that is hidden on average, unless one stretch or the whole is less or more.
         generator: Source of all randomness.
     """
     span = max(1, min(span, frames // 2))
-    expected = share * frames / span
+    expected = fraction * frames / span
     count = int(expected) + int(generator.random() < expected - int(expected))
     count = min(max(1, count), frames // span)
     # Drawn as if each stretch were one frame long, and then pushed apart.

@@ -6,7 +6,6 @@ loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,17 +28,18 @@ from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.loop.provenance import digest
-from kikitori.train.losses.phones import PhoneTeacher
-from kikitori.train.recipe.components import LLM, Bridge, Encoder
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.recipe.settings import Augment
-from kikitori.train.tasks.base import Moment
-from kikitori.train.tasks.speech_batches import HEARD_TOGETHER, SpeechBatches, dev_batches, training_inputs
+from kikitori.train.losses.phones import PhoneLosses
+from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe
+from kikitori.train.recipe.data import Augment
+from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
+from kikitori.train.tasks.base import BatchPosition
+from kikitori.train.tasks.speech_batches import EVALUATION_BATCH, SpeechBatches, dev_batches, training_inputs
 
-T = TypeVar("T")
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
 """Tells the random numbers of BPE dropout from those of the augmentation."""
+CHARACTER_UPSAMPLE = 2
+"""Outputs of the character head per frame; characters need about 25 a second."""
 
 
 class AcousticTask(SpeechBatches):
@@ -52,61 +52,62 @@ class AcousticTask(SpeechBatches):
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
-        teacher: Of the phone heads, if the recipe asks for them.
+        phone_losses: Of the phone heads, if the recipe asks for them.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: AcousticModelRecipe | SpeechLLMRecipe | SpeechAdaptationRecipe,
         model: AcousticModel,
         units: TokenizerUnits,
         characters: TokenizerUnits | None,
         train: SpeechLoader,
         dev: SpeechLoader | None,
-        teacher: PhoneTeacher | None = None,
+        phone_losses: PhoneLosses | None = None,
     ) -> None:
         super().__init__(recipe, train)
+        self.ctc = recipe.ctc
         self.acoustic, self.units, self.characters = model, units, characters
-        self.teacher, self.dev = teacher, dev
-        rate = _required(recipe.units).bpe_dropout
+        self.phone_losses, self.dev = phone_losses, dev
+        rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
         self.module = nn.ModuleDict({"model": model})
         if characters is not None:
-            self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, recipe.ctc.character_upsample)
-        if teacher is not None:
-            self.module["phone_teacher"] = teacher
+            self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, CHARACTER_UPSAMPLE)
+        if phone_losses is not None:
+            self.module["phone_teacher"] = phone_losses  # its name in checkpoints
         self.infeasible = self._too_long_for_ctc()
         texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
-        self.unpronounced = teacher.unknown(texts) if teacher is not None else set()
+        self.unpronounced = phone_losses.unknown(texts) if phone_losses is not None else set()
         self._told: set[str] = set()
 
     def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
         """Reads and augments a batch."""
         return self.train.batch(indices, epoch=epoch)
 
-    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """Weighted CTC losses."""
-        return self.ctc_losses(self.encode(batch, moment), batch, self.labels(batch, moment))
+        return self.ctc_losses(self.encode(batch, position), batch, self.labels(batch, position))
 
-    def labels(self, batch: SpeechBatch, moment: Moment) -> list[list[int]]:
+    def labels(self, batch: SpeechBatch, position: BatchPosition) -> list[list[int]]:
         """Labels of a training batch; with `units.bpe_dropout` a segmentation of its own for each epoch."""
         if self.sampled_units is None:
             return [self.units.encode(text) for text in batch.texts]
-        draws = (np.random.default_rng([self.recipe.seed, moment.epoch, i, SEGMENTATION]) for i in batch.indices)
+        draws = (np.random.default_rng([self.recipe.seed, position.epoch, i, SEGMENTATION]) for i in batch.indices)
         return [self.sampled_units.encode(text, draw) for text, draw in zip(batch.texts, draws, strict=True)]
 
-    def encode(self, batch: SpeechBatch, moment: Moment) -> EncoderOutput:
+    def encode(self, batch: SpeechBatch, position: BatchPosition) -> EncoderOutput:
         """Frames of a training batch, with SpecAugment on log-mel features."""
         encoder = self.acoustic.encoder
-        inputs, lengths = self.inputs(encoder, batch, moment)
-        extra = (self.recipe.ctc.character_layer,) if self.characters is not None else ()
+        inputs, lengths = self.inputs(encoder, batch, position)
+        extra = (self.ctc.character_layer,) if self.characters is not None else ()
         return encoder.encode(inputs, lengths, layers=(*self.acoustic.layers, *extra))
 
     def ctc_losses(
         self, encoded: EncoderOutput, batch: SpeechBatch, labels: Sequence[Sequence[int]]
     ) -> tuple[Tensor, dict[str, float]]:
         """The sum of the recipe's weighted CTC losses, each per label, and its parts."""
-        settings = self.recipe.ctc
+        settings = self.ctc
         total = encoded.frames.sum() * 0.0
         parts: dict[str, float] = {}
         for layer, weight in settings.weights.items():
@@ -117,25 +118,27 @@ class AcousticTask(SpeechBatches):
             posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
             loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
             total, parts["characters"] = total + settings.character_weight * loss, loss.item()
-        for name, weight, loss in self.teacher.losses(encoded, batch) if self.teacher is not None else ():
+        for name, weight, loss in self.phone_losses.losses(encoded, batch) if self.phone_losses is not None else ():
             total, parts[name] = total + weight * loss, loss.item()
         return total, parts
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of CTC greedy decoding on dev, and the phone error rate."""
-        return {} if self.dev is None else self._score({"ctc_greedy": self.decode_ctc}) | self.phone_error_rate()
+        if self.dev is None:
+            return {}
+        return self._score(self.dev, {"ctc_greedy": self.decode_ctc}) | self.phone_error_rate()
 
     @torch.inference_mode()
     def phone_error_rate(self) -> dict[str, float]:
         """Phone error rate of the last phone head on those dev utterances of which the lexicon has all words."""
-        if self.teacher is None or self.dev is None:
+        if self.phone_losses is None or self.dev is None:
             return {}
         counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
         for batch in dev_batches(self.dev):
             encoded = self.acoustic.encode(batch.waveforms.to(device), batch.lengths.to(device))
             for text, (best,) in zip(batch.texts, ctc_greedy(*self.acoustic.phone_log_probs(encoded)), strict=True):
-                if (said := self.teacher.phones(text)) is not None:
-                    counts += word_errors(" ".join(map(str, said)), " ".join(map(str, best.labels)))
+                if (expected := self.phone_losses.phones(text)) is not None:
+                    counts += word_errors(" ".join(map(str, expected)), " ".join(map(str, best.labels)))
         return {"per": counts.rate} if counts.reference_length else {}
 
     @torch.inference_mode()
@@ -153,20 +156,6 @@ class AcousticTask(SpeechBatches):
         """Utterances of an epoch, and those of them whose text a recogniser wrote."""
         rows = self.train.utterances
         return {"utterances": len(rows), "with_recognized_text": sum(map(is_recognized, rows))}
-
-    def component(self, parameter: str) -> str:
-        """`encoder`, or `heads` of CTC."""
-        return "encoder" if ".encoder." in parameter else "heads"
-
-    def lr_factor(self, parameter: str) -> float:
-        """The component's factor; heads learn at the full rate."""
-        section = self._section(parameter)
-        return 1.0 if section is None else section.lr_factor
-
-    def unfreeze_at(self, parameter: str) -> int:
-        """The component's first step; heads learn from the beginning."""
-        section = self._section(parameter)
-        return 0 if section is None else section.unfreeze_at
 
     def merged_acoustic(self) -> AcousticModel:
         """The acoustic model with the encoder's adapters in its weights; the model itself if it has none."""
@@ -218,23 +207,18 @@ class AcousticTask(SpeechBatches):
         ]
         unreadable = set(self.train.unreadable) | set(self.dev.unreadable if self.dev is not None else ())
         lines += [f"{problem}; left out" for problem in sorted(unreadable - self._told)]
-        silent = set(idle(self.adapted_parts()))
-        lines += sorted(silent - self._told)
-        self._told |= self.infeasible | unreadable | silent
+        idle_adapters = set(idle(self.adapted_parts()))
+        lines += sorted(idle_adapters - self._told)
+        self._told |= self.infeasible | unreadable | idle_adapters
         return lines
 
     def adapted_parts(self) -> dict[str, PreTrainedModel | SpeechEncoder]:
         """The components that may carry adapters, by name."""
         return {"encoder": self.acoustic.encoder}
 
-    def _section(self, parameter: str) -> Encoder | Bridge | LLM | None:
-        recipe = self.recipe
-        sections = {"encoder": recipe.encoder, "bridge": recipe.bridge, "llm": recipe.llm}
-        return sections.get(self.component(parameter))
-
     def _too_long_for_ctc(self) -> set[str]:
         """Utterances whose labels do not fit into their frames, as far as their durations are true."""
-        if not self.recipe.ctc.weights:
+        if not self.ctc.weights:
             return set()
         utterances = self.train.utterances
         samples = torch.tensor([round(utterance.duration * SAMPLE_RATE) for utterance in utterances])
@@ -252,9 +236,8 @@ class AcousticTask(SpeechBatches):
         self.infeasible.update(utt_ids[row] for row in result.infeasible)
         return result.total / max(result.num_labels, 1)
 
-    def _score(self, decoders: Mapping[str, Decoder]) -> dict[str, float]:
+    def _score(self, dev: SpeechLoader, decoders: Mapping[str, Decoder]) -> dict[str, float]:
         """Dev word error rate of each decoder."""
-        dev = _required(self.dev)
         name = default_normalizer([self.recipe.language])
         counts = dict.fromkeys(decoders, ErrorCounts(0, 0, 0, 0))
         for batch in dev_batches(dev):
@@ -266,18 +249,16 @@ class AcousticTask(SpeechBatches):
         return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
 
 
-Heard = tuple[NDArray[np.float32], str]
-"""Log-probabilities (frames, labels + 1) of a CTC head, and the text that was spoken."""
-
-
 @torch.inference_mode()
-def hear(model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones: bool = False) -> Iterator[Heard]:
-    """What the last CTC head, or the last phone head, hears in augmented speech."""
+def ctc_posteriors(
+    model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones: bool = False
+) -> Iterator[tuple[NDArray[np.float32], str]]:
+    """Log-probabilities (frames, labels + 1) of the last CTC or phone head on augmented speech, and its transcript."""
     model.train(mode=False)
     head = model.phone_log_probs if phones else model.log_probs
     order = sorted(range(len(speech.utterances)), key=lambda i: speech.utterances[i].duration)
-    for start in range(0, len(order), HEARD_TOGETHER):
-        batch = speech.batch(order[start : start + HEARD_TOGETHER], epoch=0)
+    for start in range(0, len(order), EVALUATION_BATCH):
+        batch = speech.batch(order[start : start + EVALUATION_BATCH], epoch=0)
         if batch is None:
             continue
         generator = np.random.default_rng([speech.seed, start])
@@ -285,8 +266,3 @@ def hear(model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones
         log_probs, lengths = head(model.encode_features(inputs, lengths))
         for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
             yield row[:length].cpu().numpy(), text
-
-
-def _required(value: T | None) -> T:
-    assert value is not None  # noqa: S101  (recipes are validated)
-    return value

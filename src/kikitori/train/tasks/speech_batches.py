@@ -10,11 +10,11 @@ from kikitori.data.augment import spec_augment, warp_frequencies
 from kikitori.data.batching import epoch_batches
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.model.encoder import SpeechEncoder
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.recipe.settings import Augment
-from kikitori.train.tasks.base import Moment
+from kikitori.train.recipe.base import SpeechTrainingRecipe
+from kikitori.train.recipe.data import Augment
+from kikitori.train.tasks.base import BatchPosition
 
-HEARD_TOGETHER = 16
+EVALUATION_BATCH = 16
 """Utterances in a batch without training."""
 
 
@@ -26,23 +26,21 @@ class SpeechBatches:
         train: Training speech.
     """
 
-    def __init__(self, recipe: Recipe, train: SpeechLoader) -> None:
-        assert recipe.data is not None  # noqa: S101  (validated by Recipe)
-        self.recipe, self.data, self.train = recipe, recipe.data, train
+    def __init__(self, recipe: SpeechTrainingRecipe, train: SpeechLoader) -> None:
+        self.recipe, self.train = recipe, train
 
-    def indices(self, epoch: int) -> list[int]:
-        """The utterances of an epoch; the first epochs may be limited to short ones."""
-        longest = self.data.start_seconds if epoch < self.data.start_epochs else self.data.max_seconds
-        return [i for i, utterance in enumerate(self.train.utterances) if utterance.duration <= longest]
+    def indices(self, epoch: int) -> list[int]:  # noqa: ARG002
+        """The utterances of an epoch."""
+        return list(range(len(self.train.utterances)))
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Duration buckets."""
-        chosen = self.indices(epoch)
+        chosen, data = self.indices(epoch), self.recipe.data
         batches = epoch_batches(
             [self.train.utterances[i].duration for i in chosen],
-            batch_seconds=self.data.batch_seconds,
-            max_batch_size=self.data.max_batch_size,
-            num_buckets=self.data.num_buckets,
+            batch_seconds=data.batch_seconds,
+            max_batch_size=data.max_batch_size,
+            num_buckets=data.num_buckets,
             seed=self.recipe.seed,
             epoch=epoch,
         )
@@ -52,11 +50,25 @@ class SpeechBatches:
         """Seconds of a batch, padding included."""
         return max(self.train.utterances[i].duration for i in indices) * len(indices)
 
-    def inputs(self, encoder: SpeechEncoder, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, Tensor]:
+    def lr_factor(self, parameter: str) -> float:
+        """The component's factor on the learning rate; heads learn at the full rate."""
+        section = self.recipe.trainable.get(self.component(parameter))
+        return 1.0 if section is None else section.lr_factor
+
+    def unfreeze_at(self, parameter: str) -> int:
+        """The component's first step; heads learn from the beginning."""
+        section = self.recipe.trainable.get(self.component(parameter))
+        return 0 if section is None else section.unfreeze_at
+
+    def component(self, parameter: str) -> str:
+        """`encoder`, or `heads` of what is trained with it."""
+        return "encoder" if ".encoder." in parameter else "heads"
+
+    def inputs(self, encoder: SpeechEncoder, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, Tensor]:
         """What an encoder reads of a training batch, augmented as the recipe says, and its lengths."""
         settings = self.recipe.augment.spec_augment
-        strength = min(1.0, moment.progress / settings.ramp) if settings is not None and settings.ramp else 1.0
-        generator = np.random.default_rng([self.recipe.seed, moment.epoch, moment.batch])
+        strength = min(1.0, position.progress / settings.ramp) if settings is not None and settings.ramp else 1.0
+        generator = np.random.default_rng([self.recipe.seed, position.epoch, position.batch])
         return training_inputs(encoder, batch, self.recipe.augment, strength, generator)
 
 
@@ -90,5 +102,5 @@ def training_inputs(
 def dev_batches(dev: SpeechLoader) -> Iterator[SpeechBatch]:
     """Dev speech, the shortest first."""
     order = sorted(range(len(dev.utterances)), key=lambda i: dev.utterances[i].duration)
-    batches = (dev.batch(order[start : start + HEARD_TOGETHER]) for start in range(0, len(order), HEARD_TOGETHER))
+    batches = (dev.batch(order[start : start + EVALUATION_BATCH]) for start in range(0, len(order), EVALUATION_BATCH))
     return (batch for batch in batches if batch is not None)

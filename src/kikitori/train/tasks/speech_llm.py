@@ -23,9 +23,10 @@ from kikitori.model.speech_llm import SpeechLLM
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, max_labels, overrun
 from kikitori.text.units import TokenizerUnits
-from kikitori.train.losses.phones import PhoneTeacher
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.tasks.base import Moment
+from kikitori.train.losses.phones import PhoneLosses
+from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe
+from kikitori.train.recipe.speech import SpeechLLMRecipe
+from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.speech import AcousticTask
 from kikitori.train.text_injection.drafts import Drafter
 from kikitori.types import Utterance
@@ -41,8 +42,9 @@ class SpeechLLMTask(AcousticTask):
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
-        teacher: Of the phone heads, if the recipe asks for them.
+        phone_losses: Of the phone heads, if the recipe asks for them.
         drafter: Of what the LLM reads beside the speech, if the model has a place for it.
+        auxiliary_layer: LLM layer (1-based) that has a cross-entropy too; 0 for none.
 
     Raises:
         DataError: The longest utterance does not fit into the LLM.
@@ -50,40 +52,40 @@ class SpeechLLMTask(AcousticTask):
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: SpeechLLMRecipe | SpeechAdaptationRecipe,
         model: SpeechLLM,
         units: TokenizerUnits,
         characters: TokenizerUnits | None,
         train: SpeechLoader,
         dev: SpeechLoader | None,
-        teacher: PhoneTeacher | None = None,
+        phone_losses: PhoneLosses | None = None,
         drafter: Drafter | None = None,
+        auxiliary_layer: int = 0,
     ) -> None:
-        super().__init__(recipe, model.acoustic, units, characters, train, dev, teacher)
+        super().__init__(recipe, model.acoustic, units, characters, train, dev, phone_losses)
         self.drafter = drafter
         self.speech_llm = model
         self.module["model"] = model
-        self.llm = recipe.llm
-        if self.llm is not None and self.llm.auxiliary_layer:
+        self.auxiliary_layer = auxiliary_layer
+        if auxiliary_layer:
             self.module["auxiliary_norm"] = nn.LayerNorm(model.bridge.llm_dim)
         self._check_longest()
 
-    def loss(self, batch: SpeechBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy on the transcript and EOS, plus the weighted CTC losses.
 
         Raises:
             DataError: An utterance does not fit into the LLM.
         """
-        encoded, labels = self.encode(batch, moment), self.labels(batch, moment)
+        encoded, labels = self.encode(batch, position), self.labels(batch, position)
         total, parts = self.ctc_losses(encoded, batch, labels)
         rows = self.teacher_input(batch, encoded, labels)
-        assert self.llm is not None  # noqa: S101  (validated by Recipe)
-        layer = self.llm.auxiliary_layer
+        layer = self.auxiliary_layer
         *early, last = self.speech_llm.target_states(rows, [layer] if layer else [])
         cross_entropy = self._cross_entropy(last, rows.next_labels)
         for states in early:
             auxiliary = self._cross_entropy(self.module["auxiliary_norm"](states), rows.next_labels)
-            total, parts[f"text{layer}"] = total + self.llm.auxiliary_weight * auxiliary, auxiliary.item()
+            total, parts[f"text{layer}"] = total + auxiliary, auxiliary.item()
         positions = int(rows.speech_lengths.sum())
         parts = {"text": cross_entropy.item(), **parts, "positions_per_second": positions / batch.seconds}
         return total + cross_entropy, parts
@@ -112,7 +114,7 @@ class SpeechLLMTask(AcousticTask):
             return {}
         decoders = {"greedy": self.decode_llm}
         decoders |= {"ctc_greedy": self.decode_ctc} if self.acoustic.config.ctc_layers else {}
-        return self._score(decoders) | self.phone_error_rate()
+        return self._score(self.dev, decoders) | self.phone_error_rate()
 
     @torch.inference_mode()
     def decode_llm(self, batch: SpeechBatch) -> list[str]:
@@ -140,7 +142,7 @@ class SpeechLLMTask(AcousticTask):
     def describe(self, batch: SpeechBatch) -> list[str]:
         """Size of a batch in seconds, frames and LLM positions, these as the bridge makes them now."""
         with torch.inference_mode():
-            _, lengths = self.speech_llm.speech_prompt(self.encode(batch, Moment(0, 0, 0.0)))
+            _, lengths = self.speech_llm.speech_prompt(self.encode(batch, BatchPosition(0, 0, 0.0)))
         positions = int(lengths.sum())
         labels = sum(len(self.units.encode(text)) + 1 for text in batch.texts)
         place = "LLM input" if self.speech_llm.config.interface == "prefix" else "LLM memory"

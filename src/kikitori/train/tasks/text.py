@@ -1,7 +1,7 @@
-"""Training a causal language model on text, with optional reading practice (denoising of CTC-shaped prompts)."""
+"""Training a causal language model on text, with optional text injection: simulated CTC posteriors as prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from kikitori.model.decoder.assemble import assemble
 from kikitori.model.decoder.llm import embed, embed_mixture, forward, project
 from kikitori.model.folder import save_network
 from kikitori.text.bpe_dropout import BPEDropout
-from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
+from kikitori.text.prompt import Prompt
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.loop.provenance import digest
-from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.tasks.base import Moment
-from kikitori.train.text_injection.prompts import NO_PROMPT, Prompter, PseudoPrompt, stack
+from kikitori.train.recipe.adaptation import TextAdaptationRecipe
+from kikitori.train.recipe.language_model import LanguageModelRecipe
+from kikitori.train.tasks.base import BatchPosition
+from kikitori.train.text_injection.prompts import NO_PROMPT, PromptSimulator, SimulatedPrompt, stack
 
 SEGMENTATION = 1
 """Tells the random numbers of BPE dropout from those of the prompts."""
@@ -32,7 +33,7 @@ class TextBatch:
     """Sentences as labels, and for each the prompt shown before it (`NO_PROMPT`: none)."""
 
     labels: tuple[Sequence[int], ...]
-    prompts: tuple[PseudoPrompt, ...]
+    prompts: tuple[SimulatedPrompt, ...]
 
 
 class TextTask:
@@ -44,26 +45,23 @@ class TextTask:
         units: Its label units.
         train: Training sentences as labels.
         dev: Held-out sentences as labels.
-        prompter: What shows the sentences; None, nothing does.
+        simulator: What simulates posteriors for the sentences; None for none.
+        prompt: Text around the simulated posteriors.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: LanguageModelRecipe | TextAdaptationRecipe,
         llm: PreTrainedModel,
         units: TokenizerUnits,
         train: Sequence[Sequence[int]],
         dev: Sequence[Sequence[int]],
-        prompter: Prompter | None = None,
+        simulator: PromptSimulator | None,
+        prompt: Prompt,
     ) -> None:
-        assert recipe.text is not None  # noqa: S101  (validated by Recipe)
-        assert recipe.units is not None  # noqa: S101  (validated by Recipe)
-        self.recipe, self.text, self.llm, self.units, self.sentences, self.dev, self.prompter = (
-            recipe, recipe.text, llm, units, train, dev, prompter,
-        )  # fmt: skip
+        self.recipe, self.text, self.llm, self.units = recipe, recipe.text, llm, units
+        self.sentences, self.dev, self.simulator, self.prompt = train, dev, simulator, prompt
         self.module = nn.ModuleDict({"llm": llm})
-        template = replace(PRESETS[recipe.prompt.preset], draft=recipe.prompt.draft is not None)
-        self.prompt: Prompt = compile_prompt(template, units.verbatim)
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
 
@@ -93,7 +91,7 @@ class TextTask:
         )
         return TextBatch(labels, tuple(prompts))
 
-    def loss(self, batch: TextBatch, moment: Moment) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
+    def loss(self, batch: TextBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
         """Cross-entropy per label, EOS included; those after a prompt are logged apart."""
         return self.text_loss(*self.label_logits(batch))
 
@@ -104,7 +102,7 @@ class TextTask:
         if bool((~has_prompt).any()):
             parts["text"] = losses[~has_prompt].mean().item()
         if bool(has_prompt.any()):
-            parts["denoising"] = losses[has_prompt].mean().item()
+            parts["text_injection"] = losses[has_prompt].mean().item()
         return losses.mean(), parts
 
     @torch.inference_mode()
@@ -134,12 +132,14 @@ class TextTask:
         return "llm"
 
     def lr_factor(self, parameter: str) -> float:  # noqa: ARG002
-        """One learning rate for all."""
-        return 1.0 if self.recipe.llm is None else self.recipe.llm.lr_factor
+        """One factor on the learning rate for all."""
+        settings = self.recipe.trainable.get("llm")
+        return 1.0 if settings is None else settings.lr_factor
 
     def unfreeze_at(self, parameter: str) -> int:  # noqa: ARG002
         """All learns from one step on."""
-        return 0 if self.recipe.llm is None else self.recipe.llm.unfreeze_at
+        settings = self.recipe.trainable.get("llm")
+        return 0 if settings is None else settings.unfreeze_at
 
     def export(self, directory: Path) -> None:
         """Writes the language model with its units, adapters merged."""
@@ -152,8 +152,8 @@ class TextTask:
 
     def describe(self, batch: TextBatch) -> list[str]:
         """Size of a batch in labels."""
-        shown = sum(map(len, batch.prompts))
-        return [f"largest batch: {len(batch.labels)} sentences, {sum(map(len, batch.labels))} labels, {shown} shown"]
+        labels, simulated = sum(map(len, batch.labels)), sum(map(len, batch.prompts))
+        return [f"largest batch: {len(batch.labels)} sentences, {labels} labels, {simulated} simulated positions"]
 
     def remarks(self) -> list[str]:
         """Adapters that do nothing."""
@@ -167,11 +167,11 @@ class TextTask:
         generator = np.random.default_rng([self.recipe.seed, epoch, index, SEGMENTATION])
         return self.sampled_units.encode(self.units.decode(sentence), generator)[: self.text.max_labels]
 
-    def _prompt(self, sentence: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
-        settings = self.recipe.denoising
-        if settings is None or self.prompter is None or generator.random() >= settings.share:
+    def _prompt(self, sentence: Sequence[int], generator: np.random.Generator) -> SimulatedPrompt:
+        settings = self.recipe.text_injection
+        if settings is None or self.simulator is None or generator.random() >= settings.share:
             return NO_PROMPT
-        return self.prompter.prompt(sentence, generator)
+        return self.simulator.simulate(sentence, generator)
 
     def label_logits(self, batch: TextBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (positions, vocab), the next labels that they predict, and whether these follow a prompt."""

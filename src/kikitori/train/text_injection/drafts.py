@@ -1,8 +1,8 @@
-"""Drafts in training: what a first search makes of what the heads hear, for an LLM that reads it beside the speech.
+"""Drafts in training: texts of a first search on the posteriors of the heads, which an LLM reads beside the speech.
 
-The drafts of training must be about as wrong as those of speech that the heads have never heard; an LLM that always saw
-right ones would only learn to copy. Hence they are made of augmented speech (or of pseudo prompts in reading practice)
-in every step anew.
+The drafts of training must be about as wrong as those of speech that the heads have never seen; an LLM that always saw
+right ones would only learn to copy. Hence they are made of augmented speech (or of simulated posteriors) in every step
+anew.
 """
 
 import shutil
@@ -48,7 +48,7 @@ class Drafter:
 
         Args:
             loaded: The recogniser as it is now.
-            encoded: The output of its encoder.
+            encoded: Output of its encoder.
         """
         batch = EncodedBatch(loaded, self.partners, (), encoded)
         return batch.encode_texts(first_pass(batch, self.search))
@@ -64,7 +64,7 @@ class Drafter:
         search = self.search
         if not isinstance(search, LexiconSearch):
             what = f"'{search.search}' reads no phones"
-            raise ConfigError(what, where="prompt.draft", remedy="reading practice on phones takes lexicon")
+            raise ConfigError(what, where="prompt.draft", remedy="simulated phones need lexicon")
         options = replace(search, nbest=1)
         words, prior = self.partners.words(options, phones)
 

@@ -1,7 +1,7 @@
-"""Pseudo prompts: what a CTC head might show of a sentence that nobody spoke, as reading practice for an LLM.
+"""Simulated CTC posteriors of sentences that nobody spoke, for text-only training of an LLM.
 
-`noisy_prompt` invents errors. A `PosteriorBank` puts together pieces of what a real CTC head showed of real speech,
-with its doubts, confusions, omissions and pauses: speech synthesis by concatenation, in the domain of posteriors.
+`RandomErrors` makes errors up. A `PosteriorSampler` puts together pieces of the posteriors of a real CTC head on real
+speech, with its doubts, confusions, omissions and pauses: concatenative synthesis in the domain of posteriors.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,23 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.align.ctc import ctc_align
-from kikitori.train.recipe.settings import Denoising
 
 SHOWN = 16
-"""Labels that a bank keeps of a frame, the most probable ones."""
+"""The most probable labels of a frame that a sampler keeps."""
 TRIES = 8
 """Pieces that are looked at to find one that followed the same label when it was spoken."""
 SPECIAL = 3
 """Label units begin with so many that are no part of a text."""
-LEAST = 1e-5
-"""Probability of what a prompt does not show."""
+MIN_PROBABILITY = 1e-5
+"""Of what a prompt does not show."""
 FIRST = -1
 """Stands for the label before the first one."""
 
 
 @dataclass(frozen=True, eq=False)
-class PseudoPrompt:
-    """What is shown of a sentence.
+class SimulatedPrompt:
+    """The simulated posteriors of a sentence.
 
     Attributes:
         labels: What stands at each position, (positions, shown).
@@ -52,10 +51,10 @@ class PseudoPrompt:
         return cls(labels, weights)
 
 
-NO_PROMPT = PseudoPrompt.of([])
+NO_PROMPT = SimulatedPrompt.of([])
 
 
-def stack(prompts: Sequence[PseudoPrompt]) -> PseudoPrompt:
+def stack(prompts: Sequence[SimulatedPrompt]) -> SimulatedPrompt:
     """Prompts as one, (prompts, positions, shown): what is not there weighs nothing."""
     shape = (len(prompts), max(map(len, prompts)), max(prompt.labels.shape[1] for prompt in prompts))
     labels, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
@@ -63,67 +62,55 @@ def stack(prompts: Sequence[PseudoPrompt]) -> PseudoPrompt:
         positions, shown = prompt.labels.shape
         labels[row, :positions, :shown] = prompt.labels
         weights[row, :positions, :shown] = prompt.weights
-    return PseudoPrompt(labels, weights)
+    return SimulatedPrompt(labels, weights)
 
 
-class Prompter(Protocol):
-    """What shows a sentence as if it had been spoken."""
+class PromptSimulator(Protocol):
+    """What simulates the posteriors of a sentence, as if it had been spoken."""
 
-    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
-        """The prompt of a sentence, `NO_PROMPT` if there is no saying it."""
+    def simulate(self, labels: Sequence[int], generator: np.random.Generator) -> SimulatedPrompt:
+        """The prompt of a sentence; `NO_PROMPT` if its pronunciation is not known."""
         ...
 
 
-def noisy_prompt(
-    labels: Sequence[int], wrong: range, settings: Denoising, generator: np.random.Generator
-) -> PseudoPrompt:
-    """Labels among blanks, with errors.
-
-    Args:
-        labels: The sentence.
-        wrong: What wrong labels are drawn from.
-        settings: How many errors and positions.
-        generator: Source of all randomness.
-    """
-    error_rate = generator.uniform(0.0, settings.error_rate)
-    shown: list[int | None] = []
-    for label in labels:
-        draw = generator.random()
-        if draw < error_rate / 4:
-            heard: list[int] = []  # missed
-        elif draw < error_rate / 2:
-            heard = [label, int(generator.integers(wrong.start, wrong.stop))]  # something added
-        elif draw < error_rate:
-            heard = [int(generator.integers(wrong.start, wrong.stop))]  # mistaken
-        else:
-            heard = [label]
-        for item in heard:
-            positions = 1 + int(generator.poisson(max(settings.frames_per_label - 1.0, 0.0)))
-            repeats = 1 + int(positions > 1 and generator.random() < 0.25)
-            before = int(generator.integers(0, positions - repeats + 1))
-            shown += [None] * before + [item] * repeats + [None] * (positions - repeats - before)
-    return PseudoPrompt.of(shown)
-
-
 @dataclass(frozen=True)
-class InventedErrors:
-    """`noisy_prompt` of every sentence.
+class RandomErrors:
+    """Labels among blanks, with random errors.
 
     Attributes:
         wrong: What wrong labels are drawn from.
-        settings: How many errors and positions.
+        max_error_rate: Highest fraction of errors: labels wrong, missing or inserted; drawn per sentence from 0 up.
+        frames_per_label: Average positions per label.
     """
 
     wrong: range
-    settings: Denoising
+    max_error_rate: float = 0.4
+    frames_per_label: float = 2.5
 
-    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
-        """See `Prompter`."""
-        return noisy_prompt(labels, self.wrong, self.settings, generator)
+    def simulate(self, labels: Sequence[int], generator: np.random.Generator) -> SimulatedPrompt:
+        """The prompt of a sentence, with errors of its own each time."""
+        error_rate = generator.uniform(0.0, self.max_error_rate)
+        shown: list[int | None] = []
+        for label in labels:
+            draw = generator.random()
+            if draw < error_rate / 4:
+                found: list[int] = []  # a deletion
+            elif draw < error_rate / 2:
+                found = [label, int(generator.integers(self.wrong.start, self.wrong.stop))]  # an insertion
+            elif draw < error_rate:
+                found = [int(generator.integers(self.wrong.start, self.wrong.stop))]  # a substitution
+            else:
+                found = [label]
+            for item in found:
+                positions = 1 + int(generator.poisson(max(self.frames_per_label - 1.0, 0.0)))
+                repeats = 1 + int(positions > 1 and generator.random() < 0.25)
+                before = int(generator.integers(0, positions - repeats + 1))
+                shown += [None] * before + [item] * repeats + [None] * (positions - repeats - before)
+        return SimulatedPrompt.of(shown)
 
 
 @dataclass(frozen=True, eq=False)
-class PosteriorBank:
+class PosteriorSampler:
     """Pieces of CTC posteriors, one for each label of transcribed speech, in the order in which they were spoken.
 
     Attributes:
@@ -144,8 +131,8 @@ class PosteriorBank:
     by_label: NDArray[np.int64]
     offsets: NDArray[np.int64]
 
-    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
-        """A sentence as the CTC head might show it; a label that the speech had not is shown plainly."""
+    def simulate(self, labels: Sequence[int], generator: np.random.Generator) -> SimulatedPrompt:
+        """The posteriors of a sentence; a label that the speech had not gets a blank and a certain frame."""
         shown: list[NDArray[np.int32]] = []
         weights: list[NDArray[np.float16]] = []
         piece, before = len(self.spoken), FIRST
@@ -163,7 +150,7 @@ class PosteriorBank:
                 weights.append(self.weights[start : self.ends[piece]])
         if not shown:
             return NO_PROMPT
-        return PseudoPrompt(np.concatenate(shown).astype(np.int64), np.concatenate(weights).astype(np.float32))
+        return SimulatedPrompt(np.concatenate(shown).astype(np.int64), np.concatenate(weights).astype(np.float32))
 
     def _piece(self, label: int, before: int, following: int, generator: np.random.Generator) -> int:
         """A piece of a label; half the time the one that followed, if it fits; -1 if there is none."""
@@ -178,11 +165,11 @@ class PosteriorBank:
 
 
 @dataclass(frozen=True, eq=False)
-class PhonePrompts:
-    """What a phone head might show of a sentence.
+class PhonePromptSimulator:
+    """Simulates the prompts of a phone head.
 
     Attributes:
-        heard: What shows phones, a position for each output of the head.
+        posteriors: What simulates single outputs of the head.
         phones: The phones of a sentence in label units; None if it has a word whose pronunciation is not known.
         num_phones: Number of phones.
         upsample: Outputs of the head per frame of the encoder.
@@ -190,37 +177,39 @@ class PhonePrompts:
         draft: What makes a draft of log-probabilities (outputs, phones + 1), in label units; None, nothing does.
     """
 
-    heard: Prompter
+    posteriors: PromptSimulator
     phones: Callable[[Sequence[int]], list[int] | None]
     num_phones: int
     upsample: int
     offset: int
     draft: Callable[[NDArray[np.float32]], list[int]] | None = None
 
-    def prompt(self, labels: Sequence[int], generator: np.random.Generator) -> PseudoPrompt:
-        """See `Prompter`; the outputs of a frame of the encoder share a position, each with its own labels."""
-        said = self.phones(labels)
-        if not said:
+    def simulate(self, labels: Sequence[int], generator: np.random.Generator) -> SimulatedPrompt:
+        """The prompt of a sentence; the outputs of an encoder frame share a position, each with its own labels."""
+        phones = self.phones(labels)
+        if not phones:
             return NO_PROMPT
-        each = self.heard.prompt(said, generator)
+        each = self.posteriors.simulate(phones, generator)
         rows = -(-len(each) // self.upsample)
         missing = ((0, rows * self.upsample - len(each)), (0, 0))
         slots = np.arange(rows * self.upsample)[:, None] % self.upsample
         shown = np.pad(each.labels, missing) + slots * self.num_phones + self.offset
         draft = () if self.draft is None else tuple(self.draft(implied_log_probs(each, self.num_phones)))
-        return PseudoPrompt(shown.reshape(rows, -1), np.pad(each.weights, missing).reshape(rows, -1), draft)
+        return SimulatedPrompt(shown.reshape(rows, -1), np.pad(each.weights, missing).reshape(rows, -1), draft)
 
 
-def implied_log_probs(prompt: PseudoPrompt, num_labels: int) -> NDArray[np.float32]:
-    """What a CTC head would have said to show a prompt so: (positions, labels + 1), blank last."""
+def implied_log_probs(prompt: SimulatedPrompt, num_labels: int) -> NDArray[np.float32]:
+    """Log-probabilities (positions, labels + 1) of which a prompt shows the most probable labels; blank last."""
     found = np.zeros((len(prompt), num_labels + 1), np.float32)
     np.add.at(found, (np.arange(len(prompt))[:, None], prompt.labels), prompt.weights)
     found[:, -1] = 1.0 - found[:, :-1].sum(axis=1)
-    logs: NDArray[np.float32] = np.log(found.clip(LEAST))
+    logs: NDArray[np.float32] = np.log(found.clip(MIN_PROBABILITY))
     return logs
 
 
-def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]]], num_labels: int) -> PosteriorBank:
+def posterior_sampler(
+    utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]]], num_labels: int
+) -> PosteriorSampler:
     """Cuts the posteriors of transcribed speech into pieces, at the last frame of each label of the best path.
 
     Args:
@@ -238,10 +227,10 @@ def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]
         spans = ctc_align(log_probs, labels)
         if not spans:
             continue
-        heard = log_probs[:, :-1]
-        best = np.argpartition(-heard, shown - 1, axis=1)[:, :shown]
+        not_blank = log_probs[:, :-1]
+        best = np.argpartition(-not_blank, shown - 1, axis=1)[:, :shown]
         frames_labels.append(best.astype(np.int32))
-        frames_weights.append(np.exp(np.take_along_axis(heard, best, axis=1)).astype(np.float16))
+        frames_weights.append(np.exp(np.take_along_axis(not_blank, best, axis=1)).astype(np.float16))
         cuts = [end for _, end in spans[:-1]] + [len(log_probs)]
         ends += [total + cut for cut in cuts]
         spoken += labels
@@ -249,7 +238,7 @@ def posterior_bank(utterances: Iterable[tuple[NDArray[np.float32], Sequence[int]
         total += len(log_probs)
     pieces = np.array(spoken, dtype=np.int64)
     counts = np.bincount(pieces, minlength=num_labels)
-    return PosteriorBank(
+    return PosteriorSampler(
         labels=np.concatenate(frames_labels),
         weights=np.concatenate(frames_weights),
         ends=np.array(ends, dtype=np.int64),

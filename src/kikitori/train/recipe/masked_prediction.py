@@ -1,11 +1,13 @@
-"""The sections of a recipe for masked prediction: what is predicted, and what is hidden."""
+"""Recipes for masked prediction: an encoder learns from speech without transcripts."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.train.recipe.settings import STRICT, AtLeastOne, Count, NotNegative, Positive
+from kikitori.train.recipe.base import SpeechTrainingRecipe
+from kikitori.train.recipe.components import Encoder, Trainable
+from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, ModelPath, Positive, ProperFraction
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,7 +26,7 @@ class Targets:
 
     clusters: Annotated[int, Field(ge=2, le=65536)] = 100
     upsample: AtLeastOne = 1
-    run: str | None = None
+    run: ModelPath | None = None
     layer: Count = 0
 
     def __post_init__(self) -> None:
@@ -38,11 +40,30 @@ class Masks:
     """What masked prediction hides from the encoder: stretches of time.
 
     Attributes:
-        share: Share of the encoder frames that is hidden.
+        share: Fraction of the encoder frames that is hidden.
         seconds: Length of a stretch, rounded to whole encoder frames.
-        unmasked_weight: Weight of the cross-entropy of the frames that are not hidden, beside that of those that are.
     """
 
-    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    share: ProperFraction = 0.5
     seconds: Positive = 0.4
-    unmasked_weight: NotNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MaskedPredictionRecipe(SpeechTrainingRecipe):
+    """Masked prediction (HuBERT, Hsu et al. 2021).
+
+    Attributes:
+        encoder: Speech encoder.
+        targets: What is predicted.
+        masks: What is hidden.
+    """
+
+    task: Literal["masked_prediction"]
+    encoder: Encoder
+    targets: Targets
+    masks: Masks
+
+    @property
+    def trainable(self) -> dict[str, Trainable]:
+        """The encoder."""
+        return {"encoder": self.encoder}

@@ -1,0 +1,158 @@
+"""From a recipe to an LLM, and to a speech LLM around it, each part with its start and policy."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from kikitori.errors import ConfigError
+from kikitori.model.adapters.lora import Lora, attach_lora
+from kikitori.model.decoder.vocabulary import embedding_layers, swap_vocabulary
+from kikitori.model.folder import load_config, load_llm, load_model
+from kikitori.model.safety.config import quiet_transformers
+from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
+from kikitori.text.units import TokenizerUnits, equal_units, load_units
+from kikitori.train.build.acoustic import build_acoustic_model, refusals, transformers_config
+from kikitori.train.recipe.components import LLM, Prompt
+from kikitori.train.recipe.speech import SpeechLLMRecipe
+
+
+def build_llm(settings: LLM, units: TokenizerUnits, num_phones: int = 0) -> PreTrainedModel:
+    """The LLM, from scratch or from where the recipe says, with the units' vocabulary; its policy comes later.
+
+    Args:
+        settings: Where it starts from.
+        units: Label units.
+        num_phones: Outputs of a phone head that get embeddings behind those of the label units.
+    """
+    special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
+    if settings.config is not None:
+        values = {"vocab_size": units.size, **special, **settings.config}
+        llm = _random_llm(transformers_config(values, "llm.config"), "llm.config")
+    elif settings.random:
+        shape: Any = load_config(str(settings.init))
+        shape = shape.llm_config if isinstance(shape, SpeechLLMConfig) else shape
+        if has_new_vocabulary(settings, units):
+            for name, value in {"vocab_size": units.size, **special}.items():
+                setattr(shape, name, value)
+        llm = _random_llm(shape, "llm.init")
+    else:
+        llm = load_llm(str(settings.init))
+        if has_new_vocabulary(settings, units):
+            swap_vocabulary(llm, units, own_units(settings))
+    embeddings: Any = llm.get_input_embeddings()
+    if num_phones and embeddings.num_embeddings < units.size + num_phones:
+        with quiet_transformers():
+            embeddings = llm.resize_token_embeddings(units.size + num_phones, mean_resizing=False)
+    vocabulary = int(embeddings.num_embeddings)
+    if vocabulary < units.size:
+        raise ConfigError(
+            f"the LLM knows {vocabulary} labels, the units are {units.size}",
+            where="units",
+            remedy="leave out llm.config.vocab_size, or mend the tokenizer of llm.init",
+        )
+    return llm
+
+
+def own_units(settings: LLM) -> TokenizerUnits | None:
+    """The units that the LLM was trained with, if it was and they are still there."""
+    if settings.init is None:
+        return None
+    folder = Path(settings.init)
+    lost = folder.is_dir() and not any(folder.glob("tokenizer*"))
+    return None if lost else load_units(settings.init)
+
+
+def has_new_vocabulary(settings: LLM, units: TokenizerUnits) -> bool:
+    """Whether the LLM starts from a model with other units than those it shall write."""
+    own = own_units(settings)
+    return settings.init is not None and (own is None or not equal_units(own, units))
+
+
+def with_policy(llm: PreTrainedModel, settings: LLM, units: TokenizerUnits) -> PreTrainedModel:
+    """The LLM as its policy wants it: as it is, frozen, or frozen within adapters; matrices for new units learn."""
+    is_new = has_new_vocabulary(settings, units)
+    if settings.freeze_embeddings:
+        if is_new:
+            raise ConfigError(
+                "the embeddings are new and have to learn", where="llm.freeze_embeddings", remedy="leave it out"
+            )
+        llm.get_input_embeddings().requires_grad_(False)
+    if settings.policy == "frozen":
+        llm.requires_grad_(False)
+    if settings.policy == "lora":
+        llm = attach_lora(llm, settings.lora or Lora())
+    if is_new:
+        for layer in embedding_layers(llm):
+            layer.requires_grad_(True)
+    return llm
+
+
+def build_speech_llm(recipe: SpeechLLMRecipe, units: TokenizerUnits, phones: Sequence[str] = ()) -> SpeechLLM:
+    """Acoustic model, bridge, interface and LLM joined, each with its start and policy."""
+    bridge, prompt = recipe.bridge, compile_prompt(_template(recipe.prompt), units.verbatim)
+    acoustic = build_acoustic_model(recipe.encoder, recipe.ctc, units, phones)
+    llm = build_llm(recipe.llm, units, acoustic.config.num_phone_outputs if bridge.show_phones else 0)
+    if recipe.llm.auxiliary_layer >= (num_layers := int(llm.config.num_hidden_layers)):
+        raise ConfigError(
+            f"the last of the LLM's {num_layers} layers has its loss already",
+            where="llm.auxiliary_layer",
+            remedy="name an earlier layer",
+        )
+    config = SpeechLLMConfig(
+        acoustic_config=acoustic.config,
+        llm_config=llm.config,
+        bridge=bridge.kind,
+        bridge_stride=bridge.stride,
+        bridge_blanks=bridge.blanks,
+        bridge_repeats=bridge.repeats,
+        show_ctc=bridge.show_ctc,
+        show_phones=bridge.show_phones,
+        show_draft=prompt.draft,
+        interface=recipe.interface,
+        prompt_before=prompt.before,
+        prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
+        eos_id=prompt.eos,
+    )
+    model = SpeechLLM(config, acoustic=acoustic, llm=llm)
+    if recipe.llm.config is not None or recipe.llm.random:
+        model.interface.open()
+    # Afterwards, for transformers looks for tied weights by their plain names.
+    model.llm = with_policy(llm, recipe.llm, units)
+    if bridge.init is not None:
+        trained = load_model(bridge.init).model.speech_llm
+        if trained is None:
+            raise ConfigError("it is no speech LLM", where="bridge.init", remedy="name a speech_llm run")
+        try:
+            model.bridge.load_state_dict(trained.bridge.state_dict())
+            if trained.config.interface == recipe.interface:
+                model.interface.load_state_dict(trained.interface.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                "its bridge or interface has another shape", where="bridge.init", remedy="same kind and sizes"
+            ) from None
+    if bridge.policy == "frozen":
+        model.bridge.requires_grad_(False)
+        model.interface.requires_grad_(False)
+    return model
+
+
+def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:
+    with refusals(where):
+        llm: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return llm
+
+
+def _template(settings: Prompt) -> PromptTemplate:
+    given: dict[str, Any] = {
+        "before": settings.before,
+        "after": settings.after,
+        "bos": settings.bos,
+        "eos": settings.eos,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    return replace(PRESETS[settings.preset], draft=settings.draft is not None, **given)

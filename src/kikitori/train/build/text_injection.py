@@ -1,0 +1,156 @@
+"""From a recipe to the simulation of CTC posteriors for text-only training, and to drafts."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kikitori.data.speech import SpeechLoader
+from kikitori.errors import ConfigError
+from kikitori.model.acoustic_model import AcousticModelConfig
+from kikitori.model.folder import load_config, load_model
+from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+from kikitori.text.lexicon import Lexicon, read_lexicon
+from kikitori.text.units import TokenizerUnits, equal_units
+from kikitori.train.build.corpora import Log, read_rows, waveform_augment
+from kikitori.train.recipe.adaptation import TextAdaptationRecipe
+from kikitori.train.recipe.language_model import LanguageModelRecipe, TextInjection
+from kikitori.train.tasks.speech import ctc_posteriors
+from kikitori.train.text_injection.drafts import Drafter, own_drafter
+from kikitori.train.text_injection.prompts import (
+    SPECIAL,
+    PhonePromptSimulator,
+    PosteriorSampler,
+    PromptSimulator,
+    RandomErrors,
+    posterior_sampler,
+)
+
+TextRecipe = LanguageModelRecipe | TextAdaptationRecipe
+
+
+def build_simulator(
+    recipe: TextRecipe, units: TokenizerUnits, drafter: Drafter | None, log: Log
+) -> PromptSimulator | None:
+    """What simulates the CTC posteriors of the recipe's sentences, if it asks for any.
+
+    Args:
+        recipe: The run's recipe.
+        units: Its label units.
+        drafter: Of the drafts beside phones, if the LLM reads them.
+        log: Takes lines for the log.
+
+    Raises:
+        ConfigError: There is no such head, or it has other label units or phones.
+    """
+    settings = recipe.text_injection
+    if settings is None:
+        return None
+    if settings.ctc is None:
+        return RandomErrors(range(SPECIAL, units.size))
+    loaded = load_model(settings.ctc)
+    model = loaded.model.acoustic
+    if not model.config.ctc_layers or not equal_units(loaded.units, units):
+        raise ConfigError(
+            "it has no CTC head over these label units",
+            where="text_injection.ctc",
+            remedy="take units.path from the same run",
+        )
+    rows = [row for ref in settings.speech for row in read_rows(Path(recipe.data_root), ref).utterances]
+    speech = SpeechLoader(rows, waveform_augment(recipe.augment), seed=recipe.seed)
+    if settings.lexicon is None:
+        posteriors = ctc_posteriors(model, speech, recipe.augment)
+        labelled = ((log_probs, units.encode(text)) for log_probs, text in posteriors)
+        return _sampler(labelled, units.size, f"labels and frames of {settings.ctc}", log)
+    lexicon, heads = read_lexicon(Path(settings.lexicon)), model.config
+    pronounce = _phone_numbers(heads, units, lexicon)
+    posteriors = ctc_posteriors(model, speech, recipe.augment, phones=True)
+    pronounced = ((log_probs, pronounce(text)) for log_probs, text in posteriors)
+    known = ((log_probs, phones) for log_probs, phones in pronounced if phones)
+    sampler = _sampler(known, len(heads.phones), "phones and outputs of their head", log)
+    return _phone_simulator(sampler, heads, units, lexicon, drafter, recipe.language)
+
+
+def build_adaptation_simulator(
+    recipe: TextAdaptationRecipe, model: SpeechLLM, units: TokenizerUnits, log: Log
+) -> PromptSimulator | None:
+    """What simulates the posteriors of a domain's sentences as they stand in the base's speech prompts.
+
+    Raises:
+        ConfigError: There is no such head, or it has other label units or phones.
+    """
+    settings, config = recipe.text_injection, model.config
+    lexicon = None if settings is None else settings.lexicon
+    if not (config.show_phones if lexicon else config.show_ctc):
+        missing = "show_phones" if lexicon else "show_ctc"
+        log(f"warning: the base has no {missing}; its speech prompts do not look like those that text gives it")
+        if config.show_phones:
+            log("warning: they show phones; name its pronunciations with text_injection.lexicon")
+    if config.show_draft and not lexicon:
+        log("warning: the base reads drafts too, and text gives it none without text_injection.lexicon")
+    if settings is None or lexicon is None:
+        return build_simulator(recipe, units, None, log)
+    drafter = base_drafter(recipe.adapt.model, model, units)
+    if settings.ctc is not None:
+        return build_simulator(recipe, units, drafter, log)
+    heads = model.acoustic.config
+    errors = RandomErrors(range(len(heads.phones)))
+    return _phone_simulator(errors, heads, units, read_lexicon(Path(lexicon)), drafter, recipe.language)
+
+
+def num_simulated_phones(settings: TextInjection | None) -> int:
+    """Embeddings that simulated phones need beyond those of the label units."""
+    if settings is None or settings.lexicon is None or settings.ctc is None:
+        return 0
+    config: Any = load_config(settings.ctc)
+    acoustic: AcousticModelConfig = config.acoustic_config if isinstance(config, SpeechLLMConfig) else config
+    return acoustic.num_phone_outputs
+
+
+def base_drafter(folder: str, model: SpeechLLM, units: TokenizerUnits) -> Drafter | None:
+    """What makes the drafts of the base of an adaptation, if it reads any."""
+    return own_drafter(Path(folder), units) if model.config.show_draft else None
+
+
+def _phone_numbers(
+    heads: AcousticModelConfig, units: TokenizerUnits, lexicon: Lexicon
+) -> Callable[[str], list[int] | None]:
+    """What pronounces a text in the phones of a head, if all its words are in the lexicon."""
+    phones = {phone: number for number, phone in enumerate(heads.phones)}
+    if not phones or not phones.keys() >= {*lexicon.phones}:
+        where = "text_injection.lexicon"
+        raise ConfigError("the phone head has other phones", where=where, remedy="take the head's own")
+
+    def numbers(text: str) -> list[int] | None:
+        pronounced = lexicon.pronounce(units.normalize(text))
+        return None if pronounced is None else [phones[phone] for phone in pronounced]
+
+    return numbers
+
+
+def _phone_simulator(
+    posteriors: PromptSimulator,
+    heads: AcousticModelConfig,
+    units: TokenizerUnits,
+    lexicon: Lexicon,
+    drafter: Drafter | None,
+    language: str,
+) -> PhonePromptSimulator:
+    """Simulates the prompts of a phone head, of whose posteriors `posteriors` simulates single outputs."""
+    pronounce = _phone_numbers(heads, units, lexicon)
+    return PhonePromptSimulator(
+        posteriors,
+        lambda labels: pronounce(units.decode(labels)),
+        *(len(heads.phones), heads.phone_upsample, units.size),
+        None if drafter is None else drafter.of_phones(heads.phones, units, language),
+    )
+
+
+def _sampler(
+    utterances: Iterable[tuple[NDArray[np.float32], list[int]]], size: int, what: str, log: Log
+) -> PosteriorSampler:
+    sampler = posterior_sampler(utterances, size)
+    log(f"text injection: {len(sampler.spoken)} and {len(sampler.labels)} {what}")
+    return sampler

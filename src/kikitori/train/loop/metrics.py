@@ -1,0 +1,92 @@
+"""The numbers of a run: means of losses between lines of the log, dev scores, and `metrics.jsonl` that keeps them."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kikitori.io.files import write_text
+
+METRICS = "metrics.jsonl"
+FINAL = "final_"
+
+
+@dataclass
+class Metrics:
+    """What a run measures.
+
+    Attributes:
+        directory: Run folder.
+        log: Called with each line for the user.
+        writes: Whether this process writes.
+        sums: Losses and gradient norms summed since the last line, with the number of batches.
+    """
+
+    directory: Path
+    log: Callable[[str], None]
+    writes: bool = True
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, float], batches: int = 0) -> None:
+        """Adds the losses of a batch, or a value that belongs to batches which were added."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if batches:
+            self.sums["batches"] = self.sums.get("batches", 0.0) + batches
+
+    def training(self, epoch: int, passes: float, step: int, lr: float, left: str) -> None:
+        """Logs the means since the last line.
+
+        Args:
+            epoch: The epoch, from 1.
+            passes: Epochs done, parts of one included.
+            step: Optimiser steps done.
+            lr: Learning rate.
+            left: What is said of the time left.
+        """
+        count = self.sums.pop("batches", 1.0)
+        means = {name: value / count for name, value in self.sums.items()}
+        self.sums = {}
+        if not self.writes:
+            return
+        shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        self.log(f"epoch {epoch} step {step} {shown} lr {lr:.2e}{left}")
+        self._write({"epoch": round(passes, 4), "step": step, **means, "lr": lr})
+
+    def dev(self, epoch: int, epochs: int, step: int, scores: Mapping[str, float]) -> None:
+        """Logs dev scores after an epoch (from 1)."""
+        self._write({"epoch": epoch, "step": step, **{f"dev_{name}": value for name, value in scores.items()}})
+        self.log(f"epoch {epoch}/{epochs} dev: {_shown(scores)}")
+
+    def final(self, step: int, scores: Mapping[str, float]) -> None:
+        """Logs the dev scores of what is exported."""
+        self._write({"step": step, **{f"{FINAL}{name}": value for name, value in scores.items()}})
+        self.log(f"final model, dev: {_shown(scores)}")
+
+    def rewind(self, step: int) -> None:
+        """Drops what a killed run wrote after the step from which this one goes on; it will be written again."""
+        path = self.directory / METRICS
+        if not self.writes or not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        write_text(path, "".join(f"{line}\n" for line in lines if _written_by(line, step)))
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        if self.writes:
+            with (self.directory / METRICS).open("a", encoding="utf-8") as out:
+                out.write(json.dumps({**row, "time": round(time.time(), 1)}) + "\n")
+
+
+def _shown(scores: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+
+
+def _written_by(line: str, step: int) -> bool:
+    """Whether a line of the metrics is whole and was written by this step, before the export."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False  # the run was killed while it wrote
+    return bool(row["step"] <= step) and not any(name.startswith(FINAL) for name in row)
