@@ -254,7 +254,7 @@ def test_acoustic_model(audio, tmp_path):
         ["transcribe", "a.wav", "-o", "out", "-f", "docx"],
         ["train"],
         ["convert", "bogus"],
-        ["bench", "bogus"],
+        ["data", "bogus"],
         ["convert", "nue-asr"],
         *([command] for command in NOT_BUILT),
     ],

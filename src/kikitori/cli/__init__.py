@@ -60,11 +60,6 @@ _picture.command("attention")(tools.picture_attention)
 _picture.command("ctc")(tools.picture_ctc)
 app.add_typer(_picture)
 
-_bench = _group("bench", "Time our searches beside others, in one process, taking turns.")
-_bench.command("combination")(tools.bench_combination)
-_bench.command("decoding")(tools.bench_decoding)
-app.add_typer(_bench)
-
 
 @app.callback(invoke_without_command=True)
 def _root(

@@ -88,34 +88,3 @@ def _picture_file(output: Path | None) -> Path:
         raise ConfigError("no file for the picture", where="-o", remedy="name one, such as talk.png")
     make_folder(output.parent)
     return output
-
-
-def bench_combination(
-    rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
-    small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
-) -> None:
-    """CTC beam search and what feeds it against other packages that are installed; rescoring against transformers."""
-    with one_line_errors():
-        from kikitori.bench.combination import combination, missing_peers, small_combination
-        from kikitori.bench.timing import format_rows
-
-        for package in missing_peers():
-            print(f"kikitori: {package} is not installed, so it is left out", file=sys.stderr)
-        print(format_rows(list(small_combination(rounds) if small else combination(rounds))))
-
-
-def bench_decoding(
-    suites: Annotated[
-        list[str] | None, typer.Argument(help="prefix_scoring, beam, speculative; all by default.")
-    ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=5, help="Runs of each; the median counts.")] = 5,
-    small: Annotated[bool, typer.Option("--small", help="The smallest inputs only.")] = False,
-) -> None:
-    """Searches of the speech LLM against those of transformers, CTC prefix scores against ESPnet's, in one thread."""
-    with one_line_errors():
-        from kikitori.bench.decoding import decoding, missing_peers
-        from kikitori.bench.timing import format_rows
-
-        for package in missing_peers():
-            print(f"kikitori: {package} is not installed, so it is left out", file=sys.stderr)
-        print(format_rows(list(decoding(rounds, suites or (), small=small))))

@@ -1,5 +1,12 @@
-"""`kikitori bench combination`: CTC prefix search, from logits to candidates, rescoring, against their peers."""
+"""CTC beam search and what feeds it against other packages that are installed; rescoring against transformers.
 
+OMP_NUM_THREADS=1 python benchmarks/combination.py [--rounds 5] [--small]
+
+One thread, on the CPU; all sides in one process, in turns. `--small` takes inputs of a second, to see that it runs.
+"""
+
+import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kikitori.bench.ctc_peers import PEERS, Peer
-from kikitori.bench.fusion import delayed_rows, fusion_rows
-from kikitori.bench.posteriors import simulate_ctc
-from kikitori.bench.rescoring import SHAPES, SMALL, Shape, rescoring_rows
-from kikitori.bench.timing import Row, alternate
 from kikitori.scorers.ctc_pruning import candidates_of_logits
 from kikitori.search.ctc.beam import ctc_beam
+from peers.ctc_peers import PEERS, Peer
+from peers.fusion import delayed_rows, fusion_rows
+from peers.posteriors import simulate_ctc
+from peers.rescoring import SHAPES, SMALL, Shape, rescoring_rows
+from peers.timing import Row, alternate, format_rows
 
 OURS = "kikitori"
 MOST = 20
@@ -128,3 +135,17 @@ def _log_prob(log_probs: torch.Tensor, labels: Sequence[int]) -> float:
 def _normaliser_error(logits: torch.Tensor) -> float:
     exact = logits[:, -1].double() - logits.double().logsumexp(dim=-1)
     return float(np.abs(candidates_of_logits(logits, most=1).blank - exact.numpy()).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each; the median counts")
+    parser.add_argument("--small", action="store_true", help="the smallest inputs only")
+    given = parser.parse_args()
+    for package in missing_peers():
+        print(f"{package} is not installed, so it is left out", file=sys.stderr)
+    print(format_rows(list(small_combination(given.rounds) if given.small else combination(given.rounds))))
+
+
+if __name__ == "__main__":
+    main()

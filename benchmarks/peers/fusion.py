@@ -1,4 +1,4 @@
-"""Fusion rows of `kikitori bench combination`.
+"""Fusion rows of `benchmarks/combination.py`.
 
 Shallow fusion of a batch against the same search one utterance at a time; delayed fusion every 20 frames against every
 frame.
@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kikitori.bench.posteriors import simulate_ctc
-from kikitori.bench.timing import Row, alternate
 from kikitori.recognizer import BUNDLED
 from kikitori.scorers.base import LMScorer, WeightedSum
 from kikitori.scorers.language_model import language_model
@@ -23,6 +21,8 @@ from kikitori.search.fusion.word_reader import WordReader
 from kikitori.search.options import DelayedFusionSearch, ShallowFusionSearch
 from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import Hypothesis
+from peers.posteriors import simulate_ctc
+from peers.timing import Row, alternate
 
 BATCH, BEAM = 8, 8
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from kikitori.bench import speculative
-from kikitori.bench.rescoring import SMALL
+from peers import speculative
+from peers.rescoring import SMALL
+
+pytestmark = pytest.mark.slow
 
 
 def test_all_contenders_write_the_same():

@@ -1,4 +1,4 @@
-"""`kikitori bench decoding`: CTC prefix scores of a label-synchronous search, against ESPnet's CTCPrefixScoreTH."""
+"""CTC prefix scores of a label-synchronous search, against ESPnet's CTCPrefixScoreTH."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kikitori.bench.posteriors import simulate_ctc
-from kikitori.bench.timing import Row, alternate
 from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs
+from peers.posteriors import simulate_ctc
+from peers.timing import Row, alternate
 
 OURS, ESPNET = "kikitori", "espnet"
 STEPS = 20

@@ -10,7 +10,7 @@ from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.data.speech import read_utterance
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "hard_speech.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "hard_speech.py"
 KINDS = {"silence", "noise", "cut", "doubled", "after_silence"}
 
 

@@ -1,4 +1,4 @@
-"""`kikitori bench decoding`: beam search of a speech LLM against transformers, and what CTC scoring takes in it."""
+"""Beam search of a speech LLM against transformers, and what CTC scoring takes in it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from kikitori.bench.posteriors import simulate_ctc
-from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.scorers.ctc_prefix import CTCPrefixScorer
 from kikitori.search.autoregressive import joint as joint_module
 from kikitori.search.autoregressive.joint import joint, speech_llm_beam
 from kikitori.search.options import BeamSearch, JointSearch
+from peers.posteriors import simulate_ctc
+from peers.timing import Row, alternate
 
 OURS, PEER = "kikitori", "transformers"
 EOS = 1

@@ -1,4 +1,4 @@
-"""Rescoring rows of `kikitori bench combination`: one pass over a trie against the two ways without one.
+"""Rescoring rows of `benchmarks/combination.py`: one pass over a trie against the two ways without one.
 
 The n-best list is made up: a sentence with some uncertain places, each with alternatives of one label, two or none; the
 hypotheses with the least cost remain. The weights are random, as time does not depend on them.
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import CACHE_ARGUMENT, embed
 from kikitori.scorers.tree import score_sequences
+from peers.timing import Row, alternate
 
 OURS = "kikitori"
 EOS = 2

@@ -1,9 +1,12 @@
 """CTC prefix scores, timed on what a search would ask for."""
 
+import pytest
 import torch
 
-from kikitori.bench import prefix_scoring
-from kikitori.bench.posteriors import simulate_ctc
+from peers import prefix_scoring
+from peers.posteriors import simulate_ctc
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_search_finds_what_was_spoken():

@@ -1,4 +1,4 @@
-"""`kikitori bench`: our searches against others, timed side by side.
+"""What `combination.py` and `speech_llm_decoding.py` time: our searches and those of other packages.
 
 - `timing`: contenders that take turns, medians, ratios.
 - `posteriors`: made-up CTC outputs that look like those of a trained head.
@@ -7,6 +7,5 @@
 - `fusion`: shallow fusion of a batch, against one utterance at a time.
 - `prefix_scoring`: CTC prefix scores for candidates, against ESPnet.
 - `beam`: beam search of a speech LLM against transformers, and what CTC takes of joint search.
-- `decoding`: the rows of `kikitori bench decoding`.
-- `combination`: the rows of `kikitori bench combination`.
+- `speculative`: verified drafts against writing label by label.
 """

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from kikitori.bench import combination, ctc_peers
-from kikitori.bench.fusion import delayed_rows, fusion_rows
-from kikitori.bench.posteriors import simulate_ctc
-from kikitori.bench.rescoring import SMALL, rescoring_rows, simulate_nbest
-from kikitori.bench.timing import Row, alternate, format_rows
-from kikitori.cli import app
+import combination
 from kikitori.search.ctc.beam import ctc_beam
 from kikitori.search.options import CTCBeamSearch
+from peers import ctc_peers
+from peers.fusion import delayed_rows, fusion_rows
+from peers.posteriors import simulate_ctc
+from peers.rescoring import SMALL, rescoring_rows, simulate_nbest
+from peers.timing import Row, alternate, format_rows
+
+pytestmark = pytest.mark.slow
 
 
 def test_contenders_take_turns():
@@ -42,16 +43,17 @@ def test_posteriors_are_normalised_spiky_and_readable():
     assert len(set(enumerate(labels)) - set(enumerate(best.labels))) < 20
 
 
-def test_peers_that_are_missing_are_named(monkeypatch):
+def test_peers_that_are_missing_are_named(monkeypatch, capsys):
     absent = ctc_peers.Peer("no-such-package", ctc_peers.PEERS[0].prepare, 10, ctc_peers.PEERS[0].ours)
     monkeypatch.setattr(combination, "PEERS", (absent,))
     assert combination.missing_peers() == ["no-such-package"]
-    result = CliRunner().invoke(app, ["bench", "combination", "--small"])
-    assert result.exit_code == 0
-    assert "no-such-package is not installed" in result.stderr
+    monkeypatch.setattr("sys.argv", ["combination.py", "--small"])
+    combination.main()
+    output = capsys.readouterr()
+    assert "no-such-package is not installed" in output.err
     names = ["kikitori", "torch", "kikitori", "one at a time"]
     names += ["every 20 frames", "every frame", "kikitori", "padded batch", "shared-prefix cache"]
-    lines = result.stdout.splitlines()[1:]
+    lines = output.out.splitlines()[1:]
     assert all(name in line for name, line in zip(names, lines, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Speculative rows of `kikitori bench decoding`: drafts with slips, verified, against writing label by label.
+"""Speculative rows of `benchmarks/speech_llm_decoding.py`: drafts with slips, verified, against writing label by label.
 
 The LLM is random, but it writes: the embedding of each label is what the output matrix has for another one, its
 successor, and is large beside what the layers add. Behind a label the LLM therefore writes its successor, surely, as a
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kikitori.bench.rescoring import LARGE, MEDIUM, SMALL, Shape
-from kikitori.bench.timing import Row, alternate
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import embed, project, read, step
 from kikitori.search.autoregressive.generate import LabelRow
 from kikitori.search.autoregressive.greedy import greedy
 from kikitori.search.autoregressive.speculative import speculative
+from peers.rescoring import LARGE, MEDIUM, SMALL, Shape
+from peers.timing import Row, alternate
 
 OURS, GENERATE, GREEDY, NO_RETURN = "kikitori", "generate", "kikitori greedy", "plain after a slip"
 EOS = 2
@@ -85,7 +85,7 @@ def walking_prefix(llm: PreTrainedModel, prefixes: Sequence[int], lengths: Seque
 
 def corrupt(labels: Sequence[int], rate: float, vocabulary: int, seed: int) -> list[int]:
     """A draft with a slip at so large a share of the labels: 60 % substituted, 20 % too many, 20 % missing."""
-    stream = random.Random(seed)  # noqa: S311
+    stream = random.Random(seed)
     slips = {place: stream.random() for place in stream.sample(range(len(labels)), round(rate * len(labels)))}
     draft = []
     for place, label in enumerate(labels):
@@ -131,7 +131,7 @@ def single_rows(llm: PreTrainedModel, name: str, rounds: int, rates: Sequence[fl
 
 def batch_rows(llm: PreTrainedModel, name: str, rounds: int, rate: float = 0.05) -> Iterator[Row]:
     """Utterances of mixed length together: ours over drafts, ours label by label, and a batch padded on the left."""
-    stream, vocabulary = random.Random(0), llm.config.vocab_size  # noqa: S311
+    stream, vocabulary = random.Random(0), llm.config.vocab_size
     prefixes = [stream.randint(*PREFIXES) for _ in range(BATCH)]
     lengths = [
         round(LENGTHS[0] + (size - PREFIXES[0]) / (PREFIXES[1] - PREFIXES[0]) * (LENGTHS[1] - LENGTHS[0]))
