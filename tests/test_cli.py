@@ -13,7 +13,7 @@ import soundfile as sf
 from typer.testing import CliRunner
 
 from kikitori import cli, recognizer
-from kikitori.cli import app, recognition
+from kikitori.cli import app, transcribe
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.errors import ModelError
@@ -496,7 +496,7 @@ def test_unexpected_os_error_is_one_line(audio, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr(recognition, "load_recognizer", fail)
+    monkeypatch.setattr(transcribe, "load_recognizer", fail)
     assert one_line(call("transcribe", audio("a.wav"))) == "kikitori: /somewhere: No space left on device\n"
 
 
@@ -504,7 +504,7 @@ def test_interrupt_is_one_line(audio, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recognition, "load_recognizer", interrupt)
+    monkeypatch.setattr(transcribe, "load_recognizer", interrupt)
     assert one_line(call("transcribe", audio("a.wav")), INTERRUPTED) == "kikitori: interrupted\n"
 
 
@@ -512,7 +512,7 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(recognition, "load_recognizer", fail)
+    monkeypatch.setattr(transcribe, "load_recognizer", fail)
     monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", str(audio("a.wav"))])
     with pytest.raises(SystemExit) as exit_:
         cli.main()

@@ -60,7 +60,7 @@ def test_a_run_ends_with_an_adapter_and_a_table(done):
     run, result = done
     assert result.exit_code == 0, result.output
     files = {"recipe.yaml", "environment.json", "log.txt", "metrics.jsonl", "checkpoints", "curves.png"}
-    assert {path.name for path in run.iterdir()} <= files | {"adapter", "adaptation.json"}
+    assert {path.name for path in run.iterdir()} <= files | {"adapter", "adaptation.json", ".lock"}
     assert (run / "adapter" / LORA_WEIGHTS).is_file()
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["side", "target", "source", "adapter:"]

@@ -91,7 +91,7 @@ def test_a_manifest_to_train_on(model, loaded, data, tmp_path):
             "search": "ctc_beam",
         }
     assert {path.name for path in out.iterdir()} == {
-        *("manifest.jsonl", "left_out.jsonl", "summary.json", "recognition.json", ".parts")
+        *("manifest.jsonl", "left_out.jsonl", "summary.json", "recognition.json", ".parts", ".lock")
     }
 
 

@@ -1,14 +1,17 @@
 """Writing files and folders so that a reader never sees half of one, and no two writers share one."""
 
 import contextlib
-import fcntl
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kikitori.errors import DataError
+
+LOCK = ".lock"
+"""File of a folder whose lock `locked` holds."""
 
 
 def write_text(path: Path, content: str) -> None:
@@ -66,19 +69,17 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for one writer. The lock is the system's: it ends with the process, however that ends.
+    """Holds a folder for one writer, by a lock on the file `.lock` in it, which stays there.
+
+    The lock is the system's: it ends with the process, however that ends.
 
     Raises:
         DataError: Another process holds it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                "another run is writing to this folder", where=folder, remedy="wait for it or choose another"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
+        with FileLock(folder / LOCK, blocking=False):
+            yield
+    except Timeout:
+        raise DataError(
+            "another run is writing to this folder", where=folder, remedy="wait for it or choose another"
+        ) from None

@@ -15,6 +15,7 @@ from typing import Any
 from kikitori.io.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
+from kikitori.scoring.table import text_table
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize
 from kikitori.types import Hypothesis, Utterance
 
@@ -116,14 +117,7 @@ def write_report(
 
 def format_table(report: Mapping[str, Any]) -> str:
     """Returns the sets and their total as an aligned plain text table; rates are fractions."""
-    return aligned(_table(report))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows as columns of plain text, the first to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    cells = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, cells, strict=True))
+    return text_table(_table(report))
 
 
 def _count(predictions: Iterable[Prediction], normalizer: str) -> list[tuple[ErrorCounts, ErrorCounts]]:
@@ -253,7 +247,7 @@ def _example(set_name: str, prediction: Prediction, normalizer: str) -> Example 
     flags = [
         f"{flag} ({prediction.reasons[flag]})" if flag in prediction.reasons else flag for flag in prediction.flags
     ]
-    notes = tuple(note for note in (prediction.error, *flags) if note)
+    notes = [note for note in (prediction.error, *flags) if note]
     return Example(f"{set_name}: {_name(prediction)}", notes, tuple(align_words(reference, predicted)), separator)
 
 

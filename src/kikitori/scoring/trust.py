@@ -14,7 +14,7 @@ from kikitori.data.speech import FilterReport
 from kikitori.scoring.errors.breakdown import units_of
 from kikitori.scoring.errors.confidence import Group, Judged, by_confidence, total_errors
 from kikitori.scoring.metrics import ErrorCounts, count_errors
-from kikitori.scoring.report import aligned
+from kikitori.scoring.table import text_table
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer
 from kikitori.types import Utterance
 
@@ -123,7 +123,7 @@ class Labels:
             rates = [_shown(errors) for errors in (group.errors, group.kept, group.left_out)]
             table.append([f"{group.lowest:.4f}", f"{group.utterances}", f"{group.seconds / 3600:.2f}", *rates])
         scored = any(group.errors is not None for group in self.groups)
-        return [*lines, *aligned([row if scored else row[:3] for row in table]).splitlines()]
+        return [*lines, *text_table([row if scored else row[:3] for row in table]).splitlines()]
 
     def summary(self) -> dict[str, Any]:
         """The same for a file in JSON."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kikitori.scoring.metrics import ErrorCounts, char_errors, confidence_interval, word_errors
-from kikitori.scoring.report import Prediction, aligned
+from kikitori.scoring.report import Prediction
+from kikitori.scoring.table import text_table
 from kikitori.text.fillers import count_fillers
 from kikitori.text.normalize import default_normalizer, normalize
 
@@ -52,7 +53,7 @@ def format_sides(sides: Mapping[str, Mapping[str, Any]]) -> str:
             cells += [f"{_rate(before[rate])} -> {_rate(after[rate])}", _percent(side[f"{rate}_change"])]
         cells += [f"{_count(before[key])} -> {_count(after[key])}" for key in ("insertions", "fillers")]
         rows.append([*cells, _count(side["reference_fillers"])])
-    return aligned(rows)
+    return text_table(rows)
 
 
 def _measured(predictions: Sequence[Prediction], normalizer: str, language: str | None) -> dict[str, Any]:

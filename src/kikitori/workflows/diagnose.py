@@ -20,7 +20,8 @@ from kikitori.scoring.errors.breakdown import Group, Lengths, Row
 from kikitori.scoring.errors.search import ListErrors, ScoreErrors, Scores, list_errors, score_errors
 from kikitori.scoring.errors.words import Confusions, Known, WordClass, Words, confusions, known_words
 from kikitori.scoring.page import Section, render_sections
-from kikitori.scoring.report import Prediction, aligned
+from kikitori.scoring.report import Prediction
+from kikitori.scoring.table import text_table
 from kikitori.text.units import TokenizerUnits
 
 SPEAKERS = 20
@@ -175,7 +176,7 @@ def sections(found: Diagnosis) -> list[Section]:
 def format_sections(parts: Sequence[Section]) -> str:
     """Sections as plain text."""
     return "\n\n".join(
-        "\n\n".join([f"{part.title}\n{'=' * len(part.title)}\n{part.text}", *map(aligned, part.tables)])
+        "\n\n".join([f"{part.title}\n{'=' * len(part.title)}\n{part.text}", *map(text_table, part.tables)])
         for part in parts
     )
 

@@ -1,4 +1,4 @@
-"""`kikitori diagnose`: where errors come from."""
+"""`kikitori diagnose`: which errors there are and where they come from."""
 
 import sys
 from pathlib import Path
@@ -8,9 +8,12 @@ import typer
 
 from kikitori.cli.common import (
     BatchSize,
+    Data,
     Device,
     DeviceOption,
-    SplitOption,
+    Folder,
+    MaxLines,
+    Split,
     make_folder,
     one_line_errors,
     progress_bar,
@@ -25,13 +28,13 @@ def diagnose(
         list[Path] | None,
         typer.Option("--text", help="Text whose words count as known, plain, .gz, .xz; may be repeated."),
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option("--data", help="Manifest whose transcripts are text.")] = None,
-    split: SplitOption = None,
-    max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each text, evenly spread.")] = 0,
+    data: Data = None,
+    split: Split = None,
+    max_lines: MaxLines = 0,
     model: Annotated[
         str | None, typer.Option("--model", help="Recogniser whose CTC head scores the references; reads the audio.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for errors.html, errors.json.")] = None,
+    output: Folder = None,
     batch_size: BatchSize = 8,
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -60,7 +63,7 @@ def diagnose(
 
             with warnings_as_lines():
                 recognizer = load(model, device=device.value)
-            with progress_bar("listening", len(rows)) as progress:
+            with progress_bar("encoding", len(rows)) as progress:
                 scores = diagnosis.reference_scores(recognizer, rows, batch_size=batch_size, progress=progress)
         found = diagnosis.diagnose(rows, texts, scores)
         print(diagnosis.format_sections(diagnosis.sections(found)), flush=True)

@@ -1,6 +1,5 @@
-"""`kikitori convert nue-asr | picture attention | picture ctc | bench combination | bench decoding`."""
+"""`kikitori picture ...`: what the speech LLM attends to, and the posteriors of the CTC head."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,9 @@ from kikitori.cli.common import (
     DeviceOption,
     DtypeOption,
     Model,
+    Overrides,
     Precision,
     Search,
-    folder_for,
     load_recognizer,
     make_folder,
     one_line_errors,
@@ -22,24 +21,10 @@ from kikitori.cli.common import (
 from kikitori.errors import ConfigError
 
 Recording = Annotated[Path, typer.Argument(help="Audio file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.max_labels=50.")]
 Picture = Annotated[Path | None, typer.Option("-o", "--output", help="Picture, .png; numbers go to an .npz beside it.")]
 
 
-def convert_nue_asr(
-    source: Annotated[str, typer.Argument(help="Folder in the layout of rinna/nue-asr, or that hub id.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
-) -> None:
-    """Convert rinna/nue-asr; its pickled weights are read too, as tensors alone."""
-    with one_line_errors():
-        output = folder_for("the model", output)
-        from kikitori.model.published import convert as conversion
-
-        conversion.convert_nue_asr(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))
-        print(output)
-
-
-def picture_attention(
+def attention(
     audio: Recording,
     overrides: Overrides = None,
     output: Picture = None,
@@ -54,15 +39,15 @@ def picture_attention(
     """Draw what the speech LLM attends to, in speech and text, while it writes the transcript of a recording."""
     with one_line_errors():
         file = _picture_file(output)
-        recognizer, options = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        recognizer = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
         from kikitori.workflows.picture import attention_weights, draw_attention
 
-        found = attention_weights(recognizer, audio, layer=layer, decoding=options)
+        found = attention_weights(recognizer, audio, layer=layer, decoding=recognizer.decoding)
         draw_attention(found, file, head=head)
         print(file)
 
 
-def picture_ctc(
+def ctc(
     audio: Recording,
     overrides: Overrides = None,
     output: Picture = None,
@@ -72,13 +57,13 @@ def picture_ctc(
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
 ) -> None:
-    """Draw what the CTC head hears of the transcript of a recording, and where."""
+    """Draw the CTC posteriors of the labels of a transcript, frame by frame."""
     with one_line_errors():
         file = _picture_file(output)
-        recognizer, options = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        recognizer = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
         from kikitori.workflows.picture import ctc_posteriors, draw_ctc
 
-        found = ctc_posteriors(recognizer, audio, decoding=options)
+        found = ctc_posteriors(recognizer, audio, decoding=recognizer.decoding)
         draw_ctc(found, file)
         print(file)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kikitori.cli.common import SplitOption, TextForm, make_folder, one_line_errors
+from kikitori.cli.common import Split, SpokenTitles, TextForm, TextFormOption, make_folder, one_line_errors, read_rows
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,13 +24,9 @@ def lexicon(
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="Manifest, of whose transcripts all words count.")
     ] = None,
-    split: SplitOption = None,
-    text_form: Annotated[
-        TextForm, typer.Option("--text-form", help="Form of the words, that of the recogniser's transcripts.")
-    ] = TextForm.own,
-    spoken_titles: Annotated[
-        bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. of --text as they are spoken (English).")
-    ] = False,
+    split: Split = None,
+    text_form: TextFormOption = TextForm.own,
+    spoken_titles: SpokenTitles = False,
     min_count: Annotated[int, typer.Option("--min-count", min=1, help="Leave out rarer words of --text.")] = 1,
     most: Annotated[int | None, typer.Option("--most", min=1, help="Most words of --text, the commonest.")] = None,
     source: Annotated[
@@ -58,7 +54,6 @@ def lexicon(
             raise ConfigError("no file for the lexicon", where="-o", remedy="name one, such as lexicon.tsv.xz")
         from itertools import chain
 
-        from kikitori.data.manifest import read_manifest
         from kikitori.text.corpus import common_words, read_lines, speak_titles
         from kikitori.text.g2p.sources import build_lexicon, open_sources
         from kikitori.text.lexicon import write_lexicon
@@ -67,7 +62,7 @@ def lexicon(
         notes = [line for path in notice or () for line in (*read_lines(path), "")]
         lines = chain.from_iterable(read_lines(path) for path in text or ())
         spoken = map(speak_titles, lines) if spoken_titles else lines
-        rows = [row for path in data or () for row in read_manifest(path, split=split).utterances]
+        rows = read_rows(data, split)
         of_texts = common_words((in_form(line, text_form.value) for line in spoken), min_count=min_count, most=most)
         of_rows = common_words(in_form(row.text, text_form.value) for row in rows if row.text)
         words = list(dict.fromkeys((*of_texts, *of_rows)))

@@ -1,34 +1,24 @@
-"""`kikitori data synthesize | pseudo-label`: speech to train on, made from text; text to train on, made from speech."""
+"""`kikitori data synthesize`: speech to train on, read aloud by speech synthesisers from texts."""
 
 import sys
 from enum import StrEnum
-from math import inf, isfinite
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kikitori.cli.common import (
-    SOME_FAILED,
-    Adapter,
-    BatchSize,
-    Device,
-    DeviceOption,
-    DtypeOption,
-    Model,
-    Precision,
-    Search,
-    SplitOption,
+    Folder,
+    Seed,
+    SpokenTitles,
+    Text,
     TextForm,
+    TextFormOption,
     folder_for,
-    load_recognizer,
     make_folder,
-    manifests,
     one_line_errors,
-    only_overrides,
     progress_bar,
 )
-from kikitori.errors import ConfigError, DataError
+from kikitori.errors import ConfigError
 
 
 class AudioFormat(StrEnum):
@@ -39,9 +29,7 @@ class AudioFormat(StrEnum):
 
 
 def synthesize(
-    text: Annotated[
-        list[Path] | None, typer.Option("--text", help="Text, one sentence a line, plain, .gz, .xz; may be repeated.")
-    ] = None,
+    text: Text = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,7 +46,7 @@ def synthesize(
             "row with one; may be repeated.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for manifest.jsonl and audio.")] = None,
+    output: Folder = None,
     language: Annotated[str, typer.Option("--language", help="Language code of text and voices.")] = "en",
     max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Sentences, evenly spread; 0 takes all.")] = 1000,
     shortest: Annotated[int, typer.Option("--shortest", min=1, help="Words, or characters of Japanese.")] = 3,
@@ -70,13 +58,11 @@ def synthesize(
     spoken_column: Annotated[
         int, typer.Option("--spoken-column", min=0, help="Column that is spoken instead, such as kana.")
     ] = 0,
-    text_form: Annotated[TextForm, typer.Option("--text-form", help="Form of the manifest's text.")] = TextForm.own,
+    text_form: TextFormOption = TextForm.own,
     in_kana: Annotated[
         bool, typer.Option("--in-kana", help="The manifest's text is the reading in kana, the sentence is `written`.")
     ] = False,
-    spoken_titles: Annotated[
-        bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. as they are spoken (English).")
-    ] = False,
+    spoken_titles: SpokenTitles = False,
     speed: Annotated[tuple[float, float], typer.Option(help="Range of the rate of speech.")] = (0.8, 1.15),
     pitch: Annotated[tuple[float, float], typer.Option(help="Range of factors of the pitch.")] = (0.85, 1.2),
     size: Annotated[
@@ -89,7 +75,7 @@ def synthesize(
         float, typer.Option("--noise", min=0.0, max=1.0, help="Share of the recordings with audible noise.")
     ] = 0.4,
     audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.flac,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides what is drawn.")] = 0,
+    seed: Seed = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Synthesisers that run at a time.")] = 1,
 ) -> None:
     """Have sentences of a text read aloud by speech synthesisers, as speech to train on; killed, it goes on."""
@@ -135,62 +121,3 @@ def synthesize(
             print(f"kikitori: warning: left out {count}: {problem}", file=sys.stderr)
         print(f"kikitori: {len(report.rows)} utterances, {report.seconds / 3600:.2f} h", file=sys.stderr)
         print(output / "manifest.jsonl", flush=True)
-
-
-def pseudo_label(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.beam=400.")] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option("--data", help="JSONL manifest; texts in it only serve to count errors. May be repeated."),
-    ] = None,
-    split: SplitOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for manifest.jsonl.")] = None,
-    min_confidence: Annotated[
-        float | None,
-        typer.Option("--min-confidence", help="Leave out texts with less; the table of an earlier run says how much."),
-    ] = None,
-    rate: Annotated[
-        tuple[float, float],
-        typer.Option("--rate", help="Leave out texts with fewer or more letters and digits per second of audio."),
-    ] = (2.0, 30.0),
-    model: Model = None,
-    decoding: Search = None,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = Device.auto,
-    dtype: DtypeOption = Precision.float32,
-    adapter: Adapter = None,
-) -> None:
-    """Have a recogniser write the texts of speech, as a manifest to train on; killed, it goes on."""
-    with one_line_errors():
-        settings = only_overrides(overrides)
-        paths = manifests(data)
-        output = folder_for("the manifest", output)
-        if min_confidence is not None and not isfinite(min_confidence):
-            raise ConfigError("is no number", where="--min-confidence", remedy="leave it out to keep all")
-        if not 0.0 <= rate[0] < rate[1]:
-            raise ConfigError("is no range", where="--rate", remedy="write --rate 2 30")
-        from kikitori.data.manifest import read_manifest
-        from kikitori.scoring.trust import Trust
-        from kikitori.workflows.pseudo_label import MANIFEST, origin_of, recognize, write_labels
-
-        rows = [row for path in paths for row in read_manifest(path, split=split).utterances]
-        recognizer, options = load_recognizer(model, decoding, settings, device, dtype, adapter)
-        make_folder(output)
-        with progress_bar("recognising", len(rows)) as progress:
-            found = recognize(recognizer, rows, options, output, batch_size=batch_size, progress=progress)
-        failures = [each.error for each in found if each.error is not None]
-        for error in failures:
-            print(f"kikitori: {error}", file=sys.stderr)
-        trust = Trust(-inf if min_confidence is None else min_confidence, rate)
-        labels = write_labels(output, rows, found, trust, origin_of(recognizer, options))
-        for line in labels.lines():
-            print(f"kikitori: {line}", file=sys.stderr)
-        if not labels.kept.utterances:
-            raise DataError(
-                "no text is trusted, so there is no manifest",
-                where=output,
-                remedy="lower --min-confidence, or see left_out.jsonl",
-            )
-        print(output / MANIFEST, flush=True)
-    if failures:
-        raise typer.Exit(SOME_FAILED)

@@ -1,4 +1,4 @@
-"""`kikitori tune`: scales with the fewest word errors."""
+"""`kikitori tune`: the scales of a search with the fewest word errors."""
 
 import sys
 from pathlib import Path
@@ -13,8 +13,9 @@ from kikitori.cli.common import (
     Device,
     DeviceOption,
     DtypeOption,
+    Folder,
     Precision,
-    SplitOption,
+    Split,
     folder_for,
     load_recognizer,
     make_folder,
@@ -38,7 +39,7 @@ def tune(
         ),
     ] = None,
     data: Annotated[list[Path] | None, typer.Option("--data", help="Speech instead, a manifest; may repeat.")] = None,
-    split: SplitOption = None,
+    split: Split = None,
     decoding: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +53,7 @@ def tune(
         typer.Option("--scale", help="Scales to try, NAME=FROM:TO:STEP, or to hold, NAME=VALUE; may repeat."),
     ] = None,
     axes: Annotated[str, typer.Option("--axes", help="The two scales of the picture, such as lm,prior.")] = "",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")] = None,
+    output: Folder = None,
     model: Annotated[
         str | None, typer.Option("--model", help="The recogniser; of a file, the one that wrote the labels.")
     ] = None,
@@ -79,8 +80,8 @@ def tune(
             from kikitori.search.options import RescoringSearch
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
-            recognizer, chosen = load_recognizer(model, decoding, overrides, device, dtype, adapter)
-            options = tuning.check_tunable(chosen)
+            recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter)
+            options = tuning.check_tunable(recognizer.decoding)
             grids = tuning.chosen_grids(options, given, folder=recognizer.folder)
             picture = tuning.chosen_axes(grids, picture)
             make_folder(output)
