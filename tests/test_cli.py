@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -290,6 +292,7 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["adapt", "--data", "a.jsonl", "--text", "a.txt", "-o", "run"], "give either --data or --text"),
         (["adapt", "--text", "a.txt", "-o", "run", "adapt.component=[llm]"], "did you mean 'components'?"),
         (["adapt", "--text", "a.txt", "--dev", "missing.jsonl", "-o", "run"], "missing.jsonl: no such manifest"),
+        (["ngram", "--text", "a.txt", "--split", "dev", "-o", "lm.arpa"], "--split: a split of what"),
         (["merge", "adapter"], "-o: no folder"),
         (["merge", "adapter", "-o", "out"], "adapter: no such adapter folder"),
         (["transcribe", "a.wav", "--adapter", "missing"], "missing: no such adapter folder"),
@@ -554,33 +557,41 @@ def test_help_imports_nothing_heavy():
     assert done.stderr == "set()\n"
 
 
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "kikitori", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("kikitori ")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="file names are text there")
-def test_streams_of_the_real_command(model, audio, tmp_path):
+def test_output_is_utf8_and_file_names_that_are_not_come_out_as_they_came_in(
+    model, audio, tmp_path, monkeypatch, capsys
+):
     name = os.fsencode(tmp_path) + b"/caf\xe9.wav"  # latin-1, which is not UTF-8
     Path(os.fsdecode(name)).write_bytes(audio("talk.wav").read_bytes())
     missing = tmp_path / "missing.wav"
-    options = ["--model", model, "--decoding", "ctc_greedy"]
-    command = [sys.executable, "-m", "kikitori", "transcribe", name, missing, *options]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, capture_output=True, env=environment)
-    assert done.returncode == SOME_FAILED
-    assert done.stdout.startswith(name + b"\t")
-    assert done.stdout.count(b"\n") == 1
-    assert done.stderr == f"kikitori: {missing}: no such file; check the path\n".encode()
+    options = ["--model", str(model), "--decoding", "ctc_greedy"]
+    monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", os.fsdecode(name), str(missing), *options])
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == SOME_FAILED
+    assert written.getvalue().startswith(name + b"\t")
+    assert written.getvalue().count(b"\n") == 1
+    assert capsys.readouterr().err == f"kikitori: {missing}: no such file; check the path\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
-def test_a_reader_that_has_seen_enough(model, audio):
-    talk = audio("talk.wav")
-    options = ["--model", model, "--decoding", "ctc_greedy", "--batch-size", "1"]
-    command = [sys.executable, "-m", "kikitori", "transcribe", *[talk] * 4, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == SOME_FAILED
+def test_a_reader_that_has_seen_enough(model, audio, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = ["--model", str(model), "--decoding", "ctc_greedy", "--batch-size", "1"]
+    monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", *[str(audio("talk.wav"))] * 4, *options])
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == SOME_FAILED
+    assert capsys.readouterr().err == ""
 
 
 def test_package_carries_samples():
@@ -602,4 +613,8 @@ def test_wheel_leaves_nothing_out():
     assert build["targets"] == {"wheel": {"packages": ["src/kikitori"]}}  # no exclude
     # hatchling also leaves out what git ignores
     ignored = (ROOT / ".gitignore").read_text().split()
-    assert not {pattern for pattern in ignored if pattern.strip("/*.") in ("models", "samples", "safetensors", "opus")}
+    assert not {
+        pattern
+        for pattern in ignored
+        if pattern.strip("/*.") in ("models", "samples", "safetensors", "opus", "templates", "j2")
+    }

@@ -13,8 +13,8 @@ from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import read_manifest
 from kikitori.model.adapters.folder import LORA_WEIGHTS
 from kikitori.scoring.metrics import ErrorCounts, char_errors, word_errors
-from kikitori.text.fillers import count_fillers
 from kikitori.text.normalize import normalize
+from kikitori.text.words import count_fillers
 from kikitori.train.tasks.adaptation import AdaptationTask
 from kikitori.workflows import adapt as adaptation
 from tests.tiny import save_tiny, tiny_waveform

@@ -18,12 +18,14 @@ from kikitori.errors import ConfigError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.recognizer import load
 from kikitori.scoring.errors.breakdown import scored_rows
+from kikitori.scoring.errors.diagnosis import diagnose, form_of
 from kikitori.scoring.errors.search import Scores
+from kikitori.scoring.errors.tables import sections
 from kikitori.scoring.predictions import read_evaluations
 from kikitori.scoring.report import Prediction, build_report, write_report
 from kikitori.search.options import CTCGreedySearch
 from kikitori.types import Hypothesis, Utterance
-from kikitori.workflows.diagnose import diagnose, form_of, reference_scores, sections
+from kikitori.workflows.diagnose import reference_scores
 from kikitori.workflows.evaluate import evaluate
 from tests.tiny import save_tiny, tiny_waveform
 

@@ -15,7 +15,7 @@ from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import is_recognized, read_manifest, write_manifest
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.scoring.trust import Recognized, Trust
+from kikitori.scoring.pseudo_labels import PseudoLabelFilter, Recognized
 from kikitori.search.confidence import confidence
 from kikitori.search.options import BeamSearch, CTCBeamSearch, CTCGreedySearch, GreedySearch, load_decoding
 from kikitori.workflows import pseudo_label
@@ -25,7 +25,7 @@ from tests.tiny import save_tiny, tiny_waveform
 
 SECONDS = (0.9, 0.4, 1.3, 0.6, 1.1, 0.7)
 LOWER = "lower --min-confidence, or see left_out.jsonl"
-ALL = Trust(rate=(0.0, 1000.0))
+ALL = PseudoLabelFilter(rate=(0.0, 1000.0))
 
 
 @pytest.fixture(scope="module")

@@ -44,13 +44,16 @@ def diagnose(
             raise ConfigError("a split of what", where="--split", remedy="name a manifest with --data")
         from kikitori.data.manifest import read_manifest
         from kikitori.scoring.errors.breakdown import scored_rows
+        from kikitori.scoring.errors.diagnosis import diagnose as diagnose_rows
+        from kikitori.scoring.errors.diagnosis import form_of
+        from kikitori.scoring.errors.tables import format_sections, sections
         from kikitori.scoring.errors.words import count_words
         from kikitori.scoring.predictions import read_evaluations
         from kikitori.text.corpus import read_lines
-        from kikitori.workflows import diagnose as diagnosis
+        from kikitori.workflows.diagnose import reference_scores, write_diagnosis
 
         rows = scored_rows(read_evaluations(predictions))
-        form = diagnosis.form_of(rows) if text or data else ""
+        form = form_of(rows) if text or data else ""
         if output is not None:
             make_folder(output)
         texts = {_short(path): count_words(read_lines(path, max_lines=max_lines), form) for path in text or ()}
@@ -64,15 +67,15 @@ def diagnose(
             with warnings_as_lines():
                 recognizer = load(model, device=device.value)
             with progress_bar("encoding", len(rows)) as progress:
-                scores = diagnosis.reference_scores(recognizer, rows, batch_size=batch_size, progress=progress)
-        found = diagnosis.diagnose(rows, texts, scores)
-        print(diagnosis.format_sections(diagnosis.sections(found)), flush=True)
+                scores = reference_scores(recognizer, rows, batch_size=batch_size, progress=progress)
+        found = diagnose_rows(rows, texts, scores)
+        print(format_sections(sections(found)), flush=True)
         if output is not None:
             facts = [
                 *(f"{path}" for path in predictions),
                 *([] if model is None else [f"references scored by {model}"]),
             ]
-            for file in diagnosis.write_diagnosis(output, found, facts):
+            for file in write_diagnosis(output, found, facts):
                 print(f"kikitori: {file}", file=sys.stderr)
 
 

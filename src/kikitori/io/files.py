@@ -15,7 +15,11 @@ LOCK = ".lock"
 
 
 def write_text(path: Path, content: str) -> None:
-    """As `write_bytes`, in UTF-8."""
+    """Writes a text file in UTF-8, whole or not at all; makes its folder if need be.
+
+    Raises:
+        DataError: The folder or the disk refuses.
+    """
     # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
     write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 

@@ -35,11 +35,11 @@ class Prediction:
         time: Compute seconds spent on this row; of a batch, its share.
         error: Why the row failed, or None.
         llm_passes: Forward passes of the LLM after prefill.
-        flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
+        flags: Warnings, such as `length_limit`; `replaced` marks a text that a guard put in place.
         speech_positions: Positions of the speech in the LLM's input or memory, or None without an LLM.
         nbest: What the search returned, best first; the first is the prediction.
         reasons: What flags mean here, in words, by their names.
-        ctc_agreement: How far the speech LLM's text agrees with what the CTC head hears, 0 to 1; None without both.
+        ctc_agreement: Agreement of the speech LLM's text with the CTC posteriors, 0 to 1; None without both.
     """
 
     utterance: Utterance

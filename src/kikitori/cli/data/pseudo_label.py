@@ -16,6 +16,7 @@ from kikitori.cli.common import (
     DtypeOption,
     Folder,
     Model,
+    Overrides,
     Precision,
     Search,
     Split,
@@ -32,7 +33,7 @@ from kikitori.errors import ConfigError, DataError
 
 
 def pseudo_label(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.beam=400.")] = None,
+    overrides: Overrides = None,
     data: Annotated[
         list[Path] | None,
         typer.Option("--data", help="JSONL manifest; texts in it only serve to count errors. May be repeated."),
@@ -63,7 +64,7 @@ def pseudo_label(
             raise ConfigError("is no number", where="--min-confidence", remedy="leave it out to keep all")
         if not 0.0 <= rate[0] < rate[1]:
             raise ConfigError("is no range", where="--rate", remedy="write --rate 2 30")
-        from kikitori.scoring.trust import Trust
+        from kikitori.scoring.pseudo_labels import PseudoLabelFilter
         from kikitori.workflows.pseudo_label import MANIFEST, origin_of, recognize, write_labels
 
         rows = read_rows(paths, split)
@@ -75,8 +76,8 @@ def pseudo_label(
         failures = [each.error for each in found if each.error is not None]
         for error in failures:
             print(f"kikitori: {error}", file=sys.stderr)
-        trust = Trust(-inf if min_confidence is None else min_confidence, rate)
-        labels = write_labels(output, rows, found, trust, origin_of(recognizer, options))
+        label_filter = PseudoLabelFilter(-inf if min_confidence is None else min_confidence, rate)
+        labels = write_labels(output, rows, found, label_filter, origin_of(recognizer, options))
         for line in labels.lines():
             print(f"kikitori: {line}", file=sys.stderr)
         if not labels.kept.utterances:

@@ -89,7 +89,7 @@ def synthesize(
             if not 0.4 <= low <= high <= 2.5:
                 raise ConfigError("not a range within 0.4 to 2.5", where=name, remedy=f"write {name} 0.9 1.1")
         from kikitori.data.overlap import read_held_out
-        from kikitori.data.synthesis.run import Studio, Variety
+        from kikitori.data.synthesis.run import SynthesisConfig, VoiceVariation
         from kikitori.data.synthesis.run import synthesize as read_aloud
         from kikitori.data.synthesis.sentences import Choice, choose_sentences
         from kikitori.data.synthesis.tts import load_engine
@@ -111,12 +111,12 @@ def synthesize(
             if name in engines:
                 raise ConfigError("is given twice", where=f"--engine {name}", remedy="name all its voices in one")
             engines[name] = load_engine(name, [voice for voice in voices.split(",") if voice], language=language)
-        variety = Variety(speed, pitch, size, reverberation, noise, seed)
+        variation = VoiceVariation(speed, pitch, size, reverberation, noise, seed)
         make_folder(output)
         sentences = choose_sentences(text, choice, max_lines=max_lines)
         with progress_bar("speaking", len(sentences)) as progress:
-            studio = Studio(engines, language, variety, audio_format.value, in_kana)
-            report = read_aloud(sentences, studio, output, workers=workers, progress=progress)
+            config = SynthesisConfig(engines, language, variation, audio_format.value, in_kana)
+            report = read_aloud(sentences, config, output, workers=workers, progress=progress)
         for problem, count in sorted(report.failures.items()):
             print(f"kikitori: warning: left out {count}: {problem}", file=sys.stderr)
         print(f"kikitori: {len(report.rows)} utterances, {report.seconds / 3600:.2f} h", file=sys.stderr)

@@ -173,7 +173,7 @@ def merged_encoder(encoder: SpeechEncoder) -> SpeechEncoder:
     return merged
 
 
-def save_adapter(llm: PreTrainedModel, directory: Path) -> None:
+def save_lora(directory: Path, llm: PreTrainedModel) -> None:
     """Writes the LLM's adapters in PEFT's form, with the embedding and output matrices if these are new."""
     learnt = any(parameter.requires_grad for layer in embedding_layers(llm) for parameter in layer.parameters())
     llm.save_pretrained(directory, save_embedding_layers=learnt)

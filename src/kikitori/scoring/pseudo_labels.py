@@ -1,6 +1,6 @@
-"""Which recognised texts are trusted, and how wrong they are where a reference tells: what self-training goes by.
+"""The filter of pseudo-labels: which recognised texts are kept for training, and their error rates where known.
 
-Utterances with what was recognised in them go in, reasons for doubt come out, and the counts, errors and groups by
+Utterances with what was recognised in them go in, reasons for rejection come out, and the counts, errors and groups by
 confidence with which to choose a threshold.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from kikitori.data.manifest import is_recognized
 from kikitori.data.speech import FilterReport
 from kikitori.scoring.errors.breakdown import units_of
-from kikitori.scoring.errors.confidence import Group, Judged, by_confidence, total_errors
+from kikitori.scoring.errors.confidence import ConfidenceBin, ScoredUtterance, by_confidence, total_errors
 from kikitori.scoring.metrics import ErrorCounts, count_errors
 from kikitori.scoring.table import text_table
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer
@@ -34,8 +34,8 @@ class Recognized:
     Attributes:
         text: Its text.
         confidence: How sure the search is, see `kikitori.search.confidence`.
-        flags: Reasons for doubt by name, those of the guards among them.
-        error: Why the utterance could not be heard.
+        flags: Reasons for rejection by name, those of the guards among them.
+        error: Why the utterance could not be recognised.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Recognized:
 
 
 @dataclass(frozen=True)
-class Trust:
+class PseudoLabelFilter:
     """Which texts are trusted.
 
     Attributes:
@@ -56,8 +56,8 @@ class Trust:
     min_confidence: float = -inf
     rate: tuple[float, float] = (2.0, 30.0)
 
-    def doubt(self, utterance: Utterance, found: Recognized) -> str | None:
-        """Why a text is not trusted; None if it is. Little confidence is the last reason that is looked for."""
+    def rejection(self, utterance: Utterance, found: Recognized) -> str | None:
+        """Why a text is left out; None if it is kept. Little confidence is the last reason that is looked for."""
         if found.error is not None:
             return UNREADABLE
         if found.flags:
@@ -74,12 +74,12 @@ class Trust:
 
     def settings(self) -> dict[str, Any]:
         """Both, for a file in JSON."""
-        least = self.min_confidence if isfinite(self.min_confidence) else None
-        return {"min_confidence": least, "rate": list(self.rate)}
+        threshold = self.min_confidence if isfinite(self.min_confidence) else None
+        return {"min_confidence": threshold, "rate": list(self.rate)}
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Utterances with one fate.
 
     Attributes:
@@ -94,20 +94,20 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Labels:
+class FilterSummary:
     """What became of the utterances.
 
     Attributes:
-        kept: Those whose texts are trusted.
+        kept: Those whose texts are kept.
         left_out: The others, by reason.
         groups: Utterances by confidence, those left out for other reasons apart.
         names: Names of the utterances that are left out, by reason.
         form: The normalizer with which errors are counted.
     """
 
-    kept: Part
-    left_out: Mapping[str, Part]
-    groups: Sequence[Group]
+    kept: Subset
+    left_out: Mapping[str, Subset]
+    groups: Sequence[ConfidenceBin]
     names: Mapping[str, list[str]]
     form: str
 
@@ -146,32 +146,34 @@ class Labels:
         }
 
 
-def judge(utterances: Sequence[Utterance], found: Sequence[Recognized], doubts: Sequence[str | None]) -> Labels:
-    """What became of utterances, in what of them is recognised, and why not all of it is trusted (None where it is).
+def summarize(
+    utterances: Sequence[Utterance], found: Sequence[Recognized], rejections: Sequence[str | None]
+) -> FilterSummary:
+    """What became of utterances, in what of them is recognised, and why not all of it is kept (None where it is).
 
     A text that a recogniser wrote is no reference.
     """
     form = default_normalizer(utterance.language for utterance in utterances)
-    fates: dict[str | None, list[Judged]] = {}
+    outcomes: dict[str | None, list[ScoredUtterance]] = {}
     names: dict[str, list[str]] = {}
-    for utterance, result, doubt in zip(utterances, found, doubts, strict=True):
+    for utterance, result, rejection in zip(utterances, found, rejections, strict=True):
         errors = None
         if utterance.text is not None and not is_recognized(utterance):
             errors = count_errors(units_of(form, utterance.text), units_of(form, result.text))
-        fates.setdefault(doubt, []).append(Judged(result.confidence, utterance.duration, errors))
-        if doubt is not None:
-            names.setdefault(doubt, []).append(utterance.utt_id)
-    sure = [*fates.get(None, []), *fates.get(UNSURE, [])]
+        outcomes.setdefault(rejection, []).append(ScoredUtterance(result.confidence, utterance.duration, errors))
+        if rejection is not None:
+            names.setdefault(rejection, []).append(utterance.utt_id)
+    sure = [*outcomes.get(None, []), *outcomes.get(UNSURE, [])]
     groups = by_confidence([each for each in sure if isfinite(each.confidence)])
-    parts = {doubt: _part(fates.get(doubt, [])) for doubt in (None, *names)}
-    return Labels(parts[None], {reason: parts[reason] for reason in names}, groups, names, form)
+    parts = {rejection: _part(outcomes.get(rejection, [])) for rejection in (None, *names)}
+    return FilterSummary(parts[None], {reason: parts[reason] for reason in names}, groups, names, form)
 
 
-def _part(members: Sequence[Judged]) -> Part:
-    return Part(len(members), fsum(each.seconds for each in members), total_errors(members))
+def _part(members: Sequence[ScoredUtterance]) -> Subset:
+    return Subset(len(members), fsum(each.seconds for each in members), total_errors(members))
 
 
-def _values(part: Part) -> dict[str, Any]:
+def _values(part: Subset) -> dict[str, Any]:
     return {"utterances": part.utterances, "seconds": part.seconds, "error_rate": _rate(part.errors)}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from kikitori.scoring.metrics import ErrorCounts, char_errors, confidence_interval, word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.scoring.table import text_table
-from kikitori.text.fillers import count_fillers
 from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.words import count_fillers
 
 Sides = Mapping[str, tuple[Sequence[Prediction], Sequence[Prediction]]]
 
@@ -43,7 +43,7 @@ def compare(before: Sequence[Prediction], after: Sequence[Prediction], *, langua
     }
 
 
-def format_sides(sides: Mapping[str, Mapping[str, Any]]) -> str:
+def format_comparison(sides: Mapping[str, Mapping[str, Any]]) -> str:
     """The sides as an aligned plain text table."""
     rows = [["side", "rows", "WER", "change", "CER", "change", "insertions", "fillers", "in reference"]]
     for name, side in sides.items():

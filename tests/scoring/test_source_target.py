@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kikitori.scoring.report import Prediction
-from kikitori.scoring.two_sided import compare, format_sides
+from kikitori.scoring.source_target import compare, format_comparison
 from kikitori.types import Utterance
 
 
@@ -58,7 +58,7 @@ def test_failures_are_counted():
 
 
 def test_table():
-    table = format_sides({"target": side([("a b", "a", "a b")]), "source": side([(None, "", "")])}).splitlines()
+    table = format_comparison({"target": side([("a b", "a", "a b")]), "source": side([(None, "", "")])}).splitlines()
     assert " ".join(table[0].split()) == "side rows WER change CER change insertions fillers in reference"
     assert " ".join(table[1].split()) == "target 1 0.5000 -> 0.0000 -100.0 % 0.5000 -> 0.0000 -100.0 % 0 -> 0 0 -> 0 0"
     assert " ".join(table[2].split()) == "source 0 - -> - - - -> - - 0 -> 0 - -> - -"

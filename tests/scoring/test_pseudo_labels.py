@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kikitori.scoring.trust import Recognized, Trust, judge
+from kikitori.scoring.pseudo_labels import PseudoLabelFilter, Recognized, summarize
 from kikitori.types import Utterance
 
 
@@ -31,13 +31,13 @@ def utterance(text=None, seconds=2.0, **more):
     ],
 )
 def test_reasons(found, reason):
-    assert Trust(min_confidence=-1.0).doubt(utterance(), found) == reason
+    assert PseudoLabelFilter(min_confidence=-1.0).rejection(utterance(), found) == reason
 
 
 def test_without_a_threshold_only_the_impossible_is_left_out():
-    assert Trust().doubt(utterance(), Recognized("a good text", -99.0)) is None
-    assert Trust().doubt(utterance(), Recognized("a good text", -inf)) == "too little confidence"
-    assert Trust().doubt(utterance(seconds=0.0), Recognized("a good text", -1.0)) == "unlikely length"
+    assert PseudoLabelFilter().rejection(utterance(), Recognized("a good text", -99.0)) is None
+    assert PseudoLabelFilter().rejection(utterance(), Recognized("a good text", -inf)) == "too little confidence"
+    assert PseudoLabelFilter().rejection(utterance(seconds=0.0), Recognized("a good text", -1.0)) == "unlikely length"
 
 
 def test_errors_by_hand():
@@ -49,8 +49,8 @@ def test_errors_by_hand():
         Recognized("q", -0.3),
         Recognized("q", -2.0),
     ]
-    doubts = [None, None, "flagged: no_speech", None, "too little confidence"]
-    labels = judge(rows, found, doubts)
+    rejections = [None, None, "flagged: no_speech", None, "too little confidence"]
+    labels = summarize(rows, found, rejections)
     assert (labels.kept.utterances, labels.kept.seconds, labels.kept.errors.rate) == (3, 6.0, 1 / 6)
     assert {reason: part.errors.rate for reason, part in labels.left_out.items()} == {
         "flagged: no_speech": 1.0,
@@ -79,7 +79,7 @@ def test_errors_by_hand():
 
 
 def test_no_references_no_rates():
-    labels = judge([utterance()] * 2, [Recognized("a b", -1.0)] * 2, [None, None])
+    labels = summarize([utterance()] * 2, [Recognized("a b", -1.0)] * 2, [None, None])
     assert labels.lines() == [
         "2 utterances, 0.00 h",
         "confidence at least  utterances  hours",
@@ -88,12 +88,12 @@ def test_no_references_no_rates():
 
 
 def test_recognised_text_is_no_reference():
-    labels = judge([utterance("a", extra={"recognized": True})], [Recognized("b", -1.0)], [None])
+    labels = summarize([utterance("a", extra={"recognized": True})], [Recognized("b", -1.0)], [None])
     assert labels.kept.errors is None
 
 
 def test_japanese_is_counted_in_characters():
     row = Utterance(Path("x.wav"), 1.0, "きょうは", language="ja")
-    labels = judge([row], [Recognized("きょうわ", -1.0)], [None])
+    labels = summarize([row], [Recognized("きょうわ", -1.0)], [None])
     assert labels.lines()[0] == "1 utterances, 0.00 h, CER 0.250"
     assert labels.summary()["errors"] == "characters"
