@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from typer.testing import CliRunner
 
 from kikitori import cli, recognizer
-from kikitori.cli import app, transcribe
+from kikitori.cli import transcribe
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.errors import ModelError
@@ -24,6 +23,7 @@ from kikitori.scorers.prior import load_prior
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.ngram.model import load_word_ngram
 from kikitori.text.units import vocabulary_fingerprint
+from tests.commands import call, one_line
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform
 
@@ -50,19 +50,6 @@ def audio(tmp_path):
 
 
 Audio = Callable[..., Path]
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def one_line(result, status: int = WRONG_CALL) -> str:
-    """The only line on standard error of a call that did nothing."""
-    assert result.exit_code == status, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("kikitori: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def test_kernel_caches_are_bounded_unless_the_environment_says_otherwise(monkeypatch):

@@ -5,10 +5,8 @@ import signal
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from kikitori import recognizer
-from kikitori.cli import app
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import read_manifest
 from kikitori.model.adapters.folder import LORA_WEIGHTS
@@ -17,6 +15,7 @@ from kikitori.text.normalize import normalize
 from kikitori.text.words import count_fillers
 from kikitori.train.tasks.adaptation import AdaptationTask
 from kikitori.workflows import adapt as adaptation
+from tests.commands import call
 from tests.tiny import save_tiny, tiny_waveform
 from tests.train.helpers import write_corpus
 
@@ -38,10 +37,6 @@ def manifest(tmp_path_factory):
 
 
 KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def arguments(base, manifest):

@@ -8,9 +8,7 @@ from math import exp, inf, log
 import numpy as np
 import pytest
 import soundfile as sf
-from typer.testing import CliRunner
 
-from kikitori.cli import app
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.data.speech import read_utterance
@@ -27,11 +25,8 @@ from kikitori.search.options import CTCGreedySearch
 from kikitori.types import Hypothesis, Utterance
 from kikitori.workflows.diagnose import reference_scores
 from kikitori.workflows.evaluate import evaluate
+from tests.commands import call
 from tests.tiny import save_tiny, tiny_waveform
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def prediction(said, *texts, language="en", **more):
@@ -87,7 +82,7 @@ def test_tables_and_files(tmp_path):
     assert [each["rate"] for each in found["bounds"]][1:3] == [4 / 8, 2 / 8]
     assert found["lists"]["oracle"] == {"1": 5, "2": 4}
     assert found["groups"]["flag"][0]["name"] == "<loop>"
-    assert found["heard"] is None
+    assert found["ctc"] is None
     for line in ("another order of the n-best lists (up to 2)", "none the less", "is not in the list", "<loop>"):
         assert line in result.stdout
     page = (tmp_path / "out" / "errors.html").read_text()

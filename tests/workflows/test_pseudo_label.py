@@ -20,7 +20,7 @@ from kikitori.search.confidence import confidence
 from kikitori.search.options import BeamSearch, CTCBeamSearch, CTCGreedySearch, GreedySearch, load_decoding
 from kikitori.workflows import pseudo_label
 from kikitori.workflows.pseudo_label import origin_of, recognize, write_labels
-from tests.test_cli import call, one_line
+from tests.commands import call, one_line
 from tests.tiny import save_tiny, tiny_waveform
 
 SECONDS = (0.9, 0.4, 1.3, 0.6, 1.1, 0.7)
