@@ -181,6 +181,6 @@ def test_the_command_scores_references(speech, tmp_path):
     assert call("evaluate", *evaluated).exit_code == 0
     result = call("diagnose", tmp_path / "a" / "predictions.jsonl", *model, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    heard = json.loads((tmp_path / "out" / "errors.json").read_text())["diagnosis"]["heard"]
-    assert sum(heard[name] for name in ("found", "search", "scores", "impossible")) == 3
+    found = json.loads((tmp_path / "out" / "errors.json").read_text())["diagnosis"]["ctc"]
+    assert sum(found[name] for name in ("found", "search", "scores", "impossible")) == 3
     assert "prefers the reference: search or other scorers lost it" in result.stdout
