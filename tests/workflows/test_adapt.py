@@ -58,7 +58,7 @@ def test_a_run_ends_with_an_adapter_and_a_table(done):
     assert {path.name for path in run.iterdir()} <= files | {"adapter", "adaptation.json", ".lock"}
     assert (run / "adapter" / LORA_WEIGHTS).is_file()
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["side", "target", "source", "adapter:"]
+    assert [line.split()[0] for line in lines] == ["domain", "target", "source", "adapter:"]
     report = json.loads((run / "adaptation.json").read_text())
     assert result.stdout.strip() == adaptation.format_report(report)
 
@@ -229,7 +229,7 @@ def test_text_alone(base, manifest, tmp_path):
     settings = ("run.epochs=2", "optim.lr=0.05", "hold.weight=0.1", "run.device=cpu")
     result = call("adapt", "--model", base, "--text", tmp_path / "domain.txt", *sides, "-o", run, *settings)
     assert result.exit_code == 0, result.output
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["side", "target", "adapter:"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["domain", "target", "adapter:"]
     assert "no show_ctc" in (run / "log.txt").read_text()
     files = [manifest.parent / f"{index}.wav" for index in range(7)]
     extras = ([], ["--adapter", run])

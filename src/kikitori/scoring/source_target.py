@@ -1,4 +1,4 @@
-"""The two sides of an adaptation: what it gains on the new domain, and what it costs on the old one.
+"""Comparison of a recogniser before and after adaptation, on the target domain and on the source domain.
 
 Predictions of the same rows before and after go in; rates, their relative change, insertions and fillers come out.
 """
@@ -12,11 +12,9 @@ from kikitori.scoring.table import text_table
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.words import count_fillers
 
-Sides = Mapping[str, tuple[Sequence[Prediction], Sequence[Prediction]]]
-
 
 def compare(before: Sequence[Prediction], after: Sequence[Prediction], *, language: str | None) -> dict[str, Any]:
-    """One side of the report.
+    """Error rates on one domain before and after adaptation.
 
     Rates are fractions of normalized text, and None where no row has a reference; `wer_change` and `cer_change` are
     relative (-0.25: a quarter fewer errors), and None against a rate of 0. Fillers are counted in raw text, over the
@@ -43,16 +41,16 @@ def compare(before: Sequence[Prediction], after: Sequence[Prediction], *, langua
     }
 
 
-def format_comparison(sides: Mapping[str, Mapping[str, Any]]) -> str:
-    """The sides as an aligned plain text table."""
-    rows = [["side", "rows", "WER", "change", "CER", "change", "insertions", "fillers", "in reference"]]
-    for name, side in sides.items():
-        before, after = side["before"], side["after"]
-        cells = [name, str(side["scored"])]
+def format_comparison(domains: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `compare` says of each domain, as a text table."""
+    rows = [["domain", "rows", "WER", "change", "CER", "change", "insertions", "fillers", "in reference"]]
+    for name, domain in domains.items():
+        before, after = domain["before"], domain["after"]
+        cells = [name, str(domain["scored"])]
         for rate in ("wer", "cer"):
-            cells += [f"{_rate(before[rate])} -> {_rate(after[rate])}", _percent(side[f"{rate}_change"])]
+            cells += [f"{_rate(before[rate])} -> {_rate(after[rate])}", _percent(domain[f"{rate}_change"])]
         cells += [f"{_count(before[key])} -> {_count(after[key])}" for key in ("insertions", "fillers")]
-        rows.append([*cells, _count(side["reference_fillers"])])
+        rows.append([*cells, _count(domain["reference_fillers"])])
     return text_table(rows)
 
 

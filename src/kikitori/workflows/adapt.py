@@ -1,4 +1,4 @@
-"""`kikitori adapt`: a recogniser and a domain's speech or text in, an adapter and its two-sided report out.
+"""`kikitori adapt`: a recogniser and a domain's speech or text in, an adapter and a comparison on both domains out.
 
 The run is a recipe like any other (task `adaptation`; `kikitori train` takes it from a file) and goes through
 `kikitori.train`; what is special comes before it, the recipe's defaults, and after it: base and adapted recogniser on

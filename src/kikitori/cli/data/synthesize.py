@@ -69,10 +69,10 @@ def synthesize(
         tuple[float, float], typer.Option(help="Range of factors of all frequencies: above 1, a smaller speaker.")
     ] = (0.92, 1.12),
     reverberation: Annotated[
-        float, typer.Option("--reverberation", min=0.0, max=1.0, help="Share of the recordings made in a room.")
+        float, typer.Option("--reverberation", min=0.0, max=1.0, help="Fraction of the recordings made in a room.")
     ] = 0.4,
     noise: Annotated[
-        float, typer.Option("--noise", min=0.0, max=1.0, help="Share of the recordings with audible noise.")
+        float, typer.Option("--noise", min=0.0, max=1.0, help="Fraction of the recordings with audible noise.")
     ] = 0.4,
     audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.flac,
     seed: Seed = 0,

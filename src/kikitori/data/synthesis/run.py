@@ -50,9 +50,9 @@ class VoiceVariation:
         speed: Range of the rate of speech, against the engine's own.
         pitch: Range of the factor of the fundamental frequency.
         size: Range of the factor by which all frequencies go up, as of a smaller speaker, at the same rate of speech.
-        reverberation: Share of the recordings made in a room.
-        noise: Share of the recordings with noise 10 to 30 dB below the speech; others have 40 to 60 dB.
-        seed: Decides what is drawn.
+        reverberation: Fraction of the recordings made in a room.
+        noise: Fraction of the recordings with noise 10 to 30 dB below the speech; others have 40 to 60 dB.
+        seed: Of all random numbers.
     """
 
     speed: Range = (0.8, 1.15)
@@ -84,7 +84,7 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class PlannedUtterance:
-    """A sentence to be read aloud, and all that is drawn of how.
+    """A sentence with the engine, voice, speed, pitch and size that were drawn for it.
 
     Attributes:
         number: Its place among the sentences.
