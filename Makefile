@@ -14,7 +14,7 @@ PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 setup: $(VENV)/installed-dev
 
 demo: $(VENV)/installed
-	@$(BIN)/python -m kikitori.demo
+	@$(BIN)/python tools/demo.py
 
 test: $(VENV)/installed-dev
 	$(PYTEST) -m 'not slow'

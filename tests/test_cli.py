@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -10,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from typer.testing import CliRunner
 
 from kikitori import cli, recognizer
-from kikitori.cli import app, recognition
+from kikitori.cli import transcribe
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.errors import ModelError
@@ -22,6 +23,7 @@ from kikitori.scorers.prior import load_prior
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.ngram.model import load_word_ngram
 from kikitori.text.units import vocabulary_fingerprint
+from tests.commands import call, one_line
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform
 
@@ -48,19 +50,6 @@ def audio(tmp_path):
 
 
 Audio = Callable[..., Path]
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def one_line(result, status: int = WRONG_CALL) -> str:
-    """The only line on standard error of a call that did nothing."""
-    assert result.exit_code == status, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("kikitori: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def test_kernel_caches_are_bounded_unless_the_environment_says_otherwise(monkeypatch):
@@ -254,7 +243,7 @@ def test_acoustic_model(audio, tmp_path):
         ["transcribe", "a.wav", "-o", "out", "-f", "docx"],
         ["train"],
         ["convert", "bogus"],
-        ["bench", "bogus"],
+        ["data", "bogus"],
         ["convert", "nue-asr"],
         *([command] for command in NOT_BUILT),
     ],
@@ -290,6 +279,7 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["adapt", "--data", "a.jsonl", "--text", "a.txt", "-o", "run"], "give either --data or --text"),
         (["adapt", "--text", "a.txt", "-o", "run", "adapt.component=[llm]"], "did you mean 'components'?"),
         (["adapt", "--text", "a.txt", "--dev", "missing.jsonl", "-o", "run"], "missing.jsonl: no such manifest"),
+        (["ngram", "--text", "a.txt", "--split", "dev", "-o", "lm.arpa"], "--split: a split of what"),
         (["merge", "adapter"], "-o: no folder"),
         (["merge", "adapter", "-o", "out"], "adapter: no such adapter folder"),
         (["transcribe", "a.wav", "--adapter", "missing"], "missing: no such adapter folder"),
@@ -496,7 +486,7 @@ def test_unexpected_os_error_is_one_line(audio, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr(recognition, "load_recognizer", fail)
+    monkeypatch.setattr(transcribe, "load_recognizer", fail)
     assert one_line(call("transcribe", audio("a.wav"))) == "kikitori: /somewhere: No space left on device\n"
 
 
@@ -504,7 +494,7 @@ def test_interrupt_is_one_line(audio, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recognition, "load_recognizer", interrupt)
+    monkeypatch.setattr(transcribe, "load_recognizer", interrupt)
     assert one_line(call("transcribe", audio("a.wav")), INTERRUPTED) == "kikitori: interrupted\n"
 
 
@@ -512,7 +502,7 @@ def test_bugs_are_one_line(audio, monkeypatch, capsys):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(recognition, "load_recognizer", fail)
+    monkeypatch.setattr(transcribe, "load_recognizer", fail)
     monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", str(audio("a.wav"))])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
@@ -554,33 +544,41 @@ def test_help_imports_nothing_heavy():
     assert done.stderr == "set()\n"
 
 
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "kikitori", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("kikitori ")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="file names are text there")
-def test_streams_of_the_real_command(model, audio, tmp_path):
+def test_output_is_utf8_and_file_names_that_are_not_come_out_as_they_came_in(
+    model, audio, tmp_path, monkeypatch, capsys
+):
     name = os.fsencode(tmp_path) + b"/caf\xe9.wav"  # latin-1, which is not UTF-8
     Path(os.fsdecode(name)).write_bytes(audio("talk.wav").read_bytes())
     missing = tmp_path / "missing.wav"
-    options = ["--model", model, "--decoding", "ctc_greedy"]
-    command = [sys.executable, "-m", "kikitori", "transcribe", name, missing, *options]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, capture_output=True, env=environment)
-    assert done.returncode == SOME_FAILED
-    assert done.stdout.startswith(name + b"\t")
-    assert done.stdout.count(b"\n") == 1
-    assert done.stderr == f"kikitori: {missing}: no such file; check the path\n".encode()
+    options = ["--model", str(model), "--decoding", "ctc_greedy"]
+    monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", os.fsdecode(name), str(missing), *options])
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == SOME_FAILED
+    assert written.getvalue().startswith(name + b"\t")
+    assert written.getvalue().count(b"\n") == 1
+    assert capsys.readouterr().err == f"kikitori: {missing}: no such file; check the path\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
-def test_a_reader_that_has_seen_enough(model, audio):
-    talk = audio("talk.wav")
-    options = ["--model", model, "--decoding", "ctc_greedy", "--batch-size", "1"]
-    command = [sys.executable, "-m", "kikitori", "transcribe", *[talk] * 4, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == SOME_FAILED
+def test_a_reader_that_has_seen_enough(model, audio, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = ["--model", str(model), "--decoding", "ctc_greedy", "--batch-size", "1"]
+    monkeypatch.setattr(sys, "argv", ["kikitori", "transcribe", *[str(audio("talk.wav"))] * 4, *options])
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == SOME_FAILED
+    assert capsys.readouterr().err == ""
 
 
 def test_package_carries_samples():
@@ -602,4 +600,8 @@ def test_wheel_leaves_nothing_out():
     assert build["targets"] == {"wheel": {"packages": ["src/kikitori"]}}  # no exclude
     # hatchling also leaves out what git ignores
     ignored = (ROOT / ".gitignore").read_text().split()
-    assert not {pattern for pattern in ignored if pattern.strip("/*.") in ("models", "samples", "safetensors", "opus")}
+    assert not {
+        pattern
+        for pattern in ignored
+        if pattern.strip("/*.") in ("models", "samples", "safetensors", "opus", "templates", "j2")
+    }

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from kikitori.data.manifest import read_manifest, write_manifest
-from tests.test_cli import call, one_line
+from tests.commands import call, one_line
 
 ESPEAK = f"""#!{sys.executable}
 import array, math, sys, wave

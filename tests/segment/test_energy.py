@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from kikitori.demo import SAMPLES
 from kikitori.io.audio import read_audio
+from kikitori.recognizer import BUNDLED
 from kikitori.segment.energy import STEADY_DB, is_steady, spectral_movement
 from tests.noise import clicks, coloured, soundless
 
-SPEECH = [read_audio(path) for path in sorted(SAMPLES.glob("*.opus"))]
+SPEECH = [read_audio(path) for path in sorted((BUNDLED.parents[1] / "samples").glob("*.opus"))]
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 6.0])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ConfigError
-from kikitori.text.normalize import NORMALIZERS, default_normalizer, normalize
+from kikitori.text.normalize import NORMALIZERS, default_normalizer, normalize, spoken_kana
 
 VOICING = "\u3099\u309a"
 PLAIN = ("mr", "didn't", "the", "colour", "cat", "uh", "it's", "he'd", "been", "(noise)", "well,")
@@ -112,3 +112,30 @@ def test_first_compile_gives_no_warning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("10 ja\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("きんとう", "キントー"),
+        ("キントー", "キントー"),
+        ("せんじょうざい", "センジョーザイ"),
+        ("おおきい", "オーキー"),
+        ("ガク’セー", "ガクセー"),
+        ("コオリ、キャア", "コーリキャー"),
+        ("つづく", "ツズク"),
+        ("ｷｮｳ", "キョー"),
+        ("お化け", "オケ"),
+        ("あいうえ", "アイウエ"),
+        ("ー", ""),
+        ("ンー", "ン"),
+        ("", ""),
+    ],
+)
+def test_what_sounds_alike_is_written_alike(text, spoken):
+    assert spoken_kana(text) == spoken
+
+
+@given(st.text(alphabet="あいうえおかきくけこんーゃょっアオウヲ、 a漢"))
+def test_it_is_done_once(text):
+    assert spoken_kana(spoken_kana(text)) == spoken_kana(text)

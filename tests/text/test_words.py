@@ -1,6 +1,7 @@
 import pytest
 
-from kikitori.text.words import join_words, writes_spaces
+from kikitori.text.normalize import normalize
+from kikitori.text.words import FILLERS, count_fillers, join_words, writes_spaces
 
 
 @pytest.mark.parametrize(
@@ -9,3 +10,48 @@ from kikitori.text.words import join_words, writes_spaces
 def test_words_are_joined_as_their_language_writes_them(language, spaces):
     assert writes_spaces(language) is spaces
     assert join_words(["東京", "に"], language) == ("東京 に" if spaces else "東京に")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Um, I think, uh... yes", 2),
+        ("ummm hmm MHM mm er erm ah", 7),
+        ("the umbrella, a hummer, her, mammal", 0),
+        ("um's uh'm", 0),  # no fillers, if no words either
+        ("", 0),
+    ],
+)
+def test_english(text, count):
+    assert count_fillers(text, "en") == count_fillers(text, "en-US") == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("えーと、今日はあのー天気がいい", 2),
+        ("えーーっと", 1),
+        ("えぇと", 0),
+        ("あの〜そのーまあんー", 4),
+        ("ｴｰと", 0),
+        ("今日は天気がいい", 0),
+    ],
+)
+def test_japanese(text, count):
+    assert count_fillers(text, "ja") == count
+
+
+def test_each_filler_counts_once():
+    for language, fillers in FILLERS.items():
+        for filler in fillers:
+            assert count_fillers(filler, language) == 1
+        assert count_fillers("、".join(fillers), language) == len(fillers)
+
+
+def test_other_languages_have_none():
+    assert count_fillers("euh", "fr") is None
+    assert count_fillers("um", None) is None
+
+
+def test_normalizing_would_hide_them():
+    assert count_fillers(normalize("whisper_en", "um yes"), "en") == 0

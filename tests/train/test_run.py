@@ -36,7 +36,16 @@ def run(corpus):
 
 
 def test_a_run_folder_holds_what_it_promises(run):
-    names = {"recipe.yaml", "environment.json", "log.txt", "metrics.jsonl", "checkpoints", "curves.png", "model"}
+    names = {
+        ".lock",
+        "recipe.yaml",
+        "environment.json",
+        "log.txt",
+        "metrics.jsonl",
+        "checkpoints",
+        "curves.png",
+        "model",
+    }
     assert {path.name for path in run.iterdir()} == names
     log = (run / "log.txt").read_text()
     for line in (
@@ -167,7 +176,7 @@ def test_a_second_run_in_the_folder_is_refused(corpus, tmp_path):
     for resume in (False, True):
         with locked(tmp_path / "run"), pytest.raises(DataError, match="another run is writing to this folder"):
             train(recipe, tmp_path / "run", resume=resume)
-        assert not list((tmp_path / "run").iterdir())
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     train(recipe, tmp_path / "run")  # the lock is gone with its holder
 
 

@@ -5,18 +5,17 @@ import signal
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from kikitori import recognizer
-from kikitori.cli import app
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import read_manifest
 from kikitori.model.adapters.folder import LORA_WEIGHTS
 from kikitori.scoring.metrics import ErrorCounts, char_errors, word_errors
-from kikitori.text.fillers import count_fillers
 from kikitori.text.normalize import normalize
+from kikitori.text.words import count_fillers
 from kikitori.train.tasks.adaptation import AdaptationTask
 from kikitori.workflows import adapt as adaptation
+from tests.commands import call
 from tests.tiny import save_tiny, tiny_waveform
 from tests.train.helpers import write_corpus
 
@@ -40,10 +39,6 @@ def manifest(tmp_path_factory):
 KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
 
 
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def arguments(base, manifest):
     new = ("--data", manifest, "--split", "train", "--dev", manifest, "--dev-split", "dev")
     old = ("--replay", manifest, "--replay-split", "old", "--source", manifest, "--source-split", "old")
@@ -60,10 +55,10 @@ def test_a_run_ends_with_an_adapter_and_a_table(done):
     run, result = done
     assert result.exit_code == 0, result.output
     files = {"recipe.yaml", "environment.json", "log.txt", "metrics.jsonl", "checkpoints", "curves.png"}
-    assert {path.name for path in run.iterdir()} <= files | {"adapter", "adaptation.json"}
+    assert {path.name for path in run.iterdir()} <= files | {"adapter", "adaptation.json", ".lock"}
     assert (run / "adapter" / LORA_WEIGHTS).is_file()
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["side", "target", "source", "adapter:"]
+    assert [line.split()[0] for line in lines] == ["domain", "target", "source", "adapter:"]
     report = json.loads((run / "adaptation.json").read_text())
     assert result.stdout.strip() == adaptation.format_report(report)
 
@@ -234,7 +229,7 @@ def test_text_alone(base, manifest, tmp_path):
     settings = ("run.epochs=2", "optim.lr=0.05", "hold.weight=0.1", "run.device=cpu")
     result = call("adapt", "--model", base, "--text", tmp_path / "domain.txt", *sides, "-o", run, *settings)
     assert result.exit_code == 0, result.output
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["side", "target", "adapter:"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["domain", "target", "adapter:"]
     assert "no show_ctc" in (run / "log.txt").read_text()
     files = [manifest.parent / f"{index}.wav" for index in range(7)]
     extras = ([], ["--adapter", run])

@@ -8,9 +8,7 @@ from math import exp, inf, log
 import numpy as np
 import pytest
 import soundfile as sf
-from typer.testing import CliRunner
 
-from kikitori.cli import app
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.data.speech import read_utterance
@@ -18,18 +16,17 @@ from kikitori.errors import ConfigError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.recognizer import load
 from kikitori.scoring.errors.breakdown import scored_rows
+from kikitori.scoring.errors.diagnosis import diagnose, form_of
 from kikitori.scoring.errors.search import Scores
+from kikitori.scoring.errors.tables import sections
 from kikitori.scoring.predictions import read_evaluations
 from kikitori.scoring.report import Prediction, build_report, write_report
 from kikitori.search.options import CTCGreedySearch
 from kikitori.types import Hypothesis, Utterance
-from kikitori.workflows.diagnose import diagnose, form_of, reference_scores, sections
+from kikitori.workflows.diagnose import reference_scores
 from kikitori.workflows.evaluate import evaluate
+from tests.commands import call
 from tests.tiny import save_tiny, tiny_waveform
-
-
-def call(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def prediction(said, *texts, language="en", **more):
@@ -85,7 +82,7 @@ def test_tables_and_files(tmp_path):
     assert [each["rate"] for each in found["bounds"]][1:3] == [4 / 8, 2 / 8]
     assert found["lists"]["oracle"] == {"1": 5, "2": 4}
     assert found["groups"]["flag"][0]["name"] == "<loop>"
-    assert found["heard"] is None
+    assert found["ctc"] is None
     for line in ("another order of the n-best lists (up to 2)", "none the less", "is not in the list", "<loop>"):
         assert line in result.stdout
     page = (tmp_path / "out" / "errors.html").read_text()
@@ -184,6 +181,6 @@ def test_the_command_scores_references(speech, tmp_path):
     assert call("evaluate", *evaluated).exit_code == 0
     result = call("diagnose", tmp_path / "a" / "predictions.jsonl", *model, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    heard = json.loads((tmp_path / "out" / "errors.json").read_text())["diagnosis"]["heard"]
-    assert sum(heard[name] for name in ("found", "search", "scores", "impossible")) == 3
+    found = json.loads((tmp_path / "out" / "errors.json").read_text())["diagnosis"]["ctc"]
+    assert sum(found[name] for name in ("found", "search", "scores", "impossible")) == 3
     assert "prefers the reference: search or other scorers lost it" in result.stdout

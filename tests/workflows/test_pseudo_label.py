@@ -15,17 +15,17 @@ from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import is_recognized, read_manifest, write_manifest
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.scoring.trust import Recognized, Trust
+from kikitori.scoring.pseudo_labels import PseudoLabelFilter, Recognized
 from kikitori.search.confidence import confidence
 from kikitori.search.options import BeamSearch, CTCBeamSearch, CTCGreedySearch, GreedySearch, load_decoding
 from kikitori.workflows import pseudo_label
 from kikitori.workflows.pseudo_label import origin_of, recognize, write_labels
-from tests.test_cli import call, one_line
+from tests.commands import call, one_line
 from tests.tiny import save_tiny, tiny_waveform
 
 SECONDS = (0.9, 0.4, 1.3, 0.6, 1.1, 0.7)
 LOWER = "lower --min-confidence, or see left_out.jsonl"
-ALL = Trust(rate=(0.0, 1000.0))
+ALL = PseudoLabelFilter(rate=(0.0, 1000.0))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_manifest_to_train_on(model, loaded, data, tmp_path):
             "search": "ctc_beam",
         }
     assert {path.name for path in out.iterdir()} == {
-        *("manifest.jsonl", "left_out.jsonl", "summary.json", "recognition.json", ".parts")
+        *("manifest.jsonl", "left_out.jsonl", "summary.json", "recognition.json", ".parts", ".lock")
     }
 
 

@@ -1,7 +1,7 @@
 """The command line: `kikitori transcribe | evaluate | diagnose | rescore | tune | train | adapt | ...`.
 
-- `recognition` · `diagnosis` · `scoring` · `tuning` · `training` · `lexicon` · `data` · `tools`: the commands, a family
-  each; `common`: what they share.
+One file a command; `data`: commands that make data, `language`: those that make or measure language models, priors and
+lexicons; `common`: options, errors and progress that commands share.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
@@ -17,8 +17,10 @@ from typing import Annotated
 import typer
 
 from kikitori import __version__
-from kikitori.cli import data, diagnosis, lexicon, recognition, scoring, tools, training, tuning
+from kikitori.cli import adapt, align, convert, diagnose, evaluate, merge, picture, rescore, train, transcribe, tune
 from kikitori.cli.common import SOME_FAILED, complain
+from kikitori.cli.data import pseudo_label, synthesize
+from kikitori.cli.language import lexicon, ngram, perplexity, prior
 from kikitori.errors import KikitoriError
 
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
@@ -39,31 +41,25 @@ def _group(name: str | None, help_text: str) -> typer.Typer:
 
 app = _group("kikitori", "Speech recognition with pre-trained speech encoders and large language models.")
 for _command in (
-    *(recognition.transcribe, recognition.evaluate, diagnosis.diagnose),
-    *(scoring.rescore, tuning.tune, scoring.perplexity),
-    *(training.train, training.align, training.adapt, training.merge),
-    *(scoring.prior, scoring.ngram, lexicon.lexicon),
+    *(transcribe.transcribe, evaluate.evaluate, diagnose.diagnose, rescore.rescore, tune.tune),
+    *(train.train, align.align, adapt.adapt, merge.merge),
+    *(perplexity.perplexity, prior.prior, ngram.ngram, lexicon.lexicon),
 ):
     app.command()(_command)
 
 _data = _group("data", "Make data to train on.")
-_data.command("synthesize")(data.synthesize)
-_data.command("pseudo-label")(data.pseudo_label)
+_data.command("synthesize")(synthesize.synthesize)
+_data.command("pseudo-label")(pseudo_label.pseudo_label)
 app.add_typer(_data)
 
 _convert = _group("convert", "Make a model folder from a published model in another layout.")
-_convert.command("nue-asr")(tools.convert_nue_asr)
+_convert.command("nue-asr")(convert.nue_asr)
 app.add_typer(_convert)
 
-_picture = _group("picture", "Draw what a recogniser attends to, or what its CTC head hears.")
-_picture.command("attention")(tools.picture_attention)
-_picture.command("ctc")(tools.picture_ctc)
+_picture = _group("picture", "Draw the attention of the speech LLM, or the posteriors of the CTC head.")
+_picture.command("attention")(picture.attention)
+_picture.command("ctc")(picture.ctc)
 app.add_typer(_picture)
-
-_bench = _group("bench", "Time our searches beside others, in one process, taking turns.")
-_bench.command("combination")(tools.bench_combination)
-_bench.command("decoding")(tools.bench_decoding)
-app.add_typer(_bench)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,11 +1,11 @@
-"""What all commands share: options, exit statuses, errors of one line, folders for results, progress."""
+"""What commands share: options, exit statuses, errors of one line, folders for results, progress."""
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +17,9 @@ from kikitori.errors import ConfigError, DataError, KikitoriError, KikitoriWarni
 if TYPE_CHECKING:
     from kikitori.recognizer import Recognizer
     from kikitori.search.options import Decoding
+    from kikitori.types import Utterance
 
 SOME_FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
-_OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=.*", re.DOTALL)
 
 
 class Device(StrEnum):
@@ -45,7 +45,24 @@ class TextForm(StrEnum):
     plain = "en_plain"
 
 
+class OnRunaway(StrEnum):
+    """What to give where the speech LLM ran away."""
+
+    ctc = "ctc"
+    keep = "keep"
+
+
+class OnNoSpeech(StrEnum):
+    """What to give for a recording without speech."""
+
+    empty = "empty"
+    keep = "keep"
+
+
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
+Adapter = Annotated[
+    Path | None, typer.Option("--adapter", help="Adapter folder to switch on, or the run of kikitori adapt.")
+]
 Search = Annotated[
     str | None,
     typer.Option(
@@ -54,15 +71,37 @@ Search = Annotated[
         "search in the model's own decoding.yaml means that search with its settings there, any other name defaults.",
     ),
 ]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.max_labels=50.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 DtypeOption = Annotated[
     Precision, typer.Option("--dtype", help="float32 gives the same text for every batch size; bfloat16 may not.")
 ]
-Adapter = Annotated[
-    Path | None, typer.Option("--adapter", help="Adapter folder to switch on, or the run of kikitori adapt.")
+Data = Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")]
+Split = Annotated[str | None, typer.Option(help="Rows of this split only.")]
+Text = Annotated[
+    list[Path] | None, typer.Option("--text", help="Text, one sentence a line, plain, .gz, .xz; may be repeated.")
 ]
-SplitOption = Annotated[str | None, typer.Option(help="Rows of this split only.")]
+MaxLines = Annotated[int, typer.Option("--max-lines", min=0, help="Lines of each text, evenly spread; 0 takes all.")]
+TextFormOption = Annotated[
+    TextForm, typer.Option("--text-form", help="Form that texts get first: as they are, lower case, plain English.")
+]
+SpokenTitles = Annotated[
+    bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. of --text as they are spoken (English).")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+Folder = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")]
+SafetensorsFile = Annotated[Path | None, typer.Option("-o", "--output", help="File, .safetensors.")]
+RunFolder = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")]
+Runaway = Annotated[
+    OnRunaway,
+    typer.Option("--on-runaway", help="Where the speech LLM loops or hallucinates: the CTC head's text, or its own."),
+]
+NoSpeech = Annotated[
+    OnNoSpeech,
+    typer.Option("--on-no-speech", help="For silence and noise: no text, or whatever the search finds in them."),
+]
 
 
 def load_recognizer(
@@ -72,21 +111,20 @@ def load_recognizer(
     device: Device,
     dtype: Precision,
     adapter: Path | None,
-) -> "tuple[Recognizer, Decoding]":
-    """A recogniser and the search that `--decoding` and the overrides name; without them the recogniser's own.
+) -> "Recognizer":
+    """A recogniser whose default search is the one that `--decoding` and the overrides name, or else its own.
 
     Raises:
         KikitoriError: A folder or an option is wrong.
     """
     from kikitori.recognizer import find_model, load
-    from kikitori.search.options import check_overrides, with_overrides
+    from kikitori.search.options import with_overrides
 
-    # A wrong option should not cost the loading of a model.
-    check_overrides(overrides)
     chosen = search_for(Path(find_model(model)), decoding, overrides)
     with warnings_as_lines():
         recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter)
-    return recognizer, chosen or with_overrides(recognizer.decoding, overrides)
+    # Which search a folder without a decoding.yaml gets depends on the model.
+    return recognizer if chosen else replace(recognizer, decoding=with_overrides(recognizer.decoding, overrides))
 
 
 def search_for(folder: Path | None, decoding: str | None, overrides: Sequence[str]) -> "Decoding | None":
@@ -105,8 +143,8 @@ def search_for(folder: Path | None, decoding: str | None, overrides: Sequence[st
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files, and overrides: `name.name=value` that is no existing file."""
-    overrides = [a for a in arguments if _OVERRIDE.fullmatch(a) and not Path(a).exists()]
+    """Files, and overrides such as `decoding.beam=8`: whatever has a = and is no existing file."""
+    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
     return [a for a in arguments if a not in overrides], overrides
 
 
@@ -131,6 +169,20 @@ def manifests(data: Sequence[Path] | None) -> Sequence[Path]:
     if not data:
         raise ConfigError("no manifest given", where="--data", remedy="name at least one")
     return data
+
+
+def read_rows(data: Sequence[Path] | None, split: str | None) -> "list[Utterance]":
+    """The rows of manifests, one after the other.
+
+    Raises:
+        ConfigError: A split of no manifest is asked for.
+        DataError: A manifest cannot be read.
+    """
+    from kikitori.data.manifest import read_manifest
+
+    if split and not data:
+        raise ConfigError("a split of what", where="--split", remedy="name a manifest with --data")
+    return [row for path in data or () for row in read_manifest(path, split=split).utterances]
 
 
 def folder_for(what: str, output: Path | None) -> Path:

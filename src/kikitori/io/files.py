@@ -1,18 +1,25 @@
 """Writing files and folders so that a reader never sees half of one, and no two writers share one."""
 
 import contextlib
-import fcntl
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kikitori.errors import DataError
+
+LOCK = ".lock"
+"""File of a folder whose lock `locked` holds."""
 
 
 def write_text(path: Path, content: str) -> None:
-    """As `write_bytes`, in UTF-8."""
+    """Writes a text file in UTF-8, whole or not at all; makes its folder if need be.
+
+    Raises:
+        DataError: The folder or the disk refuses.
+    """
     # A file name that is not UTF-8 reaches us with surrogates: written as \udcxx, JSON's own escape.
     write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
@@ -66,19 +73,17 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for one writer. The lock is the system's: it ends with the process, however that ends.
+    """Holds a folder for one writer, by a lock on the file `.lock` in it, which stays there.
+
+    The lock is the system's: it ends with the process, however that ends.
 
     Raises:
         DataError: Another process holds it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                "another run is writing to this folder", where=folder, remedy="wait for it or choose another"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
+        with FileLock(folder / LOCK, blocking=False):
+            yield
+    except Timeout:
+        raise DataError(
+            "another run is writing to this folder", where=folder, remedy="wait for it or choose another"
+        ) from None

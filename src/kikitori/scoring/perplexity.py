@@ -11,7 +11,7 @@ from math import exp, fsum, inf
 
 from kikitori.errors import DataError
 from kikitori.scorers.language_model import LanguageModel
-from kikitori.scoring.report import aligned
+from kikitori.scoring.table import text_table
 from kikitori.text.units import WORD_MARK
 
 LINES = 256
@@ -95,7 +95,7 @@ def format_perplexity(found: Perplexity) -> str:
         ("character", found.per_character, found.characters),
     ]
     rows = [["per", "perplexity", "count"], *([name, f"{value:.2f}", str(count)] for name, value, count in counts)]
-    return f"{aligned(rows)}\n{found.lines} lines, their ends included: log-probability {found.log_prob:.2f}"
+    return f"{text_table(rows)}\n{found.lines} lines, their ends included: log-probability {found.log_prob:.2f}"
 
 
 def _scores(lm: LanguageModel, texts: Sequence[Sequence[int]], progress: Callable[[int], None]) -> list[float]:

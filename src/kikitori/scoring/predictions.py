@@ -75,7 +75,7 @@ def read_evaluations(paths: Sequence[Path]) -> dict[str, list[Prediction]]:
     """Predictions of several evaluations by set; sets of the same name are told apart by the folders of their files.
 
     Raises:
-        DataError: As of `read_predictions`.
+        DataError: A file is missing, or holds no predictions.
     """
     several = [(path.parent, read_predictions(path)) for path in dict.fromkeys(paths)]
     times = Counter(name for _, sets in several for name in sets)

@@ -15,6 +15,7 @@ from typing import Any
 from kikitori.io.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
+from kikitori.scoring.table import text_table
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize
 from kikitori.types import Hypothesis, Utterance
 
@@ -34,11 +35,11 @@ class Prediction:
         time: Compute seconds spent on this row; of a batch, its share.
         error: Why the row failed, or None.
         llm_passes: Forward passes of the LLM after prefill.
-        flags: Reasons for doubt, such as `length_limit`; `replaced` marks a text that a guard put in place.
+        flags: Warnings, such as `length_limit`; `replaced` marks a text that a guard put in place.
         speech_positions: Positions of the speech in the LLM's input or memory, or None without an LLM.
         nbest: What the search returned, best first; the first is the prediction.
         reasons: What flags mean here, in words, by their names.
-        ctc_agreement: How far the speech LLM's text agrees with what the CTC head hears, 0 to 1; None without both.
+        ctc_agreement: Agreement of the speech LLM's text with the CTC posteriors, 0 to 1; None without both.
     """
 
     utterance: Utterance
@@ -116,14 +117,7 @@ def write_report(
 
 def format_table(report: Mapping[str, Any]) -> str:
     """Returns the sets and their total as an aligned plain text table; rates are fractions."""
-    return aligned(_table(report))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows as columns of plain text, the first to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    cells = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, cells, strict=True))
+    return text_table(_table(report))
 
 
 def _count(predictions: Iterable[Prediction], normalizer: str) -> list[tuple[ErrorCounts, ErrorCounts]]:
@@ -253,7 +247,7 @@ def _example(set_name: str, prediction: Prediction, normalizer: str) -> Example 
     flags = [
         f"{flag} ({prediction.reasons[flag]})" if flag in prediction.reasons else flag for flag in prediction.flags
     ]
-    notes = tuple(note for note in (prediction.error, *flags) if note)
+    notes = [note for note in (prediction.error, *flags) if note]
     return Example(f"{set_name}: {_name(prediction)}", notes, tuple(align_words(reference, predicted)), separator)
 
 

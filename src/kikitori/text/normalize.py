@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 from kikitori.errors import ConfigError
-from kikitori.text.kana import spoken_kana
 
 NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc_ja", "kana_ja", "none")
 WITHOUT_WORDS: tuple[str, ...] = ("nfkc_ja", "kana_ja")
@@ -21,6 +20,18 @@ _BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
 # Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again.
 _VOICING_MARKS = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
 _MAX_PASSES = 10
+# Kana that sound alike, and which vowel each kana ends in.
+_LONG = "ー"
+_SAME_SOUND = str.maketrans("ヂヅヲヰヱ", "ジズオイエ")
+_VOWELS = {
+    "ア": "アカサタナハマヤラワガザダバパァャヮ",
+    "イ": "イキシチニヒミリギジビピィ",
+    "ウ": "ウクスツヌフムユルグズブプヴゥュ",
+    "エ": "エケセテネヘメレゲゼデベペェ",
+    "オ": "オコソトノホモヨロゴゾドボポォョ",
+}
+_VOWEL_OF = {kana: vowel for vowel, row in _VOWELS.items() for kana in row}
+_LENGTHENED = {*((vowel, vowel) for vowel in _VOWELS), ("オ", "ウ"), ("エ", "イ")}
 
 
 def normalize(name: str, text: str) -> str:
@@ -33,7 +44,7 @@ def normalize(name: str, text: str) -> str:
       combining marks stay: they are vowels in many scripts, and the dakuten in Japanese.
     * `nfkc_ja`: NFKC, lower case, no punctuation, symbols or white space. Fillers, numbers and the long vowel mark
       stay.
-    * `kana_ja`: the kana of a Japanese reading as they sound, see `kikitori.text.kana`; whatever is no kana is lost.
+    * `kana_ja`: the kana of a Japanese reading as they sound (`spoken_kana`); whatever is no kana is lost.
     * `none`: the text itself.
 
     Raises:
@@ -67,6 +78,26 @@ def default_normalizer(languages: Iterable[str | None]) -> str:
 def primary_language(language: str | None) -> str | None:
     """The primary part of a language code: `en` of `en-US`."""
     return re.split("[-_]", language.strip().lower())[0] if language else None
+
+
+def spoken_kana(text: str) -> str:
+    """The kana of a text as they sound: katakana, long vowels with their mark; whatever is no kana is left out.
+
+    `きんとう`, `キントウ` and `キントー` are all `キントー`: Open JTalk, dictionaries and people differ in how they
+    write long vowels, and a recogniser that hears sounds cannot know which of them is meant.
+
+    A vowel after a kana of the same vowel counts as long, and so do おう and えい, which in a few words are two vowels
+    (思う). Particles stand as written: は is not ワ.
+    """
+    spoken: list[str] = []
+    vowel = ""
+    for kana in _katakana(text).translate(_SAME_SOUND):
+        if (kana == _LONG and vowel) or (vowel, kana) in _LENGTHENED:
+            spoken.append(_LONG)
+        elif kana != _LONG:
+            spoken.append(kana)
+            vowel = _VOWEL_OF.get(kana, "")
+    return "".join(spoken)
 
 
 def _whisper_en(text: str) -> str:
@@ -118,3 +149,9 @@ def _until_stable(step: Callable[[str], str], text: str) -> str:
             break
         text = result
     return text
+
+
+def _katakana(text: str) -> str:
+    full = unicodedata.normalize("NFKC", text)
+    shifted = (chr(ord(each) + 0x60) if "ぁ" <= each <= "ゖ" else each for each in full)
+    return "".join(each for each in shifted if "ァ" <= each <= "ヺ" or each == _LONG)

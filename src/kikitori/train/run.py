@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from kikitori.errors import TrainingError
-from kikitori.io.files import locked, write_text
+from kikitori.io.files import LOCK, locked, write_text
 from kikitori.train.build.corpora import Log
 from kikitori.train.build.task import build_task
 from kikitori.train.loop.checkpoint import list_checkpoints
@@ -64,7 +64,7 @@ def train_recipe(recipe: Recipe, directory: Path, *, resume: bool = False, weigh
         raise TrainingError("there is no run to resume", where=directory, remedy="start without --resume")
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory) if first else nullcontext(), _sigterm() as stop:
-        if first and not resume and any(directory.iterdir()):
+        if first and not resume and any(path.name != LOCK for path in directory.iterdir()):
             raise TrainingError("the run folder is not empty", where=directory, remedy="use --resume or another folder")
         return _train(recipe, directory, resume, weights_only, stop)
 

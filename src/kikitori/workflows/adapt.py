@@ -1,4 +1,4 @@
-"""`kikitori adapt`: a recogniser and a domain's speech or text in, an adapter and its two-sided report out.
+"""`kikitori adapt`: a recogniser and a domain's speech or text in, an adapter and a comparison on both domains out.
 
 The run is a recipe like any other (task `adaptation`; `kikitori train` takes it from a file) and goes through
 `kikitori.train`; what is special comes before it, the recipe's defaults, and after it: base and adapted recogniser on
@@ -20,7 +20,7 @@ from kikitori.model.adapters.folder import num_bytes, num_parameters
 from kikitori.model.folder import model_folder, read_trained_on
 from kikitori.model.safety.config import read_json
 from kikitori.recognizer import load
-from kikitori.scoring.two_sided import compare, format_sides
+from kikitori.scoring.source_target import compare, format_comparison
 from kikitori.search.options import GreedySearch
 from kikitori.train.build.corpora import read_rows
 from kikitori.train.recipe.adaptation import Adaptation, SpeechAdaptationRecipe, TextAdaptationRecipe
@@ -87,7 +87,7 @@ def adapt(
         return None
     if int(os.environ.get("RANK", "0")):
         return None
-    report = two_sided_report(recipe, directory, sides)
+    report = comparison_report(recipe, directory, sides)
     write_text(directory / "adaptation.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     return report
 
@@ -146,7 +146,7 @@ def read_sides(recipe: Adaptation) -> dict[str, list[Utterance]]:
     }
 
 
-def two_sided_report(recipe: Adaptation, directory: Path, sides: Mapping[str, Sequence[Utterance]]) -> dict[str, Any]:
+def comparison_report(recipe: Adaptation, directory: Path, sides: Mapping[str, Sequence[Utterance]]) -> dict[str, Any]:
     """Content of `adaptation.json`: base and adapted recogniser on the rows of each side.
 
     Warns of an adapter that changes nothing, also if there are no sides.
@@ -179,7 +179,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     adapter = report["adapter"]
     size = f"adapter: {adapter['parameters'] / 1e6:.3f} M parameters, {adapter['bytes'] / 1e6:.2f} MB"
     lines = [f"{size} ({', '.join(adapter['components'])})"]
-    return "\n".join([*([format_sides(report["sides"])] if report["sides"] else []), *lines])
+    return "\n".join([*([format_comparison(report["sides"])] if report["sides"] else []), *lines])
 
 
 def _shown_lexicon(folder: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Pictures of a recogniser at work: what its LLM attends to, and what its CTC head hears, each with its numbers.
+"""Pictures of a recogniser at work: the attention of its LLM and the posteriors of its CTC head, each with its numbers.
 
 A recording goes in; `.png` and `.npz` files of one name come out. Attention weights are those of the model that
 decodes, in one pass over the transcript that it wrote (as in Figure 1 of "Integration vs. Combination"). Drawing needs
@@ -57,7 +57,7 @@ class AttentionWeights:
 
 @dataclass(frozen=True, eq=False)
 class CTCPosteriors:
-    """What the CTC head hears of a transcript.
+    """CTC posteriors of the labels of a transcript.
 
     Attributes:
         posteriors: Probability of each label of the transcript in each frame, (labels, frames).
@@ -125,7 +125,7 @@ def attention_weights(
 def ctc_posteriors(
     recognizer: Recognizer, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None
 ) -> CTCPosteriors:
-    """What the CTC head gives to the transcript that a search finds, and where it hears it; arguments as above.
+    """CTC posteriors of the labels of the transcript that a search finds, and their alignment to frames.
 
     Raises:
         ModelError: The model has no CTC head.
@@ -140,7 +140,7 @@ def ctc_posteriors(
     spans = ctc_align(log_probs, labels)
     if spans is None:
         frames = f"{len(labels)} labels do not fit into {len(log_probs)} frames of the CTC head"
-        raise AudioError(frames, remedy="take a search that hears the CTC head, such as ctc_greedy")
+        raise AudioError(frames, remedy="take a search that uses the CTC head, such as ctc_greedy")
     return CTCPosteriors(
         np.exp(log_probs[:, labels].T),
         np.exp(log_probs[:, -1]),
@@ -216,7 +216,7 @@ def draw_ctc(found: CTCPosteriors, picture: Path) -> None:
 def _recognised(
     recognizer: Recognizer, audio: Audio | NDArray[Any], decoding: Decoding | str | None
 ) -> tuple[EncodedBatch, tuple[int, ...]]:
-    """A recording as it is encoded, and the labels of the best hypothesis."""
+    """The encoder's output for a recording, and the labels of the best hypothesis."""
     waveform = recognizer.read(audio)
     name = audio if isinstance(audio, str | Path) else "audio"
     try:

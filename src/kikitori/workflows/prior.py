@@ -60,7 +60,7 @@ def text_prior(units: TokenizerUnits, utterances: Sequence[Utterance]) -> Tensor
 def sampled_text_prior(
     units: TokenizerUnits, utterances: Sequence[Utterance], *, samples: int = SAMPLES, seed: int = 0
 ) -> Tensor:
-    """As `text_prior`, over several segmentations drawn of each transcript (`kikitori.text.subword_sampling`).
+    """Relative frequencies of labels over several segmentations of each transcript, drawn at random (subword sampling).
 
     Args:
         units: What is counted.

@@ -23,7 +23,7 @@ from kikitori.io.files import locked, write_text
 from kikitori.io.model_folder import search_files_digest
 from kikitori.model.weights import weights_digest
 from kikitori.recognizer import LONG_FLAG, Recognizer
-from kikitori.scoring.trust import Labels, Recognized, Trust, judge
+from kikitori.scoring.pseudo_labels import FilterSummary, PseudoLabelFilter, Recognized, summarize
 from kikitori.search.options import Decoding
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import evaluate_batch
@@ -44,7 +44,7 @@ def recognize(
     batch_size: int = 8,
     progress: Progress = lambda _: None,
 ) -> list[Recognized]:
-    """Recognises utterances, in their order; those that the folder knows from an earlier run are not heard again.
+    """Recognises utterances, in their order; those that the folder knows from an earlier run are not recognised again.
 
     The texts do not depend on the batches, nor, but for rounding, do the confidences.
 
@@ -69,9 +69,9 @@ def recognize(
             missing = [number for number in numbers if number not in known]
             for first in range(0, len(missing), batch_size):
                 batch = missing[first : first + batch_size]
-                heard = _recognized(recognizer, [utterances[number] for number in batch], options)
-                known.update(zip(batch, heard, strict=True))
-            if missing:  # what could not be heard is tried again the next time
+                results = _recognized(recognizer, [utterances[number] for number in batch], options)
+                known.update(zip(batch, results, strict=True))
+            if missing:  # what could not be recognised is tried again the next time
                 lasting = {number: asdict(known[number]) for number in numbers if known[number].error is None}
                 write_text(file, json.dumps(lasting, ensure_ascii=False))
             found.update(known)
@@ -89,8 +89,12 @@ def origin_of(recognizer: Recognizer, options: Decoding) -> dict[str, str]:
 
 
 def write_labels(
-    folder: Path, utterances: Sequence[Utterance], found: Sequence[Recognized], trust: Trust, origin: Mapping[str, str]
-) -> Labels:
+    folder: Path,
+    utterances: Sequence[Utterance],
+    found: Sequence[Recognized],
+    label_filter: PseudoLabelFilter,
+    origin: Mapping[str, str],
+) -> FilterSummary:
     """Writes the manifest of what is trusted, the rows that are not, and the summary.
 
     Rows keep the order of the utterances, their names, speakers, languages and splits. Other keys of theirs
@@ -98,20 +102,22 @@ def write_labels(
 
     Args:
         folder: Where to; it exists.
-        utterances: What was heard.
+        utterances: The speech.
         found: What was recognised in each.
-        trust: What is trusted.
+        label_filter: Which texts are kept.
         origin: Where the texts come from, for every row: `recognizer` and `search`.
 
     Returns:
-        What became of the utterances. If nothing is trusted, there is no manifest.
+        What became of the utterances. If no text is kept, there is no manifest.
     """
-    doubts = [trust.doubt(*pair) for pair in zip(utterances, found, strict=True)]
-    labels = judge(utterances, found, doubts)
+    rejections = [label_filter.rejection(*pair) for pair in zip(utterances, found, strict=True)]
+    labels = summarize(utterances, found, rejections)
     rows = [_row(*pair, folder, origin) for pair in zip(utterances, found, strict=True)]
-    kept = [row for row, doubt in zip(rows, doubts, strict=True) if doubt is None]
-    left_out = [row | {"left_out": doubt} for row, doubt in zip(rows, doubts, strict=True) if doubt is not None]
-    summary = {**origin, **trust.settings(), **labels.summary()}
+    kept = [row for row, rejection in zip(rows, rejections, strict=True) if rejection is None]
+    left_out = [
+        row | {"left_out": rejection} for row, rejection in zip(rows, rejections, strict=True) if rejection is not None
+    ]
+    summary = {**origin, **label_filter.settings(), **labels.summary()}
     with locked(folder):
         write_text(folder / LEFT_OUT, _json_lines(left_out))
         write_text(folder / SUMMARY, json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
@@ -145,10 +151,10 @@ def _read_part(file: Path) -> dict[int, Recognized]:
 
 def _claim(folder: Path, recognizer: Recognizer, utterances: Sequence[Utterance], options: Decoding) -> None:
     """Writes what the folder's texts come from; refuses a folder with other texts."""
-    heard = [[_way_to(row, folder), row.offset, row.duration] for row in utterances]
+    speech = [[_way_to(row, folder), row.offset, row.duration] for row in utterances]
     described = {
-        "utterances": len(heard),
-        "speech": hashlib.sha256(json.dumps(heard).encode()).hexdigest(),
+        "utterances": len(speech),
+        "speech": hashlib.sha256(json.dumps(speech).encode()).hexdigest(),
         "weights": weights_digest(recognizer.loaded.model),
         "partners": search_files_digest(recognizer.folder) if recognizer.folder else hashlib.sha256().hexdigest(),
         "dtype": recognizer.dtype,

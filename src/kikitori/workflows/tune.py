@@ -18,7 +18,8 @@ from kikitori.recognizer import Recognizer
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM
 from kikitori.scoring.heat_map import draw_heat_map
 from kikitori.scoring.predictions import merged_lists
-from kikitori.scoring.report import Prediction, aligned, build_report, write_report
+from kikitori.scoring.report import Prediction, build_report, write_report
+from kikitori.scoring.table import text_table
 from kikitori.scoring.tuning import GRIDS, LM_GRID, Grid, Lists, Tuned, check_grids, plane, read_lists, tune
 from kikitori.search.options import Decoding, LexiconSearch, RescoringSearch, ShallowFusionSearch
 from kikitori.search.scales import ONE_PASS, Scaled, decoding_yaml, list_search, partner_shares, with_scales
@@ -246,7 +247,7 @@ def format_tuning(tuning: Tuning) -> str:
         sides = tuned.neighbours.get(name, (None, None))
         scales.append([name, f"{scale:g}", *("-" if side is None else f"{lists.rate(side):.4f}" for side in sides)])
     flat = f"{100 * tuned.flat:.0f} % of the {len(tuned.points)} points have at most 1 % more errors"
-    return f"{aligned(rows)}\n\n{aligned(scales)}\n{flat}"
+    return f"{text_table(rows)}\n\n{text_table(scales)}\n{flat}"
 
 
 def _check_signs(options: Scaled, grids: Mapping[str, Grid]) -> None:

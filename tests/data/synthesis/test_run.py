@@ -9,9 +9,9 @@ import soundfile as sf
 
 from kikitori.data.manifest import read_manifest
 from kikitori.data.synthesis import run as module
-from kikitori.data.synthesis.run import Studio, Variety, draw_take, synthesize
+from kikitori.data.synthesis.engine import Sound, SpeechRequest
+from kikitori.data.synthesis.run import SynthesisConfig, VoiceVariation, plan_utterance, synthesize
 from kikitori.data.synthesis.sentences import Sentence
-from kikitori.data.synthesis.tts import Prompt, Sound
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE, read_audio
 
@@ -35,17 +35,17 @@ class Bells:
     def remedy(self, voice):
         return f"not {voice}"
 
-    def speak(self, prompts):
-        return [self.sound(prompt) for prompt in prompts]
+    def speak(self, requests):
+        return [self.sound(request) for request in requests]
 
-    def sound(self, prompt: Prompt):
+    def sound(self, request: SpeechRequest):
         if len(self.asked) >= self.patience:
             raise KeyboardInterrupt
-        self.asked.append(prompt.text)
-        if prompt.text in self.failing:
+        self.asked.append(request.text)
+        if request.text in self.failing:
             return None
-        samples = np.arange(round(22050 * 0.06 * len(prompt.text) / prompt.speed))
-        pitch = (440.0 if prompt.voice == "high" else 110.0) * prompt.pitch
+        samples = np.arange(round(22050 * 0.06 * len(request.text) / request.speed))
+        pitch = (440.0 if request.voice == "high" else 110.0) * request.pitch
         return Sound(np.sin(2 * math.pi * pitch * samples / 22050).astype(np.float32), 22050)
 
 
@@ -54,8 +54,8 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 6)
 
 
-def studio(**settings):
-    return Studio({"bells": Bells(**settings), "more": Bells(voices=("high",))}, "en", Variety(seed=3))
+def config(**settings):
+    return SynthesisConfig({"bells": Bells(**settings), "more": Bells(voices=("high",))}, "en", VoiceVariation(seed=3))
 
 
 def contents(folder):
@@ -63,7 +63,7 @@ def contents(folder):
 
 
 def test_recordings_and_their_manifest(tmp_path):
-    report = synthesize(SENTENCES, studio(), tmp_path)
+    report = synthesize(SENTENCES, config(), tmp_path)
     rows = read_manifest(tmp_path / "manifest.jsonl", split="train").utterances
     assert [row.text for row in rows] == [sentence.text for sentence in SENTENCES]
     assert {row.speaker for row in rows} == {"bells/high", "bells/low", "more/high"}
@@ -79,7 +79,7 @@ def test_recordings_and_their_manifest(tmp_path):
 
 def test_readings_in_kana_beside_what_is_written(tmp_path):
     sentences = [Sentence("均等です。", "キントウデス。", "キントウデス。"), Sentence("ください。", "ください。")]
-    synthesize(sentences, replace(studio(), in_kana=True), tmp_path)
+    synthesize(sentences, replace(config(), in_kana=True), tmp_path)
     rows = read_manifest(tmp_path / "manifest.jsonl").utterances
     assert [row.text for row in rows] == ["キントーデス", "クダサイ"]
     assert [row.extra["written"] for row in rows] == ["均等です。", "ください。"]
@@ -89,32 +89,32 @@ def test_readings_in_kana_beside_what_is_written(tmp_path):
 def test_workers_and_order_change_nothing(tmp_path, workers):
     for name, count in (("one", 1), ("many", workers)):
         (tmp_path / name).mkdir()
-        synthesize(SENTENCES, studio(), tmp_path / name, workers=count)
+        synthesize(SENTENCES, config(), tmp_path / name, workers=count)
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
 
 
 def test_a_take_is_drawn_from_seed_and_number_alone():
-    take = draw_take(SENTENCES[0], 5, studio())
-    assert take == draw_take(SENTENCES[0], 5, studio(failing=frozenset("x")))
-    assert take != draw_take(SENTENCES[0], 6, studio())
-    assert take.prompt.text == SENTENCES[0].spoken
-    takes = [draw_take(SENTENCES[0], number, studio()) for number in range(600)]
-    assert sum(take.engine == "more" for take in takes) == pytest.approx(300, abs=50)
-    variety = Variety()
-    rates = [take.prompt.speed * take.size for take in takes]
-    assert variety.speed[0] <= min(rates) < 0.83
-    assert 1.12 < max(rates) <= variety.speed[1]
+    plan = plan_utterance(SENTENCES[0], 5, config())
+    assert plan == plan_utterance(SENTENCES[0], 5, config(failing=frozenset("x")))
+    assert plan != plan_utterance(SENTENCES[0], 6, config())
+    assert plan.request.text == SENTENCES[0].spoken
+    planned = [plan_utterance(SENTENCES[0], number, config()) for number in range(600)]
+    assert sum(plan.engine == "more" for plan in planned) == pytest.approx(300, abs=50)
+    variation = VoiceVariation()
+    rates = [plan.request.speed * plan.size for plan in planned]
+    assert variation.speed[0] <= min(rates) < 0.83
+    assert 1.12 < max(rates) <= variation.speed[1]
 
 
 def test_a_killed_run_goes_on(tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
-    synthesize(SENTENCES, studio(), tmp_path / "whole")
+    synthesize(SENTENCES, config(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        synthesize(SENTENCES, studio(patience=12), tmp_path / "killed")
+        synthesize(SENTENCES, config(patience=12), tmp_path / "killed")
     assert not (tmp_path / "killed" / "manifest.jsonl").exists()
     done = sum(len(json.loads(part.read_bytes())["rows"]) for part in (tmp_path / "killed" / ".parts").iterdir())
-    rest = studio()
+    rest = config()
     synthesize(SENTENCES, rest, tmp_path / "killed")
     assert 0 < done == len(SENTENCES) - sum(len(engine.asked) for engine in rest.engines.values())
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on(tmp_path):
 def test_failures_are_counted_and_left_out(tmp_path):
     odd = Sentence("Short", "Sh" + "o" * 200 + "rt")
     silent = frozenset({SENTENCES[1].spoken, SENTENCES[2].spoken})
-    only = Studio({"bells": Bells(voices=("low",), failing=silent)}, "en")
+    only = SynthesisConfig({"bells": Bells(voices=("low",), failing=silent)}, "en")
     report = synthesize([*SENTENCES[:4], odd], only, tmp_path)
     assert [row["text"] for row in report.rows] == [SENTENCES[0].text, SENTENCES[3].text, "Short"]
     assert report.failures == {"bells/low: no sound": 2}
@@ -133,31 +133,31 @@ def test_failures_are_counted_and_left_out(tmp_path):
 def test_sounds_that_cannot_be_the_sentence_are_failures(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHARACTERS_PER_S", (2.0, 5.0))
     with pytest.raises(DataError, match=r"no sentence could be spoken: .* its length is not that of the sentence"):
-        synthesize(SENTENCES[:3], studio(), tmp_path)
+        synthesize(SENTENCES[:3], config(), tmp_path)
 
 
 def test_a_reading_is_kept(tmp_path):
-    synthesize([Sentence("東京へ", "トーキョーエ", "トーキョーエ")], studio(), tmp_path)
+    synthesize([Sentence("東京へ", "トーキョーエ", "トーキョーエ")], config(), tmp_path)
     (row,) = read_manifest(tmp_path / "manifest.jsonl").utterances
     assert (row.text, row.extra["reading"]) == ("東京へ", "トーキョーエ")
 
 
 def test_a_folder_belongs_to_its_speech(tmp_path):
     with pytest.raises(DataError, match="no sentence is left"):
-        synthesize([], studio(), tmp_path)
-    synthesize(SENTENCES[:3], studio(), tmp_path)
+        synthesize([], config(), tmp_path)
+    synthesize(SENTENCES[:3], config(), tmp_path)
     before = contents(tmp_path)
-    for sentences, other in ((SENTENCES[:4], studio()), (SENTENCES[:3], Studio(studio().engines, "en"))):
+    for sentences, other in ((SENTENCES[:4], config()), (SENTENCES[:3], SynthesisConfig(config().engines, "en"))):
         with pytest.raises(DataError, match=r"synthesis\.json: is of other sentences or settings"):
             synthesize(sentences, other, tmp_path)
     assert contents(tmp_path) == before
     (tmp_path / "synthesis.json").unlink()
     with pytest.raises(DataError, match="holds a manifest of other speech"):
-        synthesize(SENTENCES[:3], studio(), tmp_path)
+        synthesize(SENTENCES[:3], config(), tmp_path)
 
 
 def test_opus_is_as_long(tmp_path):
-    report = synthesize(SENTENCES[:2], Studio({"bells": Bells()}, "en", audio_format="opus"), tmp_path)
+    report = synthesize(SENTENCES[:2], SynthesisConfig({"bells": Bells()}, "en", audio_format="opus"), tmp_path)
     for row in report.rows:
         assert len(read_audio(tmp_path / row["audio_filepath"])) / SAMPLE_RATE == pytest.approx(
             row["duration"], abs=1e-4
@@ -167,5 +167,5 @@ def test_opus_is_as_long(tmp_path):
 def test_progress_is_told_by_the_calling_thread(tmp_path):
     told = []
     here = threading.get_ident()
-    synthesize(SENTENCES, studio(), tmp_path, workers=3, progress=lambda n: told.append((n, threading.get_ident())))
+    synthesize(SENTENCES, config(), tmp_path, workers=3, progress=lambda n: told.append((n, threading.get_ident())))
     assert told == [*[(6, here)] * 6, (4, here)]

@@ -8,12 +8,12 @@ import pytest
 import soundfile as sf
 
 from kikitori.data.synthesis import tts
+from kikitori.data.synthesis.engine import SpeechRequest
 from kikitori.data.synthesis.tts import (
     ENGINES,
     EspeakNG,
     Festival,
     Flite,
-    Prompt,
     festival_command,
     load_engine,
     scheme_string,
@@ -55,11 +55,13 @@ def test_engines_do_what_they_are_asked(name, voice):
     except ConfigError as error:
         pytest.skip(str(error))  # a voice is a package of its own
     text = "今日は良い天気ですね。" if name == "openjtalk" else TEXT
-    plain, fast, again = engine.speak([Prompt(text, voice), Prompt(text, voice, speed=1.3), Prompt(text, voice)])
+    plain, fast, again = engine.speak(
+        [SpeechRequest(text, voice), SpeechRequest(text, voice, speed=1.3), SpeechRequest(text, voice)]
+    )
     assert 1.0 < seconds(plain) < 6.0
     assert seconds(plain) / seconds(fast) == pytest.approx(1.3, rel=0.12)
     np.testing.assert_array_equal(plain.waveform, again.waveform)  # whatever was said before
-    (alone,) = engine.speak([Prompt(text, voice, speed=1.3)])
+    (alone,) = engine.speak([SpeechRequest(text, voice, speed=1.3)])
     np.testing.assert_array_equal(fast.waveform, alone.waveform)
     assert engine.version()
     assert (plain.reading is not None) == (name == "openjtalk")
@@ -70,7 +72,9 @@ def test_no_text_is_a_command(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine = loaded(name)
     voice = engine.voices[0]
-    sounds = engine.speak([Prompt(NASTY, voice), Prompt("", voice), Prompt("naïve “words” — 聞き取り", voice)])
+    sounds = engine.speak(
+        [SpeechRequest(NASTY, voice), SpeechRequest("", voice), SpeechRequest("naïve “words” — 聞き取り", voice)]
+    )
     assert sounds[0] is not None
     assert sounds[2] is not None
     assert not list(tmp_path.iterdir())
@@ -129,7 +133,7 @@ def test_strings_of_scheme_end_where_they_should(text):
 
 
 def test_commands_of_festival_are_closed():
-    command = festival_command(Prompt(NASTY, "kal_diphone"), Path("/tmp/a b.wav"))  # noqa: S108
+    command = festival_command(SpeechRequest(NASTY, "kal_diphone"), Path("/tmp/a b.wav"))  # noqa: S108
     assert command.endswith(")\n")
     assert command.count("\n") == 1
     depth, rest = 0, command.strip()
@@ -149,12 +153,12 @@ def test_a_program_that_fails_gives_no_sound(tmp_path):
     for body in ("exit 1", spoil):
         script.write_text(f"#!/bin/sh\n{body}\n")
         script.chmod(0o755)
-        prompt = Prompt("hello", "slt")
-        assert EspeakNG(str(script), ("x",)).speak([prompt]) == [None]
-        assert Flite(str(script), ("slt",)).speak([prompt]) == [None]
-        assert Festival(str(script), ("x",)).speak([prompt, prompt]) == [None, None]
+        request = SpeechRequest("hello", "slt")
+        assert EspeakNG(str(script), ("x",)).speak([request]) == [None]
+        assert Flite(str(script), ("slt",)).speak([request]) == [None]
+        assert Festival(str(script), ("x",)).speak([request, request]) == [None, None]
         assert EspeakNG(str(script), ("x",)).version() == ""
-    assert Flite(str(tmp_path / "none"), ("slt",)).speak([prompt]) == [None]
+    assert Flite(str(tmp_path / "none"), ("slt",)).speak([request]) == [None]
 
 
 def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
@@ -165,4 +169,4 @@ def test_a_program_that_hangs_is_ended(tmp_path, monkeypatch):
     script = f"import shutil, sys, time\ntime.sleep(2)\nshutil.copy({str(sound)!r}, sys.argv[-1])\n"
     program.write_text(f"#!{sys.executable}\n{script}")
     program.chmod(0o755)
-    assert EspeakNG(str(program), ("x",)).speak([Prompt("hello", "x")]) == [None]
+    assert EspeakNG(str(program), ("x",)).speak([SpeechRequest("hello", "x")]) == [None]

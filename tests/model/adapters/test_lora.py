@@ -16,7 +16,7 @@ from kikitori.model.adapters.lora import (
     is_live,
     merged_copy,
     merged_encoder,
-    save_adapter,
+    save_lora,
 )
 from kikitori.model.decoder.llm import forward, project
 from kikitori.model.encoder import SpeechEncoder, freeze
@@ -237,7 +237,7 @@ def test_new_embeddings_go_into_the_adapter(tmp_path):
     for learn in (False, True):
         llm = attach_lora(tiny_llm("llama"), Lora(**SETTINGS))
         llm.get_input_embeddings().requires_grad_(learn)
-        save_adapter(llm, tmp_path / str(learn))
+        save_lora(tmp_path / str(learn), llm)
         names = load_file(tmp_path / str(learn) / "adapter_model.safetensors")
         assert any("embed_tokens" in name for name in names) is learn
         assert any("lora_B" in name for name in names)

@@ -1,11 +1,13 @@
 import pytest
 
-from kikitori.scoring.errors.confidence import Judged, by_confidence, total_errors
+from kikitori.scoring.errors.confidence import ScoredUtterance, by_confidence, total_errors
 from kikitori.scoring.metrics import ErrorCounts
 
 
 def judged(confidence, wrong=None, words=10):
-    return Judged(confidence, 2.0, None if wrong is None else ErrorCounts(substitutions=wrong, reference_length=words))
+    return ScoredUtterance(
+        confidence, 2.0, None if wrong is None else ErrorCounts(substitutions=wrong, reference_length=words)
+    )
 
 
 def test_groups_by_hand():

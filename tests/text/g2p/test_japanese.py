@@ -3,7 +3,7 @@ from importlib.util import find_spec
 import pytest
 
 from kikitori.errors import ConfigError
-from kikitori.text.g2p.japanese import Kana, OpenJTalk, kana_phones
+from kikitori.text.g2p.japanese import Kana, OpenJTalkG2P, kana_phones
 
 SAID = {
     "さくら": "s a k u r a",
@@ -62,7 +62,7 @@ def test_what_is_not_kana_has_no_phones(word):
 @pytest.mark.skipif(find_spec("pyopenjtalk") is not None, reason="pyopenjtalk is installed")
 def test_open_jtalk_that_is_not_installed():
     with pytest.raises(ConfigError, match=r"pip install pyopenjtalk-plus"):
-        OpenJTalk()
+        OpenJTalkG2P()
 
 
 @pytest.mark.skipif(find_spec("pyopenjtalk") is None, reason="pyopenjtalk is not installed")
@@ -78,6 +78,6 @@ def test_open_jtalk_agrees_with_the_table():
         "テューバ",
         "ジャム",
     ]
-    spoken, table = OpenJTalk().pronounce(words), Kana().pronounce(words)
+    spoken, table = OpenJTalkG2P().pronounce(words), Kana().pronounce(words)
     assert {word: ways[0] for word, ways in spoken.items()} == {word: ways[0] for word, ways in table.items()}
-    assert OpenJTalk().pronounce(["東京", "、"]) == {"東京": (("t", "o", "o", "ky", "o", "o"),)}
+    assert OpenJTalkG2P().pronounce(["東京", "、"]) == {"東京": (("t", "o", "o", "ky", "o", "o"),)}

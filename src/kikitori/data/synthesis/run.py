@@ -21,13 +21,13 @@ import soundfile as sf
 import soxr
 
 from kikitori.data.augment import Waveform, add_noise
+from kikitori.data.synthesis.engine import Engine, Sound, SpeechRequest
 from kikitori.data.synthesis.room import reverberate, room_response, set_level, trim_silence
 from kikitori.data.synthesis.sentences import Sentence
-from kikitori.data.synthesis.tts import Engine, Prompt, Sound
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import locked, write_bytes, write_text
-from kikitori.text.kana import spoken_kana
+from kikitori.text.normalize import spoken_kana
 
 AudioFormat = Literal["flac", "opus"]
 Range = tuple[float, float]
@@ -43,16 +43,16 @@ CHARACTERS_PER_S: Range = (2.0, 40.0)  # others are not the sentence
 
 
 @dataclass(frozen=True)
-class Variety:
+class VoiceVariation:
     """How much the voices are varied.
 
     Attributes:
         speed: Range of the rate of speech, against the engine's own.
         pitch: Range of the factor of the fundamental frequency.
         size: Range of the factor by which all frequencies go up, as of a smaller speaker, at the same rate of speech.
-        reverberation: Share of the recordings made in a room.
-        noise: Share of the recordings with noise 10 to 30 dB below the speech; others have 40 to 60 dB.
-        seed: Decides what is drawn.
+        reverberation: Fraction of the recordings made in a room.
+        noise: Fraction of the recordings with noise 10 to 30 dB below the speech; others have 40 to 60 dB.
+        seed: Of all random numbers.
     """
 
     speed: Range = (0.8, 1.15)
@@ -64,46 +64,46 @@ class Variety:
 
 
 @dataclass(frozen=True)
-class Studio:
+class SynthesisConfig:
     """What the recordings of a run have in common.
 
     Attributes:
         engines: Engines by name; each sentence gets one of them by chance, then one of its voices.
         language: Language code, for the manifest.
-        variety: How the voices are varied.
+        variation: How the voices are varied.
         audio_format: 16-bit FLAC, or Ogg Opus of a fifth of its size.
         in_kana: The manifest's `text` is the reading, in kana as they sound; the sentence is its `written`.
     """
 
     engines: Mapping[str, Engine]
     language: str
-    variety: Variety = field(default_factory=Variety)
+    variation: VoiceVariation = field(default_factory=VoiceVariation)
     audio_format: AudioFormat = "flac"
     in_kana: bool = False
 
 
 @dataclass(frozen=True)
-class Take:
-    """A sentence to be read aloud, and all that is drawn of how.
+class PlannedUtterance:
+    """A sentence with the engine, voice, speed, pitch and size that were drawn for it.
 
     Attributes:
         number: Its place among the sentences.
         sentence: The sentence.
         engine: Name of the engine.
-        prompt: What the engine is asked for.
+        request: What the engine is asked for.
         size: Factor by which all frequencies go up.
     """
 
     number: int
     sentence: Sentence
     engine: str
-    prompt: Prompt
+    request: SpeechRequest
     size: float
 
     @property
     def speaker(self) -> str:
         """Engine and voice."""
-        return f"{self.engine}/{self.prompt.voice}"
+        return f"{self.engine}/{self.request.voice}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Report:
 
 def synthesize(
     sentences: Sequence[Sentence],
-    studio: Studio,
+    config: SynthesisConfig,
     folder: Path,
     *,
     workers: int = 1,
@@ -134,12 +134,12 @@ def synthesize(
 ) -> Report:
     """Has sentences read aloud and writes `manifest.jsonl`, 16 kHz mono audio and `synthesis.json` into a folder.
 
-    A sentence on which its engine fails is left out. The folder belongs to these sentences and this studio, which
-    `synthesis.json` names; to be called with them again finishes what is missing.
+    A sentence on which its engine fails is left out. The folder belongs to these sentences and this configuration,
+    which `synthesis.json` names; to be called with them again finishes what is missing.
 
     Args:
         sentences: What is read.
-        studio: Who reads it, and how.
+        config: Who reads it, and how.
         folder: To write into; it exists.
         workers: Batches that are done at a time.
         progress: Is told how many more sentences are done.
@@ -150,13 +150,13 @@ def synthesize(
     if not sentences:
         raise DataError("no sentence is left to read aloud", where=folder, remedy="allow other lengths or characters")
     with locked(folder):
-        _claim(folder, sentences, studio)
-        takes = [draw_take(sentence, number, studio) for number, sentence in enumerate(sentences)]
-        batches = [takes[start : start + BATCH] for start in range(0, len(takes), BATCH)]
+        _claim(folder, sentences, config)
+        planned = [plan_utterance(sentence, number, config) for number, sentence in enumerate(sentences)]
+        batches = [planned[start : start + BATCH] for start in range(0, len(planned), BATCH)]
         report = Report([], {})
         pool = ThreadPoolExecutor(workers)
         try:
-            for batch, part in zip(batches, pool.map(partial(_part, studio, folder), batches), strict=True):
+            for batch, part in zip(batches, pool.map(partial(_part, config, folder), batches), strict=True):
                 report.rows.extend(part.rows)
                 report.failures.update(Counter(report.failures) + Counter(part.failures))
                 progress(len(batch))
@@ -169,92 +169,96 @@ def synthesize(
     return report
 
 
-def draw_take(sentence: Sentence, number: int, studio: Studio) -> Take:
+def plan_utterance(sentence: Sentence, number: int, config: SynthesisConfig) -> PlannedUtterance:
     """Who reads a sentence, and how."""
-    variety = studio.variety
-    generator = np.random.default_rng([variety.seed, number])
-    engine = list(studio.engines)[int(generator.integers(len(studio.engines)))]
-    voices = studio.engines[engine].voices
+    variation = config.variation
+    generator = np.random.default_rng([variation.seed, number])
+    engine = list(config.engines)[int(generator.integers(len(config.engines)))]
+    voices = config.engines[engine].voices
     voice = voices[int(generator.integers(len(voices)))]
     speed, pitch, size, pause_s = (
-        float(generator.uniform(*limits)) for limits in (variety.speed, variety.pitch, variety.size, PAUSE_S)
+        float(generator.uniform(*limits)) for limits in (variation.speed, variation.pitch, variation.size, PAUSE_S)
     )
     # A smaller speaker is had by playing faster, so the engine speaks slower.
-    return Take(number, sentence, engine, Prompt(sentence.spoken, voice, speed / size, pitch, pause_s), size)
+    return PlannedUtterance(
+        number, sentence, engine, SpeechRequest(sentence.spoken, voice, speed / size, pitch, pause_s), size
+    )
 
 
-def record(sound: Sound, take: Take, variety: Variety) -> Waveform:
+def record(sound: Sound, plan: PlannedUtterance, variation: VoiceVariation) -> Waveform:
     """The recording (samples,) at 16 kHz of what an engine said: trimmed, in a room, with noise; empty if silent."""
-    generator = np.random.default_rng([variety.seed, take.number, 1])
-    resampled = soxr.resample(sound.waveform, sound.rate_hz * take.size, SAMPLE_RATE)
+    generator = np.random.default_rng([variation.seed, plan.number, 1])
+    resampled = soxr.resample(sound.waveform, sound.rate_hz * plan.size, SAMPLE_RATE)
     waveform = trim_silence(resampled.astype(np.float32))
     if not len(waveform):
         return waveform
     waveform = np.pad(waveform, [round(generator.uniform(*SILENCE_S) * SAMPLE_RATE) for _ in range(2)])
-    if generator.random() < variety.reverberation:
+    if generator.random() < variation.reverberation:
         waveform = reverberate(
             waveform, room_response(generator.uniform(*DECAY_S), generator.uniform(*DIRECT_DB), generator)
         )
-    limits = NOISE_SNR_DB if generator.random() < variety.noise else FLOOR_SNR_DB
+    limits = NOISE_SNR_DB if generator.random() < variation.noise else FLOOR_SNR_DB
     return set_level(add_noise(waveform, generator.uniform(*limits), generator))
 
 
-def _part(studio: Studio, folder: Path, batch: Sequence[Take]) -> Report:
+def _part(config: SynthesisConfig, folder: Path, batch: Sequence[PlannedUtterance]) -> Report:
     """A batch of sentences: as it was recorded, or recorded now."""
     file = folder / ".parts" / f"{batch[0].number:08}.json"
     if file.is_file():
         return Report(**json.loads(file.read_bytes()))
     rows, failures = [], Counter[str]()
-    for take, sound in _spoken(studio, batch):
-        waveform = record(sound, take, studio.variety) if sound else np.empty(0, np.float32)
-        if problem := _problem(waveform, _reading(take, sound) or take.sentence.spoken):
-            failures[f"{take.speaker}: {problem}"] += 1
+    for plan, sound in _spoken(config, batch):
+        waveform = record(sound, plan, config.variation) if sound else np.empty(0, np.float32)
+        if problem := _problem(waveform, _reading(plan, sound) or plan.sentence.spoken):
+            failures[f"{plan.speaker}: {problem}"] += 1
         else:
-            rows.append(_row(take, sound, waveform, studio))
-            write_bytes(folder / rows[-1]["audio_filepath"], _encoded(waveform, studio.audio_format))
+            rows.append(_row(plan, sound, waveform, config))
+            write_bytes(folder / rows[-1]["audio_filepath"], _encoded(waveform, config.audio_format))
     report = Report(rows, dict(failures))
     write_text(file, json.dumps(asdict(report), ensure_ascii=False))
     return report
 
 
-def _spoken(studio: Studio, batch: Sequence[Take]) -> Iterator[tuple[Take, Sound | None]]:
-    """Takes with their sounds, in their order; each engine gets its own at once."""
+def _spoken(
+    config: SynthesisConfig, batch: Sequence[PlannedUtterance]
+) -> Iterator[tuple[PlannedUtterance, Sound | None]]:
+    """Planned utterances with their sounds, in their order; each engine gets its own at once."""
     sounds: dict[int, Sound | None] = {}
-    for name, engine in studio.engines.items():
-        takes = [take for take in batch if take.engine == name]
-        if takes:
-            found = engine.speak([take.prompt for take in takes])
-            sounds.update(zip((take.number for take in takes), found, strict=True))
-    return ((take, sounds[take.number]) for take in batch)
+    for name, engine in config.engines.items():
+        planned = [plan for plan in batch if plan.engine == name]
+        if planned:
+            found = engine.speak([plan.request for plan in planned])
+            sounds.update(zip((plan.number for plan in planned), found, strict=True))
+    return ((plan, sounds[plan.number]) for plan in batch)
 
 
-def _reading(take: Take, sound: Sound | None) -> str | None:
+def _reading(plan: PlannedUtterance, sound: Sound | None) -> str | None:
     """How the text was read, where that is known: in kanji it is much shorter than it sounds."""
-    return take.sentence.reading or (sound.reading if sound else None)
+    return plan.sentence.reading or (sound.reading if sound else None)
 
 
 def _problem(waveform: Waveform, spoken: str) -> str | None:
     if not len(waveform):
         return "no sound"
-    fewest, most = CHARACTERS_PER_S
+    slowest, fastest = CHARACTERS_PER_S
     rate = sum(character.isalnum() for character in spoken) / len(waveform) * SAMPLE_RATE
-    return None if fewest <= rate <= most else "its length is not that of the sentence"
+    return None if slowest <= rate <= fastest else "its length is not that of the sentence"
 
 
-def _row(take: Take, sound: Sound | None, waveform: Waveform, studio: Studio) -> dict[str, Any]:
+def _row(plan: PlannedUtterance, sound: Sound | None, waveform: Waveform, config: SynthesisConfig) -> dict[str, Any]:
     row = {
-        "audio_filepath": f"audio/{take.number // 1000:03}/{take.number:06}.{studio.audio_format}",
+        "audio_filepath": f"audio/{plan.number // 1000:03}/{plan.number:06}.{config.audio_format}",
         "duration": len(waveform) / SAMPLE_RATE,
-        "text": take.sentence.text,
-        "speaker": take.speaker,
-        "language": studio.language,
+        "text": plan.sentence.text,
+        "speaker": plan.speaker,
+        "language": config.language,
         "split": "train",
-        "engine": take.engine,
+        "engine": plan.engine,
         "synthetic": True,
     }
-    reading = _reading(take, sound)
-    if studio.in_kana:
-        return row | {"text": spoken_kana(reading or take.sentence.text), "written": take.sentence.text}
+    reading = _reading(plan, sound)
+    if config.in_kana:
+        return row | {"text": spoken_kana(reading or plan.sentence.text), "written": plan.sentence.text}
     return row | {"reading": reading} if reading else row
 
 
@@ -265,18 +269,18 @@ def _encoded(waveform: Waveform, audio_format: AudioFormat) -> bytes:
     return out.getvalue()
 
 
-def _claim(folder: Path, sentences: Sequence[Sentence], studio: Studio) -> None:
+def _claim(folder: Path, sentences: Sequence[Sentence], config: SynthesisConfig) -> None:
     """Writes what the folder's speech is made from; refuses a folder with other speech."""
     texts = json.dumps([asdict(sentence) for sentence in sentences]).encode()
     described = {
         "sentences": len(sentences),
         "sha256": hashlib.sha256(texts).hexdigest(),
-        "language": studio.language,
-        "audio_format": studio.audio_format,
-        "in_kana": studio.in_kana,
-        "variety": asdict(studio.variety),
+        "language": config.language,
+        "audio_format": config.audio_format,
+        "in_kana": config.in_kana,
+        "variety": asdict(config.variation),
         "engines": {
-            name: {"version": engine.version(), "voices": engine.voices} for name, engine in studio.engines.items()
+            name: {"version": engine.version(), "voices": engine.voices} for name, engine in config.engines.items()
         },
     }
     # As JSON has it, where tuples are lists.

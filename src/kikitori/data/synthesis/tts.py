@@ -1,4 +1,4 @@
-"""Speech synthesisers behind one Protocol: what is to be said goes in, sound at the engine's own rate comes out.
+"""Speech synthesisers: espeak-ng, flite, festival and Open JTalk behind the Protocol `Engine`.
 
 Programs get the text by standard input or in a file, never on a command line, and no shell is involved. None of them
 is part of kikitori: docs/synthetic_speech.md names their licences and those of their voices.
@@ -11,18 +11,15 @@ import shutil
 import subprocess
 import unicodedata
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock
-from typing import Any, Protocol
 
 import numpy as np
 import soundfile as sf
 
-from kikitori.data.augment import Waveform
+from kikitori.data.synthesis.engine import Engine, Sound, SpeechRequest
+from kikitori.data.synthesis.openjtalk import OpenJTalk
 from kikitori.errors import ConfigError
 
 ENGINES = ("espeak-ng", "flite", "festival", "openjtalk")
@@ -30,61 +27,6 @@ TIMEOUT_S = 60.0  # for a sentence, which takes a tenth of a second
 
 _VOICE = re.compile(r"[A-Za-z0-9][\w+.-]*")
 _PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": ", ", "–": ", ", "…": "..."})
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What is to be said, and how.
-
-    Attributes:
-        text: A sentence.
-        voice: Name of the voice, as the engine knows it.
-        speed: Against the engine's own, 1.2 is faster.
-        pitch: Factor of the fundamental frequency, where the voice can change it.
-        pause_s: Seconds between words, where the engine can make them.
-    """
-
-    text: str
-    voice: str
-    speed: float = 1.0
-    pitch: float = 1.0
-    pause_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sound:
-    """What an engine said.
-
-    Attributes:
-        waveform: (samples,).
-        rate_hz: Its sampling rate.
-        reading: How the engine read the text, where it tells.
-    """
-
-    waveform: Waveform
-    rate_hz: int
-    reading: str | None = None
-
-
-class Engine(Protocol):
-    """A speech synthesiser."""
-
-    @property
-    def voices(self) -> tuple[str, ...]:
-        """Names of the voices to use."""
-        ...
-
-    def version(self) -> str:
-        """The engine's version, as it gives it."""
-        ...
-
-    def remedy(self, voice: str) -> str:
-        """What to do where a voice is missing."""
-        ...
-
-    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
-        """The sound of each prompt, None where the engine fails; the same whatever is said before it."""
-        ...
 
 
 def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") -> Engine:
@@ -117,7 +59,9 @@ def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") 
         case _:
             raise ConfigError("no such engine", where=name, remedy=f"use {', '.join(ENGINES)}")
     word = "はい" if language == "ja" else "yes"
-    for voice, sound in zip(engine.voices, engine.speak([Prompt(word, voice) for voice in engine.voices]), strict=True):
+    for voice, sound in zip(
+        engine.voices, engine.speak([SpeechRequest(word, voice) for voice in engine.voices]), strict=True
+    ):
         if sound is None:
             raise ConfigError(f"does not speak with the voice {voice}", where=name, remedy=engine.remedy(voice))
     return engine
@@ -138,21 +82,21 @@ class EspeakNG:
         """Voices are part of the program."""
         return f"see espeak-ng --voices and espeak-ng --voices=variant, not {voice}"
 
-    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
-        """One process a prompt: it needs 10 ms to start."""
+    def speak(self, requests: Sequence[SpeechRequest]) -> list[Sound | None]:
+        """One process a request: it needs 10 ms to start."""
         known = _output([self.program, "--voices=variant"]).split()  # of others it takes the voice without a variant
         with TemporaryDirectory() as folder:
             file = Path(folder, "sound.wav")
-            return [self._speak(prompt, file) if _has_variant(prompt.voice, known) else None for prompt in prompts]
+            return [self._speak(request, file) if _has_variant(request.voice, known) else None for request in requests]
 
-    def _speak(self, prompt: Prompt, file: Path) -> Sound | None:
-        speed = min(max(round(175 * prompt.speed), 80), 450)  # words per minute
-        pitch = min(max(round(50 + 73 * math.log2(prompt.pitch)), 0), 99)  # measured: 73 steps an octave
-        gap = round(prompt.pause_s / 0.0125)
-        options = {"-b": "1", "-v": prompt.voice, "-s": speed, "-p": pitch, "-g": gap, "-w": file}
+    def _speak(self, request: SpeechRequest, file: Path) -> Sound | None:
+        speed = min(max(round(175 * request.speed), 80), 450)  # words per minute
+        pitch = min(max(round(50 + 73 * math.log2(request.pitch)), 0), 99)  # measured: 73 steps an octave
+        gap = round(request.pause_s / 0.0125)
+        options = {"-b": "1", "-v": request.voice, "-s": speed, "-p": pitch, "-g": gap, "-w": file}
         command = [self.program, "--stdin", *(str(part) for option in options.items() for part in option)]
         # [[ begins a text in phonemes.
-        _run(command, prompt.text.replace("[[", "[ ["))
+        _run(command, request.text.replace("[[", "[ ["))
         return _read(file)
 
 
@@ -171,19 +115,31 @@ class Flite:
         """Voices are part of the program."""
         return f"see flite -lv, not {voice}"
 
-    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
-        """One process a prompt: it needs 15 ms to start."""
+    def speak(self, requests: Sequence[SpeechRequest]) -> list[Sound | None]:
+        """One process a request: it needs 15 ms to start."""
         known = _output([self.program, "-lv"]).split()  # of one it does not know it takes another
         with TemporaryDirectory() as folder:
             file = Path(folder, "sound.wav")
-            return [self._speak(prompt, file) if prompt.voice in known else None for prompt in prompts]
+            return [self._speak(request, file) if request.voice in known else None for request in requests]
 
-    def _speak(self, prompt: Prompt, file: Path) -> Sound | None:
+    def _speak(self, request: SpeechRequest, file: Path) -> Sound | None:
         text = file.with_suffix(".txt")
-        text.write_text(_ascii(prompt.text), encoding="ascii")
-        stretch, shift = f"duration_stretch={1 / prompt.speed:.4f}", f"f0_shift={prompt.pitch:.4f}"
+        text.write_text(_ascii(request.text), encoding="ascii")
+        stretch, shift = f"duration_stretch={1 / request.speed:.4f}", f"f0_shift={request.pitch:.4f}"
         _run(
-            [self.program, "-voice", prompt.voice, "--setf", stretch, "--setf", shift, "-f", str(text), "-o", str(file)]
+            [
+                self.program,
+                "-voice",
+                request.voice,
+                "--setf",
+                stretch,
+                "--setf",
+                shift,
+                "-f",
+                str(text),
+                "-o",
+                str(file),
+            ]
         )
         return _read(file)
 
@@ -204,35 +160,35 @@ class Festival:
         package = {"kal_diphone": "festvox-kallpc16k", "cmu_us_slt_arctic_hts": "festvox-us-slt-hts"}.get(voice)
         return f"apt install {package}" if package else "see (voice.list) in festival"
 
-    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
-        """All prompts in one process, whose start takes longer than a sentence; a failing one is tried alone."""
-        sounds = self._speak(prompts)
-        if len(prompts) > 1:
-            sounds = [sound or self._speak([prompt])[0] for sound, prompt in zip(sounds, prompts, strict=True)]
+    def speak(self, requests: Sequence[SpeechRequest]) -> list[Sound | None]:
+        """All requests in one process, whose start takes longer than a sentence; a failing one is tried alone."""
+        sounds = self._speak(requests)
+        if len(requests) > 1:
+            sounds = [sound or self._speak([request])[0] for sound, request in zip(sounds, requests, strict=True)]
         return sounds
 
-    def _speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
+    def _speak(self, requests: Sequence[SpeechRequest]) -> list[Sound | None]:
         with TemporaryDirectory() as folder:
             script = Path(folder, "say.scm")
-            files = [Path(folder, f"{number}.wav") for number in range(len(prompts))]
+            files = [Path(folder, f"{number}.wav") for number in range(len(requests))]
             script.write_text(
-                "".join(festival_command(prompt, file) for prompt, file in zip(prompts, files, strict=True)), "ascii"
+                "".join(festival_command(request, file) for request, file in zip(requests, files, strict=True)), "ascii"
             )
-            _run([self.program, "-b", str(script)], sentences=len(prompts))
+            _run([self.program, "-b", str(script)], sentences=len(requests))
             return [_read(file) for file in files]
 
 
-def festival_command(prompt: Prompt, file: Path) -> str:
-    """The expression that has Festival say a prompt into a file; an error in it does not end the script."""
-    f0 = f"(target_f0_mean {105.0 * prompt.pitch:.1f}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)"
-    rate = f'(set! hts_engine_params (cons \'("-r" {prompt.speed:.4f}) hts_engine_params))'
-    # To choose a voice sets all of this anew, so nothing of one prompt reaches the next.
+def festival_command(request: SpeechRequest, file: Path) -> str:
+    """The expression that has Festival say a request into a file; an error in it does not end the script."""
+    f0 = f"(target_f0_mean {105.0 * request.pitch:.1f}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)"
+    rate = f'(set! hts_engine_params (cons \'("-r" {request.speed:.4f}) hts_engine_params))'
+    # To choose a voice sets all of this anew, so nothing of one request reaches the next.
     steps = (
-        f"(voice_{prompt.voice})",
-        f"(Parameter.set 'Duration_Stretch {1 / prompt.speed:.4f})",
+        f"(voice_{request.voice})",
+        f"(Parameter.set 'Duration_Stretch {1 / request.speed:.4f})",
         f"(if (boundp 'hts_engine_params) {rate})",
         f"(set! int_lr_params '({f0}))",
-        f"(utt.save.wave (utt.synth (Utterance Text {scheme_string(prompt.text)})) {scheme_string(str(file))} 'riff)",
+        f"(utt.save.wave (utt.synth (Utterance Text {scheme_string(request.text)})) {scheme_string(str(file))} 'riff)",
     )
     return f"(unwind-protect (begin {' '.join(steps)}) nil)\n"
 
@@ -241,61 +197,6 @@ def scheme_string(text: str) -> str:
     """A text as a string of Scheme, in ASCII on one line."""
     plain = _ascii(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{plain}"'
-
-
-@dataclass(frozen=True)
-class OpenJTalk:
-    """Open JTalk, through pyopenjtalk-plus: Japanese in kanji and kana, with the voice Mei."""
-
-    voices: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        """Checks that it is installed.
-
-        Raises:
-            ConfigError: It is not.
-        """
-        _ = self._package
-
-    def version(self) -> str:
-        """Its package's version."""
-        return f"pyopenjtalk {self._package.__version__}"
-
-    def remedy(self, voice: str) -> str:
-        """There is one voice."""
-        return f"use mei, not {voice}"
-
-    def speak(self, prompts: Sequence[Prompt]) -> list[Sound | None]:
-        """In this process, one at a time."""
-        with _ONE_AT_A_TIME:
-            return [self._speak(prompt) for prompt in prompts]
-
-    def _speak(self, prompt: Prompt) -> Sound | None:
-        if prompt.voice != "mei":
-            return None
-        try:
-            features = self._package.run_frontend(prompt.text)
-            samples, rate_hz = self._package.synthesize(
-                self._package.make_label(features), speed=prompt.speed, half_tone=12 * math.log2(prompt.pitch)
-            )
-            reading = self._package.g2p(prompt.text, kana=True)
-        except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
-            return None
-        return Sound((samples / 32768.0).astype(np.float32), int(rate_hz), str(reading)) if len(samples) else None
-
-    @cached_property
-    def _package(self) -> Any:
-        try:
-            with redirect_stdout(io.StringIO()):  # it prints what it could do with more packages
-                import pyopenjtalk
-        except ImportError:
-            raise ConfigError(
-                "is not installed", where="openjtalk", remedy="pip install 'kikitori[synthesis]'"
-            ) from None
-        return pyopenjtalk
-
-
-_ONE_AT_A_TIME = Lock()  # Open JTalk keeps its state in global variables
 
 
 def _espeak_voices(language: str) -> tuple[str, ...]:

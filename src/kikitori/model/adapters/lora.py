@@ -165,7 +165,7 @@ def merged_encoder(encoder: SpeechEncoder) -> SpeechEncoder:
     return merged
 
 
-def save_adapter(llm: PreTrainedModel, directory: Path) -> None:
+def save_lora(directory: Path, llm: PreTrainedModel) -> None:
     """Writes the LLM's adapters in PEFT's form, with the embedding and output matrices if these are new.
 
     Where the LLM was loaded from, which PEFT adds to its settings and to a card, is left out.

@@ -15,7 +15,7 @@ GROUPS = 10
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredUtterance:
     """An utterance whose text was recognised.
 
     Attributes:
@@ -30,7 +30,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Group:
+class ConfidenceBin:
     """Utterances of similar confidence.
 
     Attributes:
@@ -38,8 +38,8 @@ class Group:
         utterances: How many they are.
         seconds: Their audio.
         errors: Their errors; None where none of them has a reference.
-        kept: The errors of these and of all surer ones, likewise.
-        left_out: The errors of all others, likewise.
+        kept: The errors of these and of all surer ones; None without a reference.
+        left_out: The errors of all others; None without a reference.
     """
 
     lowest: float
@@ -50,7 +50,7 @@ class Group:
     left_out: ErrorCounts | None
 
 
-def by_confidence(utterances: Sequence[Judged], groups: int = GROUPS) -> list[Group]:
+def by_confidence(utterances: Sequence[ScoredUtterance], groups: int = GROUPS) -> list[ConfidenceBin]:
     """Utterances in groups of equal size, the surest first; equal confidences are never parted, so some may be larger.
 
     Args:
@@ -66,7 +66,7 @@ def by_confidence(utterances: Sequence[Judged], groups: int = GROUPS) -> list[Gr
         if edge > edges[-1]:
             edges.append(edge)
     return [
-        Group(
+        ConfidenceBin(
             lowest=ordered[stop - 1].confidence,
             utterances=stop - start,
             seconds=fsum(each.seconds for each in ordered[start:stop]),
@@ -78,7 +78,7 @@ def by_confidence(utterances: Sequence[Judged], groups: int = GROUPS) -> list[Gr
     ]
 
 
-def total_errors(utterances: Sequence[Judged]) -> ErrorCounts | None:
+def total_errors(utterances: Sequence[ScoredUtterance]) -> ErrorCounts | None:
     """The errors of all utterances that have a reference; None if none has."""
     counts = [each.errors for each in utterances if each.errors is not None]
     return sum(counts, ErrorCounts()) if counts else None

@@ -12,6 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from kikitori.model.decoder.base import Decoder
 from kikitori.search.autoregressive.filters import LogitFilter
@@ -69,17 +75,15 @@ def cut(log_probs: Tensor, settings: Sampling) -> Tensor:
 
     The least probable labels that have at most 1 - `top_p` together are left out; the most probable one always stays.
     """
-    log_probs = log_probs.double()  # so that a tiny temperature is not zero
-    # Relative to the best, lest they all become infinite.
-    logits = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / settings.temperature
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(settings.temperature))]
     if settings.top_k:
-        weakest = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < weakest, -torch.inf)
+        warpers.append(TopKLogitsWarper(settings.top_k))
     if settings.top_p < 1.0:
-        ascending, order = logits.sort(dim=-1)
-        drop = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - settings.top_p
-        drop[:, -1] = False
-        logits = logits.masked_fill(drop.scatter(1, order, drop), -torch.inf)
+        warpers.append(TopPLogitsWarper(settings.top_p))
+    # Double, so that a tiny temperature is not zero; relative to the best, lest they all become infinite.
+    logits = log_probs.double() - log_probs.double().amax(dim=-1, keepdim=True)
+    for warp in warpers:
+        logits = warp(None, logits)  # type: ignore[arg-type]  # of the labels so far they read none
     return logits
 
 

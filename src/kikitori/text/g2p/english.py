@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kikitori.text.g2p.stress import ARPABET_VOWELS, bare, unstressed_vowels_marked
+from kikitori.text.g2p.dictionary import ARPABET_VOWELS, bare, unstressed_vowels_marked
 from kikitori.text.lexicon import Pronunciation
 
 MIN_STEM, MIN_HALF = 3, 4

@@ -61,7 +61,7 @@ class Kana:
         return {word: tuple(dict.fromkeys((usual, literal))) for word, usual, literal in found if usual and literal}
 
 
-class OpenJTalk:
+class OpenJTalkG2P:
     """Japanese in any script through Open JTalk, by the package pyopenjtalk-plus.
 
     Raises:

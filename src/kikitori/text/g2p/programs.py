@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kikitori.errors import ConfigError, DataError
-from kikitori.text.g2p.stress import ARPABET, bare, unstressed_vowels_marked, without_stress
+from kikitori.text.g2p.dictionary import ARPABET, bare, unstressed_vowels_marked, without_stress
 from kikitori.text.lexicon import Pronunciation
 
 AT_ONCE = 500
@@ -16,7 +16,7 @@ _ENGLISH = re.compile(rf"(?=.*[A-Za-z0-9])[A-Za-z0-9'][A-Za-z0-9'-]{{,{MAX_CHARA
 _PAUSE = re.compile(r"\bpau\b")
 
 
-class Flite:
+class FliteG2P:
     """English by flite's letter-to-sound rules (Black, Lenzo and Pagel 1998), which were trained on CMUdict.
 
     Its phones become those of CMUdict in lower case: `ax` is their unstressed `ah`.
@@ -53,7 +53,7 @@ class Flite:
         return unstressed_vowels_marked(way) if self._stress else without_stress(way, arpabet=True)
 
 
-class Espeak:
+class EspeakG2P:
     """A hundred languages by the rules of espeak-ng, in the IPA.
 
     Args:

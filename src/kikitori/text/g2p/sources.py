@@ -9,8 +9,8 @@ from typing import Protocol
 from kikitori.errors import ConfigError, DataError
 from kikitori.text.g2p.dictionary import Dictionary
 from kikitori.text.g2p.english import EnglishWords
-from kikitori.text.g2p.japanese import Kana, OpenJTalk
-from kikitori.text.g2p.programs import Espeak, Flite
+from kikitori.text.g2p.japanese import Kana, OpenJTalkG2P
+from kikitori.text.g2p.programs import EspeakG2P, FliteG2P
 from kikitori.text.lexicon import Lexicon, Pronunciation
 
 
@@ -93,13 +93,13 @@ def open_sources(names: Sequence[str], words: Sequence[str], *, stress: bool) ->
                     raise ConfigError("no dictionary goes before it", where=name, remedy="name one first")
                 sources.append(EnglishWords(ChainMap(*map(dict, files)), words))
             case "flite":
-                sources.append(Flite(stress=stress))
+                sources.append(FliteG2P(stress=stress))
             case "espeak-ng":
-                sources.append(Espeak(voice, stress=stress))
+                sources.append(EspeakG2P(voice, stress=stress))
             case "kana":
                 sources.append(Kana())
             case "openjtalk":
-                sources.append(OpenJTalk())
+                sources.append(OpenJTalkG2P())
             case _ if Path(name).is_file():
                 sources.append(Dictionary(Path(name), stress=stress))
             case _:

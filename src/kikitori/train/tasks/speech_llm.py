@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.adapters.lora import is_adapted, merged_copy, save_adapter
+from kikitori.model.adapters.lora import is_adapted, merged_copy, save_lora
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import max_positions, project
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
@@ -156,7 +156,7 @@ class SpeechLLMTask(AcousticTask):
         """Writes the recogniser, adapters merged; the LLM's adapters also go into `adapter/` in PEFT's form."""
         model = self.speech_llm
         if is_adapted(model.llm):
-            save_adapter(model.llm, directory / "adapter")
+            save_lora(directory / "adapter", model.llm)
         if is_adapted(model):
             llm = merged_copy(model.llm)
             model = SpeechLLM(self.speech_llm.config, acoustic=self.merged_acoustic(), llm=llm)

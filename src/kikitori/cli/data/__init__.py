@@ -1,0 +1,1 @@
+"""`kikitori data ...`: data to train on."""

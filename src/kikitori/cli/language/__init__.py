@@ -1,0 +1,1 @@
+"""Commands that make or measure language models, priors and pronunciation lexicons, from texts."""

@@ -1,0 +1,75 @@
+"""`kikitori picture ...`: what the speech LLM attends to, and the posteriors of the CTC head."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kikitori.cli.common import (
+    Adapter,
+    Device,
+    DeviceOption,
+    DtypeOption,
+    Model,
+    Overrides,
+    Precision,
+    Search,
+    load_recognizer,
+    make_folder,
+    one_line_errors,
+)
+from kikitori.errors import ConfigError
+
+Recording = Annotated[Path, typer.Argument(help="Audio file.")]
+Picture = Annotated[Path | None, typer.Option("-o", "--output", help="Picture, .png; numbers go to an .npz beside it.")]
+
+
+def attention(
+    audio: Recording,
+    overrides: Overrides = None,
+    output: Picture = None,
+    layer: Annotated[int | None, typer.Option("--layer", min=1, help="LLM layer from 1; the last by default.")] = None,
+    head: Annotated[int | None, typer.Option("--head", min=1, help="Head from 1; the mean of all by default.")] = None,
+    model: Model = None,
+    decoding: Search = None,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
+) -> None:
+    """Draw what the speech LLM attends to, in speech and text, while it writes the transcript of a recording."""
+    with one_line_errors():
+        file = _picture_file(output)
+        recognizer = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        from kikitori.workflows.picture import attention_weights, draw_attention
+
+        found = attention_weights(recognizer, audio, layer=layer, decoding=recognizer.decoding)
+        draw_attention(found, file, head=head)
+        print(file)
+
+
+def ctc(
+    audio: Recording,
+    overrides: Overrides = None,
+    output: Picture = None,
+    model: Model = None,
+    decoding: Search = None,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Precision.float32,
+    adapter: Adapter = None,
+) -> None:
+    """Draw the CTC posteriors of the labels of a transcript, frame by frame."""
+    with one_line_errors():
+        file = _picture_file(output)
+        recognizer = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        from kikitori.workflows.picture import ctc_posteriors, draw_ctc
+
+        found = ctc_posteriors(recognizer, audio, decoding=recognizer.decoding)
+        draw_ctc(found, file)
+        print(file)
+
+
+def _picture_file(output: Path | None) -> Path:
+    if output is None or output.suffix != ".png":
+        raise ConfigError("no file for the picture", where="-o", remedy="name one, such as talk.png")
+    make_folder(output.parent)
+    return output

@@ -1,0 +1,41 @@
+"""`kikitori train`: what a recipe describes, trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kikitori.cli.adapt import run_adaptation
+from kikitori.cli.common import Resume, RunFolder, one_line_errors
+from kikitori.errors import ConfigError
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as run.epochs=10.")] = None,
+    output: RunFolder = None,
+    resume: Resume = False,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="With --resume: weights and position alone, the rest afresh.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+) -> None:
+    """Train what a recipe describes."""
+    with one_line_errors():
+        for override in overrides or []:
+            if "=" not in override:
+                raise ConfigError("not an override", where=override, remedy="write section.key=value")
+        from kikitori.train import run
+        from kikitori.train.recipe.recipe import load_recipe
+
+        if dry_run:
+            for line in run.dry_run(recipe, overrides or []):
+                print(line)
+        elif output is None:
+            raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
+        else:
+            loaded = load_recipe(recipe, overrides or [])
+            if loaded.task == "adaptation":
+                run_adaptation(loaded, output, resume=resume, weights_only=weights_only)
+            else:
+                run.train_recipe(loaded, output, resume=resume, weights_only=weights_only)

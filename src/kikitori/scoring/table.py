@@ -1,0 +1,25 @@
+"""Tables of plain text, for terminals and for grep."""
+
+import io
+from collections.abc import Sequence
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns, the first row being the heading; the first column to the left, others to the right.
+
+    Wide characters (kanji, kana) take two places.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for number, heading in enumerate(rows[0]):
+        table.add_column(Text(heading), justify="right" if number else "left", no_wrap=True)
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    # Neither the width nor the colours of a terminal: the same text everywhere.
+    console = Console(file=io.StringIO(), width=10_000, color_system=None, legacy_windows=False)
+    with console.capture() as output:
+        console.print(table)
+    return output.get().rstrip("\n")
