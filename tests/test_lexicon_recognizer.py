@@ -28,7 +28,7 @@ from kikitori.search.length import Limits, label_limit
 from kikitori.search.options import CTCGreedySearch, GreedySearch, LexiconSearch, RescoringSearch, SpeculativeSearch
 from kikitori.text.lexicon import Lexicon, lexicon_lines
 from kikitori.text.ngram.arpa import read_arpa
-from kikitori.text.ngram.model import load_word_ngram, score_text
+from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights
@@ -105,7 +105,7 @@ def speaking(tmp_path_factory):
 
 
 def test_it_needs_nothing_but_the_folder(folder):
-    recognizer, ngram = load(folder, device="cpu"), load_word_ngram(folder / "words.ngram")
+    recognizer, ngram = load(folder, device="cpu"), load_ngram(folder / "words.ngram")
     found = [recognizer.transcribe(waveform, decoding="lexicon") for waveform in WAVEFORMS]
     assert len({transcript.text for transcript in found}) > 3
     options, batched = LexiconSearch(), recognizer.transcribe_many(WAVEFORMS[::-1], decoding="lexicon")

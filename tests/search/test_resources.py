@@ -104,7 +104,6 @@ def test_an_acoustic_model_is_no_lm(tmp_path):
 
 @pytest.fixture(scope="module")
 def arpa(tmp_path_factory):
-    pytest.importorskip("kenlm")
     file = tmp_path_factory.mktemp("ngram") / "lm.arpa"
     write_ngram(file, UNITS, TEXTS, order=3)
     return str(file)
@@ -127,7 +126,6 @@ def test_an_n_gram_beside_the_lm_instead_of_it_or_alone(folder, arpa):
 
 
 def test_an_n_gram_that_is_missing_or_over_other_words(tmp_path):
-    pytest.importorskip("kenlm")
     with pytest.raises(ModelError, match=r"no such file with an n-gram.*kikitori ngram"):
         Partners(None, UNITS, CPU).scorer(ShallowFusionSearch(lm=str(tmp_path / "lm.arpa")))
     write_ngram(tmp_path / "lm.arpa", tiny_bpe(), TEXTS, order=2)

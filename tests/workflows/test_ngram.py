@@ -1,7 +1,7 @@
 import pytest
 
 from kikitori.errors import DataError
-from kikitori.text.ngram.model import load_word_ngram, score_text
+from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.workflows.ngram import write_ngram, write_word_ngram
 from tests.tiny import TEXTS, tiny_bpe, tiny_units
 
@@ -40,26 +40,26 @@ BOOKS = ["The dog, the fox.", "a dog", "", "THE dog", "no fox\u00a0there"]
 
 def test_words_of_a_text(tmp_path):
     counts = write_word_ngram(tmp_path / "lm.ngram", BOOKS, order=3, text_form="en_plain")
-    ngram = load_word_ngram(tmp_path / "lm.ngram")
+    ngram = load_ngram(tmp_path / "lm.ngram")
     assert ngram.words == ("<unk>", "dog", "the", "fox", "a", "no", "there", "</s>", "<s>")
     assert (counts[0], sum(counts)) == (9, len(ngram.arc_words))
     write_word_ngram(tmp_path / "lm.arpa", BOOKS, order=3, text_form="en_plain")
-    as_text = load_word_ngram(tmp_path / "lm.arpa")
+    as_text = load_ngram(tmp_path / "lm.arpa")
     assert as_text.words == ngram.words
     assert score_text(as_text, ["the", "fox"]) == pytest.approx(score_text(ngram, ["the", "fox"]), abs=0.05)
     write_word_ngram(tmp_path / "as_is.ngram", BOOKS, order=2)
-    assert {"dog,", "THE", "The"} < {*load_word_ngram(tmp_path / "as_is.ngram").words}
+    assert {"dog,", "THE", "The"} < {*load_ngram(tmp_path / "as_is.ngram").words}
 
 
 def test_vocabularies(tmp_path):
     file = tmp_path / "lm.ngram"
     vocabulary = ["zebra", "dog", "<s>", "<unk>", "two words", "the"]
     write_word_ngram(file, BOOKS, vocabulary=vocabulary, order=2, text_form="en_plain")
-    ngram = load_word_ngram(file)
+    ngram = load_ngram(file)
     assert ngram.words == ("<unk>", "dog", "the", "zebra", "</s>", "<s>")
     assert score_text(ngram, ["fox"]) > score_text(ngram, ["zebra"])  # many words are unknown
     write_word_ngram(file, BOOKS, vocabulary=vocabulary, max_words=1, order=2, text_form="en_plain")
-    assert load_word_ngram(file).words == ("<unk>", "dog", "</s>", "<s>")
+    assert load_ngram(file).words == ("<unk>", "dog", "</s>", "<s>")
 
 
 def test_rare_and_needless_word_n_grams_are_left_out(tmp_path):

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kikitori.compiled import compiled
 from kikitori.model.heads import needed_frames
 
 
 def ctc_align(log_probs: NDArray[np.float32], labels: Sequence[int]) -> list[tuple[int, int]] | None:
     """First frame of each label and the one after its last, on the most probable path that writes the labels.
+
+    The Viterbi path through the label sequence with blanks around every label (Graves et al. 2006, figure 3).
 
     Args:
         log_probs: (frames, labels + 1), blank last.
@@ -18,32 +21,39 @@ def ctc_align(log_probs: NDArray[np.float32], labels: Sequence[int]) -> list[tup
     Returns:
         One pair for each label, in order and without overlap; None if the labels do not fit into the frames.
     """
-    num_frames, blank = len(log_probs), log_probs.shape[1] - 1
-    if needed_frames(labels) > num_frames:
+    if needed_frames(labels) > len(log_probs):
         return None
     if not labels:
         return []
+    spans = np.zeros((len(labels), 2), np.int64)
+    _viterbi(np.ascontiguousarray(log_probs, np.float32), np.array(labels, np.int64), spans)
+    return [(start, stop) for start, stop in spans.tolist()]
+
+
+@compiled
+def _viterbi(log_probs: NDArray[np.float32], labels: NDArray[np.int64], spans: NDArray[np.int64]) -> None:
+    """Writes the first frame of each label and the one after its last to `spans`, (labels, 2)."""
     # States: blank, label, blank, label, ..., blank. A path stays, goes on by one, or skips a blank.
-    states = np.full(2 * len(labels) + 1, blank)
-    states[1::2] = labels
-    may_skip = np.zeros(len(states), dtype=bool)
-    may_skip[3::2] = states[3::2] != states[1:-2:2]
-    emitted = log_probs[:, states].astype(np.float64)
-    steps = np.zeros((num_frames, len(states)), dtype=np.int8)
-    scores = np.full(len(states), -np.inf)
-    scores[:2] = emitted[0, :2]
-    for frame in range(1, num_frames):
-        candidates = np.full((3, len(states)), -np.inf)
-        candidates[0] = scores
-        candidates[1, 1:] = scores[:-1]
-        candidates[2, 2:] = np.where(may_skip[2:], scores[:-2], -np.inf)
-        steps[frame] = candidates.argmax(axis=0)
-        scores = candidates.max(axis=0) + emitted[frame]
-    state = len(states) - 1 if scores[-1] > scores[-2] else len(states) - 2
-    path = np.empty(num_frames, dtype=np.int64)
-    for frame in range(num_frames - 1, -1, -1):
-        path[frame] = state
-        state -= int(steps[frame, state])
-    starts = np.searchsorted(path, 2 * np.arange(len(labels)) + 1)
-    ends = np.searchsorted(path, 2 * np.arange(len(labels)) + 1, side="right")
-    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+    frames, blank, states = len(log_probs), log_probs.shape[1] - 1, 2 * len(labels) + 1
+    scores, before = np.full(states, -np.inf), np.full(states, -np.inf)
+    steps = np.zeros((frames, states), np.int8)
+    scores[0], scores[1] = log_probs[0, blank], log_probs[0, labels[0]]
+    for frame in range(1, frames):
+        scores, before = before, scores
+        for state in range(states):
+            best, step, output = before[state], 0, blank
+            if state >= 1 and before[state - 1] > best:
+                best, step = before[state - 1], 1
+            if state % 2:
+                output = labels[state // 2]
+                if state >= 3 and output != labels[state // 2 - 1] and before[state - 2] > best:
+                    best, step = before[state - 2], 2
+            steps[frame, state] = step
+            scores[state] = best + log_probs[frame, output]
+    state = states - 1 if scores[states - 1] > scores[states - 2] else states - 2
+    for frame in range(frames - 1, -1, -1):
+        if state % 2:
+            label = state // 2
+            spans[label, 0] = frame
+            spans[label, 1] = max(spans[label, 1], frame + 1)
+        state -= steps[frame, state]

@@ -1,68 +1,35 @@
-"""N-gram language models through KenLM (Heafield 2011), an extra: `pip install 'kikitori[ngram]'`.
+"""N-gram language models as scorers: label by label in a search, or of whole hypotheses.
 
-Words of the n-gram are strings: the recogniser's labels as its tokenizer spells them (`▁the`), or whole words. A file
-is an ARPA file or a binary file of KenLM; the latter is memory that KenLM maps as it is, so take it from where you
-would take a program.
+Words of the n-gram are strings: the recogniser's labels as its tokenizer spells them (`▁the`), or whole words.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import log
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.errors import ModelError
 from kikitori.scorers.tree import TreeScores
 from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable
-from kikitori.text.ngram.model import WordNGram, load_word_ngram, score_text
+from kikitori.text.ngram.model import NGram, append, following, load_ngram, score_text
 from kikitori.text.ngram.packed import SUFFIX as PACKED
 from kikitori.text.units import WORD_MARK, TextForm, TokenizerUnits, in_form
 from kikitori.types import Hypothesis
 
-SUFFIXES = (".arpa", ".arpa.gz", ".bin", PACKED)
-LN10 = log(10.0)
+SUFFIXES = (".arpa", ".arpa.gz", ".arpa.xz", PACKED, ".bin")
+"""The last is KenLM's, which `load_ngram` refuses with a remedy."""
 WORD_MARKS = (WORD_MARK, "Ġ")
 """What stands for the space before a word in SentencePiece and in byte-level BPE."""
-_REASON = re.compile(r"threw \w+(?: because .*?)?\. (.*)")
-CACHED = 2**23
-"""Log-probabilities that a scorer remembers."""
+MANY_WORDS = 10
+"""Different words of which an n-gram must know one: else it is in another form than the texts."""
 
 
 def is_ngram(path_or_id: str) -> bool:
     """Whether a name is that of an n-gram's file, and not of a folder or a model on the hub."""
     return path_or_id.endswith(SUFFIXES)
-
-
-def load_ngram(file: str | Path) -> Any:
-    """Reads an ARPA file or a binary file of KenLM; a `kenlm.Model`.
-
-    Raises:
-        ModelError: KenLM is not installed, or the file is missing, damaged or not for it.
-    """
-    if str(file).endswith(PACKED):
-        raise ModelError(
-            "an n-gram over words, and here labels are asked for", where=file, remedy="use it in rescoring"
-        )
-    try:
-        import kenlm
-    except ImportError:
-        raise ModelError("n-grams need KenLM", where=file, remedy="pip install 'kikitori[ngram]'") from None
-    if not Path(file).is_file():
-        raise ModelError("no such file with an n-gram", where=file, remedy="make one with kikitori ngram")
-    settings = kenlm.Config()
-    settings.show_progress, settings.arpa_complain = False, kenlm.ARPALoadComplain.NONE
-    try:
-        return kenlm.Model(str(file), settings)
-    except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        reason = " ".join(str(error).split())
-        if found := _REASON.search(reason):  # behind the name of a function of C++
-            reason = found[1]
-        raise ModelError(f"KenLM cannot read it ({reason[:200]})", where=file, remedy="make it again") from None
 
 
 def label_words(units: TokenizerUnits) -> list[str]:
@@ -78,34 +45,35 @@ def label_words(units: TokenizerUnits) -> list[str]:
     return [word if writable(word) else UNKNOWN for word in words]
 
 
-def knows_labels(model: Any, words: Sequence[str]) -> bool:
-    """Whether an n-gram of `load_ngram` is over some labels: it knows half of them, and one that begins a word.
+def knows_labels(ngram: NGram, words: Sequence[str]) -> bool:
+    """Whether an n-gram is over some labels: it knows half of them, and one that begins a word.
 
     Pieces and characters may be words of a language too, but not with a mark.
     """
     beginnings = [word for word in words if set(WORD_MARKS) & set(word)]
-    known = sum(word in model for word in words)
-    return 2 * known >= len(words) and (not beginnings or any(word in model for word in beginnings))
+    return 2 * _num_known(ngram, words) >= len(words) and (not beginnings or _num_known(ngram, beginnings) > 0)
 
 
-@dataclass(frozen=True)
+def _num_known(ngram: NGram, words: Sequence[str]) -> int:
+    return sum(word in ngram.ids and word != UNKNOWN for word in words)
+
+
+@dataclass(frozen=True, eq=False)
 class NGramState:
     """Hypotheses of an `NGramScorer`.
 
     Attributes:
-        contexts: What KenLM remembers of each, equal for hypotheses that it cannot tell apart.
+        states: State of the n-gram after each, (rows,).
     """
 
-    contexts: tuple[Any, ...]
+    states: NDArray[np.int64]
 
 
 class NGramScorer:
     """An n-gram over the label units of a search.
 
-    Probabilities of all labels are looked up once per context of KenLM, which is as short as the file allows.
-
     Args:
-        model: Of `load_ngram`.
+        ngram: The n-gram.
         words: What each label of the search is called, see `label_words`.
         name: Its name among the shares.
         where: Its file, for errors.
@@ -114,12 +82,10 @@ class NGramScorer:
         ModelError: The n-gram is over other words than the labels.
     """
 
-    def __init__(self, model: Any, words: Sequence[str], *, name: str = "ngram", where: object = None) -> None:
-        import kenlm
-
-        if not knows_labels(model, words):
+    def __init__(self, ngram: NGram, words: Sequence[str], *, name: str = "ngram", where: object = None) -> None:
+        if not knows_labels(ngram, words):
             raise ModelError(
-                f"the n-gram is over other words: it knows {sum(word in model for word in words)} of the recogniser's "
+                f"the n-gram is over other words: it knows {_num_known(ngram, words)} of the recogniser's "
                 f"{len(words)} labels, which are such as {words[len(words) // 2]!r}",
                 where=where,
                 remedy="make one over its labels with kikitori ngram --model RECOGNISER",
@@ -127,59 +93,60 @@ class NGramScorer:
         self.name = name
         self.max_labels: int | None = None
         """None: hypotheses may have any length."""
-        self._model, self._words, self._new_state = model, tuple(words), kenlm.State
-        self._following = lru_cache(max(1, CACHED // (len(words) + 1)))(self._all_following)
+        unknown = ngram.ids[UNKNOWN]
+        self._ngram = ngram
+        self._numbers = np.array([ngram.ids.get(word, unknown) for word in (*words, END)], np.int64)
 
     def start(self, batch: int) -> NGramState:
         """The beginning of a sentence."""
-        context = self._new_state()
-        self._model.BeginSentenceWrite(context)
-        return NGramState((context,) * batch)
+        return NGramState(np.full(batch, self._ngram.start, np.int64))
 
     def log_probs(self, state: NGramState, rows: Tensor) -> Tensor:
-        """As of `Scorer`, in float64 on the CPU."""
-        found = [self._following(state.contexts[row]) for row in rows.tolist()]
-        return torch.stack(found) if found else torch.zeros(0, len(self._words) + 1, dtype=torch.float64)
+        """Of each label behind some hypotheses and of their end, (rows, labels + 1), float64 on the CPU."""
+        states = state.states[rows.numpy(force=True)]
+        found = np.empty((len(states), len(self._numbers)))
+        following(*self._ngram.arrays, states, self._numbers, found)
+        return torch.from_numpy(found)
 
     def extend(self, state: NGramState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[NGramState, Tensor]:
-        """As of `Scorer`, in float64 on the CPU."""
-        given = torch.zeros(labels.shape, dtype=torch.float64)
-        contexts = []
-        moves = zip(rows.tolist(), labels.tolist(), lengths.tolist(), strict=True)
-        for place, (row, appended, length) in enumerate(moves):
-            context = state.contexts[row]
-            for column, label in enumerate(appended[:length]):
-                after = self._new_state()
-                given[place, column] = LN10 * self._model.BaseScore(context, self._words[label], after)
-                context = after
-            contexts.append(context)
-        return NGramState(tuple(contexts)), given
+        """The states of some hypotheses with more labels, and the log-probabilities of these, (rows, n) float64.
 
-    def _all_following(self, context: Any) -> Tensor:
-        score, after = self._model.BaseScore, self._new_state()
-        return LN10 * torch.tensor([score(context, word, after) for word in (*self._words, END)], dtype=torch.float64)
+        Args:
+            state: The old one.
+            rows: The old hypothesis that each new one begins with, (rows,) int64.
+            labels: What it goes on with, (rows, n) int64.
+            lengths: How many of these count, (rows,) int64.
+        """
+        states, given = state.states[rows.numpy(force=True)], np.zeros(tuple(labels.shape))
+        words = np.ascontiguousarray(self._numbers[labels.numpy(force=True)])
+        append(*self._ngram.arrays, states, words, np.ascontiguousarray(lengths.numpy(force=True)), given)
+        return NGramState(states), torch.from_numpy(given)
 
 
 class NGramJudge:
-    """An n-gram that judges whole hypotheses: by their labels where it is over these, else by the words of their text.
+    """An n-gram that scores whole hypotheses: by their labels where it is over these, else by the words of their text.
 
     Args:
-        model: Of `load_ngram`.
+        ngram: The n-gram.
         text_form: Form that texts get before they are split at spaces.
+        where: Its file, for errors.
     """
 
-    def __init__(self, model: Any, text_form: TextForm = "as_is") -> None:
-        self._model, self._text_form = model, text_form
+    def __init__(self, ngram: NGram, text_form: TextForm = "as_is", where: object = None) -> None:
+        self._ngram, self._text_form, self._where = ngram, text_form, where
 
     def scores(self, nbests: Sequence[Sequence[Hypothesis]], units: TokenizerUnits | None) -> TreeScores:
         """Natural log-probabilities of the hypotheses of some utterances, the end of the sentence included.
 
         Args:
             nbests: Hypotheses by utterance.
-            units: The units of their labels; it goes by these if it knows them (`knows_labels`). None goes by texts.
+            units: The units of their labels, which count if the n-gram is over them. None goes by texts.
+
+        Raises:
+            ModelError: It knows none of many words, so that its text must have had another form.
         """
         names = None if units is None else label_words(units)
-        if names is not None and not knows_labels(self._model, names):
+        if names is not None and not self._is_over(names):
             names = None
         spelled = [
             [
@@ -190,38 +157,29 @@ class NGramJudge:
             ]
             for nbest in nbests
         ]
+        self._check({word for nbest in spelled for words in nbest for word in words})
         num_words = sum(len(words) for nbest in spelled for words in nbest)
-        return TreeScores([[self._score(words) for words in nbest] for nbest in spelled], num_words, num_words)
+        scores = [[score_text(self._ngram, words) for words in nbest] for nbest in spelled]
+        return TreeScores(scores, num_words, num_words)
 
-    def _score(self, words: Sequence[str]) -> float:
-        return LN10 * float(self._model.score(" ".join(words)))
+    def _is_over(self, names: Sequence[str]) -> bool:
+        """Whether its words are labels: the characters of Japanese labels may all be words of a word n-gram too."""
+        words = self._ngram.ids.keys()
+        return knows_labels(self._ngram, names) and 2 * len(words & {*names, START, END, UNKNOWN}) >= len(words)
 
-
-class WordJudge:
-    """A word n-gram that judges the words of whole hypotheses.
-
-    Args:
-        ngram: The n-gram.
-        text_form: Form that texts get before they are split at spaces.
-    """
-
-    def __init__(self, ngram: WordNGram, text_form: TextForm = "as_is") -> None:
-        self._ngram, self._text_form = ngram, text_form
-
-    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> TreeScores:
-        """Natural log-probabilities of the texts of some utterances' hypotheses, the end of the sentence included."""
-        spelled = [[in_form(each.text, self._text_form).split() for each in nbest] for nbest in nbests]
-        num_words = sum(len(words) for nbest in spelled for words in nbest)
-        found = [[score_text(self._ngram, words) for words in nbest] for nbest in spelled]
-        return TreeScores(found, num_words, num_words)
+    def _check(self, words: set[str]) -> None:
+        if len(words) >= MANY_WORDS and not words & self._ngram.ids.keys():
+            raise ModelError(
+                f"the n-gram has none of the {len(words)} words of the hypotheses, which are such as {min(words)!r}",
+                where=self._where,
+                remedy="choose the text_form of the text that it was made from",
+            )
 
 
-def load_ngram_judge(path: str, text_form: TextForm = "as_is") -> NGramJudge | WordJudge:
-    """An n-gram that judges whole hypotheses: `.ngram` by itself, other files through KenLM.
+def load_ngram_judge(path: str, text_form: TextForm = "as_is") -> NGramJudge:
+    """An n-gram that scores whole hypotheses.
 
     Raises:
-        ModelError: It is missing or damaged, or KenLM is.
+        ModelError: It is missing or damaged.
     """
-    if path.endswith(PACKED):
-        return WordJudge(load_word_ngram(path), text_form)
-    return NGramJudge(load_ngram(path), text_form)
+    return NGramJudge(load_ngram(path), text_form, where=path)

@@ -18,7 +18,7 @@ class LMOptions:
 
     Attributes:
         path: Its folder or hub id; of a speech LLM its LLM; or file of an n-gram over labels or words, .arpa,
-            .bin or .ngram.
+            .arpa.gz, .arpa.xz or .ngram.
         text_form: Form that texts get first, `lower` or `en_plain`; `as_is` leaves them to its tokenizer.
         prompt: Text before each hypothesis, such as words of the domain.
     """

@@ -199,7 +199,7 @@ class ShallowFusionSearch(FrameBeam):
         llm_scale: Weight of the LM's log-probability (share `lm`), that of the sentence's end included.
         prior_scale: Weight of the prior's, which is subtracted; with 0 none is needed.
         length_scale: Added for each label.
-        ngram: File of an n-gram that joins beside the LM, .arpa or .bin; also alone, where no LM is named or at hand.
+        ngram: File of an n-gram that joins beside the LM, .arpa or .ngram; also alone, where no LM is named or at hand.
         ngram_scale: Weight of its log-probability.
     """
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from kikitori.errors import ConfigError
 from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.language_model import LanguageModel, load_language_model
-from kikitori.scorers.ngram import NGramJudge, WordJudge, is_ngram, load_ngram_judge
+from kikitori.scorers.ngram import NGramJudge, is_ngram, load_ngram_judge
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, NGRAM, SPEECH_LLM, LMOptions, PriorOptions
 from kikitori.scorers.prior import load_prior
 from kikitori.scorers.tree import TreeScores, score_sequences
@@ -105,7 +105,7 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
             )
 
 
-Judge = LanguageModel | NGramJudge | WordJudge
+Judge = LanguageModel | NGramJudge
 """What gives a share to whole hypotheses."""
 
 
@@ -140,8 +140,6 @@ def with_lm(
     """
     if isinstance(lm, NGramJudge):
         found = lm.scores(nbests, units)
-    elif isinstance(lm, WordJudge):
-        found = lm.scores(nbests)
     else:
         found = lm.log_probs([labels_in(lm.units, nbest, units) for nbest in nbests])
     return _with_shares(nbests, name, found.scores), found

@@ -17,10 +17,8 @@ from kikitori.scorers.language_model import LanguageModel, load_language_model
 from kikitori.scorers.ngram import (
     NGramJudge,
     NGramScorer,
-    WordJudge,
     is_ngram,
     label_words,
-    load_ngram,
     load_ngram_judge,
 )
 from kikitori.scorers.options import LM as LM_SHARE
@@ -38,7 +36,7 @@ from kikitori.search.options import (
 )
 from kikitori.search.rescore import Judge, LabelPrior, load_label_prior
 from kikitori.text.lexicon import read_lexicon
-from kikitori.text.ngram.model import load_word_ngram
+from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import (
     TokenizerUnits,
     differing_labels,
@@ -62,7 +60,7 @@ class Partners:
         self._lms: dict[str, LMScorer] = {}
         self._ngrams: dict[tuple[str, str], NGramScorer] = {}
         self._judges: dict[LMOptions, LanguageModel] = {}
-        self._ngram_judges: dict[LMOptions, NGramJudge | WordJudge] = {}
+        self._ngram_judges: dict[LMOptions, NGramJudge] = {}
         self._priors: dict[tuple[PriorOptions, LMOptions | None], LabelPrior] = {}
         self._readers: dict[LMOptions, WordReader] = {}
         self._words: dict[tuple[Path, Path, float], WordModel] = {}
@@ -216,7 +214,7 @@ class Partners:
         key = lexicon, ngram, options.unknown_score
         if key not in self._words:
             self._words[key] = word_model(
-                *(read_lexicon(lexicon), phones, load_word_ngram(ngram)),
+                *(read_lexicon(lexicon), phones, load_ngram(ngram)),
                 unknown_score=options.unknown_score,
                 where=lexicon,
             )

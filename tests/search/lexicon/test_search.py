@@ -15,7 +15,7 @@ from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.lexicon.trie import word_model
 from kikitori.search.options import LexiconSearch
 from kikitori.text.lexicon import Lexicon
-from kikitori.text.ngram.model import WordNGram, score_text
+from kikitori.text.ngram.model import NGram, score_text
 from tests.search.ctc.test_beam import every_path, random_log_probs
 
 PHONES = ("A", "B", "C")
@@ -48,7 +48,7 @@ def bigram(seed, words=("<s>", "</s>", "<unk>", *KNOWN), pairs=14):
             arc_words.append(word)
             scores.append(score)
         starts.append(len(arc_words))
-    return WordNGram(
+    return NGram(
         tuple(words),
         np.array(starts, np.int64),
         np.array(arc_words, np.int32),
@@ -199,7 +199,7 @@ def test_histories_that_the_ngram_cannot_tell_apart_come_back_in_the_list():
     words = ("<s>", "</s>", "<unk>", "x", "y", "z")
     scores = np.log([0.1, 0.2, 0.1, 0.3, 0.2, 0.1]).astype(np.float32)
     nothing = np.zeros(1, np.int32)
-    unigram = WordNGram(
+    unigram = NGram(
         *(words, np.array([0, 6]), np.arange(6, dtype=np.int32), scores, np.zeros(6, np.int32)),
         *(nothing.astype(np.float32), nothing, 0),
     )

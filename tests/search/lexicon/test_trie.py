@@ -82,3 +82,8 @@ def test_other_phones_are_refused():
 def test_an_ngram_without_any_of_the_words_is_refused():
     with pytest.raises(ModelError, match="none of its words"):
         word_model(Lexicon({"odd": (("A",),)}), PHONES, bigram(0, words=("<s>", "</s>", *KNOWN)))
+
+
+def test_an_n_gram_of_words_in_another_form():
+    with pytest.raises(ModelError, match=r"here\.tsv: the n-gram has none of its words"):
+        word_model(LEXICON, PHONES, bigram(0, ("<s>", "</s>", "<unk>", *map(str.upper, KNOWN))), where="here.tsv")

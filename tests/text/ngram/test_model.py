@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ModelError
-from kikitori.scorers.ngram import WordJudge
+from kikitori.scorers.ngram import NGramJudge
 from kikitori.text.ngram import model as word_ngram
 from kikitori.text.ngram.arpa import write_arpa
 from kikitori.text.ngram.kneser_ney import estimate
-from kikitori.text.ngram.model import advance, fold, load_word_ngram, score_text
+from kikitori.text.ngram.model import advance, fold, following, load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Hypothesis
 from tests.text.ngram.test_kneser_ney import SENTENCES, backed_off, read
@@ -20,17 +20,6 @@ from tests.text.ngram.test_kneser_ney import SENTENCES, backed_off, read
 LN10 = log(10.0)
 WORDS = ["<unk>", *"abcdef"]
 NAMES = [*WORDS, "</s>", "<s>"]
-
-
-def arrays(ngram):
-    return (
-        ngram.starts,
-        ngram.arc_words,
-        ngram.arc_scores,
-        ngram.arc_targets,
-        ngram.backoffs,
-        ngram.lower,
-    )
 
 
 def by_table(tables, words, order):
@@ -57,7 +46,7 @@ def test_compiled_and_plain_steps_are_equal(order, min_count):
     ngram = fold(estimate(SENTENCES, 7, order, min_count=min_count), NAMES)
     for state in range(len(ngram.backoffs)):
         for word in range(9):
-            log_prob, after = advance(*arrays(ngram), state, word)
+            log_prob, after = advance(*ngram.arrays, state, word)
             plain = word_ngram._advance(ngram, state, word)
             assert (pytest.approx(plain[0], abs=1e-5), plain[1]) == (log_prob, after)
 
@@ -72,7 +61,7 @@ def test_its_arrays_are_sound():
     assert ((ngram.arc_targets >= 0) & (ngram.arc_targets < num_states)).all()
     for first, last in zip(ngram.starts[:-1], ngram.starts[1:], strict=True):
         assert (np.diff(ngram.arc_words[first:last]) > 0).all()
-    kinds = [each.dtype for each in arrays(ngram)]
+    kinds = [each.dtype for each in ngram.arrays]
     assert kinds == [np.int64, np.int32, np.float32, np.int32, np.float32, np.int32]
     assert (ngram.words[ngram.end], ngram.start) == ("</s>", int(ngram.arc_targets[ngram.ids["<s>"]]))
 
@@ -90,8 +79,8 @@ def test_files(order, tmp_path):
     write_packed(tmp_path / "lm.ngram", ngrams, NAMES)
     whole, read_again, packed = (
         fold(ngrams, NAMES),
-        load_word_ngram(tmp_path / "lm.arpa"),
-        load_word_ngram(str(tmp_path / "lm.ngram")),
+        load_ngram(tmp_path / "lm.arpa"),
+        load_ngram(str(tmp_path / "lm.ngram")),
     )
     assert packed.words == read_again.words == whole.words
     for text in ("a b c", "", "d d nothing"):
@@ -99,12 +88,33 @@ def test_files(order, tmp_path):
         assert score_text(read_again, words) == pytest.approx(score_text(whole, words), abs=1e-4)
         assert score_text(packed, words) == pytest.approx(score_text(whole, words), abs=0.02 * (len(words) + 1) * order)
     with pytest.raises(ModelError, match=r"missing\.ngram"):
-        load_word_ngram(tmp_path / "missing.ngram")
+        load_ngram(tmp_path / "missing.ngram")
 
 
 def test_it_judges_hypotheses():
     ngram = fold(estimate(SENTENCES, 7, 3), NAMES)
     nbests = [[Hypothesis((0,), "A, b.", 0.0), Hypothesis((1,), "", 0.0)], []]
-    found = WordJudge(ngram, "en_plain").scores(nbests)
+    found = NGramJudge(ngram, "en_plain").scores(nbests, None)
     assert found.scores == [[score_text(ngram, ["a", "b"]), score_text(ngram, [])], []]
-    assert WordJudge(ngram).scores(nbests).scores[0][0] == score_text(ngram, ["<unk>", "<unk>"])
+    assert NGramJudge(ngram).scores(nbests, None).scores[0][0] == score_text(ngram, ["<unk>", "<unk>"])
+
+
+def test_a_binary_file_of_kenlm(tmp_path):
+    for name, content in (
+        ("lm.bin", b"anything"),
+        ("lm.arpa", b"mmap lm http://kheafield.com/code format version 5\n\0"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=r"lm\.\w+: .*KenLM.*; name the ARPA file that it was made from"):
+            load_ngram(tmp_path / name)
+
+
+@pytest.mark.parametrize(("order", "min_count"), [(1, 1), (3, 1), (4, 2)])
+def test_all_words_behind_a_state_at_once(order, min_count):
+    ngram = fold(estimate(SENTENCES, 7, order, min_count=min_count), NAMES)
+    states = np.arange(len(ngram.backoffs), dtype=np.int64)
+    words = np.array([3, 8, 7, 0, 3, 6], np.int64)
+    found = np.empty((len(states), len(words)))
+    following(*ngram.arrays, states, words, found)
+    expected = [[advance(*ngram.arrays, state, word)[0] for word in words.tolist()] for state in states.tolist()]
+    assert found == pytest.approx(np.array(expected), abs=1e-5)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kikitori.errors import ModelError
 from kikitori.text.lexicon import Lexicon
 from kikitori.text.ngram.arpa import UNKNOWN
-from kikitori.text.ngram.model import WordNGram
+from kikitori.text.ngram.model import NGram
 
 
 class Trie(NamedTuple):
@@ -44,7 +44,7 @@ class Trie(NamedTuple):
 
 
 class Grammar(NamedTuple):
-    """A word n-gram for the words of a lexicon; arrays as of `WordNGram`.
+    """A word n-gram for the words of a lexicon; arrays as of `NGram`.
 
     Attributes:
         starts: As there.
@@ -89,7 +89,7 @@ class WordModel:
 
 
 def word_model(
-    lexicon: Lexicon, phones: Sequence[str], ngram: WordNGram, *, unknown_score: float = 0.0, where: object = "lexicon"
+    lexicon: Lexicon, phones: Sequence[str], ngram: NGram, *, unknown_score: float = 0.0, where: object = "lexicon"
 ) -> WordModel:
     """A lexicon and an n-gram made ready for search.
 
@@ -123,7 +123,7 @@ def word_model(
             ways.append((len(words), [numbers[phone] for phone in way]))
         words.append(word)
         ids.append(known)
-    if not words:
+    if not any(word in ngram.ids for word in words):
         raise ModelError("the n-gram has none of its words", where=where, remedy="give both the same form of words")
     taken, extra = np.array(ids, np.int32), np.zeros(len(ids))
     extra[[word not in ngram.ids for word in words]] = unknown_score
@@ -133,7 +133,7 @@ def word_model(
     return WordModel(tuple(words), len(phones), trie, Grammar(*arrays, taken, extra), ngram.start, ngram.end)
 
 
-def _peaks(ngram: WordNGram) -> NDArray[np.float64]:
+def _peaks(ngram: NGram) -> NDArray[np.float64]:
     """What no word exceeds behind any others, (words,): its best arc, reached from where backing off gains most."""
     peaks = np.full(len(ngram.words), -np.inf)
     np.maximum.at(peaks, ngram.arc_words, ngram.arc_scores)

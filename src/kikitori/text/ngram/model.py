@@ -1,8 +1,8 @@
-"""Word n-grams as arrays: states are the words before, arcs the words behind, and what has no arc backs off.
+"""Back-off n-grams (Katz 1987) as an automaton in arrays, which compiled code walks.
 
-Such an n-gram is a folded ARPA file (Katz 1987): state 0 is the empty context and has an arc for every word; every
-other state knows the state with its oldest word dropped, and what it costs to go there. It needs no KenLM, and compiled
-code can walk it.
+States are the words before, arcs the words behind. State 0 is the empty context and has an arc for every word; every
+other state knows the state with its oldest word dropped, and the back-off weight that it costs to go there. The words
+are those of a language, or a recogniser's label units as its tokenizer spells them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.compiled import compiled
+from kikitori.errors import ModelError
 from kikitori.text.ngram.arpa import END, START, UNKNOWN, NGrams, read_arpa
 from kikitori.text.ngram.packed import SUFFIX, read_packed
 
 LN10 = log(10.0)
 
 
+Arrays = tuple[
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.float32],
+    NDArray[np.int32],
+    NDArray[np.float32],
+    NDArray[np.int32],
+]
+
+
 @dataclass(frozen=True, eq=False)
-class WordNGram:
-    """An n-gram language model over words.
+class NGram:
+    """A back-off n-gram language model.
 
     Attributes:
         words: The words by number; among them `<s>`, `</s>` and `<unk>`, which stands for all others.
@@ -51,6 +62,11 @@ class WordNGram:
         """The numbers of the words."""
         return {word: number for number, word in enumerate(self.words)}
 
+    @cached_property
+    def arrays(self) -> "Arrays":
+        """What compiled code needs, in the order of its arguments."""
+        return self.starts, self.arc_words, self.arc_scores, self.arc_targets, self.backoffs, self.lower
+
     @property
     def end(self) -> int:
         """The number of `</s>`."""
@@ -73,7 +89,7 @@ def advance(
     state: int,
     word: int,
 ) -> tuple[float, int]:
-    """The natural log-probability of a word behind a state, and the state after it; arguments as of `WordNGram`."""
+    """The natural log-probability of a word behind a state, and the state after it; arguments as of `NGram`."""
     score = 0.0
     while True:
         arc = _arc(starts, arc_words, state, word)
@@ -83,7 +99,75 @@ def advance(
         state = int(lower[state])
 
 
-def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> WordNGram:
+@compiled
+def append(
+    starts: NDArray[np.int64],
+    arc_words: NDArray[np.int32],
+    arc_scores: NDArray[np.float32],
+    arc_targets: NDArray[np.int32],
+    backoffs: NDArray[np.float32],
+    lower: NDArray[np.int32],
+    states: NDArray[np.int64],
+    words: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    given: NDArray[np.float64],
+) -> None:
+    """Takes words behind some states.
+
+    Args:
+        starts: Of `NGram`, as are the next five.
+        arc_words: Of `NGram`.
+        arc_scores: Of `NGram`.
+        arc_targets: Of `NGram`.
+        backoffs: Of `NGram`.
+        lower: Of `NGram`.
+        states: States, (rows,), replaced by those after the words.
+        words: Words by number, (rows, n).
+        lengths: How many words of each row count, (rows,).
+        given: Receives their natural log-probabilities, (rows, n).
+    """
+    for row in range(len(states)):
+        state = states[row]
+        for place in range(lengths[row]):
+            word = words[row, place]
+            given[row, place], state = advance(starts, arc_words, arc_scores, arc_targets, backoffs, lower, state, word)
+        states[row] = state
+
+
+@compiled
+def following(
+    starts: NDArray[np.int64],
+    arc_words: NDArray[np.int32],
+    arc_scores: NDArray[np.float32],
+    arc_targets: NDArray[np.int32],  # noqa: ARG001
+    backoffs: NDArray[np.float32],
+    lower: NDArray[np.int32],
+    states: NDArray[np.int64],
+    words: NDArray[np.int64],
+    found: NDArray[np.float64],
+) -> None:
+    """Natural log-probabilities of some words (words,) behind each of some states (rows,), to `found` (rows, words)."""
+    scores = np.empty(starts[1], np.float64)
+    for row in range(len(states)):
+        depth, state, cost = 0, states[row], 0.0
+        while state != 0:
+            cost += backoffs[state]
+            state = lower[state]
+            depth += 1
+        for word in range(len(scores)):
+            scores[word] = cost + arc_scores[word]
+        for level in range(depth - 1, -1, -1):  # longer contexts take the place of shorter ones
+            state, cost = states[row], 0.0
+            for _ in range(level):
+                cost += backoffs[state]
+                state = lower[state]
+            for arc in range(starts[state], starts[state + 1]):
+                scores[arc_words[arc]] = cost + arc_scores[arc]
+        for place in range(len(words)):
+            found[row, place] = scores[words[place]]
+
+
+def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> NGram:
     """N-grams as arrays to walk.
 
     A state is an n-gram that something follows, or that leaves its context at a price. What cannot be followed needs
@@ -111,12 +195,12 @@ def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> WordNGram:
     arc_words = np.concatenate([each.last for each in ngrams]).astype(np.int32)
     arc_scores = (LN10 * np.concatenate([each.log10_probs for each in ngrams])).astype(np.float32)
     targets, lower = np.zeros(len(owner), np.int32), np.zeros(num_states, np.int32)
-    _link(starts, arc_words, owner, state, targets, lower)
+    _link(starts, arc_words, arc_scores, backoffs, owner, state, targets, lower)
     begin = int(targets[list(words).index(START)])
-    return WordNGram(tuple(words), starts, arc_words, arc_scores, targets, backoffs, lower, begin)
+    return NGram(tuple(words), starts, arc_words, arc_scores, targets, backoffs, lower, begin)
 
 
-def score_text(ngram: WordNGram, words: Sequence[str]) -> float:
+def score_text(ngram: NGram, words: Sequence[str]) -> float:
     """The natural log-probability of a sentence and its end; unknown words count as `<unk>`."""
     total, state = 0.0, ngram.start
     for number in [*ngram.numbers(words), ngram.end]:
@@ -125,17 +209,21 @@ def score_text(ngram: WordNGram, words: Sequence[str]) -> float:
     return total
 
 
-def load_word_ngram(path: str | Path) -> WordNGram:
-    """Reads an n-gram over words: `.ngram`, `.arpa`, `.arpa.gz` or `.arpa.xz`.
+def load_ngram(path: str | Path) -> NGram:
+    """Reads an n-gram: `.ngram`, `.arpa`, `.arpa.gz` or `.arpa.xz`.
 
     Raises:
-        ModelError: It is missing, damaged or unsound.
+        ModelError: It is missing, damaged, unsound or a binary file of KenLM.
     """
     path = Path(path)
+    if path.suffix == ".bin":
+        raise ModelError("a binary file of KenLM", where=path, remedy="name the ARPA file that it was made from")
+    if not path.is_file():
+        raise ModelError("no such file with an n-gram", where=path, remedy="make one with kikitori ngram")
     return fold(*(read_packed(path) if path.suffix == SUFFIX else read_arpa(path)))
 
 
-def _advance(ngram: WordNGram, state: int, word: int) -> tuple[float, int]:
+def _advance(ngram: NGram, state: int, word: int) -> tuple[float, int]:
     """As `advance`, in plain Python."""
     score = 0.0
     while True:
@@ -151,19 +239,27 @@ def _advance(ngram: WordNGram, state: int, word: int) -> tuple[float, int]:
 def _link(
     starts: NDArray[np.int64],
     arc_words: NDArray[np.int32],
+    arc_scores: NDArray[np.float32],
+    backoffs: NDArray[np.float32],
     owners: NDArray[np.int32],
     states: NDArray[np.int32],
     targets: NDArray[np.int32],
     lower: NDArray[np.int32],
 ) -> None:
-    """Fills in where arcs lead and where states back off to; what is needed of shorter n-grams is there by then."""
+    """Fills in where arcs lead and where states back off to; what is needed of shorter n-grams is there by then.
+
+    An arc whose score is NaN gets that of backing off.
+    """
     for arc in range(len(owners)):
-        state, word, below = owners[arc], arc_words[arc], 0
+        state, word, below, cost = owners[arc], arc_words[arc], 0, np.float32(0.0)
         while state != 0:
+            cost += backoffs[state]
             state = lower[state]
             shorter = _arc(starts, arc_words, state, word)
             if shorter >= 0:
                 below = targets[shorter]
+                if np.isnan(arc_scores[arc]):
+                    arc_scores[arc] = cost + arc_scores[shorter]
                 break
         targets[arc] = below
         if states[arc] >= 0:
