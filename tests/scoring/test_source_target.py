@@ -59,7 +59,7 @@ def test_failures_are_counted():
 
 def test_table():
     table = format_comparison({"target": side([("a b", "a", "a b")]), "source": side([(None, "", "")])}).splitlines()
-    assert " ".join(table[0].split()) == "side rows WER change CER change insertions fillers in reference"
+    assert " ".join(table[0].split()) == "domain rows WER change CER change insertions fillers in reference"
     assert " ".join(table[1].split()) == "target 1 0.5000 -> 0.0000 -100.0 % 0.5000 -> 0.0000 -100.0 % 0 -> 0 0 -> 0 0"
     assert " ".join(table[2].split()) == "source 0 - -> - - - -> - - 0 -> 0 - -> - -"
     assert len({len(line) for line in table}) == 1
