@@ -6,13 +6,13 @@ from pathlib import Path
 
 from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
 from kikitori.data.overlap import read_held_out
-from kikitori.data.speech import SpeechLoader, WaveformAugment, filter_utterances
+from kikitori.data.speech import SpeechLoader, filter_utterances
 from kikitori.errors import DataError
 from kikitori.text.corpus import read_lines, speak_titles
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.base import SpeechTrainingRecipe
-from kikitori.train.recipe.data import Augment, ManifestRef, SpeechData, TextData
+from kikitori.train.recipe.data import ManifestRef, SpeechData, TextData
 from kikitori.train.recipe.language_model import LanguageModelRecipe
 from kikitori.types import Utterance
 
@@ -34,9 +34,7 @@ def load_speech(
     """
     data = recipe.data
     kept = read_training_rows(recipe, "train", data.train, units, log)
-    train = SpeechLoader(
-        kept, waveform_augment(recipe.augment), seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error
-    )
+    train = SpeechLoader(kept, recipe.augment, seed=recipe.seed, cache=data.cache_audio, on_error=data.on_error)
     if not data.dev:
         return train, None
     held_out = _dev_rows(recipe, log, transcribed=units is not None)
@@ -130,16 +128,6 @@ def read_rows(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Ma
             )
     count = max(1, round(ref.share * len(rows)))
     return Manifest(tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat, problems)
-
-
-def waveform_augment(augment: Augment) -> WaveformAugment:
-    """What may happen to a training waveform."""
-    return WaveformAugment(
-        speeds=augment.speeds,
-        gain_db=augment.gain_db,
-        noise_probability=augment.noise_probability,
-        noise_snr_db=augment.noise_snr_db,
-    )
 
 
 def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> list[Utterance]:

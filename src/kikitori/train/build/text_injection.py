@@ -14,7 +14,7 @@ from kikitori.model.folder import load_config, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.units import TokenizerUnits, equal_units
-from kikitori.train.build.corpora import Log, read_rows, waveform_augment
+from kikitori.train.build.corpora import Log, read_rows
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe, TextInjection
 from kikitori.train.tasks.speech import ctc_posteriors
@@ -59,7 +59,7 @@ def build_simulator(
             remedy="take units.path from the same run",
         )
     rows = [row for ref in settings.speech for row in read_rows(Path(recipe.data_root), ref).utterances]
-    speech = SpeechLoader(rows, waveform_augment(recipe.augment), seed=recipe.seed)
+    speech = SpeechLoader(rows, recipe.augment, seed=recipe.seed)
     if settings.lexicon is None:
         posteriors = ctc_posteriors(model, speech, recipe.augment)
         labelled = ((log_probs, units.encode(text)) for log_probs, text in posteriors)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from kikitori.data.speech import WaveformAugment
 from kikitori.text.units import TextForm
 from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Fraction, ModelPath, NotNegative, Positive
 
@@ -132,7 +133,7 @@ class SpecAugment:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Augment:
+class Augment(WaveformAugment):
     """Augmentation of the training speech.
 
     Attributes:

@@ -15,9 +15,9 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
-class _Names:
+class _NamesModel:
     """Marks a string that names a model."""
 
 
-ModelPath = Annotated[str, _Names()]
+ModelPath = Annotated[str, _NamesModel()]
 """Hub id, model folder or run; `kikitori.train.recipe.recipe.resolve` turns a run into its model folder."""
