@@ -382,7 +382,7 @@ def test_prior_and_shallow_fusion(audio, tmp_path):
     result = call(*fusion, *options, "-o", tmp_path / "json", "-f", "json")
     assert result.exit_code == 0, result.output
     nbest = json.loads((tmp_path / "json" / "0.json").read_text())["nbest"]
-    assert set(nbest[0]["shares"]) == {"ctc", "lm", "length", "prior"}
+    assert set(nbest[0]["scores"]) == {"ctc", "lm", "length", "prior"}
     assert "no lm/" in one_line(call(*fusion))
     assert "-o" in one_line(call("prior", "--data", manifest))
     assert "--data" in one_line(call("prior", "-o", prior))
@@ -455,8 +455,8 @@ def test_an_n_gram_from_text_to_fusion(audio, tmp_path):
     result = call(*fusion, f"decoding.ngram={arpa}", "decoding.ngram_scale=0.2", "-o", tmp_path / "json", "-f", "json")
     assert result.exit_code == 0, result.output
     (best, *_) = json.loads((tmp_path / "json" / "a.json").read_text())["nbest"]
-    assert set(best["shares"]) == {"ctc", "lm", "ngram", "length"}
-    assert best["shares"]["lm"] == best["shares"]["ngram"] < 0
+    assert set(best["scores"]) == {"ctc", "lm", "ngram", "length"}
+    assert best["scores"]["lm"] == best["scores"]["ngram"] < 0
 
 
 def test_a_word_n_gram_from_text_to_a_file(tmp_path):

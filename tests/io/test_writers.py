@@ -39,7 +39,7 @@ def test_json_has_whispers_keys() -> None:
     assert value["nbest"][0] == {
         "text": "hello there",
         "score": -1.235,
-        "shares": {"ctc": -1.0},
+        "scores": {"ctc": -1.0},
         "complete": True,
     }
     assert value["nbest"][1]["score"] is None

@@ -115,8 +115,8 @@ def test_hypotheses_and_their_shares_stand_in_the_rows(model, data, tmp_path):
             assert 1 <= len(row["nbest"]) <= most
             assert row["nbest"][0]["text"] == row["pred_text"]
             for hypothesis in row["nbest"]:
-                assert set(hypothesis) == {"text", "labels", "score", "shares"}
-                assert hypothesis["shares"] == {scorer: hypothesis["score"]}
+                assert set(hypothesis) == {"text", "labels", "score", "scores"}
+                assert hypothesis["scores"] == {scorer: hypothesis["score"]}
 
 
 def test_a_failed_row_is_an_empty_prediction_and_is_named(model, data, tmp_path):

@@ -77,7 +77,7 @@ def test_the_command(world, tmp_path):
             before["audio_filepath"], before["text"], before.get("room"),
         )  # fmt: skip
         for hypothesis in row["nbest"] if row["error"] is None else ():
-            shares = hypothesis["shares"]
+            shares = hypothesis["scores"]
             expected = shares["ctc"] + 0.5 * shares["lm"] + 0.1 * shares["length"]
             assert hypothesis["score"] == pytest.approx(expected)
     assert changed
@@ -133,7 +133,7 @@ GOOD = {
     "time": 0.1,
     "id": "a",
     "set": "s",
-    "nbest": [{"text": "a", "labels": [1], "score": -1.0, "shares": {"ctc": -1.0}}],
+    "nbest": [{"text": "a", "labels": [1], "score": -1.0, "scores": {"ctc": -1.0}}],
 }
 
 
@@ -157,7 +157,7 @@ def test_priors_join(world, tmp_path):
 
 def test_infinite_scores_come_back(tmp_path):
     file = tmp_path / "p.jsonl"
-    file.write_text(json.dumps(GOOD | {"nbest": [{"text": "", "labels": [], "score": None, "shares": {"ctc": None}}]}))
+    file.write_text(json.dumps(GOOD | {"nbest": [{"text": "", "labels": [], "score": None, "scores": {"ctc": None}}]}))
     (row,) = read_predictions(file)["s"]
     assert row.nbest[0].score == row.nbest[0].scores["ctc"] == float("-inf")
 
@@ -185,6 +185,14 @@ def test_lists_of_two_searches_become_one():
         merged_lists([{"s": [one]}, {"s": [row(text="b")]}])
 
 
+def test_scores_of_old_files_are_called_shares(tmp_path):
+    file, (candidate,) = tmp_path / "p.jsonl", GOOD["nbest"]
+    old = {"shares" if key == "scores" else key: value for key, value in candidate.items()}
+    file.write_text(json.dumps(GOOD | {"nbest": [old]}))
+    ((row,),) = read_predictions(file).values()
+    assert row.nbest[0].scores == {"ctc": -1.0}
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -196,7 +204,7 @@ def test_lists_of_two_searches_become_one():
         (json.dumps(GOOD | {"nbest": "a"}), "nbest"),
         (json.dumps(GOOD | {"nbest": [{"text": "a"}]}), "nbest.0.labels"),
         (json.dumps(GOOD | {"nbest": [{**GOOD["nbest"][0], "labels": ["x"]}]}), "nbest.0.labels.0"),
-        (json.dumps(GOOD | {"nbest": [{**GOOD["nbest"][0], "shares": {"ctc": "x"}}]}), "nbest.0.scores.ctc"),
+        (json.dumps(GOOD | {"nbest": [{**GOOD["nbest"][0], "scores": {"ctc": "x"}}]}), "nbest.0.scores.ctc"),
         (json.dumps(GOOD | {"duration": float("nan")}), "duration"),
     ],
 )

@@ -123,9 +123,9 @@ def test_from_speech_in_one_command(world, tmp_path, search):
     result = call("tune", *data, "--axes", "length,lm", "-o", tmp_path / "t")
     assert result.exit_code == 0, result.output
     rows = rows_of(tmp_path / "t")
-    assert all({*h["shares"]} == {"ctc", "lm", "prior", "length"} for row in rows for h in row["nbest"])
+    assert all({*h["scores"]} == {"ctc", "lm", "prior", "length"} for row in rows for h in row["nbest"])
     for row in rows:
-        scores = [h["shares"]["ctc"] for h in row["nbest"]]
+        scores = [h["scores"]["ctc"] for h in row["nbest"]]
         # Of the same labels the larger share counts, and either search may have pruned.
         assert scores[:64] == pytest.approx(sorted(scores[:64], reverse=True), abs=0.5)
         assert 64 <= len(scores) <= 64 + 16  # the search's own hypotheses come behind
@@ -295,7 +295,7 @@ def test_what_cannot_be_tuned(world, options, grids, problem):
 def test_wrong_calls(world, arguments, problem, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = rows_of(world / "fused")
-    greedy = [{**row, "nbest": [{**row["nbest"][0], "shares": {"speech_llm": -1.0}}]} for row in rows]
+    greedy = [{**row, "nbest": [{**row["nbest"][0], "scores": {"speech_llm": -1.0}}]} for row in rows]
     files = {
         "LISTS": rows_of(world / "ctc"),
         "BROKEN": [*rows[:1], "{"],
@@ -316,7 +316,7 @@ def test_wrong_calls(world, arguments, problem, tmp_path, monkeypatch):
 def test_what_is_impossible_counts_nothing_without_a_scale(world, tmp_path):
     rows = rows_of(world / "fused")
     for row in rows:
-        row["nbest"][0]["shares"]["prior"] = None  # -inf in JSON
+        row["nbest"][0]["scores"]["prior"] = None  # -inf in JSON
     lists = tmp_path / "lists.jsonl"
     lists.write_text("".join(json.dumps(row) + "\n" for row in rows))
     held = [part for name in ("lm", "length") for part in ("--scale", f"{name}=0")]

@@ -25,7 +25,7 @@ class _Candidate:
     text: str
     labels: list[int]
     score: float | None  # JSON has no -inf
-    scores: dict[str, float | None] = Field(validation_alias=AliasChoices("scores", "shares"))  # shares of old
+    scores: dict[str, float | None] = Field(validation_alias=AliasChoices("scores", "shares"))  # their old name
 
 
 @dataclass(frozen=True, config=_IGNORE)

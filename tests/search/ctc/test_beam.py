@@ -1,6 +1,7 @@
 """Prefix search against the enumeration of all paths."""
 
 from collections import defaultdict
+from dataclasses import fields
 from itertools import pairwise, product
 from math import exp, inf, log
 
@@ -19,7 +20,7 @@ ALL = CTCBeamSearch(beam=100_000, nbest=100_000, score_beam=None, frame_labels=N
 
 
 def options(**changes):
-    values = {**{name: getattr(ALL, name) for name in ALL.__dataclass_fields__}, **changes}
+    values = {**{field.name: getattr(ALL, field.name) for field in fields(ALL)}, **changes}
     return CTCBeamSearch(**values)
 
 

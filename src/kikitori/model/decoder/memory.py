@@ -1,6 +1,6 @@
 """The speech beside the text: keys and values that every LLM layer may attend to, made once per utterance.
 
-An interface other than the prefix makes a `Memory` (`interface`). `LLMState` carries it through a search, where
+An interface other than the prefix makes a `Memory` (`interface`). `DecoderState` carries it through a search, where
 hypotheses of one utterance share it: forking and reordering move row numbers, never keys and values. `Reading` is what
 the LLM's layers see of it during one forward pass.
 """
