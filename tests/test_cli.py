@@ -112,7 +112,7 @@ def test_runaways_and_silence_are_explained(model, audio, tmp_path):
     assert f"{talk}: replaced (the text is the CTC head's); check this transcript" in by_default.stderr
     assert f"{talk}: ctc disagrees (agreement 0." in by_default.stderr
     assert "replaced" not in kept.stderr
-    quiet = f"kikitori: {silence}: no speech (nothing in it moves as speech does); check this transcript\n"
+    quiet = f"kikitori: {silence}: no speech (its spectrum varies less than that of speech); check this transcript\n"
     assert by_default.stderr.endswith(quiet)
     assert kept.stderr.endswith(quiet)
     found = call("transcribe", silence, "--model", model, *KEEP, "--on-no-speech", "keep")

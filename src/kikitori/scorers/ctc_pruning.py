@@ -1,4 +1,4 @@
-"""From CTC outputs to what prefix search needs of them: blank and the likeliest labels of every frame, compiled.
+"""Token pruning per frame, compiled: of CTC outputs blank and the most probable labels (beam_size_token in torchaudio).
 
 Either from log-probabilities, or from logits, whose log-normaliser is then summed up in the same single pass over the
 memory: of a vocabulary of an LLM that pass is most of a search's time. A block of a row is read once, into the cache;
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kikitori.compiled import compiled, kth_largest
+from kikitori.compiled import compiled, inner, kth_largest
 
 BLOCK, LANES = 1024, 64
 LOWEST = float(np.finfo(np.float32).min)
+# exp() as a polynomial in vector instructions takes 0.13 of the time of the library's, which numba does not vectorise.
 _LOG2_E, _HALF, _UNDERFLOW = np.float32(1.4426950408889634), np.float32(0.5), np.float32(-87.0)
 # 2^x on [-1/2, 1/2]: the exponential series, exact to float32 there.
 _C1, _C2, _C3 = np.float32(0.6931471805599453), np.float32(0.2402265069591007), np.float32(0.0555041086648216)
@@ -48,14 +49,16 @@ def candidates(log_probs: Tensor, *, most: int | None = None, min_log_prob: floa
         min_log_prob: Labels below are left out; None keeps all.
     """
     values = log_probs.detach().cpu().contiguous().numpy()
-    return Candidates(*_select(values, _most(most, values.shape[1]), LOWEST if min_log_prob is None else min_log_prob))
+    return Candidates(
+        *_select(values, _most(most, values.shape[1]), LOWEST if min_log_prob is None else float(min_log_prob))
+    )
 
 
 def candidates_of_logits(logits: Tensor, *, most: int | None = None, min_log_prob: float | None = None) -> Candidates:
     """As `candidates` of `logits.log_softmax(-1)`, to 1e-5, from logits (frames, labels + 1) in any precision."""
     values = logits.detach().float().cpu().contiguous().numpy()
     limit = _most(most, values.shape[1])
-    return Candidates(*_normalise_and_select(values, limit, -inf if min_log_prob is None else min_log_prob))
+    return Candidates(*_normalise_and_select(values, limit, -inf if min_log_prob is None else float(min_log_prob)))
 
 
 def _most(most: int | None, outputs: int) -> int:
@@ -82,8 +85,8 @@ def _select(log_probs: NDArray[np.float32], most: int, min_log_prob: float) -> S
         end = offsets[frame] + count
         if end > len(found):
             found_labels, found = _longer(found_labels, found, 2 * end)
-        found_labels[offsets[frame] : end] = labels[:count]
-        found[offsets[frame] : end] = values[:count]
+        for place in range(count):
+            found_labels[offsets[frame] + place], found[offsets[frame] + place] = labels[place], values[place]
         offsets[frame + 1] = end
         blank[frame] = row[num_labels] if row[num_labels] > -inf else -inf  # NaN is impossible, too
     return offsets, found_labels[: offsets[-1]], found[: offsets[-1]], blank
@@ -131,7 +134,7 @@ def _normalise_and_select(logits: NDArray[np.float32], most: int, min_log_prob: 
     return offsets, found_labels[: offsets[-1]], found[: offsets[-1]], blank
 
 
-@compiled
+@inner
 def _collect(
     row: NDArray[np.float32],
     start: int,
@@ -161,7 +164,7 @@ def _collect(
     return count
 
 
-@compiled
+@inner
 def _count_from(block: NDArray[np.float32], floor: float) -> int:
     above = 0
     for place in range(len(block)):
@@ -169,7 +172,7 @@ def _count_from(block: NDArray[np.float32], floor: float) -> int:
     return above
 
 
-@compiled
+@inner
 def _lower_bound(block: NDArray[np.float32], most: int, scratch: NDArray[np.float64]) -> float:
     """What the `most` best of a block reach at least: every lane's best is one value of the block."""
     lanes = scratch[:LANES]
@@ -182,7 +185,7 @@ def _lower_bound(block: NDArray[np.float32], most: int, scratch: NDArray[np.floa
     return kth_largest(lanes, most)
 
 
-@compiled
+@inner
 def _keep(
     labels: NDArray[np.int32],
     values: NDArray[np.float64],
@@ -194,7 +197,8 @@ def _keep(
     """Cuts down to the `most` best, of equals the first; returns how many there are now and the lowest of them."""
     if count <= most:
         return count, floor
-    scratch[:count] = values[:count]
+    for place in range(count):
+        scratch[place] = values[place]
     floor = kth_largest(scratch[:count], most)
     ties, kept = most, 0
     for place in range(count):
@@ -208,16 +212,18 @@ def _keep(
     return kept, floor
 
 
-@compiled
+@inner
 def _longer(
     labels: NDArray[np.int32], values: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     more_labels, more = np.empty(size, np.int32), np.empty(size)
-    more_labels[: len(labels)], more[: len(values)] = labels, values
+    # Not by slices: to compile the message about shapes that differ takes numba seconds.
+    for place in range(len(labels)):
+        more_labels[place], more[place] = labels[place], values[place]
     return more_labels, more
 
 
-@compiled
+@inner
 def _highest(bits: NDArray[np.int32], start: int, stop: int) -> float:
     """The largest float of a block, found as integers, whose maximum the compiler does with vector instructions."""
     block = bits[start:stop]
@@ -230,7 +236,7 @@ def _highest(bits: NDArray[np.int32], start: int, stop: int) -> float:
     return float(found.view(np.float32)[0])
 
 
-@compiled
+@inner
 def _sum_exp(row: NDArray[np.float32], start: int, stop: int, highest: float, powers: NDArray[np.int32]) -> float:
     """The sum of exp(value - highest) over a block, in vector instructions: exp(x) = 2^n 2^f."""
     block, shift, floats = row[start:stop], np.float32(highest), powers.view(np.float32)

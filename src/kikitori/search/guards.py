@@ -20,7 +20,7 @@ from kikitori.search.batch import EncodedBatch
 from kikitori.search.ctc.best_path import collapse
 from kikitori.search.options import Decoding
 from kikitori.search.run import Result, decode
-from kikitori.segment.energy import is_steady
+from kikitori.segment.energy import has_speech
 from kikitori.types import Hypothesis, NBest
 
 NO_SPEECH, LOOP, LONGER_THAN_CTC, CTC_DISAGREES = "no_speech", "loop", "longer_than_ctc", "ctc_disagrees"
@@ -132,8 +132,8 @@ def ctc_evidence(logits: Tensor, lengths: Tensor, text: Text) -> list[CTCEvidenc
 
 def no_speech(waveform: Waveform, evidence: CTCEvidence | None) -> str | None:
     """Why a recording holds no speech; None if it may hold some."""
-    if is_steady(waveform):
-        return "nothing in it moves as speech does"
+    if not has_speech(waveform):
+        return "its spectrum varies less than that of speech"
     if evidence is not None and evidence.surest < SURE_BLANK:
         return "the CTC head is sure of blank in every frame"
     return None

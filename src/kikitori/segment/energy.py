@@ -1,4 +1,4 @@
-"""Whether a recording holds anything that moves as speech does: silence, noise, hum and clicks do not.
+"""Voice activity detection by spectral variation: speech has it; silence, noise, hum and clicks have not.
 
 Waveform in, decibels out, without a model. Speech goes from vowel to fricative to closure several times a second, so
 that the shape of its short-time spectrum changes. A source of noise may grow louder and softer, but keeps its shape: of
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kikitori.data.augment import Waveform
 from kikitori.io.audio import SAMPLE_RATE
 
-STEADY_DB = 2.4
+MIN_SPEECH_DB = 2.4
 """Below, a recording holds no speech: noise, hum, tones, clicks and mixtures of them have 0 to 2.3 dB, speech and
 single words 3.8 and more, and 2.5 under noise 5 dB below them (docs/speech_llm_decoding.md)."""
 
@@ -24,13 +24,13 @@ SECOND, LEAST_FRAMES = 100, 25  # fewer say nothing
 _TINY = 1e-14  # of the energy of a window at full scale
 
 
-def is_steady(waveform: Waveform) -> bool:
-    """Whether nothing in a recording (samples,) at 16 kHz can be speech; one under 0.3 s only if it is silent."""
-    return spectral_movement(waveform) < STEADY_DB
+def has_speech(waveform: Waveform) -> bool:
+    """Whether a recording (samples,) at 16 kHz may hold speech; one under 0.3 s does unless it is silent."""
+    return spectral_variation(waveform) >= MIN_SPEECH_DB
 
 
-def spectral_movement(waveform: Waveform) -> float:
-    """How far the shape of the spectrum moves within a second: dB, of the second in which it moves most.
+def spectral_variation(waveform: Waveform) -> float:
+    """How much the shape of the spectrum varies within a second: dB, of the second in which it varies most.
 
     That is the mean over bands of the standard deviations over frames, from each of which its mean level is taken away.
     Frames count that are at most 30 dB below the loudest sound that lasts; clicks do not. What is 60 dB below the

@@ -48,7 +48,7 @@ def ngram(
         Path | None, typer.Option("-o", "--output", help="File: .arpa, or with --words .ngram, a tenth as large.")
     ] = None,
 ) -> None:
-    """Estimate an n-gram over a recogniser's label units, for decoding with KenLM, or over words."""
+    """Estimate an n-gram over a recogniser's label units, for decoding, or over words."""
     with one_line_errors():
         if not text and not data:
             raise ConfigError("no text given", where="--text", remedy="name at least one file")

@@ -214,7 +214,7 @@ def _normalised(log_probs: Tensor) -> Tensor:
 
 
 def _limits(options: FrameBeam) -> tuple[int, float, bool]:
-    score_beam = inf if options.score_beam is None else options.score_beam
+    score_beam = inf if options.score_beam is None else float(options.score_beam)
     return options.beam, score_beam, options.recombine == "sum"
 
 

@@ -1,7 +1,7 @@
-"""The inner loop of time-synchronous CTC prefix search, compiled: a prefix tree and a beam of its nodes.
+"""CTC prefix beam search (Hannun et al. 2014), compiled: a prefix tree and a time-synchronous beam of its nodes.
 
 A hypothesis is a node of the tree, that is, a label sequence; it holds the log-probability of its paths that end in
-blank and of those that end in its last label (Graves et al. 2006, Hannun et al. 2014). `advance` takes one frame and
+blank and of those that end in its last label (Graves et al. 2006). `advance` takes one frame and
 leaves the survivors in the beam; nodes are made for survivors only. Another scorer's share is the node's `bonus`: it
 counts in pruning, and either enters with the frame (`label_gains`, before pruning) or is written into `bonus` between
 frames (after pruning).
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.compiled import compiled, kth_largest
+from kikitori.compiled import compiled, inner, kth_largest
 
 ROOT = 0
 NONE = -1
@@ -112,15 +112,16 @@ def reserve(state: PrefixBeam, candidates: int, limit: int) -> PrefixBeam:
     return PrefixBeam(tree, beam, pool, ranks, seen, counts)
 
 
-@compiled
+@inner
 def enlarged(records: Records, size: int) -> Records:
     """Records with room for more behind them."""
     roomier = np.empty(size, records.dtype)
-    roomier[: len(records)] = records
+    for place in range(len(records)):
+        roomier[place] = records[place]
     return roomier
 
 
-@compiled
+@inner
 def combine(one: float, other: float, use_sum: bool) -> float:
     """Recombination of two sets of paths: log(exp(one) + exp(other)), or the larger."""
     high, low = (one, other) if one > other else (other, one)
@@ -167,7 +168,7 @@ def advance(
     _survive(state, contenders, limit, score_beam)
 
 
-@compiled
+@inner
 def skip(counts: Records, beam: Records, blank: float) -> None:
     """One frame in which only blank is possible."""
     counts[0]["base"] += blank
@@ -177,7 +178,7 @@ def skip(counts: Records, beam: Records, blank: float) -> None:
         entry["last"] = -inf
 
 
-@compiled
+@inner
 def _stay(state: PrefixBeam, log_probs: Floats, blank: float, limit: int, score_beam: float, use_sum: bool) -> float:
     """Contenders with the label sequences of the beam; returns the rank that others need."""
     tree, beam, seen = state.tree, state.beam, state.seen
@@ -206,7 +207,7 @@ def _stay(state: PrefixBeam, log_probs: Floats, blank: float, limit: int, score_
     return max(best - score_beam, worst) if entries >= limit else best - score_beam
 
 
-@compiled
+@inner
 def _extend(
     state: PrefixBeam, labels: Ints, log_probs: Floats, label_gains: Floats, floor: float, score_beam: float
 ) -> int:
@@ -243,7 +244,7 @@ def _extend(
     return contenders
 
 
-@compiled
+@inner
 def _survive(state: PrefixBeam, contenders: int, limit: int, score_beam: float) -> None:
     """The best contenders become the beam."""
     tree, beam, pool, ranks = state.tree, state.beam, state.pool, state.ranks
@@ -285,7 +286,7 @@ def _survive(state: PrefixBeam, contenders: int, limit: int, score_beam: float) 
     state.counts[0]["entries"] = survivors
 
 
-@compiled
+@inner
 def find_child(tree: Records, node: int, label: int) -> int:
     """The node one label longer, NONE if there is none."""
     child: int = tree[node]["child"]
@@ -294,7 +295,7 @@ def find_child(tree: Records, node: int, label: int) -> int:
     return child
 
 
-@compiled
+@inner
 def _new_node(state: PrefixBeam, parent: int, label: int, bonus: float) -> int:
     made: int = state.counts[0]["nodes"]
     node = state.tree[made]
@@ -324,9 +325,9 @@ def search(
         labels: Candidates of all frames, one frame after the other.
         log_probs: Theirs.
         blank: Log-probability of blank, (frames,).
-        limit: As of `advance`; so the rest.
-        score_beam: As there.
-        use_sum: As there.
+        limit: Most hypotheses in the beam.
+        score_beam: They rank at most so far below the best.
+        use_sum: Paths of a label sequence are summed; else the best counts.
     """
     no_gains = np.zeros((0, 0), np.float64)
     for frame in range(len(blank)):

@@ -1,4 +1,4 @@
-"""The inner loop of lexicon search, compiled: a beam over words, nodes of a pronunciation tree and blanks.
+"""Token passing over a lexicon tree, compiled: a time-synchronous CTC beam of word histories and nodes of the tree.
 
 A hypothesis is a word history and a node of the tree; as in prefix search it holds the log-probability of its paths
 that end in blank and of those that end in its last phone. The paths of a history at a node are summed. A word is
@@ -6,9 +6,9 @@ complete with its last phone: from there its history goes on at the root behind 
 may still become a longer word at the node, beside it.
 
 Its rank is that sum and a bonus: scaled n-gram score and length of its words, and within a word the tree's lookahead,
-which the word's own score replaces (n-gram lookahead). What comes behind a history depends on its n-gram state alone,
-so of those with the same state at the same node only the best few are kept (Viterbi). One that is left out remembers
-which stood in its place (its heir) and by how much it was worse, from which the n-best list is made whole again.
+which the word's own score replaces (LM look-ahead). What comes behind a history depends on its n-gram state alone, so
+tokens with the same state at the same node are recombined: only the best few go on (Viterbi). One that is recombined
+remembers into which, and by how much it was worse, from which the n-best list is made whole again.
 
 Log-probabilities count from a `base`, so that a frame without candidates costs next to nothing.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.compiled import compiled
+from kikitori.compiled import compiled, inner
 from kikitori.search.ctc.prefix_beam import NONE, combine, enlarged, skip
 from kikitori.search.lexicon.trie import Grammar, Trie
 from kikitori.text.ngram.model import advance
@@ -35,9 +35,9 @@ HISTORY = np.dtype(
         ("parent", np.int32),  # history without the last word; NONE for the first
         ("word", np.int32),  # last word, by its number in the lexicon
         ("state", np.int32),  # of the n-gram
-        ("heir", np.int32),  # history that stood in its place, or NONE
-        ("left", np.int32),  # the frame in which it did
-        ("margin", np.float64),  # how much worse than its heir it was: 0 or below
+        ("recombined_into", np.int32),  # history that went on in its place, or NONE
+        ("frame", np.int32),  # in which it was recombined
+        ("score_delta", np.float64),  # its rank less that of the other: 0 or below
         ("ngram", np.float64),  # log-probability of the words
         ("bonus", np.float64),  # what words add to the rank
     ],
@@ -67,14 +67,14 @@ class Weights(NamedTuple):
         length: What a word counts.
         limit: Most hypotheses in the beam.
         score_beam: They rank at most so far below the best.
-        histories: Most with the same n-gram state at the same node; 0 for all.
+        max_histories: Most with the same n-gram state at the same node; 0 recombines none.
     """
 
     ngram: float
     length: float
     limit: int
     score_beam: float
-    histories: int
+    max_histories: int
 
 
 class LexiconBeam(NamedTuple):
@@ -156,7 +156,7 @@ def search(
     return state
 
 
-@compiled
+@inner
 def _reserve(state: LexiconBeam, trie: Trie) -> LexiconBeam:
     """The beam with room for one more frame; its arrays may be new ones."""
     histories, known, beam, pool, found, row, counts = state
@@ -177,7 +177,7 @@ def _reserve(state: LexiconBeam, trie: Trie) -> LexiconBeam:
     return LexiconBeam(histories, known, beam, pool, found, row, counts)
 
 
-@compiled
+@inner
 def _table_size(entries: int) -> int:
     """Of a hash table: a power of two, so that it is half empty at least."""
     size = 1024
@@ -186,13 +186,13 @@ def _table_size(entries: int) -> int:
     return size
 
 
-@compiled
+@inner
 def _hash(one: int, other: int) -> int:
     mixed = one * 0x1E3779B97F4A7C15 + other * 0x2545F4914F6CDD1D
     return mixed ^ (mixed >> 32)
 
 
-@compiled
+@inner
 def _slot_of(table: Ints, ones: Ints, others: Ints, one: int, other: int) -> int:
     """Where the record with this pair of keys stands in the hash table, or would; columns are those of the records."""
     mask = len(table) - 1
@@ -202,7 +202,7 @@ def _slot_of(table: Ints, ones: Ints, others: Ints, one: int, other: int) -> int
     return slot
 
 
-@compiled
+@inner
 def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int, weights: Weights) -> int:
     """The history with one more word."""
     histories, known = state.histories, state.known
@@ -216,14 +216,14 @@ def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int
             grammar.arc_targets,
             grammar.backoffs,
             grammar.lower,
-            above["state"],
-            grammar.ids[word],
+            np.int64(above["state"]),
+            np.int64(grammar.ids[word]),
         )
         log_prob += grammar.extra[word]
         made = state.counts[0]["histories"]
         new = histories[made]
-        new["parent"], new["word"], new["state"], new["heir"], new["margin"] = parent, word, target, NONE, -inf
-        new["left"] = NONE
+        new["parent"], new["word"], new["state"] = parent, word, target
+        new["recombined_into"], new["frame"], new["score_delta"] = NONE, NONE, -inf
         new["ngram"] = above["ngram"] + log_prob
         new["bonus"] = above["bonus"] + weights.ngram * log_prob + weights.length
         known[slot] = made
@@ -231,7 +231,7 @@ def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int
     return int(known[slot])
 
 
-@compiled
+@inner
 def _stay(state: LexiconBeam, trie: Trie, blank: float, weights: Weights) -> float:
     """Contenders that are in the beam; returns the rank that others need."""
     beam, pool, found = state.beam, state.pool, state.found
@@ -253,7 +253,7 @@ def _stay(state: LexiconBeam, trie: Trie, blank: float, weights: Weights) -> flo
     return max(best - weights.score_beam, worst) if entries >= weights.limit else best - weights.score_beam
 
 
-@compiled
+@inner
 def _extend(state: LexiconBeam, trie: Trie, grammar: Grammar, most: float, floor: float, weights: Weights) -> int:
     """Contenders one phone longer than the beam; returns how many contenders there are in all."""
     contenders: int = state.counts[0]["entries"]
@@ -282,7 +282,7 @@ def _extend(state: LexiconBeam, trie: Trie, grammar: Grammar, most: float, floor
     return contenders
 
 
-@compiled
+@inner
 def _contend(state: LexiconBeam, contenders: int, history: int, node: int, last: float, bonus: float) -> int:
     """Adds paths that end in the phone of a node; returns how many contenders there are then."""
     slot = _slot_of(state.found, state.pool["history"], state.pool["node"], history, node)
@@ -299,7 +299,7 @@ def _contend(state: LexiconBeam, contenders: int, history: int, node: int, last:
     return contenders
 
 
-@compiled
+@inner
 def _survive(state: LexiconBeam, contenders: int, frame: int, weights: Weights) -> None:
     """The best contenders become the beam, best first; of equal ranks the older first."""
     pool, beam = state.pool, state.beam
@@ -320,25 +320,25 @@ def _survive(state: LexiconBeam, contenders: int, frame: int, weights: Weights) 
         if survivors == weights.limit:
             break
         contender = pool[places[order[each]]]
-        if weights.histories:
+        if weights.max_histories:
             slot = _group_of(state, contender)
-            heir = state.found[slot]
-            if heir == NONE:
-                state.found[slot] = heir = survivors
+            best_alike = state.found[slot]
+            if best_alike == NONE:
+                state.found[slot] = best_alike = survivors
                 contender["slot"] = slot
-            elif alike[heir] == weights.histories:
-                _inherit(state, contender, beam[heir], frame)
+            elif alike[best_alike] == weights.max_histories:
+                _recombine(state, contender, beam[best_alike], frame)
                 continue
-            alike[heir] += 1
+            alike[best_alike] += 1
         beam[survivors] = contender
         survivors += 1
     state.counts[0]["entries"] = survivors
-    if weights.histories:
+    if weights.max_histories:
         for each in range(survivors):
             state.found[beam[each]["slot"]] = NONE
 
 
-@compiled
+@inner
 def _group_of(state: LexiconBeam, contender: Records) -> int:
     """Where the best survivor with the same n-gram state and node stands in the hash table, or would."""
     found, histories = state.found, state.histories
@@ -353,10 +353,11 @@ def _group_of(state: LexiconBeam, contender: Records) -> int:
     return slot
 
 
-@compiled
-def _inherit(state: LexiconBeam, contender: Records, heir: Records, frame: int) -> None:
-    """Writes down which history stands in the place of a contender's."""
+@inner
+def _recombine(state: LexiconBeam, contender: Records, other: Records, frame: int) -> None:
+    """Writes down which history goes on in the place of a contender's."""
     history = state.histories[contender["history"]]
-    margin = contender["rank"] - heir["rank"]
-    if margin > history["margin"]:
-        history["heir"], history["left"], history["margin"] = heir["history"], frame, margin
+    score_delta = contender["rank"] - other["rank"]
+    if score_delta > history["score_delta"]:
+        history["recombined_into"], history["frame"] = other["history"], frame
+        history["score_delta"] = score_delta

@@ -3,12 +3,13 @@
     score(words) = log Σ p(alignment | x) + ngram_scale · log p(words, end) + length_scale · number of words
 
 where the sum runs over the alignments of all pronunciations of the words (Miao et al. 2015, Collobert et al. 2020; the
-recombination of paths is that of CTC prefix search, Hannun et al. 2014). The search itself is `lexicon_beam`,
+recombination of paths is that of CTC prefix search, Hannun et al. 2014). The search itself is `kernel`,
 compiled; here are the batch and the n-best list.
 
 Without pruning, and with all word histories kept apart (`histories` None), scores are exact. Where only the best few
-histories of an n-gram state go on, the others come back in the n-best list behind the sentence of their heir, with the
-scores that they would have had if what follows had the same alignments (as in a word lattice, Ney and Aubert 1994).
+histories of an n-gram state go on, the others come back in the n-best list beside the sentence of the one that went on,
+with the scores that they would have had if what follows had the same alignments (as in a word lattice, Ney and
+Aubert 1994).
 """
 
 from collections import defaultdict
@@ -110,9 +111,9 @@ def _ended(
 def _sentences(
     beam: LexiconBeam, ended: Sequence[tuple[float, int, float]], nbest: int
 ) -> list[tuple[float, Words, float]]:
-    """Score, words and n-gram score of the best sentences, those among them whose histories have an heir."""
+    """Score, words and n-gram score of the best sentences, those of recombined histories among them."""
     histories = beam.histories[: int(beam.counts["histories"][0])]
-    parents, words, instead = histories["parent"], histories["word"], _left_out(histories)
+    parents, words, instead = histories["parent"], histories["word"], _recombined(histories)
     paths: dict[int, Words] = {FIRST: ()}
 
     def words_of(history: int) -> Words:
@@ -142,20 +143,20 @@ def _sentences(
         while history != NONE:
             if others := instead.get(history):
                 behind = sentence[len(words_of(history)) :]
-                for frame, margin, gained, other in others:
+                for frame, score_delta, gained, other in others:
                     if frame < before:
-                        heappush(waiting, (cost - margin, next(order), other, frame, behind, ngram + gained))
+                        heappush(waiting, (cost - score_delta, next(order), other, frame, behind, ngram + gained))
             history = int(parents[history])
     return sorted(((score, each, ngram) for each, (score, ngram) in found.items()), key=lambda row: (-row[0], row[1]))
 
 
-def _left_out(histories: NDArray[np.void]) -> dict[int, list[tuple[int, float, float, int]]]:
-    """By heir: in which frame others were left out, their margin, how much more the n-gram gives them, and which."""
-    others = np.flatnonzero(histories["heir"] != NONE)
-    heirs = histories["heir"][others]
-    gained = histories["ngram"][others] - histories["ngram"][heirs]
-    columns = histories["left"][others], histories["margin"][others], gained, others
+def _recombined(histories: NDArray[np.void]) -> dict[int, list[tuple[int, float, float, int]]]:
+    """By history: in which frame others were recombined into it, their score deltas and n-gram gains, and which."""
+    others = np.flatnonzero(histories["recombined_into"] != NONE)
+    into = histories["recombined_into"][others]
+    gained = histories["ngram"][others] - histories["ngram"][into]
+    columns = histories["frame"][others], histories["score_delta"][others], gained, others
     found = defaultdict(list)
-    for heir, row in zip(heirs.tolist(), zip(*(each.tolist() for each in columns), strict=True), strict=True):
-        found[heir].append(row)
+    for kept, row in zip(into.tolist(), zip(*(each.tolist() for each in columns), strict=True), strict=True):
+        found[kept].append(row)
     return found

@@ -1,9 +1,9 @@
-"""Pronunciation lexicons as a search reads them: a tree of phones with words at its nodes, and a word n-gram.
+"""Lexicon trees: prefix trees of pronunciations with words at their nodes, and a word n-gram.
 
 The tree has a root behind every phone and one at the beginning of a sentence, all with the same children: where the
 next word begins, CTC must know the phone before, since two equal phones need a blank between them. Every node knows the
-best unigram among the words below it, so that a search can charge for a word from its first phone on (Ney et al. 1992,
-n-gram lookahead; "smearing" in flashlight and Julius).
+best unigram among the words below it, so that a search can charge for a word from its first phone on (LM look-ahead,
+Ney et al. 1992; "smearing" in flashlight and Julius).
 """
 
 from collections.abc import Sequence
@@ -44,15 +44,15 @@ class Trie(NamedTuple):
 
 
 class Grammar(NamedTuple):
-    """A word n-gram for the words of a lexicon; arrays as of `NGram`.
+    """A word n-gram for the words of a lexicon, as compiled code takes it.
 
     Attributes:
-        starts: As there.
-        arc_words: As there.
-        arc_scores: As there.
-        arc_targets: As there.
-        backoffs: As there.
-        lower: As there.
+        starts: The arcs of state s are [starts[s], starts[s + 1]), (states + 1,).
+        arc_words: Word of each arc, (arcs,).
+        arc_scores: Its natural log-probability, (arcs,).
+        arc_targets: The state after it, (arcs,).
+        backoffs: Natural logarithm of each state's back-off weight, (states,).
+        lower: The state with the oldest word dropped, (states,).
         ids: Number of each word of the lexicon in the n-gram, (words,).
         extra: What is added to its score, (words,).
     """
@@ -127,10 +127,9 @@ def word_model(
         raise ModelError("the n-gram has none of its words", where=where, remedy="give both the same form of words")
     taken, extra = np.array(ids, np.int32), np.zeros(len(ids))
     extra[[word not in ngram.ids for word in words]] = unknown_score
-    arrays = ngram.starts, ngram.arc_words, ngram.arc_scores, ngram.arc_targets, ngram.backoffs, ngram.lower
     unigrams = ngram.arc_scores[taken].astype(np.float64) + extra
     trie = _trie(ways, unigrams, _peaks(ngram)[taken] + extra, len(phones))
-    return WordModel(tuple(words), len(phones), trie, Grammar(*arrays, taken, extra), ngram.start, ngram.end)
+    return WordModel(tuple(words), len(phones), trie, Grammar(*ngram.arrays, taken, extra), ngram.start, ngram.end)
 
 
 def _peaks(ngram: NGram) -> NDArray[np.float64]:

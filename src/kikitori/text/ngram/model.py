@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.compiled import compiled
+from kikitori.compiled import compiled, inner
 from kikitori.errors import ModelError
 from kikitori.text.ngram.arpa import END, START, UNKNOWN, NGrams, read_arpa
 from kikitori.text.ngram.packed import SUFFIX, read_packed
@@ -267,7 +267,7 @@ def _link(
             targets[arc] = states[arc]
 
 
-@compiled
+@inner
 def _arc(starts: NDArray[np.int64], arc_words: NDArray[np.int32], state: int, word: int) -> int:
     """Where the arc of a word behind a state is; -1 where there is none."""
     if state == 0:
