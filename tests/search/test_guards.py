@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError
 from kikitori.model.folder import LoadedModel
+from kikitori.scorers.options import ScorerOptions
 from kikitori.search import guards as module
 from kikitori.search.ctc.best_path import ctc_greedy
 from kikitori.search.guards import (
@@ -27,7 +28,7 @@ from kikitori.search.guards import (
     guarded,
 )
 from kikitori.search.options import CTCBeamSearch, CTCGreedySearch, GreedySearch, SamplingSearch, ShallowFusionSearch
-from kikitori.search.resources import Partners
+from kikitori.search.resources import ExternalModels
 from kikitori.search.run import Heard
 from kikitori.types import Hypothesis
 from tests.noise import soundless
@@ -177,12 +178,18 @@ def hear(waveforms, model=None, *, change=lambda encoded: encoded):
     model = tiny_speech_llm() if model is None else model
     units = tiny_units()
     encoded = model.acoustic.encode(*model.acoustic.encoder.features(*pad_waveforms(waveforms)))
-    partners = Partners(None, units, torch.device("cpu"))
+    partners = ExternalModels(None, units, torch.device("cpu"))
     return Heard(LoadedModel(model, units, TRAINED_ON), partners, waveforms, change(encoded))
 
 
 def searches(lm):
-    return (GreedySearch(), SamplingSearch(), CTCGreedySearch(), CTCBeamSearch(), ShallowFusionSearch(lm=lm))
+    return (
+        GreedySearch(),
+        SamplingSearch(),
+        CTCGreedySearch(),
+        CTCBeamSearch(),
+        ShallowFusionSearch(scorers={"lm": ScorerOptions(path=lm)}),
+    )
 
 
 @torch.inference_mode()

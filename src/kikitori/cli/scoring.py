@@ -36,7 +36,8 @@ class Estimate(StrEnum):
 def rescore(
     predictions: Annotated[Path, typer.Argument(help="predictions.jsonl of an evaluation with n-best lists.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides such as decoding.lms.lm.path=FOLDER decoding.scales.lm=0.3.")
+        list[str] | None,
+        typer.Argument(help="Overrides such as decoding.scorers.lm.path=FOLDER decoding.scorers.lm.scale=0.3."),
     ] = None,
     decoding: Annotated[str, typer.Option("--decoding", help="A YAML file with search: rescoring.")] = "rescoring",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the report.")] = None,
@@ -66,11 +67,8 @@ def rescore(
         units = None if model is None else load_units(model)
         done = rescoring.rescore(sets, options, units, torch_device(device.value))
         name = str(predictions)
-        report = build_report(done.sets, normalizer=None, decoding=options.search, model=name, versions=versions())
-        write_report(output, report, done.sets)
-        if done.nodes:
-            ratio = f"{done.labels / done.nodes:.2f} times fewer"
-            print(f"kikitori: {done.labels} labels scored as {done.nodes}, {ratio}", file=sys.stderr)
+        report = build_report(done, normalizer=None, decoding=options.search, model=name, versions=versions())
+        write_report(output, report, done)
         print(format_table(report), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""A causal language model as a judge of whole texts: its label units, what stands before a text, scores.
+"""A causal language model as a scorer of whole texts: its label units, what stands before a text, scores.
 
 text → the LM's text form and label units → log-probability with the end of the sentence. Many texts that begin alike,
 such as an n-best list, are scored together (`kikitori.scorers.tree`).
@@ -14,9 +14,11 @@ from kikitori.model.decoder.assemble import assemble
 from kikitori.model.decoder.llm import embed, max_positions
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.options import LMOptions
+from kikitori.scorers.spelling import Spelling
 from kikitori.scorers.tree import TreeScores, score_sequences
 from kikitori.text.prompt import PLAIN, Prompt, compile_prompt
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
+from kikitori.types import Hypothesis
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +54,26 @@ class LanguageModel:
         with torch.inference_mode():
             prefix = assemble(lambda labels: embed(self.llm, labels), prompt, speech.to(device), none.to(device), None)
         return score_sequences(self.llm, prefix, texts, eos_id=self.eos_id)
+
+
+@dataclass(frozen=True, eq=False)
+class LMSequenceScorer:
+    """A language model as a scorer of whole hypotheses; where its label units differ, their texts are tokenised anew.
+
+    Attributes:
+        name: Its name among the scores.
+        lm: The language model.
+        units: The units of the hypotheses' labels; None goes by their texts.
+    """
+
+    name: str
+    lm: LanguageModel
+    units: TokenizerUnits | None
+
+    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """The natural log-probability of each hypothesis of some utterances, its end included."""
+        spelt = Spelling(self.lm.units, self.units)
+        return self.lm.log_probs([spelt(nbest) for nbest in nbests]).scores
 
 
 def language_model(llm: "PreTrainedModel", units: TokenizerUnits, options: LMOptions) -> LanguageModel:

@@ -208,7 +208,7 @@ class WordJudge:
     def __init__(self, ngram: WordNGram, text_form: TextForm = "as_is") -> None:
         self._ngram, self._text_form = ngram, text_form
 
-    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> TreeScores:
+    def scores(self, nbests: Sequence[Sequence[Hypothesis]], units: TokenizerUnits | None) -> TreeScores:  # noqa: ARG002
         """Natural log-probabilities of the texts of some utterances' hypotheses, the end of the sentence included."""
         spelled = [[in_form(each.text, self._text_form).split() for each in nbest] for nbest in nbests]
         num_words = sum(len(words) for nbest in spelled for words in nbest)
@@ -225,3 +225,22 @@ def load_ngram_judge(path: str, text_form: TextForm = "as_is") -> NGramJudge | W
     if path.endswith(PACKED):
         return WordJudge(load_word_ngram(path), text_form)
     return NGramJudge(load_ngram(path), text_form)
+
+
+@dataclass(frozen=True, eq=False)
+class NGramSequenceScorer:
+    """An n-gram as a scorer of whole hypotheses, over their labels or the words of their texts.
+
+    Attributes:
+        name: Its name among the scores.
+        ngram: The n-gram.
+        units: The units of the hypotheses' labels; None goes by their texts.
+    """
+
+    name: str
+    ngram: NGramJudge | WordJudge
+    units: TokenizerUnits | None
+
+    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """The natural log-probability of each hypothesis of some utterances, its end included."""
+        return self.ngram.scores(nbests, self.units).scores

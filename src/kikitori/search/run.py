@@ -6,7 +6,7 @@ Each search is a function of its own module, over tensors and scorers; here are 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from kikitori.errors import AudioError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import max_positions
+from kikitori.model.decoder.llm import max_positions, num_embeddings
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
-from kikitori.model.heads import ctc_loss
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.scorers.internal_lm import internal_judge
+from kikitori.scorers.base import Scorer, SequenceScorer
+from kikitori.scorers.decoder import SpeechLLMSequenceScorer
+from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, NGRAM, SPEECH_LLM
 from kikitori.search.autoregressive.generate import LabelRow
 from kikitori.search.autoregressive.greedy import greedy
@@ -44,11 +45,12 @@ from kikitori.search.options import (
     LexiconSearch,
     RescoringSearch,
     SamplingSearch,
+    Scored,
     ShallowFusionSearch,
     SpeculativeSearch,
 )
-from kikitori.search.rescore import check_rescoring, rescored, scales_of, with_lm, with_prior, with_speech_llm
-from kikitori.search.resources import Partners
+from kikitori.search.rescore import check_rescoring, rescored, with_scores
+from kikitori.search.resources import ExternalModels
 from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
 from kikitori.types import Hypothesis, TrainedOn
@@ -69,7 +71,7 @@ class Heard:
     """
 
     loaded: LoadedModel
-    partners: Partners
+    partners: ExternalModels
     waveforms: Sequence[Waveform]
     encoded: EncoderOutput
 
@@ -143,8 +145,8 @@ def acoustic_model(model: AcousticModel | SpeechLLM) -> AcousticModel:
 
 def uses_speech_llm(options: Decoding) -> bool:
     """Whether the LLM of a recogniser takes part in a search."""
-    scales = options.scales if isinstance(options, RescoringSearch) else {}
-    return not isinstance(options, CTC_SEARCHES) or bool({SPEECH_LLM, INTERNAL_LM} & {*scales})
+    scorers = getattr(options, "scorers", {})
+    return not isinstance(options, CTC_SEARCHES) or bool({SPEECH_LLM, INTERNAL_LM} & {*scorers})
 
 
 def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str) -> None:
@@ -163,7 +165,7 @@ def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str)
     if by_phones and not heads.phone_layers:
         raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
     by_labels = (by_ctc or isinstance(options, JOINT_SEARCHES)) and not by_phones
-    if (by_labels or getattr(options, "sure", None)) and not heads.ctc_layers:
+    if by_labels and not heads.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     if isinstance(options, RescoringSearch):
         check_rescoring(options, (SPEECH_LLM, INTERNAL_LM) if isinstance(model, SpeechLLM) else ())
@@ -182,10 +184,15 @@ def decode(heard: Heard, options: Decoding) -> list[NBest | AudioError]:
             return [*_in_words(heard, options)]
         case RescoringSearch():
             return [*_rescored(heard, options)]
-        case GreedySearch() | SamplingSearch() | BeamSearch() | JointSearch() | JointTimeSyncSearch():
+        case (
+            GreedySearch()
+            | SamplingSearch()
+            | SpeculativeSearch()
+            | BeamSearch()
+            | JointSearch()
+            | JointTimeSyncSearch()
+        ):
             return _written(heard, options)
-        case SpeculativeSearch():
-            return _speculated(heard, options)
 
 
 def _ctc(heard: Heard, options: CTCGreedySearch | CTCBeamSearch) -> list[NBest]:
@@ -213,7 +220,7 @@ def _fused(heard: Heard, options: ShallowFusionSearch) -> list[NBest]:
             Hypothesis(
                 *(each.labels, heard.units.decode(each.labels), each.score, each.calls),
                 complete=most is None or len(each.labels) < most,
-                shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
+                shares=dict(zip(names, (each.ctc, *each.scores), strict=True)),
             )
             for each in row
         )
@@ -224,7 +231,7 @@ def _fused(heard: Heard, options: ShallowFusionSearch) -> list[NBest]:
 def _fused_by_words(heard: Heard, options: DelayedFusionSearch) -> list[NBest]:
     from kikitori.search.fusion.delayed import delayed_fusion_of_logits
 
-    reader, prior = heard.partners.reader(options.lm), heard.partners.prior(options)
+    reader, prior = heard.partners.reader(options), heard.partners.prior(options)
     return delayed_fusion_of_logits(*heard.ctc_logits(), reader, prior, options)
 
 
@@ -266,34 +273,25 @@ def _drafts(heard: Heard, options: SpeculativeSearch) -> list[Hypothesis]:
 
 
 def _rescored(heard: Heard, options: RescoringSearch) -> list[NBest]:
-    nbests = _first(heard, options.first)
-    if SPEECH_LLM in options.scales:
-        nbests = with_speech_llm(nbests, heard.speech_llm, heard.prefix())
-    if INTERNAL_LM in options.scales:
-        nbests, _ = with_lm(nbests, INTERNAL_LM, internal_judge(heard.speech_llm, heard.units), heard.units)
-    for name, settings in options.lms.items():
-        nbests, _ = with_lm(nbests, name, heard.partners.any_judge(settings), heard.units)
-    for name in options.priors:
-        nbests = with_prior(nbests, name, heard.partners.prior_judge(options, name), heard.units)
-    return [rescored(nbest, scales_of(options)) for nbest in nbests]
+    nbests, options = _first(heard, options.first), heard.partners.with_paths(options)
+    scorers: list[SequenceScorer] = []
+    if SPEECH_LLM in options.scorers:
+        model, prefix = heard.speech_llm, heard.prefix()
+        scorers.append(SpeechLLMSequenceScorer(model.llm, prefix, model.config.eos_id))
+        rows = zip(nbests, prefix.speech_lengths.tolist(), strict=True)
+        nbests = [tuple(replace(h, speech_positions=positions) for h in nbest) for nbest, positions in rows]
+    if INTERNAL_LM in options.scorers:
+        scorers.append(internal_sequence_scorer(heard.speech_llm, heard.units))
+    for scorer in (*scorers, *heard.partners.sequence_scorers(options)):
+        nbests = with_scores(nbests, scorer)
+    return [rescored(nbest, options.scales) for nbest in nbests]
 
 
-def _speculated(heard: Heard, options: SpeculativeSearch) -> list[NBest | AudioError]:
-    """What the speech LLM writes with the help of drafts; the draft itself where the CTC head is sure of it."""
-    if options.sure is None:
-        return _written(heard, options)
-    drafts = _drafts(heard, options)
-    results: list[NBest | AudioError] = [(draft,) for draft in drafts]
-    log_probs, lengths = acoustic_model(heard.model).log_probs(heard.encoded)
-    unsure = []
-    for row, draft in enumerate(drafts):
-        surprise = float(ctc_loss(log_probs[row, None], lengths[row, None], [draft.labels]).total)
-        if surprise > -log(options.sure) or len(draft.labels) > (options.max_labels or len(draft.labels)):
-            unsure.append(row)
-    if unsure:
-        for row, result in zip(unsure, _written(heard.rows(unsure), options), strict=True):
-            results[row] = result
-    return results
+def _others(heard: Heard, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
+    """Scorers beside the speech LLM's own: the internal LM where it is named, and external models."""
+    own = INTERNAL_LM in options.scorers
+    ilm = [(internal_scorer(heard.speech_llm, num_labels), options.scale(INTERNAL_LM))] if own else []
+    return [*ilm, *heard.partners.named(options)]
 
 
 Stepwise = GreedySearch | SamplingSearch | SpeculativeSearch
@@ -334,9 +332,7 @@ def _write(heard: Heard, prefix: AssembledInput, limits: Sequence[int], options:
         return greedy(llm, prefix, eos_id=eos_id, max_labels=limits, min_labels=least)
     if isinstance(options, SpeculativeSearch):
         drafts = heard.spelt(_drafts(heard, options))
-        return speculative(
-            *(llm, prefix, drafts), eos_id=eos_id, max_labels=limits, min_labels=least, margin=options.margin
-        )
+        return speculative(*(llm, prefix, drafts), eos_id=eos_id, max_labels=limits, min_labels=least)
     settings = Sampling(options.temperature, options.top_k, options.top_p)
     seeds = [utterance_seed(options.seed, waveform) for waveform in heard.waveforms]
     return sample(llm, prefix, settings, seeds=seeds, eos_id=eos_id, max_labels=limits, min_labels=least)
@@ -350,11 +346,20 @@ def _searched(
     llm, eos_id = heard.speech_llm.llm, heard.speech_llm.config.eos_id
     least = heard.trained_on.min_labels if options.min_labels is None else options.min_labels
     if isinstance(options, BeamSearch):
-        found = speech_llm_beam(llm, prefix, options, eos_id=eos_id, max_labels=limits, min_labels=least)
+        others = _others(heard, options, num_embeddings(llm))
+        found = speech_llm_beam(llm, prefix, options, eos_id=eos_id, max_labels=limits, min_labels=least, others=others)
     else:
         logits, lengths = heard.ctc_logits()
-        found = joint(llm, prefix, logits, lengths, options, eos_id=eos_id, max_labels=limits, min_labels=least)
-    names = (SPEECH_LLM, LENGTH, CTC)[: 2 + isinstance(options, JointSearch)]
+        others = _others(heard, options, logits.shape[2] - 1)
+        found = joint(
+            *(llm, prefix, logits, lengths, options),
+            eos_id=eos_id,
+            max_labels=limits,
+            min_labels=least,
+            others=others,
+        )
+    by_ctc = (CTC,) if isinstance(options, JointSearch) else ()
+    names = (SPEECH_LLM, LENGTH, *(scorer.name for scorer, _ in others), *by_ctc)
     return [
         tuple(
             Hypothesis(
@@ -372,7 +377,9 @@ def _time_synchronous(heard: Heard, prefix: AssembledInput, options: JointTimeSy
     from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 
     model, (logits, lengths) = heard.speech_llm, heard.ctc_logits()
-    scorer = frame_scorer(model.llm, prefix, logits.shape[2] - 1, options, eos_id=model.config.eos_id)
+    num_labels = logits.shape[2] - 1
+    others = _others(heard, options, num_labels)
+    scorer = frame_scorer(model.llm, prefix, num_labels, options, eos_id=model.config.eos_id, others=others)
     found = shallow_fusion_of_logits(logits, lengths, scorer, options)
     names = (CTC, *scorer.names)
     return [
@@ -380,7 +387,7 @@ def _time_synchronous(heard: Heard, prefix: AssembledInput, options: JointTimeSy
             Hypothesis(
                 *(each.labels, heard.units.decode(each.labels), each.score, each.calls),
                 speech_positions=positions,
-                shares=dict(zip(names, (each.ctc, *each.shares), strict=True)),
+                shares=dict(zip(names, (each.ctc, *each.scores), strict=True)),
             )
             for each in row
         )

@@ -8,11 +8,14 @@ import torch
 
 from kikitori.errors import ModelError
 from kikitori.model.heads import ctc_loss
+from kikitori.scorers.options import ScorerOptions
 from kikitori.search.autoregressive.greedy import greedy
 from kikitori.search.autoregressive.joint import frame_scorer, joint, speech_llm_beam
 from kikitori.search.ctc.beam import ctc_beam_of_logits
 from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 from kikitori.search.options import BeamSearch, CTCBeamSearch, JointSearch, JointTimeSyncSearch
+from kikitori.search.pruning import FramePruning
+from tests.search.flat import flat
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_waveforms
 
 ALL, LIMITS = (0, 1, 2), (12, 9, 12)
@@ -33,7 +36,8 @@ def heard(interface, rows):
 
 def search(interface, options, rows=ALL, **changes):
     model, _, prefix, logits, lengths = heard(interface, rows)
-    settings = {"eos_id": model.config.eos_id, "max_labels": [LIMITS[row] for row in rows], **changes}
+    options, pre_beam = options if isinstance(options, tuple) else (options, {})
+    settings = {"eos_id": model.config.eos_id, "max_labels": [LIMITS[row] for row in rows], **pre_beam, **changes}
     if isinstance(options, BeamSearch):
         return speech_llm_beam(model.llm, prefix, options, **settings)
     if isinstance(options, JointSearch):
@@ -61,18 +65,19 @@ def ctc_share(interface, row, labels):
 
 OPTIONS = (
     BeamSearch(**WHOLE),
-    JointSearch(**WHOLE, ctc_scale=0.4, pre_beam=8),
-    JointSearch(**WHOLE, ctc_scale=0.4, pre_beam=None, window=None),
-    JointTimeSyncSearch(**WHOLE, llm_scale=0.7),
+    (flat(JointSearch, **WHOLE, ctc_scale=0.4), {"pre_beam": 8}),
+    (flat(JointSearch, **WHOLE, ctc_scale=0.4, window=None), {"pre_beam": None}),
+    JointTimeSyncSearch(**WHOLE, scorers={"speech_llm": ScorerOptions(scale=0.7)}),
 )
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_shares_are_those_of_teacher_forcing(interface, options):
-    for row, hypotheses in enumerate(search(interface, options)):
+    found, options = search(interface, options), options[0] if isinstance(options, tuple) else options
+    for row, hypotheses in enumerate(found):
         for each in hypotheses[:3]:
-            shares = each.shares
+            shares = each.scores if isinstance(options, JointTimeSyncSearch) else each.shares
             assert shares[0] == pytest.approx(llm_share(interface, row, each.labels), abs=1e-4)
             assert shares[1] == len(each.labels)
             if isinstance(options, JointSearch):
@@ -105,16 +110,18 @@ def test_a_beam_of_one_is_greedy(interface):
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_without_ctc_it_is_the_beam_of_the_llm(interface):
     alone = search(interface, BeamSearch(**WHOLE, length_exponent=0.0))
-    with_ctc = search(interface, JointSearch(**WHOLE, ctc_scale=0.0))
+    with_ctc = search(interface, JointSearch(**WHOLE, scorers={"ctc": ScorerOptions(scale=0.0)}))
     assert [[each.labels for each in row] for row in with_ctc] == [[each.labels for each in row] for row in alone]
 
 
 def test_with_ctc_alone_it_is_its_best_label_sequence():
     model, _, prefix, logits, _ = heard("prefix", ALL)
     logits, lengths = logits[:, :5], torch.tensor([5, 4, 2])
-    options = JointSearch(beam=500, nbest=1, ctc_scale=1.0, pre_beam=None)
+    options = JointSearch(beam=500, nbest=1, scorers={"ctc": ScorerOptions(scale=1.0)})
     found = joint(model.llm, prefix, logits, lengths, options, eos_id=2, max_labels=[5, 5, 5])
-    exact = CTCBeamSearch(beam=5000, nbest=1, score_beam=None, frame_labels=None, min_log_prob=None)
+    exact = CTCBeamSearch(
+        beam=5000, nbest=1, pruning=FramePruning(score_beam=None, frame_labels=None, min_log_prob=None)
+    )
     for (each,), (best,) in zip(found, ctc_beam_of_logits(logits, lengths, exact), strict=True):
         assert each.labels == best.labels
         assert each.score == pytest.approx(best.ctc, abs=1e-4)
@@ -122,9 +129,9 @@ def test_with_ctc_alone_it_is_its_best_label_sequence():
 
 @pytest.mark.parametrize("changes", [{"vocabulary": 9}, {"collapse": 0.3}, {"vocabulary": 9, "collapse": 0.3}])
 def test_thinned_out_posteriors(changes):
-    together = search("prefix", JointSearch(**WHOLE, ctc_scale=0.5, **changes))
+    together = search("prefix", flat(JointSearch, **WHOLE, **changes, ctc_scale=0.5))
     for row, hypotheses in enumerate(together):
-        alone = search("prefix", JointSearch(**WHOLE, ctc_scale=0.5, **changes), (row,))[0]
+        alone = search("prefix", flat(JointSearch, **WHOLE, **changes, ctc_scale=0.5), (row,))[0]
         assert alone[0].labels == hypotheses[0].labels
         if "vocabulary" in changes:
             assert len({label for each in hypotheses for label in each.labels}) <= 9

@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.model.decoder.llm import embed, forward, project
-from kikitori.scorers.base import LMScorer, PriorScorer, WeightedSum, length_scorer
+from kikitori.scorers.base import WeightedSum
+from kikitori.scorers.lm import LMScorer
+from kikitori.scorers.prior import PriorScorer, length_scorer
 from kikitori.search.ctc.beam import FrameSearch, ctc_beam, ctc_beam_of_logits
 from kikitori.search.fusion import shallow as module
 from kikitori.search.fusion.shallow import fuse, shallow_fusion, shallow_fusion_of_logits
 from kikitori.search.options import CTCBeamSearch, ShallowFusionSearch
+from kikitori.search.pruning import FramePruning
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
+from tests.search.flat import flat
 from tests.tiny import tiny_llm
 
 BOS, EOS, LABELS = 1, 2, 12
@@ -47,7 +51,9 @@ def weigh(shares, scales):
 
 
 def one(log_probs, scorer, **changes):
-    (found,) = shallow_fusion(log_probs[None], torch.tensor([len(log_probs)]), scorer, ShallowFusionSearch(**changes))
+    (found,) = shallow_fusion(
+        log_probs[None], torch.tensor([len(log_probs)]), scorer, flat(ShallowFusionSearch, **changes)
+    )
     return found
 
 
@@ -81,8 +87,8 @@ def test_shares_are_those_from_scratch(seed, recombine, beam, score_beam, frame_
     log_probs = random_log_probs(12, LABELS, seed)
     pruned = {"beam": beam, "score_beam": score_beam, "frame_labels": frame_labels, "recombine": recombine}
     for each in one(log_probs, scorers(LABELS, scales), **pruned):
-        assert each.shares == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
-        assert each.score == pytest.approx(each.ctc + weigh(each.shares, scales), abs=1e-9)
+        assert each.scores == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
+        assert each.score == pytest.approx(each.ctc + weigh(each.scores, scales), abs=1e-9)
         assert each.ctc <= label_score(log_probs, each.labels, recombine) + 1e-9
 
 
@@ -92,11 +98,12 @@ def test_fewer_labels_and_frames_keep_the_shares(changes):
     found = one(log_probs, scorers(LABELS), **changes)
     acoustic = one(log_probs, scorers(LABELS, (0.0, 0.0, 0.0)), **changes)
     assert [(each.labels, each.ctc) for each in acoustic] == [
-        (each.labels, each.ctc) for each in ctc_beam(log_probs[None], torch.tensor([30]), CTCBeamSearch(**changes))[0]
+        (each.labels, each.ctc)
+        for each in ctc_beam(log_probs[None], torch.tensor([30]), flat(CTCBeamSearch, **changes))[0]
     ]
     assert len({label for each in found for label in each.labels}) > 2
     for each in found:
-        assert each.shares == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
+        assert each.scores == pytest.approx(from_scratch(each.labels, LABELS), abs=1e-9)
 
 
 @pytest.mark.parametrize("recombine", ["sum", "max"])
@@ -104,9 +111,11 @@ def test_fewer_labels_and_frames_keep_the_shares(changes):
 def test_with_all_scales_0_it_is_the_acoustic_search(seed, recombine):
     log_probs = random_log_probs(40, LABELS, seed, spread=2.0)
     found = one(log_probs, scorers(LABELS, (0.0, 0.0, 0.0)), recombine=recombine)
-    (expected,) = ctc_beam(log_probs[None], torch.tensor([40]), CTCBeamSearch(recombine=recombine))
+    (expected,) = ctc_beam(
+        log_probs[None], torch.tensor([40]), CTCBeamSearch(pruning=FramePruning(recombine=recombine))
+    )
     assert [(each.labels, each.score) for each in found] == [(each.labels, each.ctc) for each in expected]
-    assert all(each.shares[0] < 0.0 for each in found)
+    assert all(each.scores[0] < 0.0 for each in found)
 
 
 def test_the_same_in_any_batch():
@@ -129,7 +138,7 @@ def test_the_same_in_any_batch():
                 assert [each.calls for each in found] == [each.calls for each in expected]
                 for each, same in zip(found, expected, strict=True):
                     assert each.score == pytest.approx(same.score, abs=1e-5 * (len(each.labels) + 1))
-                    assert each.shares == pytest.approx(same.shares, abs=1e-5 * (len(each.labels) + 1))
+                    assert each.scores == pytest.approx(same.scores, abs=1e-5 * (len(each.labels) + 1))
 
 
 class Recording(WeightedSum):

@@ -1,12 +1,16 @@
 """Joint search: the speech LLM writes label by label, and the CTC head judges every hypothesis (papers.md B3.2, B3.4).
 
-    score = (1 - ctc_scale) log p_llm(labels, end) + ctc_scale log p_ctc(labels, end) + length_scale · number of labels
+    score = λ_llm log p_llm(labels, end) + λ_ctc log p_ctc(labels, end) + λ_length · number of labels + ...
 
-Labels are those of the CTC head, which are the first of the LLM's vocabulary. The same with the frames in command is
-`shallow_fusion` with the LLM as its language model, see `frame_scorer`.
+with λ the scales of the scorers, λ_llm being 1 - λ_ctc unless it is given; further ones are those of an external LM and
+of what is subtracted, a prior or the internal LM. Labels are those of the CTC head, which are the first of the LLM's
+vocabulary. The same with the frames in command is `shallow_fusion` with the LLM as its language model, see
+`frame_scorer`.
 """
 
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +18,23 @@ from transformers import PreTrainedModel
 
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import num_embeddings
-from kikitori.scorers.base import SpeechLLMScorer, WeightedSum, length_scorer
+from kikitori.scorers.base import Scorer, WeightedSum
 from kikitori.scorers.ctc_prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
+from kikitori.scorers.decoder import SpeechLLMScorer
+from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
+from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import BeamHypothesis, Judge, beam_search
 from kikitori.search.ctc.beam import collapse_frames, restrict_vocabulary
-from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch
+from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch, Scored
+from kikitori.search.pruning import JointPruning
 
 LIKELY = 8
 """Of each frame so many labels may be proposed by CTC."""
+PRE_BEAM, PROPOSED = 16, 4
+"""Labels per hypothesis that CTC scores: those most probable without it, and those that it finds likeliest itself."""
+
+Others = Sequence[tuple[Scorer[Any], float]]
+"""Further scorers of labels, with their scales."""
 
 
 def speech_llm_beam(
@@ -32,8 +45,9 @@ def speech_llm_beam(
     eos_id: int,
     max_labels: Sequence[int],
     min_labels: int = 0,
+    others: Others = (),
 ) -> list[list[BeamHypothesis]]:
-    """Beam search of the speech LLM alone, over its whole vocabulary; shares are `llm` and `length`.
+    """Beam search of the speech LLM over all its labels; scores are `speech_llm`, `length` and those of the others.
 
     Args:
         llm: The LLM.
@@ -42,18 +56,20 @@ def speech_llm_beam(
         eos_id: Label that ends a transcript.
         max_labels: Most labels of each utterance.
         min_labels: Fewest labels.
+        others: Further scorers, over that vocabulary.
 
     Raises:
         ModelError: Logits are not finite, or the LLM's cache cannot be forked.
     """
     num_labels = num_embeddings(llm)
-    scorer = WeightedSum(
-        [
-            (SpeechLLMScorer(llm, prefix, num_labels, eos_id=eos_id), 1.0),
-            (length_scorer(num_labels), options.length_scale),
-        ]
+    decoder = SpeechLLMScorer(llm, prefix, num_labels, eos_id=eos_id)
+    return beam_search(
+        _weighted(decoder, num_labels, options, others),
+        options,
+        max_labels=max_labels,
+        min_labels=min_labels,
+        most_gain=_most_gain(options, others),
     )
-    return beam_search(scorer, options, max_labels=max_labels, min_labels=min_labels, most_gain=options.length_scale)
 
 
 def joint(
@@ -66,8 +82,11 @@ def joint(
     eos_id: int,
     max_labels: Sequence[int],
     min_labels: int = 0,
+    others: Others = (),
+    pre_beam: int | None = PRE_BEAM,
+    proposed: int = PROPOSED,
 ) -> list[list[BeamHypothesis]]:
-    """The n-best list of each utterance, as of `beam_search`; shares are `llm`, `length` and `ctc`.
+    """The n-best list of each utterance; scores are `speech_llm`, `length`, those of the others and `ctc`.
 
     Args:
         llm: The LLM.
@@ -78,61 +97,74 @@ def joint(
         eos_id: Label that ends a transcript.
         max_labels: Most labels of each utterance.
         min_labels: Fewest labels.
+        others: Further scorers, over the labels of the CTC head.
+        pre_beam: Labels per hypothesis that CTC scores, the most probable ones without it; None for all, as where
+            nothing else has a weight.
+        proposed: And so many that it finds likeliest itself.
 
     Raises:
         ModelError: Logits are not finite, the LLM's cache cannot be forked, or it has fewer labels than the CTC head.
     """
     num_labels = logits.shape[2] - 1
-    outputs, allowed = _outputs(logits, lengths, options)
-    scorer = WeightedSum(
-        [
-            (SpeechLLMScorer(llm, prefix, num_labels, eos_id=eos_id, allowed=allowed), 1.0 - options.ctc_scale),
-            (length_scorer(num_labels), options.length_scale),
-        ]
-    )
-    ctc = CTCPrefixScorer(outputs, window=options.window)
+    outputs, allowed = _outputs(logits, lengths, options.pruning, LIKELY if proposed else 1)
+    decoder = SpeechLLMScorer(llm, prefix, num_labels, eos_id=eos_id, allowed=allowed)
+    ctc = CTCPrefixScorer(outputs, window=options.pruning.window)
+    asked = pre_beam if any((options.scale(SPEECH_LLM), *(scale for _, scale in others))) else None
     return beam_search(
-        scorer,
+        _weighted(decoder, num_labels, options, others),
         options,
         max_labels=max_labels,
         min_labels=min_labels,
-        judge=Judge(ctc, options.ctc_scale, options.pre_beam, options.ctc_labels),
-        most_gain=options.length_scale,
+        judge=Judge(ctc, options.scale(CTC), asked, proposed),
+        most_gain=_most_gain(options, others),
     )
 
 
 def frame_scorer(
-    llm: PreTrainedModel, prefix: AssembledInput, num_labels: int, options: JointTimeSyncSearch, *, eos_id: int
+    llm: PreTrainedModel,
+    prefix: AssembledInput,
+    num_labels: int,
+    options: JointTimeSyncSearch,
+    *,
+    eos_id: int,
+    others: Others = (),
 ) -> WeightedSum:
-    """The speech LLM and the length for `shallow_fusion` (papers.md B3.3); utterances are those of the prefix.
+    """The speech LLM, the length and other scorers for `shallow_fusion` (papers.md B3.3).
+
+    Utterances are those of the prefix.
 
     Raises:
         ModelError: The LLM's cache cannot be forked, or it has fewer labels than the CTC head.
     """
-    return WeightedSum(
-        [
-            (SpeechLLMScorer(llm, prefix, num_labels, eos_id=eos_id), options.llm_scale),
-            (length_scorer(num_labels), options.length_scale),
-        ]
-    )
+    return _weighted(SpeechLLMScorer(llm, prefix, num_labels, eos_id=eos_id), num_labels, options, others)
 
 
-def _outputs(logits: Tensor, lengths: Tensor, options: JointSearch) -> tuple[CTCOutputs, Tensor | None]:
+def _weighted(decoder: SpeechLLMScorer, num_labels: int, options: Scored, others: Others) -> WeightedSum:
+    own: Others = [(decoder, options.scale(SPEECH_LLM)), (length_scorer(num_labels), options.scale(LENGTH))]
+    return WeightedSum([*own, *others])
+
+
+def _most_gain(options: Scored, others: Others) -> float:
+    """What a label can add to a score at most: anything, where log-probabilities are subtracted."""
+    subtracts = any(scale < 0.0 for scale in (options.scale(SPEECH_LLM), *(scale for _, scale in others)))
+    return inf if subtracts else options.scale(LENGTH)
+
+
+def _outputs(logits: Tensor, lengths: Tensor, pruning: JointPruning, likely: int) -> tuple[CTCOutputs, Tensor | None]:
     """What the CTC head says, thinned out, and the labels that are left to each utterance."""
-    likely = LIKELY if options.ctc_labels else 1
-    if options.vocabulary is None and options.collapse is None:
+    if pruning.vocabulary is None and pruning.collapse is None:
         return ctc_outputs_of_logits(logits, lengths, likely=likely), None
     num_labels = logits.shape[2] - 1
     rows = [
         row[:length].float().cpu().log_softmax(dim=-1) for row, length in zip(logits, lengths.tolist(), strict=True)
     ]
     ids = allowed = None
-    if options.vocabulary is not None:
-        restricted = [restrict_vocabulary(row, options.vocabulary, options.vocabulary_by) for row in rows]
+    if pruning.vocabulary is not None:
+        restricted = [restrict_vocabulary(row, pruning.vocabulary) for row in rows]
         rows, ids = [row for row, _ in restricted], [kept for _, kept in restricted]
         allowed = torch.zeros(len(rows), num_labels, dtype=torch.bool)
         for mask, kept in zip(allowed, ids, strict=True):
             mask[torch.from_numpy(kept).long()] = True
-    if options.collapse is not None:
-        rows = [collapse_frames(row, options.collapse, options.collapse_by) for row in rows]
+    if pruning.collapse is not None:
+        rows = [collapse_frames(row, pruning.collapse) for row in rows]
     return ctc_outputs(rows, num_labels, ids=ids, likely=likely), allowed
