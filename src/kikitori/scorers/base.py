@@ -156,7 +156,7 @@ class WeightedSum:
         return SumState(tuple(scorer.start(batch) for scorer in self._scorers), scores)
 
     def log_probs(self, state: SumState, rows: Tensor) -> Tensor:
-        """The weighted sum for each next label and the end of some hypotheses, (rows, labels + 1) float64 on the CPU."""
+        """The weighted sum for each next label and the end of hypotheses, (rows, labels + 1) float64 on the CPU."""
         return self._sum(self._each(state, rows))
 
     def extend(self, state: SumState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[SumState, Tensor]:

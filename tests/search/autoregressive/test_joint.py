@@ -1,20 +1,24 @@
 """Beam and joint search of whole speech LLMs, on all interfaces."""
 
 from functools import cache
-from math import nan
+from math import inf, nan
 
 import pytest
 import torch
 
 from kikitori.errors import ModelError
+from kikitori.model.decoder.llm import num_embeddings
 from kikitori.model.heads import ctc_loss
-from kikitori.scorers.options import ScorerOptions
+from kikitori.scorers.decoder import SpeechLLMScorer
+from kikitori.scorers.internal_lm import internal_scorer
+from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.search.autoregressive.greedy import greedy
 from kikitori.search.autoregressive.joint import frame_scorer, joint, speech_llm_beam
 from kikitori.search.ctc.beam import ctc_beam_of_logits
 from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 from kikitori.search.options import BeamSearch, CTCBeamSearch, JointSearch, JointTimeSyncSearch
-from kikitori.search.pruning import FramePruning
+from kikitori.search.pruning import FramePruning, JointPruning
+from tests.search.ctc.test_beam import every_path
 from tests.search.flat import flat
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_waveforms
 
@@ -161,3 +165,64 @@ def test_a_ctc_head_whose_logits_are_not_finite():
     model, _, prefix, logits, lengths = heard("prefix", ALL)
     with pytest.raises(ModelError, match="CTC head's outputs are not finite"):
         joint(model.llm, prefix, logits * nan, lengths, JointSearch(), eos_id=2, max_labels=LIMITS)
+
+
+SCALES = {"speech_llm": 0.7, "ctc": 0.5, "length": 0.1, "ilm": -0.4}
+FEW = 3  # labels and frames, so that every label sequence can be written down
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("kind", ["joint", "joint_time_sync", "beam"])
+def test_the_internal_lm_is_subtracted_as_in_the_sum_over_every_label_sequence(interface, kind):
+    model = tiny_speech_llm(interface=interface, prompt="rwth").double()
+    waveform = torch.from_numpy(tiny_waveforms(1)[0]).double()[None]
+    with torch.inference_mode():
+        encoded = model.acoustic.encode(*model.acoustic.encoder.features(waveform, torch.tensor([waveform.shape[1]])))
+        prefix, eos = model.prefix(encoded), model.config.eos_id
+    logits = 2.0 * torch.randn(1, FEW, FEW + 1, generator=torch.Generator().manual_seed(0)).double()
+    lengths, size = torch.tensor([FEW]), FEW if kind != "beam" else num_embeddings(model.llm)
+    ilm = internal_scorer(model, size)
+    names = {"joint": [*SCALES], "joint_time_sync": ["speech_llm", "length", "ilm"], "beam": ["speech_llm", "ilm"]}[
+        kind
+    ]
+    scorers = with_scales({}, {name: SCALES[name] for name in names})
+    longest = FEW if kind != "beam" else 1
+    paths = every_path(logits[0].log_softmax(-1), "sum")
+    every = paths if kind != "beam" else [(), *((label,) for label in range(size))]
+    sequences = [labels for labels in every if eos not in labels]
+    parts = {
+        "speech_llm": total(SpeechLLMScorer(model.llm, prefix, size, eos_id=eos), sequences),
+        "ilm": total(ilm, sequences),
+        "ctc": [paths.get(each, 0.0) for each in sequences],
+        "length": [float(len(each)) for each in sequences],
+    }
+    scales = {**({} if kind == "beam" else {"ctc": 1.0}), **{name: SCALES[name] for name in names}}
+    sums = [sum(scale * parts[name][row] for name, scale in scales.items()) for row in range(len(sequences))]
+    if kind == "beam":
+        sums = [score / (len(each) + 1) for each, score in zip(sequences, sums, strict=True)]
+    expected = sorted((-score, each) for each, score in zip(sequences, sums, strict=True) if score > -inf)
+    others, settings = [(ilm, SCALES["ilm"])], {"eos_id": eos, "max_labels": [longest]}
+    whole = {"beam": 10_000, "nbest": 10_000, "scorers": scorers}
+    if kind == "joint":
+        options = JointSearch(**whole, pruning=JointPruning(window=None))
+        (found,) = joint(model.llm, prefix, logits, lengths, options, **settings, others=others, pre_beam=None)
+    elif kind == "beam":
+        (found,) = speech_llm_beam(model.llm, prefix, BeamSearch(**whole), **settings, others=others)
+    else:
+        exact = FramePruning(score_beam=None, frame_labels=None, min_log_prob=None)
+        options = JointTimeSyncSearch(**whole, pruning=exact)
+        scorer = frame_scorer(model.llm, prefix, size, options, eos_id=eos, others=others)
+        (found,) = shallow_fusion_of_logits(logits, lengths, scorer, options)
+    assert {each.labels: each.score for each in found} == pytest.approx({e: -s for s, e in expected}, abs=1e-4)
+    assert found[0].labels == expected[0][1]
+
+
+def total(scorer, sequences):
+    """What a scorer gives to each label sequence of one utterance with its end."""
+    longest = max(map(len, sequences))
+    labels = torch.tensor([[*each, *[0] * (longest - len(each))] for each in sequences])
+    rows, lengths = torch.zeros(len(sequences), dtype=torch.int64), torch.tensor([len(each) for each in sequences])
+    with torch.inference_mode():
+        state, given = scorer.extend(scorer.start(1), rows, labels, lengths)
+        ends = scorer.log_probs(state, torch.arange(len(sequences)))[:, -1]
+    return (given.sum(dim=1) + ends).tolist()
