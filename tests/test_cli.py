@@ -378,7 +378,11 @@ def test_prior_and_shallow_fusion(audio, tmp_path):
     often, never = (tiny_units().encode(letter)[-1] for letter in "qz")
     assert log_probs[often] > log_probs[never]
     fusion = ["transcribe", *files, "--model", model, "--decoding", "shallow_fusion"]
-    options = [f"decoding.lm={tmp_path / 'lm'}", f"decoding.prior={prior}", "decoding.prior_scale=0.2"]
+    options = [
+        f"decoding.scorers.lm.path={tmp_path / 'lm'}",
+        f"decoding.scorers.prior.path={prior}",
+        "decoding.prior_scale=0.2",
+    ]
     result = call(*fusion, *options, "-o", tmp_path / "json", "-f", "json")
     assert result.exit_code == 0, result.output
     nbest = json.loads((tmp_path / "json" / "0.json").read_text())["nbest"]

@@ -2,7 +2,6 @@
 
 import json
 import lzma
-import math
 import shutil
 from dataclasses import replace
 
@@ -17,22 +16,23 @@ from kikitori.io.model_folder import PHONE_PRIOR
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.folder import merge_adapter
 from kikitori.model.decoder.assemble import DRAFT_ROOM
-from kikitori.model.heads import ctc_loss
 from kikitori.recognizer import load
-from kikitori.scorers.options import LMOptions
+from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior
 from kikitori.scoring.tuning import Grid
 from kikitori.search import run as decode
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, label_limit
 from kikitori.search.options import CTCGreedySearch, GreedySearch, LexiconSearch, RescoringSearch, SpeculativeSearch
+from kikitori.search.pruning import LexiconPruning
 from kikitori.text.lexicon import Lexicon, lexicon_lines
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights
-from kikitori.workflows.tune import chosen_grids, lists_from_speech, tune_scales
+from kikitori.workflows.tune import chosen_grids, tune_scales
+from kikitori.workflows.tuning_lists import lists_from_speech
 from tests.adapters import make_adapter
 from tests.tiny import (
     save_tiny,
@@ -116,7 +116,7 @@ def test_it_needs_nothing_but_the_folder(folder):
             assert each.labels == tuple(tiny_units().encode(each.text))
             assert each.scores["length"] == len(each.text.split())
             assert each.scores["ngram"] == pytest.approx(score_text(ngram, each.text.split()), abs=1e-4)
-            assert each.score == pytest.approx(each.scores["ctc"] + options.ngram_scale * each.scores["ngram"])
+            assert each.score == pytest.approx(each.scores["ctc"] + options.scale("ngram") * each.scores["ngram"])
 
 
 def test_words_stand_side_by_side_as_the_language_of_the_model_writes_them(folder):
@@ -134,9 +134,9 @@ def test_words_stand_side_by_side_as_the_language_of_the_model_writes_them(folde
 
 def test_its_lists_are_rescored(folder):
     recognizer = load(folder, device="cpu")
-    lm = LMOptions(str(folder.parent / "lm"))
+    lm = ScorerOptions(path=str(folder.parent / "lm"))
     scales = {"ngram": 0.5, "length": 0.3, "lm": 0.2}
-    search = RescoringSearch(first=LexiconSearch(nbest=10), lms={"lm": lm}, scales=scales)
+    search = RescoringSearch(first=LexiconSearch(nbest=10), scorers=with_scales({"lm": lm}, scales))
     before = recognizer.transcribe(WAVEFORMS[0], decoding=search.first)
     after = recognizer.transcribe(WAVEFORMS[0], decoding=search)
     assert {each.text for each in after.nbest} == {each.text for each in before.nbest}
@@ -161,14 +161,20 @@ def test_its_scales_are_tuned_on_its_own_lists(folder, tmp_path):
     assert all({*h.scores} == {"ctc", "ngram", "length"} for row in sets["all"] for h in row.nbest)
     tuned = tune_scales({"all": sets["all"][:3]}, options, grids)
     scales = tuned.tuned.scales
-    assert tuned.options == replace(options, ngram_scale=scales["ngram"], length_scale=scales["length"])
+    assert {name: tuned.options.scale(name) for name in ("ngram", "length")} == {
+        name: scales[name] for name in ("ngram", "length")
+    }
+    assert replace(tuned.options, scorers=options.scorers) == options
 
 
 def test_files_are_loaded_once(folder):
     partners = load(folder, device="cpu").partners
     model, prior = partners.words(LexiconSearch(), PHONES)
     assert prior is None
-    named = LexiconSearch(lexicon=str(folder / "lexicon.tsv.xz"), ngram=str(folder / "words.ngram"), ngram_scale=0.1)
+    named = LexiconSearch(
+        lexicon=str(folder / "lexicon.tsv.xz"),
+        scorers={"ngram": ScorerOptions(path=str(folder / "words.ngram"), scale=0.1)},
+    )
     assert partners.words(named, PHONES)[0] is model
 
 
@@ -184,7 +190,9 @@ def test_what_is_missing_is_named(folder, tmp_path):
     with pytest.raises(ModelError, match=r"there is no words.ngram; .*decoding\.ngram"):
         alone.transcribe(WAVEFORMS[0], decoding=search)
     with pytest.raises(ModelError, match=r"there is no phone_prior.safetensors; .*decoding\.prior"):
-        load(folder, device="cpu").transcribe(WAVEFORMS[0], decoding=LexiconSearch(prior_scale=0.1))
+        load(folder, device="cpu").transcribe(
+            WAVEFORMS[0], decoding=LexiconSearch(scorers={"prior": ScorerOptions(scale=-0.1)})
+        )
 
 
 def test_the_phone_prior_is_the_mean_of_what_the_phone_head_hears(folder, tmp_path):
@@ -205,7 +213,7 @@ def test_the_phone_prior_is_the_mean_of_what_the_phone_head_hears(folder, tmp_pa
         total += log_probs[0, : lengths[0], :-1].exp().sum(dim=0)
     prior = load_prior(copied / PHONE_PRIOR, len(PHONES))
     torch.testing.assert_close(prior.exp(), total / total.sum(), atol=1e-4, rtol=1e-4)
-    search = LexiconSearch(prior_scale=0.5)
+    search = LexiconSearch(scorers={"prior": ScorerOptions(scale=-0.5)})
     _, found = recognizer.partners.words(search, PHONES)
     assert torch.equal(found, prior)
     with pytest.raises(ModelError, match="other"):
@@ -226,7 +234,8 @@ def drafts(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "draft", [None, LexiconSearch(), LexiconSearch(beam=1, nbest=1, score_beam=None), CTCGreedySearch()]
+    "draft",
+    [None, LexiconSearch(), LexiconSearch(beam=1, nbest=1, pruning=LexiconPruning(score_beam=None)), CTCGreedySearch()],
 )
 def test_whatever_the_drafts_a_speech_llm_writes_what_greedy_search_writes(speaking, drafts, draft):
     recognizer = load(speaking, device="cpu")
@@ -269,30 +278,13 @@ def test_drafts_of_words_need_no_ctc_head_over_labels(tmp_path):
     for waveform in WAVEFORMS[:3]:
         drafted = recognizer.transcribe(waveform, decoding=SpeculativeSearch(draft=LexiconSearch()))
         assert drafted.text == recognizer.transcribe(waveform, decoding="greedy").text
-    for search in (SpeculativeSearch(), SpeculativeSearch(draft=LexiconSearch(), sure=0.5)):
-        with pytest.raises(ModelError, match="no CTC head"):
-            recognizer.transcribe(WAVEFORMS[0], decoding=search)
+    with pytest.raises(ModelError, match="no CTC head"):
+        recognizer.transcribe(WAVEFORMS[0], decoding=SpeculativeSearch())
     save_tiny(tmp_path / "labels")
     with pytest.raises(ModelError, match="no phone head"):
         load(tmp_path / "labels", device="cpu").transcribe(
             WAVEFORMS[0], decoding=SpeculativeSearch(draft=LexiconSearch())
         )
-
-
-def test_of_drafts_of_words_too_some_are_sure(speaking):
-    recognizer = load(speaking, device="cpu")
-    draft = LexiconSearch(nbest=1)
-    words = recognizer.recognize(WAVEFORMS, draft)
-    surprise = []
-    for waveform, word in zip(WAVEFORMS, words, strict=True):
-        log_probs, lengths = recognizer.ctc_log_probs([waveform])
-        surprise.append(float(ctc_loss(log_probs, lengths, [word.labels]).total))
-    level = sorted(surprise)[len(surprise) // 2]
-    assert math.isfinite(level)
-    got = recognizer.recognize(WAVEFORMS, SpeculativeSearch(draft=draft, sure=math.exp(-level) * 0.99))
-    written = recognizer.recognize(WAVEFORMS, "greedy")
-    for ours, word, llm, cost in zip(got, words, written, surprise, strict=True):
-        assert ours.labels == (word.labels if cost <= level else llm.labels)
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +349,9 @@ def test_every_search_of_the_speech_llm_reads_drafts(reading, search):
     recognizer = load(reading, device="cpu")
     alone = [recognizer.recognize([waveform], search)[0].labels for waveform in WAVEFORMS[:3]]
     assert [each.labels for each in recognizer.recognize(WAVEFORMS[:3], search)] == alone
-    lists = recognizer.try_recognize(WAVEFORMS[:2], RescoringSearch(first=LexiconSearch(), scales={"speech_llm": 1.0}))
+    lists = recognizer.try_recognize(
+        WAVEFORMS[:2], RescoringSearch(first=LexiconSearch(), scorers={"speech_llm": ScorerOptions(1.0)})
+    )
     assert all("speech_llm" in each.scores for nbest in lists for each in nbest)
     found = attention_weights(recognizer, WAVEFORMS[0])
     assert found.weights.shape[1:] == (len(found.written), len(found.read))

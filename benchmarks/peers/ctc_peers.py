@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kikitori.search.ctc.best_path import collapse
 from kikitori.search.options import CTCBeamSearch
+from kikitori.search.pruning import FramePruning
 
 FIRST_CHARACTER = 0x10000  # labels are shown to packages of texts as characters from here on
 TOKEN_FLOOR, BEAM_FLOOR, BEST_TOKENS, WIDE_FLOOR = -5.0, -10.0, 20, -14.0
@@ -117,17 +118,18 @@ def _lowest_cut(num_labels: int) -> float:
 
 
 def _like_texts(_: int, beam: int) -> CTCBeamSearch:
-    return CTCBeamSearch(beam=beam, nbest=beam, score_beam=-BEAM_FLOOR, frame_labels=None, min_log_prob=TOKEN_FLOOR)
+    pruning = FramePruning(score_beam=-BEAM_FLOOR, frame_labels=None, min_log_prob=TOKEN_FLOOR)
+    return CTCBeamSearch(beam=beam, nbest=beam, pruning=pruning)
 
 
 def _like_flashlight(_: int, beam: int) -> CTCBeamSearch:
-    return CTCBeamSearch(beam=beam, nbest=beam, score_beam=-WIDE_FLOOR, frame_labels=BEST_TOKENS, min_log_prob=None)
+    pruning = FramePruning(score_beam=-WIDE_FLOOR, frame_labels=BEST_TOKENS, min_log_prob=None)
+    return CTCBeamSearch(beam=beam, nbest=beam, pruning=pruning)
 
 
 def _like_fast(num_labels: int, beam: int) -> CTCBeamSearch:
-    return CTCBeamSearch(
-        beam=beam, nbest=1, score_beam=None, frame_labels=None, min_log_prob=log(_lowest_cut(num_labels))
-    )
+    pruning = FramePruning(score_beam=None, frame_labels=None, min_log_prob=log(_lowest_cut(num_labels)))
+    return CTCBeamSearch(beam=beam, nbest=1, pruning=pruning)
 
 
 PEERS = (

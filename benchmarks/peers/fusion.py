@@ -11,13 +11,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kikitori.recognizer import BUNDLED
-from kikitori.scorers.base import LMScorer, WeightedSum
+from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.language_model import language_model
-from kikitori.scorers.options import LMOptions
+from kikitori.scorers.lm import LMScorer
+from kikitori.scorers.options import LM, LMOptions
 from kikitori.search.ctc.beam import prepare
 from kikitori.search.fusion.delayed import fuse_words
+from kikitori.search.fusion.retokenizing import RetokenizingLM
 from kikitori.search.fusion.shallow import fuse
-from kikitori.search.fusion.word_reader import WordReader
 from kikitori.search.options import DelayedFusionSearch, ShallowFusionSearch
 from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import Hypothesis, NBest
@@ -36,7 +37,7 @@ def fusion_rows(frames: int, num_labels: int, rounds: int) -> Iterator[Row]:
         rounds: Runs of each contender.
     """
     options = ShallowFusionSearch(beam=BEAM)
-    scorer = WeightedSum([(LMScorer(_llm(num_labels), num_labels, bos_id=0, eos_id=1), options.llm_scale)])
+    scorer = WeightedSum([(LMScorer(_llm(num_labels), num_labels, bos_id=0, eos_id=1), options.scale(LM))])
     outputs = [simulate_ctc(frames, num_labels, seed)[0] for seed in range(BATCH)]
     utterances = [prepare(torch.from_numpy(each), options) for each in outputs]
 
@@ -65,7 +66,7 @@ def delayed_rows(frames: int, rounds: int) -> Iterator[Row]:
     units, others = load_units(BUNDLED), load_units(BUNDLED).tokenizer
     others.add_special_tokens({"additional_special_tokens": ["[MORE]"]})
     lm_units = TokenizerUnits(others)
-    reader = WordReader(language_model(_llm(lm_units.size), lm_units, LMOptions("made up")), units)
+    reader = RetokenizingLM(language_model(_llm(lm_units.size), lm_units, LMOptions("made up")), units)
     outputs = [simulate_ctc(frames, units.size, seed)[0] for seed in range(BATCH)]
     utterances = [prepare(torch.from_numpy(each), seldom) for each in outputs]
 

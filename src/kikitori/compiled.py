@@ -1,7 +1,7 @@
 """Functions compiled to machine code by numba, on their first call; the compiled code is kept for later processes."""
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
@@ -24,7 +24,7 @@ def inner(function: Callable[P, R]) -> Callable[P, R]:
     return _jit(function, {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
-def _jit(function: Callable[P, R], options: dict[str, bool]) -> Callable[P, R]:
+def _jit(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     # Sums may be reordered, so that loops use vector instructions; infinities and NaN keep their meaning.
     fast = {"reassoc", "contract"}
     try:

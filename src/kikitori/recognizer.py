@@ -25,10 +25,10 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter, read_info
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.search.batch import EncodedBatch
-from kikitori.search.defaults import named_search, own_search
+from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
-from kikitori.search.resources import Partners
+from kikitori.search.resources import ExternalModels
 from kikitori.search.run import Result, check_search
 from kikitori.types import Hypothesis, NBest, Segment, Transcript
 
@@ -72,7 +72,7 @@ def load(
     """
     folder = find_model(model)
     own = Path(folder)
-    chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or own_search(own)
+    chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)
     loaded = load_model(folder)
     name = Path(folder).name if Path(folder).is_dir() else str(folder)
     if adapter is not None:
@@ -135,9 +135,9 @@ class Recognizer:
     guards: Guards = CAREFUL
 
     @cached_property
-    def partners(self) -> Partners:
+    def partners(self) -> ExternalModels:
         """Language models and priors that join in search."""
-        return Partners(self.folder, self.loaded.units, self._acoustic.device)
+        return ExternalModels(self.folder, self.loaded.units, self._acoustic.device)
 
     def transcribe(self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None) -> Transcript:
         """Transcribes one recording.

@@ -6,7 +6,7 @@ import pytest
 import kikitori
 from kikitori.errors import ModelError
 from kikitori.io.model_folder import copy_search_files, resolve, search_files, search_files_digest
-from kikitori.search.defaults import own_search
+from kikitori.search.defaults import default_search
 
 RESCORING = """base: common.yaml
 search: rescoring
@@ -91,7 +91,7 @@ def test_a_base_elsewhere_is_refused(folder):
     (folder.parent / "settings.yaml").write_text("search: ctc_greedy\n")
     (folder / "decoding.yaml").write_text("base: ../settings.yaml\n")
     with pytest.raises(ModelError, match="which is not in the folder"):
-        own_search(folder)
+        default_search(folder)
 
 
 def test_the_names_stand_in_one_place():

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.llm import embed, forward, project
-from kikitori.scorers.base import LMScorer, PriorScorer, WeightedSum, length_scorer
+from kikitori.scorers.base import WeightedSum
+from kikitori.scorers.lm import LMScorer
+from kikitori.scorers.prior import PriorScorer, length_scorer
 from tests.tiny import tiny_gpt2, tiny_llm
 
 BOS, EOS, LABELS = 1, 2, 12
@@ -145,7 +147,7 @@ def test_a_sum_keeps_the_shares_before_scaling():
     with torch.inference_mode():
         state, first = total.extend(state, rows, torch.tensor([[3, 4]]), torch.tensor([2]))
         state, second = total.extend(state, torch.tensor([0, 0]), torch.tensor([[7], [0]]), torch.tensor([1, 0]))
-        shares = total.shares(state, torch.tensor([0, 1]))
+        shares = total.scores(state, torch.tensor([0, 1]))
     for labels, row in zip(((3, 4, 7), (3, 4)), shares, strict=True):
         scores = from_scratch(LLMS["llama"], labels)
         llm = sum(float(scores[place, label]) for place, label in enumerate((*labels, EOS)))
@@ -167,4 +169,4 @@ def test_what_is_infinite_counts_for_nothing_at_scale_0_and_is_impossible_otherw
         assert float(total.log_probs(state, rows)[0, 3]) == expected
         state, given_scores = total.extend(state, rows, torch.tensor([[3]]), torch.tensor([1]))
         assert float(given_scores) == expected
-        assert float(total.total(total.shares(state, rows))) == expected
+        assert float(total.total(total.scores(state, rows))) == expected

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.scorers import incremental as module
-from kikitori.scorers.incremental import GrowingScores
+from kikitori.scorers.incremental import IncrementalLMScorer
 from kikitori.scorers.language_model import LanguageModel
 from tests.tiny import LLMS, tiny_gpt2, tiny_llm, tiny_units
 
@@ -37,7 +37,7 @@ texts = st.lists(st.lists(st.integers(0, TOKENS - 1), max_size=5).map(tuple), ma
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(texts, texts), max_size=4), st.sampled_from([(1,), (1, 4, 3)]), st.sampled_from([2, 99]))
 def test_scores_are_those_of_whole_sequences_whatever_was_read_before(rounds, start, most):
-    growing = GrowingScores(lm(start=start), 2)
+    growing = IncrementalLMScorer(lm(start=start), 2)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(module, "MAX_NODES", most)
         for ended, sequences in enumerate(rounds):
@@ -51,7 +51,7 @@ def test_every_family_reads_trees(family):
     llm = tiny_llm(family, 30).double()
     generator = np.random.default_rng(0)
     with torch.inference_mode():
-        growing = GrowingScores(lm(llm), 3)
+        growing = IncrementalLMScorer(lm(llm), 3)
         for _ in range(3):
             lengths = generator.integers(0, 9, (3, 4))
             drawn = [[tuple(generator.integers(0, 3, length).tolist()) for length in row] for row in lengths]
@@ -70,7 +70,7 @@ def test_only_what_is_new_is_read(monkeypatch):
         return real(llm, labels, layers, reads)
 
     monkeypatch.setattr(module, "read_tree", watched)
-    growing = GrowingScores(lm(), 2)
+    growing = IncrementalLMScorer(lm(), 2)
     growing.scores([[(3, 4), (3, 4, 5), (6,), (3, 4)], [(3,)]])
     assert read == [(0, [[1, 3, 0, 0, 0], [1, 3, 4, 5, 6]])]  # shared beginnings once
     read.clear()
@@ -86,15 +86,15 @@ def test_only_what_is_new_is_read(monkeypatch):
 @torch.inference_mode()
 def test_large_calls_are_split(monkeypatch):
     sequences = [[(a, b, a) for b in range(5)] for a in range(5)]
-    expected = GrowingScores(lm(), 5).scores(sequences)
+    expected = IncrementalLMScorer(lm(), 5).scores(sequences)
     monkeypatch.setattr(module, "MAX_CELLS", 500)
-    for row, scores in zip(GrowingScores(lm(), 5).scores(sequences), expected, strict=True):
+    for row, scores in zip(IncrementalLMScorer(lm(), 5).scores(sequences), expected, strict=True):
         assert row == pytest.approx(scores, abs=1e-9)
 
 
 @torch.inference_mode()
 def test_what_is_too_long_is_impossible():
-    growing = GrowingScores(lm(tiny_gpt2(30, max_positions=4)), 1)
+    growing = IncrementalLMScorer(lm(tiny_gpt2(30, max_positions=4)), 1)
     ((short, just, too_long),) = growing.scores([[(3,), (3, 4, 5), (3, 4, 5, 6)]])
     assert -inf < just < short
     assert too_long == -inf

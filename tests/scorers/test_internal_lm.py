@@ -5,11 +5,14 @@ import torch
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.llm import embed, forward, project
-from kikitori.scorers.base import PriorScorer, WeightedSum
-from kikitori.scorers.internal_lm import internal_judge, internal_scorer
+from kikitori.scorers.base import WeightedSum
+from kikitori.scorers.decoder import DecoderSequenceScorer
+from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
+from kikitori.scorers.prior import PriorScorer
 from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import ShallowFusionSearch
-from kikitori.search.rescore import with_decoder, with_lm
+from kikitori.search.pruning import FramePruning
+from kikitori.search.rescore import with_scores
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, random_log_probs
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_units, tiny_waveforms
@@ -43,7 +46,7 @@ def share(model, labels):
 def test_scorer_and_judge_are_as_from_scratch(kind):
     model = MODELS[kind]
     nbest = tuple(Hypothesis(tuple(UNITS.encode(text)), text, 0.0) for text in TEXTS)
-    ((*judged,),), _ = with_lm([nbest], "ilm", internal_judge(model, UNITS), UNITS)
+    ((*judged,),) = with_scores([nbest], internal_sequence_scorer(model, UNITS))
     for hypothesis in judged:
         expected = from_scratch(model, hypothesis.labels)
         assert hypothesis.scores["ilm"] == pytest.approx(expected, abs=1e-9)
@@ -72,9 +75,9 @@ def test_it_does_not_hear(kind):
         inputs = torch.zeros(2, int(lengths.max())).double()
         for row, waveform in zip(inputs, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(waveform)
-        encoded = model.acoustic.encode(inputs, lengths)
-        nbests = with_decoder(nbests, model.decoder(encoded))
-    judged, _ = with_lm(nbests, "ilm", internal_judge(model, UNITS), UNITS)
+        decoder = DecoderSequenceScorer(model.decoder(model.acoustic.encode(inputs, lengths)))
+        nbests = with_scores(nbests, decoder)
+    judged = with_scores(nbests, internal_sequence_scorer(model, UNITS))
     for some, others in zip(*judged, strict=True):
         assert some.scores["ilm"] == pytest.approx(others.scores["ilm"], abs=1e-12)
         assert abs(some.scores["speech_llm"] - others.scores["speech_llm"]) > 1e-3
@@ -84,7 +87,9 @@ def test_it_does_not_hear(kind):
 def test_it_is_subtracted_in_shallow_fusion(kind):
     model, log_probs = MODELS[kind], random_log_probs(3, 3, 0)
     total = WeightedSum([(PriorScorer(torch.zeros(3)), 1.0), (internal_scorer(model, 3), -0.3)])
-    options = ShallowFusionSearch(beam=999, nbest=999, score_beam=None, frame_labels=None, min_log_prob=None)
+    options = ShallowFusionSearch(
+        beam=999, nbest=999, pruning=FramePruning(score_beam=None, frame_labels=None, min_log_prob=None)
+    )
     (found,) = shallow_fusion(log_probs[None], torch.tensor([3]), total, options)
     ctc = every_path(log_probs, "sum")
     assert {each.labels for each in found} == set(ctc)
@@ -97,6 +102,6 @@ def test_it_is_subtracted_in_shallow_fusion(kind):
 def test_a_prompt_of_speech_alone():
     model = tiny_speech_llm()
     model.config.prompt_before, model.config.prompt_after = [], []
-    for make in (lambda: internal_scorer(model, UNITS.size), lambda: internal_judge(model, UNITS)):
+    for make in (lambda: internal_scorer(model, UNITS.size), lambda: internal_sequence_scorer(model, UNITS)):
         with pytest.raises(ModelError, match="there is no internal language model"):
             make()

@@ -8,18 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ModelError
-from kikitori.scorers.base import LMScorer, WeightedSum, length_scorer
+from kikitori.scorers.base import WeightedSum
+from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram_judge
 from kikitori.scorers.options import LMOptions
+from kikitori.scorers.prior import length_scorer
 from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import ShallowFusionSearch
-from kikitori.search.rescore import load_judge, with_lm
+from kikitori.search.rescore import lm_scorer, with_scores
 from kikitori.text.ngram.arpa import write_arpa
 from kikitori.text.ngram.kneser_ney import estimate
 from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, random_log_probs
+from tests.search.flat import flat
 from tests.text.ngram.test_kneser_ney import SENTENCES, backed_off, histories, read
 from tests.tiny import tiny_bpe, tiny_llm, tiny_units
 
@@ -110,7 +113,7 @@ def test_alone_and_beside_an_llm_it_is_the_rescoring_of_every_label_sequence(mod
     llm = LMScorer(tiny_llm("llama", 30).double(), 3, bos_id=1, eos_id=2)
     for more in ([], [(llm, 0.3), (length_scorer(3), 0.5)]):
         total = WeightedSum([(NGramScorer(model, words), 0.7), *more])
-        (found,) = shallow_fusion(log_probs[None], torch.tensor([4]), total, ShallowFusionSearch(**ALL))
+        (found,) = shallow_fusion(log_probs[None], torch.tensor([4]), total, flat(ShallowFusionSearch, **ALL))
         assert {each.labels for each in found} == set(every_path(log_probs, "sum"))
         for each in found:
             expected = from_scratch([words[label] for label in each.labels])
@@ -183,7 +186,7 @@ def test_a_packed_file_rescores(tmp_path):
     file = tmp_path / "words.ngram"
     write_packed(file, estimate([[0, 1], [0, 2]], 4, 2), ["the", "fox", "dog", "<unk>", "</s>", "<s>"])
     both = nbest(tiny_units(), "the fox", "The dog!")
-    found, _ = with_lm([both, ()], "ngram", load_judge(LMOptions(str(file), "en_plain")), None)
+    found = with_scores([both, ()], lm_scorer("ngram", LMOptions(str(file), "en_plain"), None))
     words = load_ngram(file)
     shares = [score_text(words, text.split()) for text in ("the fox", "the dog")]
     assert [hypothesis.scores["ngram"] for hypothesis in found[0]] == shares

@@ -206,10 +206,10 @@ def test_nothing_to_choose_from():
         ([prediction(None, [hypothesis("a", ctc=0.0)])], "no utterance has a reference text"),
         ([prediction("a", [], error="lost")], "no n-best list with scores"),
         ([prediction("a", [Hypothesis((), "a", 0.0)])], "no n-best list with scores"),
-        ([prediction("a", [hypothesis("a", lm=0.0)])], r"a: a hypothesis has no share 'ctc' \(its shares: lm\)"),
+        ([prediction("a", [hypothesis("a", lm=0.0)])], r"a: a hypothesis has no score 'ctc' \(its scores: lm\)"),
         (
             [prediction("a", [hypothesis("a", ctc=0.0), Hypothesis((), "b", 0.0)])],
-            r"a: a hypothesis has no share 'ctc' \(its shares: none\)",
+            r"a: a hypothesis has no score 'ctc' \(its scores: none\)",
         ),
     ],
 )

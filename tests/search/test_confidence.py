@@ -2,6 +2,7 @@ from math import inf, log
 
 import pytest
 
+from kikitori.scorers.options import ScorerOptions
 from kikitori.search.confidence import confidence
 from kikitori.search.options import BeamSearch, CTCGreedySearch, GreedySearch, JointSearch, LexiconSearch
 from kikitori.types import Hypothesis
@@ -15,7 +16,7 @@ def test_by_hand():
     # three labels and the end, each with probability 1/2
     assert confidence(found(4 * log(0.5)), GreedySearch()) == pytest.approx(log(0.5))
     assert confidence(found(-6.0), CTCGreedySearch()) == -1.5
-    assert confidence(found(6.0), LexiconSearch(prior_scale=0.7)) == 1.5
+    assert confidence(found(6.0), LexiconSearch(scorers={"prior": ScorerOptions(scale=-0.7)})) == 1.5
     assert confidence(found(-0.2, labels=0), CTCGreedySearch()) == -0.2
     assert confidence(found(-inf), GreedySearch()) == -inf
 

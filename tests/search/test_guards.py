@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError
 from kikitori.model.folder import LoadedModel
+from kikitori.scorers.options import ScorerOptions
 from kikitori.search import guards as module
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.ctc.best_path import ctc_greedy
@@ -28,7 +29,7 @@ from kikitori.search.guards import (
     guarded,
 )
 from kikitori.search.options import CTCBeamSearch, CTCGreedySearch, GreedySearch, SamplingSearch, ShallowFusionSearch
-from kikitori.search.resources import Partners
+from kikitori.search.resources import ExternalModels
 from kikitori.types import Hypothesis
 from tests.noise import soundless
 from tests.tiny import INTERFACES, TRAINED_ON, save_tiny_llm, tiny_speech_llm, tiny_units, tiny_waveforms
@@ -177,12 +178,18 @@ def encode(waveforms, model=None, *, change=lambda encoded: encoded):
     model = tiny_speech_llm() if model is None else model
     units = tiny_units()
     encoded = model.acoustic.encode(*pad_waveforms(waveforms))
-    partners = Partners(None, units, torch.device("cpu"))
+    partners = ExternalModels(None, units, torch.device("cpu"))
     return EncodedBatch(LoadedModel(model, units, TRAINED_ON), partners, waveforms, change(encoded))
 
 
 def searches(lm):
-    return (GreedySearch(), SamplingSearch(), CTCGreedySearch(), CTCBeamSearch(), ShallowFusionSearch(lm=lm))
+    return (
+        GreedySearch(),
+        SamplingSearch(),
+        CTCGreedySearch(),
+        CTCBeamSearch(),
+        ShallowFusionSearch(scorers={"lm": ScorerOptions(path=lm)}),
+    )
 
 
 @torch.inference_mode()

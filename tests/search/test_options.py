@@ -1,22 +1,28 @@
+from dataclasses import fields, is_dataclass
+from typing import get_args
+
 import pytest
 
 from kikitori.errors import ConfigError
-from kikitori.scorers.options import LMOptions
+from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.search.options import (
     SEARCHES,
     CTCBeamSearch,
     CTCGreedySearch,
     DelayedFusionSearch,
     GreedySearch,
+    JointSearch,
     LexiconSearch,
     RescoringSearch,
     SamplingSearch,
     ShallowFusionSearch,
     SpeculativeSearch,
     check_overrides,
+    decoding_yaml,
     load_decoding,
     with_overrides,
 )
+from kikitori.search.pruning import FramePruning
 
 
 def test_names():
@@ -24,8 +30,8 @@ def test_names():
     assert load_decoding("ctc_greedy") == CTCGreedySearch()
     assert load_decoding("sampling") == SamplingSearch(temperature=1.0, top_k=0, top_p=1.0, seed=1234)
     assert load_decoding("ctc_beam") == CTCBeamSearch()
-    assert load_decoding("shallow_fusion", ["decoding.lm=a/b", "decoding.beam=3"]) == ShallowFusionSearch(
-        lm="a/b", beam=3
+    assert load_decoding("shallow_fusion", ["decoding.scorers.lm.path=a/b", "decoding.beam=3"]) == ShallowFusionSearch(
+        beam=3, scorers={"lm": ScorerOptions(path="a/b")}
     )
     assert [*SEARCHES] == [search().search for search in SEARCHES.values()]
 
@@ -54,26 +60,28 @@ def test_yaml_and_overrides(tmp_path):
     options = ["decoding.top_k=50", "decoding.top_p=0.9", "decoding.seed=5", "decoding.temperature=2"]
     expected = SamplingSearch(min_labels=2, temperature=2.0, top_k=50, top_p=0.9, seed=5)
     assert load_decoding(file, options) == expected
-    file.write_text("search: ctc_beam\nbeam: 64\nscore_beam: null\nrecombine: max\ncollapse: 0.8\n")
-    expected = CTCBeamSearch(beam=64, score_beam=None, recombine="max", collapse=0.8, nbest=3)
+    file.write_text("search: ctc_beam\nbeam: 64\npruning: {score_beam: null, recombine: max, collapse: 0.8}\n")
+    expected = CTCBeamSearch(beam=64, nbest=3, pruning=FramePruning(score_beam=None, recombine="max", collapse=0.8))
     assert load_decoding(file, ["decoding.nbest=3"]) == expected
 
 
 def test_sections_are_overridden_key_by_key(tmp_path):
     file = tmp_path / "decoding.yaml"
     file.write_text(
-        "search: rescoring\nfirst: {beam: 8, nbest: 5}\nlms: {lm: {path: here}}\nscales: {ctc: 0.9, lm: 0.3}\n"
+        "search: rescoring\nfirst: {beam: 8, nbest: 5}\nscorers: {ctc: {scale: 0.9}, lm: {path: here, scale: 0.3}}\n"
     )
-    found = load_decoding(file, ["decoding.scales.lm=0.5", "decoding.lms.lm.text_form=lower", "decoding.first.beam=9"])
-    lms = {"lm": LMOptions("here", text_form="lower")}
-    assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), lms=lms, scales={"ctc": 0.9, "lm": 0.5})
-    check_overrides(["decoding.scales.lm=0.5"])
+    found = load_decoding(
+        file, ["decoding.scorers.lm.scale=0.5", "decoding.scorers.lm.text_form=lower", "decoding.first.beam=9"]
+    )
+    scorers = {"ctc": ScorerOptions(0.9), "lm": ScorerOptions(0.5, "here", text_form="lower")}
+    assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), scorers=scorers)
+    check_overrides(["decoding.scorers.lm.scale=0.5"])
 
 
 def test_rescoring_of_another_first_search(tmp_path):
     file = tmp_path / "decoding.yaml"
-    file.write_text("search: rescoring\nfirst: {search: lexicon, beam: 300}\nscales: {ngram: 0.5}\n")
-    expected = RescoringSearch(first=LexiconSearch(beam=300), scales={"ngram": 0.5})
+    file.write_text("search: rescoring\nfirst: {search: lexicon, beam: 300}\nscorers: {ngram: {scale: 0.5}}\n")
+    expected = RescoringSearch(first=LexiconSearch(beam=300), scorers={"ngram": ScorerOptions(0.5)})
     assert load_decoding(file) == expected
     assert (
         load_decoding("rescoring", ["decoding.first.search=lexicon", "decoding.first.beam=300"]).first == expected.first
@@ -82,8 +90,8 @@ def test_rescoring_of_another_first_search(tmp_path):
 
 def test_when_delayed_fusion_judges():
     assert load_decoding("delayed_fusion") == DelayedFusionSearch(trigger=20)
-    options = ["decoding.trigger=word_end", "decoding.lm.path=a/b", "decoding.lm.text_form=lower"]
-    expected = DelayedFusionSearch(trigger="word_end", lm=LMOptions("a/b", text_form="lower"))
+    options = [f"decoding.{each}" for each in ("trigger=word_end", "scorers.lm.path=a/b", "scorers.lm.text_form=lower")]
+    expected = DelayedFusionSearch(trigger="word_end", scorers={"lm": ScorerOptions(path="a/b", text_form="lower")})
     assert load_decoding("delayed_fusion", options) == expected
     assert load_decoding("delayed_fusion", ["decoding.trigger=5"]).trigger == 5
     for wrong in ("0", "sometimes", "2.5", "null"):
@@ -93,16 +101,16 @@ def test_when_delayed_fusion_judges():
 
 def test_drafts_come_from_a_search_of_their_own(tmp_path):
     file = tmp_path / "decoding.yaml"
-    file.write_text("search: speculative\ndraft: {search: ctc_beam, beam: 4}\nmargin: 0.5\n")
-    assert load_decoding(file) == SpeculativeSearch(draft=CTCBeamSearch(beam=4), margin=0.5)
+    file.write_text("search: speculative\ndraft: {search: ctc_beam, beam: 4}\nmax_labels: 5\n")
+    assert load_decoding(file) == SpeculativeSearch(draft=CTCBeamSearch(beam=4), max_labels=5)
     beam = SpeculativeSearch(draft=CTCBeamSearch(beam=4))
     assert load_decoding("speculative", ["decoding.draft.search=ctc_beam", "decoding.draft.beam=4"]) == beam
     assert load_decoding(file, ["decoding.draft.search=ctc_greedy"]).draft == CTCGreedySearch()
-    assert load_decoding(file, ["decoding.draft=null"]) == SpeculativeSearch(margin=0.5)
-    words = load_decoding("speculative", ["decoding.draft.search=lexicon", "decoding.draft.ngram_scale=0.7"])
-    assert words == SpeculativeSearch(draft=LexiconSearch(ngram_scale=0.7))
+    assert load_decoding(file, ["decoding.draft=null"]) == SpeculativeSearch(max_labels=5)
+    words = load_decoding("speculative", ["decoding.draft.search=lexicon", "decoding.draft.scorers.ngram.scale=0.7"])
+    assert words == SpeculativeSearch(draft=LexiconSearch(scorers={"ngram": ScorerOptions(scale=0.7)}))
     assert load_decoding("speculative").draft is None
-    for wrong in ("draft.search=greedy", "draft.beam=3", "margin=-1", "sure=0", "sure=2"):
+    for wrong in ("draft.search=greedy", "draft.beam=3", "max_labels=0"):
         with pytest.raises(ConfigError):
             load_decoding("speculative", [f"decoding.{wrong}"])
 
@@ -118,7 +126,7 @@ def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):
 def test_overrides_are_checked_before_the_search_is_known():
     check_overrides([])
     check_overrides(["decoding.max_labels=3"])
-    check_overrides(["decoding.beam=3", "decoding.recombine=max"])
+    check_overrides(["decoding.beam=3", "decoding.pruning.recombine=max"])
     check_overrides(["decoding.search=ctc_greedy"])
     for overrides in (["decoding.beem=3"], ["decoding.beam=3", "decoding.top_k=3"], ["decoding.beam=0"]):
         with pytest.raises(ConfigError):
@@ -158,10 +166,17 @@ def test_overrides_are_checked_before_the_search_is_known():
         ("search: ctc_beam\ncollapse: 1.5", "collapse"),
         ("search: rescoring\nfirst: {beem: 3}", "beem"),
         ("search: rescoring\nfirst: {search: greedy}", "first"),
-        ("search: lexicon\nunknown_score: 1.0", "unknown_score"),
-        ("search: rescoring\nlms: {lm: {}}", "lms.lm.path"),
-        ("search: rescoring\nlms: {lm: {path: x, text_form: upper}}", "text_form"),
-        ("search: rescoring\nscales: {lm: .nan}", "scales.lm"),
+        ("search: lexicon\nscorers: {ngram: {scale: -1}}", "the scale of 'ngram' has to be 0 or above"),
+        (
+            "search: lexicon\nscorers: {lm: {scale: 1}}",
+            "scorers: this search has no scorer 'lm' (there are ngram, prior",
+        ),
+        ("search: shallow_fusion\nscorers: {lm: {prompt: a}}", "'prompt' is no option of the scorer 'lm'"),
+        ("search: shallow_fusion\nscorers: {length: {path: a}}", "'path' is no option of the scorer 'length'"),
+        ("search: joint\nscorers: {ctc: {scale: 1.5}}", "has to be from 0 to 1, unless 'speech_llm' has one too"),
+        ("search: rescoring\nscorers: {books: {pth: x}}", "did you mean 'path'"),
+        ("search: rescoring\nscorers: {lm: {path: x, text_form: upper}}", "text_form"),
+        ("search: rescoring\nscorers: {lm: {scale: .nan}}", "scorers.lm.scale"),
         ("- greedy", "mapping"),
         ("search: [", "YAML"),
     ],
@@ -205,3 +220,53 @@ def test_overrides_leave_the_original_alone():
     assert with_overrides(original, []) == original
     assert with_overrides(original, ["decoding.max_labels=3"]) == GreedySearch(max_labels=3)
     assert original == GreedySearch(max_labels=9)
+
+
+def leaves(search):
+    """Options of a search by name, those of sections too; scorers have those of any scorer."""
+    found = set()
+    for field in fields(search):
+        types = [each for each in (field.type, *get_args(field.type)) if isinstance(each, type)]
+        sections = [each for each in types if is_dataclass(each)]
+        inner = {name for section in sections if section not in SEARCHES.values() for name in leaves(section)}
+        found |= {field.name, *inner, *(leaves(ScorerOptions) if field.name == "scorers" else ())}
+    return found
+
+
+def test_there_are_few_options():
+    assert sum(len(fields(search)) for search in SEARCHES.values()) <= 60
+    assert len({name for search in SEARCHES.values() for name in leaves(search)}) <= 30
+
+
+def test_natural_scales_and_their_defaults():
+    search = load_decoding("shallow_fusion", ["decoding.scorers.prior.scale=-0.35", "decoding.scorers.lm.path=x"])
+    assert [search.scale(name) for name in ("lm", "prior", "length")] == [0.5, -0.35, 0.0]
+    joint = load_decoding("joint", ["decoding.scorers.ctc.scale=0.4"])
+    assert (joint.scale("ctc"), joint.scale("speech_llm"), joint.scale("ilm")) == (0.4, 0.6, 0.0)
+    free = JointSearch(scorers=with_scales({}, {"ctc": 2.0, "speech_llm": 1.0, "ilm": -0.3}))
+    assert (free.scale("ctc"), free.scale("speech_llm"), free.scale("ilm")) == (2.0, 1.0, -0.3)
+
+
+LMS = {"books": ScorerOptions(0.1, "b", text_form="lower"), "theirs": ScorerOptions(-0.2, "q", prior=True, lm="books")}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RescoringSearch(scorers=LMS),
+        RescoringSearch(first=CTCBeamSearch(beam=4, pruning=FramePruning(min_log_prob=None))),
+        RescoringSearch(first=CTCBeamSearch(), scorers=with_scales({}, {"length": 1e-5})),
+        RescoringSearch(first=LexiconSearch(nbest=7, scorers=with_scales({}, {"ngram": 0.7}))),
+        RescoringSearch(first=LexiconSearch()),
+        ShallowFusionSearch(pruning=FramePruning(score_beam=None), scorers={"lm": ScorerOptions(path="x")}),
+        SpeculativeSearch(draft=CTCGreedySearch()),
+        SpeculativeSearch(draft=LexiconSearch(beam=3)),
+        GreedySearch(),
+    ],
+)
+def test_a_file_says_what_differs(options, tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text(decoding_yaml(options))
+    assert load_decoding(file) == options
+    assert "first" not in decoding_yaml(RescoringSearch(scorers=LMS))
+    assert decoding_yaml(GreedySearch()) == "search: greedy\n"

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from math import inf, nan
 
@@ -7,19 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kikitori.errors import ConfigError, ModelError
-from kikitori.scorers.language_model import LanguageModel, language_model
-from kikitori.scorers.options import LMOptions, PriorOptions
+from kikitori.scorers.base import weighted
+from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer, language_model
+from kikitori.scorers.options import LMOptions, ScorerOptions, with_scales
 from kikitori.scorers.prior import save_prior
 from kikitori.search.options import CTCBeamSearch, RescoringSearch
-from kikitori.search.rescore import (
-    check_rescoring,
-    load_label_prior,
-    rescored,
-    scales_of,
-    weighted,
-    with_lm,
-    with_prior,
-)
+from kikitori.search.rescore import check_rescoring, prior_scorer, rescored, with_scores
 from kikitori.text.units import TokenizerUnits, vocabulary_fingerprint
 from kikitori.types import Hypothesis
 from tests.tiny import TEXTS, tiny_bpe, tiny_llm, tiny_units
@@ -72,76 +66,73 @@ def test_length_counts_labels():
 
 
 def test_a_scale_without_a_share():
-    with pytest.raises(ConfigError, match=r"scales.lm: the hypotheses have no share of that name \(theirs: ctc\)"):
+    with pytest.raises(ConfigError, match=r"scorers.lm: the hypotheses have no score of that name \(theirs: ctc\)"):
         rescored([Hypothesis((1,), "a", 0.0, scores={"ctc": -1.0})], {"lm": 1.0})
 
 
 def test_ctc_counts_once_unless_said_otherwise():
-    assert scales_of(RescoringSearch()) == {"ctc": 1.0}
-    assert scales_of(RescoringSearch(scales={"ctc": 0.5, "lm": 0.2})) == {"ctc": 0.5, "lm": 0.2}
+    assert RescoringSearch().scales == {"ctc": 1.0}
+    assert RescoringSearch(scorers=with_scales({}, {"ctc": 0.5, "lm": 0.2})).scales == {"ctc": 0.5, "lm": 0.2}
     assert RescoringSearch().first == CTCBeamSearch(beam=64, nbest=64)
 
 
-@pytest.mark.parametrize(
-    ("lms", "scales", "message"),
-    [
-        ({"lm": LMOptions("x")}, {}, r"lms.lm: it has no scale; set decoding.scales.lm"),
-        ({"ctc": LMOptions("x")}, {"ctc": 1.0}, r"lms.ctc: the name is taken"),
-        ({}, {"speech_llm": 1.0}, r"scales.speech_llm: no such scorer \(there are ctc, length\)"),
-        ({"lm": LMOptions("x")}, {"lm": 1.0, "ml": 1.0}, r"scales.ml: no such scorer \(there are ctc, length, lm\)"),
-    ],
-)
-def test_names_must_fit(lms, scales, message):
-    with pytest.raises(ConfigError, match=message):
-        check_rescoring(RescoringSearch(lms=lms, scales=scales))
+def lm(path="x", **settings):
+    return ScorerOptions(path=path, **settings)
+
+
+def prior(**settings):
+    return ScorerOptions(path="p", prior=True, **settings)
 
 
 @pytest.mark.parametrize(
-    ("lms", "priors", "scales", "message"),
+    ("scorers", "message"),
     [
-        ({}, {"prior": PriorOptions("p")}, {}, r"priors.prior: it has no scale; set decoding.scales.prior"),
-        ({}, {"ilm": PriorOptions("p")}, {"ilm": 1.0}, r"priors.ilm: the name is taken"),
-        ({"lm": LMOptions("x")}, {"lm": PriorOptions("p")}, {"lm": 1.0}, r"priors.lm: the name is taken"),
-        ({}, {"prior": PriorOptions("p", "lm")}, {"prior": 1.0}, r"priors.prior.lm: 'lm' is no language model"),
+        ({"lm": lm()}, r"scorers.lm: it has no scale; set decoding.scorers.lm.scale"),
+        ({"ctc": lm(scale=1.0)}, r"scorers.ctc: the name is taken"),
+        ({"speech_llm": ScorerOptions(1.0)}, r"scorers.speech_llm: no such scorer \(there are ctc, length\)"),
+        ({"lm": lm(scale=1.0), "ml": ScorerOptions(1.0)}, r"scorers.ml: no such scorer \(there are ctc, length, lm\)"),
+        ({"prior": prior()}, r"scorers.prior: it has no scale; set decoding.scorers.prior.scale"),
+        ({"ilm": prior(scale=1.0)}, r"scorers.ilm: the name is taken"),
+        ({"p": prior(scale=1.0, lm="lm")}, r"scorers.p.lm: 'lm' is no language model"),
         (
-            {"lm": LMOptions("x.arpa")},
-            {"prior": PriorOptions("p", "lm")},
-            {"prior": 1.0, "lm": 1.0},
-            r"priors.prior.lm: 'lm' is no language model with units",
+            {"p": prior(scale=1.0, lm="lm"), "lm": lm("x.arpa", scale=1.0)},
+            r"scorers.p.lm: 'lm' is no language model with units",
         ),
     ],
 )
-def test_names_of_priors_must_fit(lms, priors, scales, message):
+def test_names_must_fit(scorers, message):
     with pytest.raises(ConfigError, match=message):
-        check_rescoring(RescoringSearch(lms=lms, priors=priors, scales=scales))
+        check_rescoring(RescoringSearch(scorers=scorers))
 
 
 def test_priors_over_the_recognisers_units_and_over_those_of_a_language_model(tmp_path):
     own, other = tiny_units(), tiny_bpe()
     other.save(tmp_path / "lm")
-    lms = {"lm": LMOptions(str(tmp_path / "lm"), "en_plain")}
+    lms = {"lm": ScorerOptions(path=str(tmp_path / "lm"), text_form="en_plain")}
     values = {units.size: torch.linspace(-5, -1, units.size) for units in (own, other)}
     for units in (own, other):
         file = tmp_path / f"{units.size}.safetensors"
         save_prior(file, values[units.size], vocabulary=vocabulary_fingerprint(units))
     nbests = [nbest_of(["The fox!", ""], own), ()]
     for options, units in (
-        (PriorOptions(f"{tmp_path / str(own.size)}.safetensors"), own),
-        (PriorOptions(f"{tmp_path / str(other.size)}.safetensors", "lm"), other),
+        (prior(), own),
+        (prior(lm="lm"), other),
     ):
-        prior = load_label_prior(options, lms, own)
-        (judged, nothing) = with_prior(nbests, "p", prior, own)
+        options = replace(options, path=f"{tmp_path / str(units.size)}.safetensors")
+        (judged, nothing) = with_scores(nbests, prior_scorer("p", options, lms, own))
         expected = float(values[units.size][units.encode("the fox")].double().sum())
         assert [hypothesis.scores["p"] for hypothesis in judged] == pytest.approx([expected, 0.0])
         assert nothing == ()
     with pytest.raises(ModelError, match=r"a prior of \d+ labels"):
-        load_label_prior(PriorOptions(options.path), lms, own)
-    with pytest.raises(ConfigError, match=r"decoding.priors.p: whose labels .*--model"):
-        load_label_prior(PriorOptions(options.path), lms, None, "p")
+        prior_scorer("p", ScorerOptions(path=options.path), lms, own)
+    with pytest.raises(ConfigError, match=r"decoding.scorers.p: whose labels .*--model"):
+        prior_scorer("p", ScorerOptions(path=options.path), lms, None)
 
 
 def test_known_scorers_take_scales():
-    check_rescoring(RescoringSearch(scales={"speech_llm": 1.0, "length": 0.1, "ctc": 0.0}), ["speech_llm"])
+    check_rescoring(
+        RescoringSearch(scorers=with_scales({}, {"speech_llm": 1.0, "length": 0.1, "ctc": 0.0})), ["speech_llm"]
+    )
 
 
 def test_equal_units_judge_the_labels_as_they_are():
@@ -151,9 +142,9 @@ def test_equal_units_judge_the_labels_as_they_are():
     spelt = [units.special_id(piece) for piece in ["▁", *units.normalize(text).replace(" ", "▁")]]
     labels = tuple(label for label in spelt if label is not None)
     nbest = [Hypothesis(labels, units.decode(labels), 0.0), Hypothesis(tuple(canonical), text, 0.0)]
-    (own,), _ = with_lm([nbest], "lm", lm, units)
+    (own,) = with_scores([nbest], LMSequenceScorer("lm", lm, units))
     assert [h.scores["lm"] for h in own] == pytest.approx(lm.log_probs([[labels, canonical]]).scores[0])
-    (read,), _ = with_lm([nbest], "lm", lm, None)
+    (read,) = with_scores([nbest], LMSequenceScorer("lm", lm, None))
     assert [h.scores["lm"] for h in read] == pytest.approx(
         lm.log_probs([[units.encode(nbest[0].text), canonical]]).scores[0]
     )
@@ -165,7 +156,7 @@ def test_units_with_more_labels_judge_the_labels_as_they_are():
     lm = lm_over(TokenizerUnits(more.tokenizer))
     assert lm.units.size == units.size + 1
     labels = [5, 6, 5]
-    (found,), _ = with_lm([[Hypothesis(tuple(labels), "other", 0.0)]], "lm", lm, units)
+    (found,) = with_scores([[Hypothesis(tuple(labels), "other", 0.0)]], LMSequenceScorer("lm", lm, units))
     assert found[0].scores["lm"] == pytest.approx(lm.log_probs([[labels]]).scores[0][0])
 
 
@@ -174,8 +165,9 @@ def test_other_units_judge_the_text(kind):
     units, own = tiny_bpe(kind), tiny_units()
     lm = lm_over(units)
     nbest = nbest_of([TEXTS[0], "", TEXTS[1], TEXTS[0]], own)
-    (found,), counts = with_lm([nbest], "lm", lm, own)
+    (found,) = with_scores([nbest], LMSequenceScorer("lm", lm, own))
     expected = [lm.log_probs([[units.encode(h.text)]]).scores[0][0] for h in nbest]
     assert [h.scores["lm"] for h in found] == pytest.approx(expected, abs=1e-4)
+    counts = lm.log_probs([[units.encode(h.text) for h in nbest]])
     assert counts.nodes < counts.labels
     assert all(h.scores["ctc"] == old.scores["ctc"] for h, old in zip(found, nbest, strict=True))

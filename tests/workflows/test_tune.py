@@ -14,13 +14,14 @@ from kikitori.data.manifest import write_manifest
 from kikitori.errors import ConfigError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.recognizer import load
-from kikitori.scorers.options import LMOptions
+from kikitori.scorers.options import ScorerOptions
 from kikitori.scorers.prior import count_prior, save_prior
 from kikitori.scoring.predictions import read_predictions
 from kikitori.scoring.tuning import Grid
-from kikitori.search.options import RescoringSearch, ShallowFusionSearch, load_decoding
-from kikitori.workflows.rescore import stored_shares
-from kikitori.workflows.tune import chosen_axes, chosen_grids, with_missing_shares
+from kikitori.search.options import LexiconSearch, RescoringSearch, ShallowFusionSearch, load_decoding
+from kikitori.workflows.rescore import stored_scores
+from kikitori.workflows.tune import chosen_axes, chosen_grids
+from kikitori.workflows.tuning_lists import with_missing_scores
 from tests.tiny import TEXTS, save_tiny, save_tiny_llm, tiny_bpe, tiny_units, tiny_waveform
 
 SEARCH = ["decoding.first.beam=8", "decoding.first.nbest=8"]
@@ -48,7 +49,7 @@ def world(tmp_path_factory):
         row["text"] = found["nbest"][5]["text"]
     write_manifest(folder / "manifest.jsonl", rows)
     evaluate(folder, "ctc", "--decoding", "ctc_beam", "decoding.nbest=8")
-    evaluate(folder, "fused", "--decoding", "shallow_fusion", "decoding.nbest=8", "decoding.prior_scale=0.1")
+    evaluate(folder, "fused", "--decoding", "shallow_fusion", "decoding.nbest=8", "decoding.scorers.prior.scale=-0.1")
     return folder
 
 
@@ -76,9 +77,9 @@ def table_of(folder):
 
 
 def test_from_a_file_to_a_search_that_does_as_well(world, tmp_path):
-    lists, other = world / "ctc" / "predictions.jsonl", f"decoding.lms.other.path={world / 'other'}"
-    prior = f"decoding.priors.prior.path={world / 'model' / 'prior.safetensors'}"
-    given = ["--decoding", "rescoring", other, "decoding.scales.other=0", prior, *SEARCH]
+    lists, other = world / "ctc" / "predictions.jsonl", f"decoding.scorers.other.path={world / 'other'}"
+    prior = f"decoding.scorers.prior.path={world / 'model' / 'prior.safetensors'}"
+    given = ["--decoding", "rescoring", other, "decoding.scorers.other.scale=0", prior, *SEARCH]
     grids = ["--scale", "prior=-1:0:0.25", "--scale", "length=-2:2:0.5"]
     result = call("tune", lists, *given, *grids, "--model", world / "model", "-o", tmp_path / "tuned")
     assert result.exit_code == 0, result.output
@@ -110,8 +111,7 @@ def test_lists_of_one_pass_search_need_no_model(world, tmp_path):
     table = table_of(tmp_path / "t")
     scales = table["tuned"]["scales"]
     assert isinstance(options, ShallowFusionSearch)
-    assert (options.llm_scale, options.prior_scale) == (scales["lm"], 0.0 - scales["prior"])
-    assert options.length_scale == scales["length"]
+    assert {"ctc": 1.0, **{name: options.scale(name) for name in ("lm", "prior", "length")}} == scales
     assert table["first"]["wer"] == wer_of(world / "fused")
     assert not (tmp_path / "t" / "predictions.jsonl").exists()
     evaluate(world, tmp_path / "evaluated", "--decoding", tmp_path / "t" / "decoding.yaml")
@@ -150,14 +150,14 @@ def test_shares_of_lists_are_those_of_the_search(world):
             replace(row, nbest=tuple(replace(h, scores={"ctc": h.scores["ctc"]}) for h in row.nbest)) for row in rows
         ]
     }
-    made = with_missing_shares(bare, options, ["ctc", "lm", "prior", "length"], tiny_units(), "cpu", world / "model")
+    made = with_missing_scores(bare, options, ["ctc", "lm", "prior", "length"], tiny_units(), "cpu", world / "model")
     for row, old in zip(made[name], rows, strict=True):
         assert (row.pred_text, [h.score for h in row.nbest]) == (old.pred_text, [h.score for h in old.nbest])
         for hypothesis, before in zip(row.nbest, old.nbest, strict=True):
             shares = {**before.scores}
             del shares["length"]
             assert dict(hypothesis.scores) == pytest.approx(shares, abs=1e-3)
-    assert with_missing_shares(sets, options, ["ctc", "lm", "prior"]) is sets
+    assert with_missing_scores(sets, options, ["ctc", "lm", "prior"]) is sets
 
 
 def test_lists_of_several_searches_are_joined(world, tmp_path):
@@ -189,7 +189,7 @@ def test_a_recording_that_is_lost_is_named_and_counts(world, tmp_path):
 
 def test_the_speech_llm(world, tmp_path):
     data = ["--data", world / "manifest.jsonl", "--model", world / "model", "-o", tmp_path / "t"]
-    options = ["--decoding", "rescoring", "decoding.scales.speech_llm=0", *SEARCH]
+    options = ["--decoding", "rescoring", "decoding.scorers.speech_llm.scale=0", *SEARCH]
     result = call("tune", *data, *options, "--scale", "speech_llm=0:0.5:0.1")
     assert result.exit_code == 0, result.output
     assert table_of(tmp_path / "t")["grid"]["columns"] == ["ctc", "speech_llm", "errors"]
@@ -208,7 +208,7 @@ def test_the_search_of_the_model_folder(world, tmp_path):
         (world / "model" / "decoding.yaml").unlink()
     assert result.exit_code == 0, result.output
     options = load_decoding(output / "decoding.yaml")
-    assert (options.beam, options.llm_scale, options.length_scale) == (5, 0.5, 0.0)
+    assert (options.beam, options.scale("lm"), options.scale("length")) == (5, 0.5, 0.0)
     assert table_of(output)["grid"]["columns"] == ["ctc", "lm", "prior", "errors"]
 
 
@@ -237,22 +237,24 @@ def test_a_prior_is_tuned_where_there_is_one(world):
     assert "prior" not in chosen_grids(ShallowFusionSearch(), {})
     assert "prior" in chosen_grids(ShallowFusionSearch(), {}, folder=world / "model")
     assert "prior" in chosen_grids(ShallowFusionSearch(), {}, ["lm", "prior"])
-    for options in (ShallowFusionSearch(prior="p"), ShallowFusionSearch(prior_scale=0.1)):
+    for options in (
+        ShallowFusionSearch(scorers={"prior": ScorerOptions(path="p")}),
+        ShallowFusionSearch(scorers={"prior": ScorerOptions(scale=-0.1)}),
+    ):
         assert "prior" in chosen_grids(options, {})
         assert "prior" not in chosen_grids(options, {"prior": Grid(0.0, 0.0)})
 
 
 LEFT_OUT = {"lm": Grid(0.0, 0.0), "prior": Grid(0.0, 0.0)}
-RESCORING = RescoringSearch(lms={"other": LMOptions("o")}, scales={"other": 0.0})
+RESCORING = RescoringSearch(scorers={"other": ScorerOptions(0.0, "o")})
 
 
 @pytest.mark.parametrize(
     ("options", "grids", "problem"),
     [
-        (ShallowFusionSearch(), {"lm": Grid(-1.0, 1.0, 0.1)}, r"scale of lm: in shallow_fusion .* 0 or above"),
-        (ShallowFusionSearch(), {"prior": Grid(0.5, 0.5)}, r"scale of prior: in shallow_fusion .* 0 or below"),
+        (LexiconSearch(), {"ngram": Grid(-1.0, 1.0, 0.1)}, r"scale of ngram: in lexicon search .* 0 or above"),
         (ShallowFusionSearch(), {"books": Grid(0.0, 1.0, 0.1)}, r"scale of books: no such scorer"),
-        (RescoringSearch(), {}, r"scale of lm: no such scorer .* decoding.lms.lm.path or .* --scale lm=0"),
+        (RescoringSearch(), {}, r"scale of lm: no such scorer .* decoding.scorers.lm.path, or .* --scale lm=0"),
         (
             RescoringSearch(),
             {"lm": Grid(0.0, 0.0), "prior": Grid(0.0, 0.0), "length": Grid(1.0, 1.0)},
@@ -269,7 +271,7 @@ RESCORING = RescoringSearch(lms={"other": LMOptions("o")}, scales={"other": 0.0}
 def test_what_cannot_be_tuned(world, options, grids, problem):
     sets = read_predictions(world / "fused" / "predictions.jsonl")
     with pytest.raises(ConfigError, match=problem):
-        with_missing_shares(sets, options, chosen_grids(options, grids, stored_shares(sets)))
+        with_missing_scores(sets, options, chosen_grids(options, grids, stored_scores(sets)))
 
 
 @pytest.mark.parametrize(
@@ -284,10 +286,21 @@ def test_what_cannot_be_tuned(world, options, grids, problem):
         (["LISTS", "-o", "out"], "which search shall be tuned"),
         (["LISTS", "-o", "out", "--decoding", "ctc_beam"], "'ctc_beam' has no scales"),
         (["LISTS", "-o", "out", "--scale", "lm"], "no grid of scales"),
-        (["LISTS", "-o", "out", "--decoding", "shallow_fusion"], "decoding.lm: nothing is named"),
-        (["LISTS", "-o", "out", "--decoding", "shallow_fusion", "decoding.lm=x", "decoding.prior=y"], "give --model"),
+        (["LISTS", "-o", "out", "--decoding", "shallow_fusion"], "decoding.scorers.lm.path: nothing is named"),
+        (
+            [
+                "LISTS",
+                "-o",
+                "out",
+                "--decoding",
+                "shallow_fusion",
+                "decoding.scorers.lm.path=x",
+                "decoding.scorers.prior.path=y",
+            ],
+            "give --model",
+        ),
         (["BROKEN", "-o", "out", "--decoding", "shallow_fusion"], ":2: not JSON"),
-        (["GREEDY", "-o", "out", "--decoding", "rescoring"], "a hypothesis has no share 'ctc'"),
+        (["GREEDY", "-o", "out", "--decoding", "rescoring"], "a hypothesis has no score 'ctc'"),
         (["SILENT", "-o", "out", "--decoding", "shallow_fusion"], "no utterance has a reference text"),
         (["FAILED", "-o", "out", "--decoding", "shallow_fusion"], "no n-best list with scores"),
     ],
@@ -326,4 +339,4 @@ def test_what_is_impossible_counts_nothing_without_a_scale(world, tmp_path):
     first = call("rescore", lists, "-o", tmp_path / "r")
     assert first.exit_code == 0, first.output
     assert tuned["ctc"]["wer"] == wer_of(tmp_path / "r")
-    assert load(world / "model", decoding=str(tmp_path / "t" / "decoding.yaml")).decoding.llm_scale == 0.0
+    assert load(world / "model", decoding=str(tmp_path / "t" / "decoding.yaml")).decoding.scale("lm") == 0.0

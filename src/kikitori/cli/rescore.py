@@ -1,6 +1,5 @@
 """`kikitori rescore`: n-best lists in another order, by language models and scales."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,8 @@ from kikitori.errors import ConfigError
 def rescore(
     predictions: Annotated[Path, typer.Argument(help="predictions.jsonl of an evaluation with n-best lists.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides such as decoding.lms.lm.path=FOLDER decoding.scales.lm=0.3.")
+        list[str] | None,
+        typer.Argument(help="Overrides such as decoding.scorers.lm.path=FOLDER decoding.scorers.lm.scale=0.3."),
     ] = None,
     decoding: Annotated[str, typer.Option("--decoding", help="A YAML file with search: rescoring.")] = "rescoring",
     output: Folder = None,
@@ -43,9 +43,6 @@ def rescore(
         units = None if model is None else load_units(model)
         done = rescoring.rescore(sets, options, units, torch_device(device.value))
         name = str(predictions)
-        report = build_report(done.sets, normalizer=None, decoding=options.search, model=name, versions=versions())
-        write_report(output, report, done.sets)
-        if done.nodes:
-            ratio = f"{done.labels / done.nodes:.2f} times fewer"
-            print(f"kikitori: {done.labels} labels scored as {done.nodes}, {ratio}", file=sys.stderr)
+        report = build_report(done, normalizer=None, decoding=options.search, model=name, versions=versions())
+        write_report(output, report, done)
         print(format_table(report), flush=True)

@@ -35,7 +35,8 @@ def tune(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="predictions.jsonl with n-best lists, which are joined, and overrides such as decoding.lm=FOLDER."
+            help="predictions.jsonl with n-best lists, which are joined, and overrides such as "
+            "decoding.scorers.lm.path=FOLDER."
         ),
     ] = None,
     data: Annotated[list[Path] | None, typer.Option("--data", help="Speech instead, a manifest; may repeat.")] = None,
@@ -78,6 +79,7 @@ def tune(
         if data:
             from kikitori.data.manifest import read_manifest
             from kikitori.search.options import RescoringSearch
+            from kikitori.workflows.tuning_lists import lists_from_speech
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
             recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter)
@@ -87,7 +89,7 @@ def tune(
             make_folder(output)
             searches = 1 if isinstance(options, RescoringSearch) else 2
             with progress_bar("searching", searches * sum(map(len, speech.values()))) as progress:
-                sets: Sets = tuning.lists_from_speech(
+                sets: Sets = lists_from_speech(
                     recognizer, speech, options, grids, batch_size=batch_size, progress=progress
                 )
             tuning.write_lists(output, sets, model=recognizer.name)
@@ -100,7 +102,8 @@ def tune(
             from kikitori.recognizer import torch_device
             from kikitori.scoring.predictions import merged_lists, read_predictions
             from kikitori.text.units import load_units
-            from kikitori.workflows.rescore import stored_shares
+            from kikitori.workflows.rescore import stored_scores
+            from kikitori.workflows.tuning_lists import with_missing_scores
 
             found = merged_lists([read_predictions(Path(file)) for file in files])
             folder = Path(model_folder(model)) if model is not None and Path(model).is_dir() else None
@@ -109,12 +112,12 @@ def tune(
                 remedy = "name one with --decoding, such as shallow_fusion or rescoring"
                 raise ConfigError("which search shall be tuned", where="--decoding", remedy=remedy)
             options = tuning.check_tunable(search)
-            grids = tuning.chosen_grids(options, given, stored_shares(found), folder)
+            grids = tuning.chosen_grids(options, given, stored_scores(found), folder)
             picture = tuning.chosen_axes(grids, picture)
             make_folder(output)
             units = None if model is None else load_units(model)
             with warnings_as_lines():
-                sets = tuning.with_missing_shares(found, options, grids, units, torch_device(device.value), folder)
+                sets = with_missing_scores(found, options, grids, units, torch_device(device.value), folder)
             if sets is not found:
                 tuning.write_lists(output, sets, model=", ".join(files))
         from kikitori.io.model_folder import DECODING

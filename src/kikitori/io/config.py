@@ -223,7 +223,8 @@ def _locate(schema: type[Any], location: tuple[int | str, ...]) -> tuple[list[st
         if isinstance(part, str):
             owners = inside
             types = [field.type for cls in owners for field in dataclasses.fields(cls) if field.name == part]
-            inside = [cls for annotation in types for cls in _dataclasses(annotation)]
+            # What is no field is the key of a mapping, whose values come next.
+            inside = [cls for annotation in types for cls in _dataclasses(annotation)] if types else inside
     return keys, [field.name for cls in owners for field in dataclasses.fields(cls)]
 
 

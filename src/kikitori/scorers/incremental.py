@@ -1,4 +1,4 @@
-"""Token sequences that grow, scored by a language model that reads each token once.
+"""Incremental scores of a language model with a tree KV cache: of sequences that grow, each token is read once.
 
 All that was read of an utterance stays in a tree of tokens: keys and values, the hidden state, and the log-probability
 of the sequence up to there. A sequence is read from where it leaves the tree on; so one of which earlier tokens have
@@ -60,7 +60,7 @@ class _Row:
     reads: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
 
 
-class GrowingScores:
+class IncrementalLMScorer:
     """What a language model has read for one search.
 
     Args:

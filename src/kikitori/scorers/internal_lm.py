@@ -1,8 +1,8 @@
 """The internal language model of a speech LLM: what its decoder expects of a transcript that it does not hear.
 
 An attention decoder trained on transcripts learns their language beside what it hears. Where another language model
-judges the same labels, subtracting the decoder's own share counts the language once (papers.md B3.1; Meng et al. 2021,
-Zeineldeen et al. 2021). The share is that of the decoder with a context of speech that is zero.
+judges the same labels, subtracting the decoder's own counts the language once (papers.md B3.1; Meng et al. 2021,
+Zeineldeen et al. 2021). It is the decoder with a context of speech that is zero.
 
 We run the LLM behind its text prompt alone, without a speech position and without a memory. For cross-attention that is
 the zeroed context exactly: without biases in its projections, zero speech adds zero to every layer. In the prefix
@@ -12,8 +12,8 @@ from the text and depend on how long the utterance is; so there none stand. The 
 
 from kikitori.errors import ModelError
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.scorers.base import LMScorer
-from kikitori.scorers.language_model import LanguageModel
+from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer
+from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.options import INTERNAL_LM
 from kikitori.text.units import TokenizerUnits
 
@@ -33,17 +33,18 @@ def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
     return LMScorer(model.llm, num_labels, bos_id=bos, eos_id=eos, before=before, name=INTERNAL_LM)
 
 
-def internal_judge(model: SpeechLLM, units: TokenizerUnits) -> LanguageModel:
-    """The internal language model as a judge of whole hypotheses in rescoring.
+def internal_sequence_scorer(model: SpeechLLM, units: TokenizerUnits) -> LMSequenceScorer:
+    """The internal language model as a scorer of whole hypotheses, named `ilm`.
 
     Args:
         model: The speech LLM.
-        units: Its label units.
+        units: Its label units, which are those of the hypotheses.
 
     Raises:
         ModelError: Nothing but speech stands before the first label.
     """
-    return LanguageModel(model.llm, units, _prompt(model), model.config.eos_id)
+    lm = LanguageModel(model.llm, units, _prompt(model), model.config.eos_id)
+    return LMSequenceScorer(INTERNAL_LM, lm, units)
 
 
 def _prompt(model: SpeechLLM) -> tuple[int, ...]:

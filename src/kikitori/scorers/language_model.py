@@ -1,4 +1,4 @@
-"""A causal language model as a judge of whole texts: its label units, what stands before a text, scores.
+"""A causal language model as a scorer of whole texts: its label units, what stands before a text, scores.
 
 text → the LM's text form and label units → log-probability with the end of the sentence. Many texts that begin alike,
 such as an n-best list, are scored together (`kikitori.scorers.tree`).
@@ -14,9 +14,11 @@ from kikitori.model.decoder.llm import max_positions
 from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.options import LMOptions
+from kikitori.scorers.spelling import Spelling
 from kikitori.scorers.tree import TreeScores, score_sequences
 from kikitori.text.prompt import PLAIN, compile_prompt
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
+from kikitori.types import Hypothesis
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,6 +53,26 @@ class LanguageModel:
     def log_probs(self, texts: Sequence[Sequence[Sequence[int]]]) -> TreeScores:
         """Scores texts in labels, those of one utterance together: natural logs, the end of the sentence included."""
         return score_sequences(self.decoder(len(texts)), texts)
+
+
+@dataclass(frozen=True, eq=False)
+class LMSequenceScorer:
+    """A language model as a scorer of whole hypotheses; where its label units differ, their texts are tokenised anew.
+
+    Attributes:
+        name: Its name among the scores.
+        lm: The language model.
+        units: The units of the hypotheses' labels; None goes by their texts.
+    """
+
+    name: str
+    lm: LanguageModel
+    units: TokenizerUnits | None
+
+    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """The natural log-probability of each hypothesis of some utterances, its end included."""
+        spelt = Spelling(self.lm.units, self.units)
+        return self.lm.log_probs([spelt(nbest) for nbest in nbests]).scores
 
 
 def language_model(llm: "PreTrainedModel", units: TokenizerUnits, options: LMOptions) -> LanguageModel:

@@ -183,3 +183,22 @@ def load_ngram_judge(path: str, text_form: TextForm = "as_is") -> NGramJudge:
         ModelError: It is missing or damaged.
     """
     return NGramJudge(load_ngram(path), text_form, where=path)
+
+
+@dataclass(frozen=True, eq=False)
+class NGramSequenceScorer:
+    """An n-gram as a scorer of whole hypotheses, over their labels or the words of their texts.
+
+    Attributes:
+        name: Its name among the scores.
+        ngram: The n-gram.
+        units: The units of the hypotheses' labels; None goes by their texts.
+    """
+
+    name: str
+    ngram: NGramJudge
+    units: TokenizerUnits | None
+
+    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """The natural log-probability of each hypothesis of some utterances, its end included."""
+        return self.ngram.scores(nbests, self.units).scores

@@ -1,9 +1,10 @@
-"""Label priors: how probable each label is by itself, estimated, and kept as a small safetensors file.
+"""Label priors: how probable each label is by itself. As scorers, estimated, and kept as a small safetensors file.
 
 Estimates of papers.md B3.5: the mean of what a CTC head gives, blank taken away, and counts of transcripts.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from kikitori.errors import DataError, ModelError
 from kikitori.io.files import write_bytes
 from kikitori.model.safety.weights import check_safetensors
+from kikitori.scorers.spelling import Spelling
+from kikitori.types import Hypothesis
 
 TENSOR = "log_probs"
 VOCABULARY = "vocabulary"
@@ -112,6 +115,58 @@ def load_prior(file: Path, num_labels: int, *, vocabulary: str | None = None) ->
     if not log_probs.is_floating_point() or not bool(log_probs.isfinite().all()):
         raise ModelError("the prior is not finite", where=file, remedy=remedy)
     return log_probs.float()
+
+
+class PriorScorer:
+    """How probable each label is by itself, whatever stands before it (papers.md B3.5); the end counts 0.
+
+    Args:
+        log_probs: Of each label, (labels,), finite.
+        name: Its name among the scores.
+    """
+
+    def __init__(self, log_probs: Tensor, name: str = "prior") -> None:
+        self.name = name
+        self._log_probs = torch.cat([log_probs, log_probs.new_zeros(1)])
+
+    def start(self, batch: int) -> int:
+        """How many hypotheses there are is all that it remembers."""
+        return batch
+
+    def log_probs(self, state: int, rows: Tensor) -> Tensor:  # noqa: ARG002
+        """What it gives to each label and to the end, (rows, labels + 1)."""
+        return self._log_probs.expand(len(rows), -1)
+
+    def extend(self, state: int, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[int, Tensor]:  # noqa: ARG002
+        """A new state, and what it gives to the labels appended, (rows, n)."""
+        device = self._log_probs.device
+        labels, lengths = labels.to(device), lengths.to(device)
+        beyond = torch.arange(labels.shape[1], device=device) >= lengths[:, None]
+        return len(rows), self._log_probs[labels].masked_fill(beyond, 0.0)
+
+
+def length_scorer(num_labels: int) -> PriorScorer:
+    """1 for each label: with a positive scale a reward of length."""
+    return PriorScorer(torch.ones(num_labels), name="length")
+
+
+@dataclass(frozen=True, eq=False)
+class PriorSequenceScorer:
+    """A label prior as a scorer of whole hypotheses; the end counts 0.
+
+    Attributes:
+        name: Its name among the scores.
+        log_probs: Of each label, (labels,) float64.
+        spelt: What gives the hypotheses of an utterance in the labels that it counts.
+    """
+
+    name: str
+    log_probs: Tensor
+    spelt: Spelling
+
+    def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """The natural log-probability of each hypothesis of some utterances."""
+        return [[float(self.log_probs[list(each)].sum()) for each in self.spelt(nbest)] for nbest in nbests]
 
 
 def _normalised(weights: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Scales of a weighted sum of shares: those with the fewest word errors on n-best lists (papers.md B3.5).
+"""Scales of a weighted sum of scores: those with the fewest word errors on n-best lists (papers.md B3.5).
 
 Word errors of all hypotheses are counted once; a point of scales then costs a weighted sum and the best hypothesis of
-every list. Sums are those of `kikitori.search.rescore.weighted`, bit by bit, so that a search with the scales found
+every list. Sums are those of `kikitori.scorers.base.weighted`, bit by bit, so that a search with the scales found
 chooses the same hypotheses.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.errors import ConfigError, DataError
+from kikitori.scorers.base import add_scaled
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, PRIOR, SPEECH_LLM
 from kikitori.scoring.metrics import word_errors
 from kikitori.scoring.report import Prediction
@@ -58,7 +59,7 @@ GRIDS: Mapping[str, Grid] = {
     LENGTH: Grid(-1.0, 3.0, 0.5),
     SPEECH_LLM: Grid(0.0, 1.0, 0.1),
 }
-"""Scales that are tried where none are given, by the name of the share."""
+"""Scales that are tried where none are given, by the name of the scorer."""
 LM_GRID = Grid(0.0, 1.0, 0.1)
 """The same of language models, whatever their name."""
 
@@ -68,9 +69,8 @@ class Lists:
     """N-best lists as arrays; those whose hypotheses all have the same errors are settled and left out.
 
     Attributes:
-        names: Of the shares, in the order of the sum.
-        shares: (names, lists, hypotheses); 0 where they are not finite.
-        impossible: Where they are not, (names, lists, hypotheses).
+        names: Of the scores, in the order of the sum.
+        scores: (names, lists, hypotheses).
         missing: Start of the sums (lists, hypotheses): 0, and -inf behind the end of a list.
         errors: Word errors, (lists, hypotheses).
         settled: Errors of the lists that are left out.
@@ -79,8 +79,7 @@ class Lists:
     """
 
     names: tuple[str, ...]
-    shares: Floats
-    impossible: NDArray[np.bool_]
+    scores: Floats
     missing: Floats
     errors: Counts
     settled: int
@@ -174,10 +173,10 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
 
     Args:
         sets: Predictions by set.
-        names: Shares that all scored hypotheses must have (`length` is counted where it is missing).
+        names: Scores that all scored hypotheses must have (`length` is counted where it is missing).
 
     Raises:
-        DataError: There is no reference, no list, or a hypothesis without one of the shares.
+        DataError: There is no reference, no list, or a hypothesis without one of the scores.
     """
     kept: list[tuple[Sequence[Hypothesis], list[int]]] = []
     settled = words = utterances = 0
@@ -191,7 +190,7 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
             reference = normalize(form, row.utterance.text)
             words += len(reference.split())
             nbest = row.nbest if any(hypothesis.scores for hypothesis in row.nbest) else ()
-            _check_shares(nbest, names, row.utterance.utt_id)
+            _check_scores(nbest, names, row.utterance.utt_id)
             scored |= bool(nbest)
             texts = [hypothesis.text for hypothesis in nbest] or [row.pred_text]
             errors = [word_errors(reference, normalize(form, text)).errors for text in texts]
@@ -221,19 +220,14 @@ def error_counts(lists: Lists, points: Floats) -> Counts:
     counts = np.full(len(points), lists.settled, np.int64)
     if not lists.errors.size:
         return counts
-    some_impossible = [bool(each.any()) for each in lists.impossible]
     block = max(1, _BLOCK // lists.errors.size)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(points), block):
             some = points[start : start + block]
             totals = np.repeat(lists.missing[None], len(some), axis=0)
-            for scales, shares, impossible, any_impossible in zip(
-                some.T, lists.shares, lists.impossible, some_impossible, strict=True
-            ):
+            for scales, scores in zip(some.T, lists.scores, strict=True):
                 if scales.any():
-                    totals += scales[:, None, None] * shares
-                if any_impossible:
-                    totals[(scales != 0.0)[:, None, None] & impossible] = -inf
+                    add_scaled(totals, scores, scales[:, None, None])
             totals[~np.isfinite(totals)] = -inf
             best = totals.argmax(axis=2)
             counts[start : start + block] += lists.errors[np.arange(len(lists.errors)), best].sum(axis=1)
@@ -249,7 +243,7 @@ def tune(lists: Lists, grids: Mapping[str, Grid]) -> Tuned:
 
     Args:
         lists: The n-best lists.
-        grids: Scales to try, by the names of the lists' shares.
+        grids: Scales to try, by the names of the lists' scores.
 
     Raises:
         ConfigError: There are too many points, see `check_grids`.
@@ -294,13 +288,13 @@ def plane(lists: Lists, tuned: Tuned, grids: Mapping[str, Grid], axes: Sequence[
     return error_counts(lists, points).reshape(shape)
 
 
-def _check_shares(nbest: Iterable[Hypothesis], names: Iterable[str], where: str) -> None:
+def _check_scores(nbest: Iterable[Hypothesis], names: Iterable[str], where: str) -> None:
     for hypothesis in nbest:
         for name in names:
             if name != LENGTH and name not in hypothesis.scores:
                 known = ", ".join(hypothesis.scores) or "none"
                 raise DataError(
-                    f"a hypothesis has no share '{name}' (its shares: {known})",
+                    f"a hypothesis has no score '{name}' (its scores: {known})",
                     where=where,
                     remedy="search with that scorer first",
                 )
@@ -314,7 +308,7 @@ def _arrays(
     utterances: int,
 ) -> Lists:
     longest = max((len(nbest) for nbest, _ in kept), default=1)
-    shares = np.zeros((len(names), len(kept), longest))
+    scores = np.zeros((len(names), len(kept), longest))
     missing = np.full((len(kept), longest), -inf)
     errors = np.zeros((len(kept), longest), np.int64)
     for row, (nbest, counts) in enumerate(kept):
@@ -322,11 +316,8 @@ def _arrays(
         errors[row] = max(counts)  # behind the end of the list, where nothing is chosen
         errors[row, : len(nbest)] = counts
         for number, name in enumerate(names):
-            values = [_share(h, name) for h in nbest]
-            shares[number, row, : len(nbest)] = values
-    impossible = ~np.isfinite(shares)
-    shares[impossible] = 0.0
-    return Lists(names, shares, impossible, missing, errors, settled, words, utterances)
+            scores[number, row, : len(nbest)] = [_score(h, name) for h in nbest]
+    return Lists(names, scores, missing, errors, settled, words, utterances)
 
 
 def _best(points: Floats, errors: Counts) -> tuple[Floats, int]:
@@ -361,5 +352,5 @@ def _neighbours(lists: Lists, best: Floats, grids: Sequence[Grid]) -> dict[str, 
     return found
 
 
-def _share(hypothesis: Hypothesis, name: str) -> float:
+def _score(hypothesis: Hypothesis, name: str) -> float:
     return hypothesis.scores.get(name, float(len(hypothesis.labels))) if name == LENGTH else hypothesis.scores[name]

@@ -15,7 +15,7 @@ from kikitori.model.decoder.base import Decoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.search.resources import Partners
+from kikitori.search.resources import ExternalModels
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import Hypothesis, TrainedOn
 
@@ -32,7 +32,7 @@ class EncodedBatch:
     """
 
     loaded: LoadedModel
-    partners: Partners
+    partners: ExternalModels
     waveforms: Sequence[Waveform]
     encoded: EncoderOutput
 

@@ -1,30 +1,21 @@
-"""Which search, where a model folder has its own: its `decoding.yaml`, whose partners lie in the same folder.
+"""A model's default decoding config: the `decoding.yaml` of its folder, whose external models lie in the same folder.
 
 Whoever writes a model folder does not choose what else is read: a name that leads out of the folder, or to the hub, is
 refused here. On the command line and from Python any may be named.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from kikitori.errors import ModelError
 from kikitori.io.config import merge_yaml
 from kikitori.io.model_folder import DECODING, DRAFT, resolve, settings_file
-from kikitori.search.options import (
-    SEARCHES,
-    CTCBeamSearch,
-    Decoding,
-    DelayedFusionSearch,
-    DraftSearch,
-    GreedySearch,
-    LexiconSearch,
-    RescoringSearch,
-    ShallowFusionSearch,
-    SpeculativeSearch,
-    load_decoding,
-    with_overrides,
-)
+from kikitori.search.old_options import INNER
+from kikitori.search.options import SEARCHES, Decoding, DraftSearch, GreedySearch, load_decoding, with_overrides
+
+Search = TypeVar("Search", bound=Decoding)
 
 
 def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
@@ -44,13 +35,13 @@ def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str
     """
     # Whatever else its file says does not matter to other searches, which are the way out where it is wrong.
     if folder is not None and name_or_yaml in SEARCHES and _own_name(folder) == name_or_yaml:
-        own = own_search(folder)
+        own = default_search(folder)
         assert own is not None  # noqa: S101
         return with_overrides(own, overrides)
     return load_decoding(name_or_yaml, overrides)
 
 
-def own_search(folder: Path) -> Decoding | None:
+def default_search(folder: Path) -> Decoding | None:
     """The search of a model folder, None where it has no `decoding.yaml`.
 
     Raises:
@@ -61,12 +52,12 @@ def own_search(folder: Path) -> Decoding | None:
     return None if file is None else within(folder, load_decoding(file), DECODING)
 
 
-def own_draft(folder: Path | None) -> DraftSearch:
+def default_draft_search(folder: Path | None) -> DraftSearch:
     """The search of a model folder whose drafts its LLM reads beside the speech (`SpeechLLMConfig.show_draft`).
 
     Raises:
         ConfigError: The file is no search.
-        ModelError: As of `own_search`, or there is none, or it is a search that makes no drafts.
+        ModelError: There is none, it names what is not in the folder, or it is a search that makes no drafts.
     """
     file = None if folder is None else settings_file(folder, DRAFT)
     if folder is None or file is None:
@@ -78,7 +69,7 @@ def own_draft(folder: Path | None) -> DraftSearch:
     return options
 
 
-def within(folder: Path, options: Decoding, name: str) -> Decoding:
+def within(folder: Path, options: Search, name: str) -> Search:
     """A search with the paths that it names taken from a folder.
 
     Args:
@@ -93,36 +84,17 @@ def within(folder: Path, options: Decoding, name: str) -> Decoding:
     def inside(path: str) -> str:
         return str(resolve(folder, path, name))
 
-    match options:
-        case ShallowFusionSearch():
-            return replace(
-                options,
-                lm=options.lm and inside(options.lm),
-                prior=options.prior and inside(options.prior),
-                ngram=options.ngram and inside(options.ngram),
-            )
-        case DelayedFusionSearch():
-            lm = None if options.lm is None else replace(options.lm, path=inside(options.lm.path))
-            return replace(options, lm=lm, prior=options.prior and inside(options.prior))
-        case LexiconSearch():
-            return replace(
-                options,
-                lexicon=options.lexicon and inside(options.lexicon),
-                ngram=options.ngram and inside(options.ngram),
-                prior=options.prior and inside(options.prior),
-            )
-        case RescoringSearch():
-            first = within(folder, options.first, name)
-            assert isinstance(first, CTCBeamSearch | LexiconSearch)  # noqa: S101
-            lms = {name: replace(lm, path=inside(lm.path)) for name, lm in options.lms.items()}
-            priors = {name: replace(prior, path=inside(prior.path)) for name, prior in options.priors.items()}
-            return replace(options, first=first, lms=lms, priors=priors)
-        case SpeculativeSearch(draft=LexiconSearch() as words):
-            draft = within(folder, words, name)
-            assert isinstance(draft, LexiconSearch)  # noqa: S101
-            return replace(options, draft=draft)
-        case _:
-            return options
+    changes: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name == "lexicon" and value:
+            changes[field.name] = inside(value)
+        elif field.name == "scorers":
+            paths = {name: scorer.path and inside(scorer.path) for name, scorer in value.items()}
+            changes[field.name] = {name: replace(scorer, path=paths[name]) for name, scorer in value.items()}
+        elif field.name in INNER and value is not None:
+            changes[field.name] = within(folder, value, name)
+    return replace(options, **changes)
 
 
 def _own_name(folder: Path) -> object:

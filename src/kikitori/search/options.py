@@ -2,7 +2,7 @@
 
 Each search has a dataclass of its own, which the key `search` chooses. Beside its options a search says what it `needs`
 of a model, whether its labels are written by the decoder (`autoregressive`), and by which power of the number of labels
-it divides its scores (`length_exponent`).
+it divides its scores (`length_exponent`). Logs are natural.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,53 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.errors import ConfigError
 from kikitori.io.config import merge_yaml, validate
-from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM, STRICT, LMOptions, PriorOptions
+from kikitori.scorers.options import (
+    CTC,
+    INTERNAL_LM,
+    LENGTH,
+    LM,
+    NGRAM,
+    PRIOR,
+    SPEECH_LLM,
+    STRICT,
+    ScorerOptions,
+    Scorers,
+    one_of,
+    scale_of,
+)
+from kikitori.search.old_options import new_form
+from kikitori.search.pruning import Count, FramePruning, JointPruning, LabelPruning, LexiconPruning
 
-Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
 Need = Literal["ctc", "phones", "decoder"]
 """What a search may need of a model: a CTC head over label units, one over phones, an autoregressive decoder."""
+OVER_LABELS: Mapping[str, Sequence[str]] = {LM: ("path",), NGRAM: ("path",), PRIOR: ("path",)}
+"""External scorers of label sequences and what may be said of them."""
+
+
+class Scored:
+    """A search with scorers beside, or in place of, its own.
+
+    Attributes:
+        SCALES: Scales of scorers that are not named, or without one; what is missing here counts 0.
+        scorers: Those that are named.
+    """
+
+    SCALES: ClassVar[Mapping[str, float]] = {}
+    scorers: Scorers
+
+    def scale(self, name: str) -> float:
+        """The scale of a scorer."""
+        return scale_of(self.scorers, name, self.SCALES.get(name, 0.0))
+
+    def scorer(self, name: str) -> ScorerOptions:
+        """What is said of a scorer."""
+        return self.scorers.get(name, ScorerOptions())
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,10 +72,9 @@ class GreedySearch:
     needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
-
     search: Literal["greedy"] = "greedy"
     max_labels: Count | None = None
-    min_labels: Annotated[int, Field(ge=0)] | None = None
+    min_labels: NotNegative | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,8 +83,8 @@ class SamplingSearch:
 
     Attributes:
         search: Name.
-        max_labels: As of `GreedySearch`.
-        min_labels: As of `GreedySearch`.
+        max_labels: Most labels per utterance; None derives it from the duration.
+        min_labels: Fewest labels per utterance; None takes the model's.
         temperature: Divides the logits before drawing.
         top_k: Draw from so many of the most probable labels; 0 draws from all.
         top_p: Draw from the most probable labels that together reach this probability.
@@ -58,80 +94,87 @@ class SamplingSearch:
     needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
-
     search: Literal["sampling"] = "sampling"
     max_labels: Count | None = None
-    min_labels: Annotated[int, Field(ge=0)] | None = None
+    min_labels: NotNegative | None = None
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
+    top_k: NotNegative = 0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    seed: Annotated[int, Field(ge=0)] = 1234
+    seed: NotNegative = 1234
 
 
 @dataclass(frozen=True, config=STRICT)
 class LabelBeam:
-    """What the beam searches of the speech LLM share, see `kikitori.search.autoregressive.beam`; logs are natural.
+    """What the beam searches of the speech LLM share, see `kikitori.search.autoregressive.beam`.
 
     Attributes:
         search: Name.
         beam: Most hypotheses that are kept from label to label.
         nbest: Most hypotheses that are returned.
-        max_labels: As of `GreedySearch`.
-        min_labels: As of `GreedySearch`.
+        max_labels: Most labels per utterance; None derives it from the duration.
+        min_labels: Fewest labels per utterance; None takes the model's.
         length_exponent: Scores are divided by so high a power of the number of labels, the end being one.
-        length_scale: Added for each label.
-        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
+        pruning: What is left out.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
     autoregressive: ClassVar[bool] = True
-
     search: str
     beam: Count = 4
     nbest: Count = 4
     max_labels: Count | None = None
-    min_labels: Annotated[int, Field(ge=0)] | None = None
+    min_labels: NotNegative | None = None
     length_exponent: Annotated[float, Field(ge=0.0)] = 0.0
-    length_scale: float = 0.0
-    score_beam: Annotated[float, Field(gt=0.0)] | None = None
+    pruning: LabelPruning = LabelPruning()
 
 
 @dataclass(frozen=True, config=STRICT)
-class BeamSearch(LabelBeam):
-    """The label sequences that the speech LLM finds most probable; its options are those of `LabelBeam`."""
-
-    search: Literal["beam"] = "beam"
-    length_exponent: Annotated[float, Field(ge=0.0)] = 1.0
-
-
-@dataclass(frozen=True, config=STRICT)
-class JointSearch(LabelBeam):
-    """Beam search of the speech LLM in which the CTC head judges every hypothesis, see `autoregressive.joint`.
+class BeamSearch(LabelBeam, Scored):
+    """The label sequences that the speech LLM finds most probable.
 
     Attributes:
-        search: Name; further options as of `LabelBeam`.
-        ctc_scale: Weight of the CTC prefix score; the LLM has what is missing to 1.
-        pre_beam: Labels per hypothesis that CTC judges, the LLM's most probable ones; None for all.
-        ctc_labels: And so many that it finds likeliest itself.
-        window: Frames that a hypothesis reaches with a log-probability so far below its best are left out; None leaves
-            out none.
-        vocabulary: As of `FrameBeam`; the LLM is restricted to the same labels.
-        vocabulary_by: As of `FrameBeam`.
-        collapse: As of `FrameBeam`.
-        collapse_by: As of `FrameBeam`.
+        search: Name; further options are those of `LabelBeam`.
+        scorers: `speech_llm` (scale 1), `ilm` (its internal language model, 0), `length` (the number of labels, 0).
+    """
+
+    SCALES: ClassVar[Mapping[str, float]] = {SPEECH_LLM: 1.0}
+    search: Literal["beam"] = "beam"
+    length_exponent: Annotated[float, Field(ge=0.0)] = 1.0
+    scorers: Annotated[Scorers, one_of({SPEECH_LLM: (), INTERNAL_LM: (), LENGTH: ()})] = Field(default_factory=dict)
+
+
+def _sums_to_one(scorers: Scorers) -> Scorers:
+    """Checks the scale of CTC where the LLM has what is missing to 1."""
+    weighted = SPEECH_LLM in scorers and scorers[SPEECH_LLM].scale is not None
+    if not weighted and not 0.0 <= scale_of(scorers, CTC, 0.0) <= 1.0:
+        raise ValueError("the scale of 'ctc' has to be from 0 to 1, unless 'speech_llm' has one too")
+    return scorers
+
+
+@dataclass(frozen=True, config=STRICT)
+class JointSearch(LabelBeam, Scored):
+    """Beam search of the speech LLM in which the CTC head scores every hypothesis, see `autoregressive.joint`.
+
+    Attributes:
+        search: Name; further options are those of `LabelBeam`.
+        pruning: What is left out.
+        scorers: `ctc` (scale 0.3), `speech_llm` (what is missing to 1), `ilm`, `lm`, `ngram`, `prior`, `length` (0).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"ctc", "decoder"})
-
+    SCALES: ClassVar[Mapping[str, float]] = {CTC: 0.3, LM: 0.5, NGRAM: 0.5}
     search: Literal["joint"] = "joint"
-    ctc_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
-    pre_beam: Count | None = 16
-    ctc_labels: Annotated[int, Field(ge=0)] = 4
-    window: Annotated[float, Field(gt=0.0)] | None = 60.0
-    vocabulary: Count | None = None
-    vocabulary_by: Literal["mean", "max"] = "max"
-    collapse: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    collapse_by: Literal["mean", "max"] = "mean"
+    pruning: JointPruning = JointPruning()
+    scorers: Annotated[
+        Scorers,
+        one_of({CTC: (), SPEECH_LLM: (), INTERNAL_LM: (), **OVER_LABELS, LENGTH: ()}),
+        AfterValidator(_sums_to_one),
+    ] = Field(default_factory=dict)
+
+    def scale(self, name: str) -> float:
+        """The scale of a scorer."""
+        default = 1.0 - self.scale(CTC) if name == SPEECH_LLM else self.SCALES.get(name, 0.0)
+        return scale_of(self.scorers, name, default)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -141,44 +184,27 @@ class CTCGreedySearch:
     needs: ClassVar[frozenset[Need]] = frozenset({"ctc"})
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
-
     search: Literal["ctc_greedy"] = "ctc_greedy"
 
 
 @dataclass(frozen=True, config=STRICT)
 class FrameBeam:
-    """What the searches over the frames of the CTC head share, see `kikitori.search.ctc.beam`; logs are natural.
+    """What the searches over the frames of the CTC head share, see `kikitori.search.ctc.beam`.
 
     Attributes:
         search: Name.
         beam: Most hypotheses that are kept from frame to frame.
         nbest: Most hypotheses that are returned.
-        recombine: Whether the paths of a label sequence are summed, or the best counts (Viterbi).
-        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
-        frame_labels: Labels per frame that may extend a hypothesis, the most probable ones; None for all.
-        min_log_prob: Labels below are left out of a frame; None leaves out none.
-        vocabulary: Labels of an utterance: those most probable over its frames, renormalised; None for all.
-        vocabulary_by: Whether that is by the highest of their log-probabilities over time, or the mean.
-        collapse: A frame joins the one before if both have the same best output with at least this probability; None
-            joins none.
-        collapse_by: Whether joined frames are averaged, or the highest of each output renormalised.
+        pruning: What is left out.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"ctc"})
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
-
     search: str
     beam: Count = 16
     nbest: Count = 8
-    recombine: Literal["sum", "max"] = "sum"
-    score_beam: Annotated[float, Field(gt=0.0)] | None = 14.0
-    frame_labels: Count | None = 40
-    min_log_prob: Annotated[float, Field(le=0.0)] | None = -9.0
-    vocabulary: Count | None = None
-    vocabulary_by: Literal["mean", "max"] = "max"
-    collapse: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    collapse_by: Literal["mean", "max"] = "mean"
+    pruning: FramePruning = FramePruning()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -189,117 +215,101 @@ class CTCBeamSearch(FrameBeam):
 
 
 @dataclass(frozen=True, config=STRICT)
-class ShallowFusionSearch(FrameBeam):
+class ShallowFusionSearch(FrameBeam, Scored):
     """CTC beam search with a language model over the same label units, see `kikitori.search.fusion.shallow`.
 
+    CTC has the scale 1. Scores of LM and n-gram have that of the sentence's end in them.
+
     Attributes:
-        search: Name; further options as of `FrameBeam`.
-        lm: Folder, run or hub id of the LM, or file of an n-gram; None takes `lm/` in the model folder.
-        prior: File of the label prior; None takes `prior.safetensors` in the model folder.
-        llm_scale: Weight of the LM's log-probability (share `lm`), that of the sentence's end included.
-        prior_scale: Weight of the prior's, which is subtracted; with 0 none is needed.
-        length_scale: Added for each label.
-        ngram: File of an n-gram that joins beside the LM, .arpa or .ngram; also alone, where no LM is named or at hand.
-        ngram_scale: Weight of its log-probability.
+        search: Name; further options are those of `FrameBeam`.
+        scorers: `lm` (scale 0.5; also the file of an n-gram), `ngram` (file of an n-gram that joins beside the LM, or
+            alone where no LM is named or at hand; 0.5), `prior` (of the labels, 0), `length` (the number of labels, 0).
     """
 
+    SCALES: ClassVar[Mapping[str, float]] = {LM: 0.5, NGRAM: 0.5}
     search: Literal["shallow_fusion"] = "shallow_fusion"
-    lm: str | None = None
-    prior: str | None = None
-    llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
-    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
-    length_scale: float = 0.0
-    ngram: str | None = None
-    ngram_scale: Annotated[float, Field(ge=0.0)] = 0.5
+    scorers: Annotated[Scorers, one_of({**OVER_LABELS, LENGTH: ()})] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
-class JointTimeSyncSearch(FrameBeam):
+class JointTimeSyncSearch(FrameBeam, Scored):
     """CTC beam search with the speech LLM as its language model, see `kikitori.search.fusion.shallow`.
 
+    CTC has the scale 1.
+
     Attributes:
-        search: Name; further options as of `FrameBeam`.
-        llm_scale: Weight of the LLM's log-probability, that of the end included; CTC has 1.
-        length_scale: Added for each label.
+        search: Name; further options are those of `FrameBeam`.
+        scorers: `speech_llm` (scale 0.5), `length` (0.5), `ilm`, `lm`, `ngram`, `prior` (0).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"ctc", "decoder"})
     autoregressive: ClassVar[bool] = True
     max_labels: ClassVar[None] = None
     min_labels: ClassVar[None] = None
-
+    SCALES: ClassVar[Mapping[str, float]] = {SPEECH_LLM: 0.5, LENGTH: 0.5, LM: 0.5, NGRAM: 0.5}
     search: Literal["joint_time_sync"] = "joint_time_sync"
     beam: Count = 8
-    llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
-    length_scale: float = 0.5
+    scorers: Annotated[Scorers, one_of({SPEECH_LLM: (), INTERNAL_LM: (), **OVER_LABELS, LENGTH: ()})] = Field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, config=STRICT)
-class DelayedFusionSearch(FrameBeam):
-    """CTC beam search with a language model over any units, which judges words, see `kikitori.search.fusion.delayed`.
+class DelayedFusionSearch(FrameBeam, Scored):
+    """CTC beam search with a language model over any units, which scores words, see `kikitori.search.fusion.delayed`.
+
+    CTC has the scale 1. Other scores count from when the words are scored.
 
     Attributes:
-        search: Name; further options as of `FrameBeam`.
-        lm: The LM; None takes `lm/` in the model folder as it is.
-        trigger: When complete words are judged: after every so many frames; at every `word_end`; when the `shortest`
+        search: Name; further options are those of `FrameBeam`.
+        trigger: When complete words are scored: after every so many frames; at every `word_end`; when the `shortest`
             hypothesis has some; or `never`, that is, when the frames are over.
-        prior: As of `ShallowFusionSearch`; so the scales. All of them count from when the words are judged.
-        llm_scale: As there.
-        prior_scale: As there.
-        length_scale: As there.
+        scorers: `lm` (scale 0.5), `prior` (of the recogniser's labels, 0), `length` (their number, 0).
     """
 
+    SCALES: ClassVar[Mapping[str, float]] = {LM: 0.5}
     search: Literal["delayed_fusion"] = "delayed_fusion"
-    lm: LMOptions | None = None
     trigger: Count | Literal["word_end", "shortest", "never"] = 20
-    prior: str | None = None
-    llm_scale: Annotated[float, Field(ge=0.0)] = 0.5
-    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
-    length_scale: float = 0.0
+    scorers: Annotated[Scorers, one_of({LM: ("path", "text_form", "prompt"), PRIOR: ("path",), LENGTH: ()})] = Field(
+        default_factory=dict
+    )
+
+
+def _lookahead(scorers: Scorers) -> Scorers:
+    """The tree's lookahead is a bound from above for scales from 0 on alone."""
+    if scale_of(scorers, NGRAM, 0.0) < 0.0:
+        raise ValueError("the scale of 'ngram' has to be 0 or above")
+    return scorers
 
 
 @dataclass(frozen=True, config=STRICT)
-class LexiconSearch:
+class LexiconSearch(Scored):
     """The sentences of known words that a CTC head over phones and a word n-gram find likeliest.
 
-    See `kikitori.search.lexicon.search`; logs are natural.
+    See `kikitori.search.lexicon.search`. CTC has the scale 1.
 
     Attributes:
         search: Name.
         beam: Most hypotheses that are kept from frame to frame.
         nbest: Most hypotheses that are returned.
-        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
-        histories: Most word histories that are kept of those between which the n-gram's state and the word at hand make
-            no difference; None for all.
-        frame_phones: Phones per frame that may extend a hypothesis, the most probable ones; None for all.
-        min_log_prob: Phones below are left out of a frame; None leaves out none.
         lexicon: File of the pronunciations; None takes `lexicon.tsv.xz` in the model folder.
-        ngram: File of the n-gram over words; None takes `words.ngram` in the model folder.
-        ngram_scale: Weight of its log-probability, that of the sentence's end included.
-        unknown_score: Added to the log-probability of `<unk>` for words that the n-gram has not.
-        length_scale: Added for each word.
-        prior: File of the phone prior, for which `prior_scale` asks; None takes the folder's `phone_prior.safetensors`.
-        prior_scale: Weight of its log-probability, which is subtracted in every frame; with 0 none is needed.
+        pruning: What is left out.
+        scorers: `ngram` (over words, scale 0.5; `words.ngram` in the model folder), `length` (the number of words, 0),
+            `prior` (of phones, in every frame, 0; `phone_prior.safetensors` in the model folder).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"phones"})
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
-
+    SCALES: ClassVar[Mapping[str, float]] = {NGRAM: 0.5}
     search: Literal["lexicon"] = "lexicon"
     beam: Count = 200
     nbest: Count = 32
-    score_beam: Annotated[float, Field(gt=0.0)] | None = 16.0
-    histories: Count | None = 1
-    frame_phones: Count | None = None
-    min_log_prob: Annotated[float, Field(le=0.0)] | None = -7.0
     lexicon: str | None = None
-    ngram: str | None = None
-    ngram_scale: Annotated[float, Field(ge=0.0)] = 0.5
-    unknown_score: Annotated[float, Field(le=0.0)] = -5.0
-    length_scale: float = 0.0
-    prior: str | None = None
-    prior_scale: Annotated[float, Field(ge=0.0)] = 0.0
+    pruning: LexiconPruning = LexiconPruning()
+    scorers: Annotated[
+        Scorers, one_of({NGRAM: ("path",), PRIOR: ("path",), LENGTH: ()}), AfterValidator(_lookahead)
+    ] = Field(default_factory=dict)
 
 
 DraftSearch = CTCGreedySearch | CTCBeamSearch | LexiconSearch
@@ -312,36 +322,52 @@ def _by_ctc_beam(values: object) -> object:
 
 
 @dataclass(frozen=True, config=STRICT)
-class RescoringSearch:
+class RescoringSearch(Scored):
     """The hypotheses of a CTC beam search in another order, see `kikitori.search.rescore`.
 
     Attributes:
         search: Name.
         first: The search that makes the hypotheses: that of CTC, or `lexicon`.
-        lms: Language models by name; each needs a scale.
-        priors: Label priors by name; each needs a scale, which is below 0 to subtract it.
-        scales: What the shares count, by name: `ctc` (1 if not given), `speech_llm` (the recogniser's own), `ilm`
-            (its internal language model), `length` (the number of labels), and those of `lms` and `priors`. What is
-            named is computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts words.
+        scorers: By any name language models, n-grams and priors; and `ctc` (scale 1), `speech_llm`, `ilm` (its internal
+            language model), `length` (the number of labels). What is named is computed, also with scale 0. Behind
+            `lexicon` there is its `ngram`, and `length` counts words.
     """
 
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
-
+    SCALES: ClassVar[Mapping[str, float]] = {CTC: 1.0}
     search: Literal["rescoring"] = "rescoring"
     first: Annotated[
         Annotated[CTCBeamSearch | LexiconSearch, Field(discriminator="search")],
         BeforeValidator(_by_ctc_beam),
     ] = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
-    lms: dict[str, LMOptions] = Field(default_factory=dict)
-    priors: dict[str, PriorOptions] = Field(default_factory=dict)
-    scales: dict[str, float] = Field(default_factory=dict)
+    scorers: Scorers = Field(default_factory=dict)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Those of the first search, and the decoder if it has a scale."""
-        own: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scales} else ())
+        """Those of the first search, and the decoder if it is among the scorers."""
+        own: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scorers} else ())
         return self.first.needs | own
+
+    @property
+    def first_scores(self) -> tuple[str, ...]:
+        """Scores beside CTC's that hypotheses have from the first search."""
+        return (NGRAM,) if "phones" in self.first.needs else ()
+
+    @property
+    def priors(self) -> Scorers:
+        """The label priors among the scorers."""
+        return {name: each for name, each in self.scorers.items() if each.path and (each.prior or name == PRIOR)}
+
+    @property
+    def lms(self) -> Scorers:
+        """The language models and n-grams among the scorers."""
+        return {name: each for name, each in self.scorers.items() if each.path and name not in self.priors}
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """The scales by name; that of CTC is 1 where none is given."""
+        return {CTC: self.scale(CTC), **{name: self.scale(name) for name in self.scorers}}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -350,31 +376,24 @@ class SpeculativeSearch:
 
     Attributes:
         search: Name.
-        max_labels: As of `GreedySearch`.
-        min_labels: As of `GreedySearch`.
+        max_labels: Most labels per utterance; None derives it from the duration.
+        min_labels: Fewest labels per utterance; None takes the model's.
         draft: The search that makes the drafts; None takes those that the LLM reads beside the speech, if it does, and
             else `ctc_greedy`.
-        margin: A label of the draft may be less probable than the LLM's own by less than this (natural log). With 0 the
-            result is that of `greedy`.
-        sure: A draft stands, without the LLM, if the CTC head gives it at least this probability; None always asks.
     """
 
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
-
     search: Literal["speculative"] = "speculative"
     max_labels: Count | None = None
-    min_labels: Annotated[int, Field(ge=0)] | None = None
+    min_labels: NotNegative | None = None
     draft: Annotated[DraftSearch, Field(discriminator="search")] | None = None
-    margin: Annotated[float, Field(ge=0.0)] = 0.0
-    sure: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The decoder, what makes the drafts, and the CTC head that is to be sure of them."""
+        """The decoder, and what makes the drafts."""
         drafts = CTCGreedySearch.needs if self.draft is None else self.draft.needs
-        own: frozenset[Need] = frozenset({"decoder", "ctc"} if self.sure else {"decoder"})
-        return own | drafts
+        return frozenset[Need]({"decoder"}) | drafts
 
 
 Decoding = (
@@ -401,7 +420,7 @@ def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> De
         ConfigError: No such search or file, or an option that does not fit.
     """
     if str(name_or_yaml).endswith((".yaml", ".yml")):
-        return with_overrides(_validated(merge_yaml(name_or_yaml), str(name_or_yaml)), overrides)
+        return with_overrides(_read(name_or_yaml), overrides)
     return with_overrides(_validated({"search": str(name_or_yaml)}, "--decoding"), overrides)
 
 
@@ -418,6 +437,7 @@ def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
             raise ConfigError("no such option", where=override, remedy="options here begin with decoding.")
     changes = merge_yaml(None, [override.removeprefix("decoding.") for override in overrides])
     kept = asdict(decoding) if changes.get("search", decoding.search) == decoding.search else {}
+    changes = new_form(changes, str(changes.get("search", decoding.search)), "decoding")
     return _validated(_merged(kept, changes), "decoding")
 
 
@@ -436,6 +456,42 @@ def check_overrides(overrides: Sequence[str]) -> None:
         else:
             return
     raise problems[0]
+
+
+def decoding_yaml(options: Decoding) -> str:
+    """The options that differ from a search's own, as the text of a YAML file."""
+    import yaml
+
+    values = _changed(asdict(options), asdict(type(options)()))
+    return yaml.safe_dump({"search": options.search, **values}, sort_keys=False, allow_unicode=True)
+
+
+def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are not the defaults, section by section."""
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if value == default:
+            continue
+        if key == "scorers":
+            plain = asdict(ScorerOptions())
+            changed[key] = {name: _changed(each, plain) for name, each in value.items()}
+        elif isinstance(value, dict) and "search" in value:
+            own = asdict(SEARCHES[value["search"]]())
+            # The first search is CTC's unless its name is given.
+            named = {} if value["search"] == CTCBeamSearch.search and key == "first" else {"search": value["search"]}
+            changed[key] = named | _changed(value, own)
+        elif isinstance(value, dict):
+            changed[key] = _changed(value, default or {})
+        else:
+            changed[key] = value
+    return changed
+
+
+def _read(file: str | Path) -> Decoding:
+    values = merge_yaml(file)
+    name = values.get("search", GreedySearch.search)
+    return _validated(new_form(values, str(name), str(file)), str(file))
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,16 @@ Text, confidence and speech positions of hypotheses are filled in here, for all 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import log
+from typing import Any
 
 from kikitori.errors import AudioError, ModelError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import Decoder
-from kikitori.model.heads import ctc_loss
 from kikitori.model.speech_llm import SpeechLLM
-from kikitori.scorers.internal_lm import internal_judge
+from kikitori.scorers.base import Scorer, SequenceScorer
+from kikitori.scorers.decoder import DecoderSequenceScorer
+from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
 from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.sampling import Sampling, sample, utterance_seed
@@ -36,10 +37,11 @@ from kikitori.search.options import (
     LexiconSearch,
     RescoringSearch,
     SamplingSearch,
+    Scored,
     ShallowFusionSearch,
     SpeculativeSearch,
 )
-from kikitori.search.rescore import check_rescoring, rescored, scales_of, with_decoder, with_lm, with_prior
+from kikitori.search.rescore import check_rescoring, rescored, with_scores
 from kikitori.text.words import join_words
 from kikitori.types import Hypothesis, NBest
 
@@ -96,13 +98,11 @@ def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
         case DelayedFusionSearch():
             from kikitori.search.fusion.delayed import delayed_fusion_of_logits
 
-            reader, prior = batch.partners.reader(options.lm), batch.partners.prior(options)
+            reader, prior = batch.partners.reader(options), batch.partners.prior(options)
             found = delayed_fusion_of_logits(*batch.ctc_logits, reader, prior, options)
             return [*_with_text(batch, found, options)]
         case RescoringSearch():
             return [*_with_text(batch, _rescoring(batch, options), options)]
-        case SpeculativeSearch() if options.sure is not None:
-            return _speculative_where_unsure(batch, options, options.sure)
         case _:
             return _autoregressive(batch, options)
 
@@ -159,16 +159,17 @@ def _shallow_fusion(batch: EncodedBatch, options: ShallowFusionSearch) -> list[N
 
 def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
     nbests = _with_text(batch, _by_frames(batch, options.first), options.first)
-    if SPEECH_LLM in options.scales:
+    options = batch.partners.with_paths(options)
+    scorers: list[SequenceScorer] = []
+    if SPEECH_LLM in options.scorers:
         decoder = batch.decoder(shown_drafts(batch))
-        nbests = _with_positions(with_decoder(nbests, decoder), decoder)
-    if INTERNAL_LM in options.scales:
-        nbests, _ = with_lm(nbests, INTERNAL_LM, internal_judge(batch.speech_llm, batch.units), batch.units)
-    for name, settings in options.lms.items():
-        nbests, _ = with_lm(nbests, name, batch.partners.any_judge(settings), batch.units)
-    for name in options.priors:
-        nbests = with_prior(nbests, name, batch.partners.prior_judge(options, name), batch.units)
-    return [rescored(nbest, scales_of(options)) for nbest in nbests]
+        nbests = _with_positions(nbests, decoder)
+        scorers.append(DecoderSequenceScorer(decoder))
+    if INTERNAL_LM in options.scorers:
+        scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
+    for scorer in (*scorers, *batch.partners.sequence_scorers(options)):
+        nbests = with_scores(nbests, scorer)
+    return [rescored(nbest, options.scales) for nbest in nbests]
 
 
 def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:
@@ -177,21 +178,11 @@ def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:
     return None if model is None or not model.reads_drafts else first_pass(batch, batch.partners.draft_search)
 
 
-def _speculative_where_unsure(batch: EncodedBatch, options: SpeculativeSearch, sure: float) -> list[Result]:
-    """The draft where the CTC head gives it at least the probability `sure`, elsewhere what the decoder writes."""
-    own = _own_drafts(batch) if options.draft is None else None
-    drafts = first_pass(batch, options.draft or CTCGreedySearch()) if own is None else own
-    results: list[Result] = [(draft,) for draft in drafts]
-    log_probs, num_frames = batch.acoustic.log_probs(batch.encoded)
-    unsure = []
-    for row, draft in enumerate(drafts):
-        surprise = float(ctc_loss(log_probs[row, None], num_frames[row, None], [draft.labels]).total)
-        if surprise > -log(sure) or len(draft.labels) > (options.max_labels or len(draft.labels)):
-            unsure.append(row)
-    if unsure:
-        for row, result in zip(unsure, _autoregressive(batch.rows(unsure), options), strict=True):
-            results[row] = result
-    return results
+def _others(batch: EncodedBatch, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
+    """Scorers beside the decoder's own: the internal LM where it is named, and external models."""
+    own = INTERNAL_LM in options.scorers
+    ilm = [(internal_scorer(batch.speech_llm, num_labels), options.scale(INTERNAL_LM))] if own else []
+    return [*ilm, *batch.partners.named(options)]
 
 
 Autoregressive = GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch
@@ -226,21 +217,23 @@ def _written(
         case SpeculativeSearch():
             known = own if options.draft is None else None
             drafts = first_pass(batch, options.draft or CTCGreedySearch()) if known is None else known
-            return speculative(decoder, batch.encode_texts(drafts), limits, margin=options.margin)
+            return speculative(decoder, batch.encode_texts(drafts), limits)
         case BeamSearch():
             from kikitori.search.autoregressive.joint import decoder_beam  # numba takes a moment to load
 
-            return decoder_beam(decoder, options, limits)
+            return decoder_beam(decoder, options, limits, _others(batch, options, decoder.vocab_size))
         case JointSearch():
             from kikitori.search.autoregressive.joint import joint
 
-            return joint(decoder, *batch.ctc_logits, options, limits)
+            logits, num_frames = batch.ctc_logits
+            return joint(decoder, logits, num_frames, options, limits, _others(batch, options, logits.shape[2] - 1))
         case JointTimeSyncSearch():
             from kikitori.search.autoregressive.joint import frame_scorer
             from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 
             logits, num_frames = batch.ctc_logits
-            scorer = frame_scorer(decoder, logits.shape[2] - 1, options)
+            others = _others(batch, options, logits.shape[2] - 1)
+            scorer = frame_scorer(decoder, logits.shape[2] - 1, options, others)
             return shallow_fusion_of_logits(logits, num_frames, scorer, options)
 
 

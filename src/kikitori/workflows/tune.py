@@ -1,11 +1,11 @@
 """`kikitori tune`: the scales of a search with the fewest word errors on n-best lists, from a file or from speech.
 
-Lists → the shares that the search weighs → word errors at every point → `decoding.yaml`, a table, a picture.
+Lists → the scores that the search weighs → word errors at every point → `decoding.yaml`, a table, a picture.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,15 @@ import numpy as np
 from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
 from kikitori.io.model_folder import DECODING
-from kikitori.recognizer import Recognizer
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM
 from kikitori.scoring.heat_map import draw_heat_map
-from kikitori.scoring.predictions import merged_lists
-from kikitori.scoring.report import Prediction, build_report, write_report
+from kikitori.scoring.report import build_report, write_report
 from kikitori.scoring.table import text_table
 from kikitori.scoring.tuning import GRIDS, LM_GRID, Grid, Lists, Tuned, check_grids, plane, read_lists, tune
-from kikitori.search.options import Decoding, LexiconSearch, RescoringSearch, ShallowFusionSearch
-from kikitori.search.scales import ONE_PASS, Scaled, decoding_yaml, list_search, partner_shares, with_scales
-from kikitori.text.units import TokenizerUnits
-from kikitori.types import Utterance
-from kikitori.workflows.evaluate import Progress, evaluate, versions
-from kikitori.workflows.rescore import Sets, stored_shares, with_shares
+from kikitori.search.options import Decoding, LexiconSearch, RescoringSearch, decoding_yaml
+from kikitori.workflows.evaluate import versions
+from kikitori.workflows.rescore import Sets
+from kikitori.workflows.tuning_lists import Tunable, scorer_names, with_tuned_scales
 
 TABLE, PICTURE = "tuning.json", "tuning.png"
 
@@ -37,60 +33,60 @@ class Tuning:
 
     Attributes:
         options: The search.
-        grids: The scales that were tried, by the name of the share.
+        grids: The scales that were tried, by the name of the scorer.
         lists: What they were tried on.
         tuned: The best.
     """
 
-    options: Scaled
+    options: Tunable
     grids: dict[str, Grid]
     lists: Lists
     tuned: Tuned
 
 
-def check_tunable(options: Decoding) -> Scaled:
-    """The search, if it has scales.
+def check_tunable(options: Decoding) -> Tunable:
+    """The search, if n-best lists of CTC show what its scales are worth.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: They do not.
     """
-    if not isinstance(options, Scaled):
+    if not isinstance(options, Tunable):
         remedy = "use --decoding rescoring, lexicon, shallow_fusion or delayed_fusion"
         raise ConfigError(f"'{options.search}' has no scales", where="--decoding", remedy=remedy)
     return options
 
 
 def chosen_grids(
-    options: Scaled, given: Mapping[str, Grid], stored: Sequence[str] = (), folder: Path | None = None
+    options: Tunable, given: Mapping[str, Grid], stored: Sequence[str] = (), folder: Path | None = None
 ) -> dict[str, Grid]:
-    """The scales to try by the name of their share, CTC's first; without those that are held at 0.
+    """The scales to try by the name of their scorer, CTC's first; without those that are held at 0.
 
     Args:
         options: The search.
         given: Grids that are asked for; the others are `GRIDS`.
-        stored: Shares that n-best lists have brought along.
+        stored: Scores that n-best lists have brought along.
         folder: The recogniser's, where a prior may be.
 
     Raises:
-        ConfigError: A share that the search does not know, a sign that it does not take, nothing to tune, too much.
+        ConfigError: A scorer that the search does not know, a scale that it does not take, nothing to tune, too much.
     """
-    names, usual = partner_shares(options, stored, folder), GRIDS
+    names, usual = scorer_names(options, stored, folder), GRIDS
     if isinstance(options, RescoringSearch):
-        first = [NGRAM] if isinstance(options.first, LexiconSearch) else []
-        known = (*first, *options.lms, *options.priors, LENGTH, SPEECH_LLM, INTERNAL_LM)
+        known = (*options.first_scores, *options.scorers, LENGTH, SPEECH_LLM, INTERNAL_LM)
         usual = {**GRIDS, **dict.fromkeys(options.priors, GRIDS[PRIOR])}
-        remedy = "name it with decoding.lms.{0}.path or decoding.priors.{0}.path, or leave it out with --scale {0}=0"
+        remedy = "name it with decoding.scorers.{0}.path, or leave it out with --scale {0}=0"
     else:
-        known, remedy = (*ONE_PASS,), "tune it for --decoding rescoring"
+        known, remedy = (LM, NGRAM, PRIOR, LENGTH), "tune it for --decoding rescoring"
     grids = {CTC: GRIDS[CTC]} | {name: given.get(name, usual.get(name, LM_GRID)) for name in [*names, *given]}
     grids = {name: grid for name, grid in grids.items() if grid != Grid(0.0, 0.0)}
     for name in grids:
         if name not in (CTC, *known):
             what = f"no such scorer in this search (there are {', '.join(known)})"
             raise ConfigError(what, where=f"scale of {name}", remedy=remedy.format(name))
-    _check_signs(options, grids)
+    if isinstance(options, LexiconSearch) and NGRAM in grids and grids[NGRAM].low < 0.0:
+        raise ConfigError("in lexicon search it has to be 0 or above", where=f"scale of {NGRAM}")
     if all(grid.size == 1 for grid in grids.values()):
-        remedy = "name language models under lms, or a grid such as --scale length=-1:3:0.5"
+        remedy = "name language models among the scorers, or a grid such as --scale length=-1:3:0.5"
         raise ConfigError("there is no scale to tune", where="--decoding", remedy=remedy)
     check_grids(grids)
     return grids
@@ -111,86 +107,16 @@ def chosen_axes(grids: Mapping[str, Grid], axes: Sequence[str] = ()) -> list[str
     return [*axes] or free[:2]
 
 
-def lists_from_speech(
-    recognizer: Recognizer,
-    utterances: Mapping[str, Sequence[Utterance]],
-    options: Scaled,
-    names: Collection[str],
-    *,
-    batch_size: int = 8,
-    progress: Progress = lambda _: None,
-) -> dict[str, list[Prediction]]:
-    """N-best lists of a CTC beam search, with the shares that a search weighs.
-
-    Those of lexicon search are its own. Another one-pass search finds what these lists do not hold; its own hypotheses,
-    with the scales it has, join them.
-
-    Args:
-        recognizer: The recogniser.
-        utterances: Speech by the name of its set.
-        options: The search.
-        names: The shares.
-        batch_size: Utterances decoded together.
-        progress: Called with the number of utterances just done, in each search.
-
-    Raises:
-        ModelError: A language model or a prior is missing.
-    """
-    search = list_search(options, [name for name in names if name != CTC], recognizer.folder)
-    lists = evaluate(recognizer, utterances, decoding=search, batch_size=batch_size, progress=progress)
-    if isinstance(options, RescoringSearch | LexiconSearch):
-        return lists
-    own = replace(options, nbest=options.beam)
-    if isinstance(own, ShallowFusionSearch) and LM in names and own.lm is None:
-        own = replace(own, lm=search.lms[LM].path)  # named, so that its share is there even if it counts nothing yet
-    return merged_lists(
-        [lists, evaluate(recognizer, utterances, decoding=own, batch_size=batch_size, progress=progress)]
-    )
-
-
-def with_missing_shares(
-    sets: Sets,
-    options: Scaled,
-    names: Collection[str],
-    units: TokenizerUnits | None = None,
-    device: str = "cpu",
-    folder: Path | None = None,
-) -> Sets:
-    """N-best lists with those shares that a search weighs and that they have not; the same lists if they have all.
-
-    Args:
-        sets: Predictions by set.
-        options: The search.
-        names: The shares.
-        units: Label units of the hypotheses, as of `kikitori.workflows.rescore.rescore`.
-        device: Where language models compute.
-        folder: The recogniser's.
-
-    Raises:
-        ConfigError: The share of the speech LLM is missing, which wants speech.
-        ModelError: A language model or a prior is missing.
-    """
-    stored = stored_shares(sets)
-    missing = [name for name in names if name not in (CTC, LENGTH, *stored)]
-    for name in (SPEECH_LLM, INTERNAL_LM):
-        if name in missing:
-            what = "the lists do not have its share, and it is there with the recogniser alone"
-            raise ConfigError(what, where=f"scale of {name}", remedy="name speech with --data")
-    if not stored or not missing:
-        return sets
-    return with_shares(sets, list_search(options, missing, folder), units, device).sets
-
-
-def tune_scales(sets: Sets, options: Scaled, grids: Mapping[str, Grid]) -> Tuning:
-    """The scales of a search with the fewest word errors on n-best lists that have its shares.
+def tune_scales(sets: Sets, options: Tunable, grids: Mapping[str, Grid]) -> Tuning:
+    """The scales of a search with the fewest word errors on n-best lists that have its scores.
 
     Raises:
         ConfigError: The grids have too many points.
-        DataError: There is no list, no reference, or a hypothesis without one of the shares.
+        DataError: There is no list, no reference, or a hypothesis without one of the scores.
     """
     lists = read_lists(sets, [*grids])
     tuned = tune(lists, grids)
-    return Tuning(with_scales(options, tuned.scales), dict(grids), lists, tuned)
+    return Tuning(with_tuned_scales(options, tuned.scales), dict(grids), lists, tuned)
 
 
 def write_lists(folder: Path, sets: Sets, *, model: str) -> None:
@@ -248,19 +174,6 @@ def format_tuning(tuning: Tuning) -> str:
         scales.append([name, f"{scale:g}", *("-" if side is None else f"{lists.rate(side):.4f}" for side in sides)])
     flat = f"{100 * tuned.flat:.0f} % of the {len(tuned.points)} points have at most 1 % more errors"
     return f"{text_table(rows)}\n\n{text_table(scales)}\n{flat}"
-
-
-def _check_signs(options: Scaled, grids: Mapping[str, Grid]) -> None:
-    if isinstance(options, RescoringSearch):
-        return
-    for name, wrong, wanted in (
-        (LM, -1, "0 or above"),
-        (NGRAM, -1, "0 or above"),
-        (PRIOR, 1, "0 or below, which subtracts it"),
-    ):
-        grid = grids.get(name, Grid(0.0, 0.0))
-        if max(wrong * grid.low, wrong * grid.high) > 0.0:
-            raise ConfigError(f"in {options.search} it has to be {wanted}", where=f"scale of {name}")
 
 
 def _table(tuning: Tuning, source: str) -> dict[str, Any]:

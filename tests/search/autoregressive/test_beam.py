@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.scorers.base import WeightedSum, length_scorer
+from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs
+from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import Judge, beam_search
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch
 from tests.search.ctc.test_beam import every_path, random_log_probs
+from tests.search.flat import flat
 
 
 class Table:
@@ -49,7 +51,8 @@ class Table:
 def found(tables, *, most=4, least=0, judge=None, length_scale=0.0, **options):
     scorer = WeightedSum([(tables, 1.0), (length_scorer(tables.num_labels), length_scale)])
     limits = [most] * len(tables.seeds) if isinstance(most, int) else most
-    return beam_search(scorer, BeamSearch(**options), Limits(limits, least), judge=judge, most_gain=length_scale)
+    settings = {"judge": judge, "most_gain": length_scale}
+    return beam_search(scorer, flat(BeamSearch, **options), Limits(limits, least), **settings)
 
 
 def every_sequence(num_labels, most, least=0):

@@ -1,7 +1,6 @@
 """Prefix search against the enumeration of all paths."""
 
 from collections import defaultdict
-from dataclasses import fields
 from itertools import pairwise, product
 from math import exp, inf, log
 
@@ -15,13 +14,14 @@ from kikitori.scorers.ctc_pruning import candidates
 from kikitori.search.ctc.beam import FrameSearch, collapse_frames, ctc_beam, ctc_beam_of_logits, restrict_vocabulary
 from kikitori.search.ctc.best_path import collapse
 from kikitori.search.options import CTCBeamSearch
+from kikitori.search.pruning import FramePruning
+from tests.search.flat import flat
 
-ALL = CTCBeamSearch(beam=100_000, nbest=100_000, score_beam=None, frame_labels=None, min_log_prob=None)
+ALL = {"beam": 100_000, "nbest": 100_000, "score_beam": None, "frame_labels": None, "min_log_prob": None}
 
 
 def options(**changes):
-    values = {**{field.name: getattr(ALL, field.name) for field in fields(ALL)}, **changes}
-    return CTCBeamSearch(**values)
+    return flat(CTCBeamSearch, **{**ALL, **changes})
 
 
 def every_path(log_probs, recombine):
@@ -169,7 +169,7 @@ def test_padding_is_not_read_and_rows_are_independent():
     log_probs = 2 * torch.randn(5, 30, 9, generator=torch.Generator().manual_seed(0))
     log_probs = log_probs.log_softmax(-1)
     lengths = torch.tensor([30, 4, 0, 17, 1])
-    settings = CTCBeamSearch(beam=4, nbest=4, vocabulary=5, collapse=0.3)
+    settings = CTCBeamSearch(beam=4, nbest=4, pruning=FramePruning(vocabulary=5, collapse=0.3))
     together = ctc_beam(log_probs, lengths, settings)
     order = [3, 1, 4, 0, 2]
     assert ctc_beam(log_probs[order], lengths[order], settings) == [together[row] for row in order]
@@ -189,7 +189,7 @@ def test_a_wider_beam_is_never_worse_where_all_fits():
 def test_from_logits(changes):
     logits = 3 * torch.randn(3, 40, 21, generator=torch.Generator().manual_seed(0)) - 2
     lengths = torch.tensor([40, 0, 23])
-    settings = CTCBeamSearch(**changes)
+    settings = flat(CTCBeamSearch, **changes)
     expected = ctc_beam(logits.log_softmax(-1), lengths, settings)
     for row, plain in zip(ctc_beam_of_logits(logits, lengths, settings), expected, strict=True):
         assert [h.labels for h in row] == [h.labels for h in plain]
@@ -205,7 +205,7 @@ def test_bfloat16():
 
 
 def run_frames(log_probs, settings, gains=None):
-    found = candidates(log_probs, most=settings.frame_labels, min_log_prob=settings.min_log_prob)
+    found = candidates(log_probs, most=settings.pruning.frame_labels, min_log_prob=settings.pruning.min_log_prob)
     search = FrameSearch(log_probs.shape[1] - 1, settings)
     for frame in range(len(log_probs)):
         part = slice(found.offsets[frame], found.offsets[frame + 1])
@@ -219,7 +219,7 @@ def run_frames(log_probs, settings, gains=None):
 @pytest.mark.parametrize("beam", [1, 5, 40])
 def test_frame_by_frame_is_the_same_search(recombine, beam):
     log_probs = random_log_probs(60, 30, beam)
-    settings = CTCBeamSearch(beam=beam, nbest=beam, recombine=recombine)
+    settings = CTCBeamSearch(beam=beam, nbest=beam, pruning=FramePruning(recombine=recombine))
     known = {0}
     for search, made in run_frames(log_probs, settings):
         assert not known & set(made.tolist())
@@ -251,7 +251,7 @@ def test_scores_that_enter_before_pruning(seed):
     def gains(search, labels):
         return table[np.where(search.last_labels(search.nodes) == 3, -1, search.last_labels(search.nodes))][:, labels]
 
-    *_, (search, _) = run_frames(log_probs, ALL, gains)
+    *_, (search, _) = run_frames(log_probs, options(), gains)
     expected = {labels: ctc + score(table, labels) for labels, ctc in every_path(log_probs, "sum").items()}
     assert {h.labels: h.score for h in search.hypotheses()} == pytest.approx(expected, abs=1e-9)
     *_, (narrow, _) = run_frames(log_probs, options(beam=3), gains)
@@ -262,14 +262,15 @@ def test_scores_that_enter_before_pruning(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_that_enter_after_pruning(seed):
     log_probs, table = random_log_probs(5, 3, seed), bigram(seed, 3)
-    for searched in (ALL, options(beam=3)):
+    everything = options()
+    for searched in (everything, options(beam=3)):
         for search, made in run_frames(log_probs, searched):
             search.set_bonus(made, np.array([score(table, labels) for labels in search.labels(made)]))
             assert all(b == score(table, ls) for b, ls in zip(search.bonus(made), search.labels(made), strict=True))
         found = {h.labels: (h.scores["ctc"], h.score - h.scores["ctc"]) for h in search.hypotheses()}
         for labels, (_, bonus) in found.items():
             assert bonus == pytest.approx(score(table, labels), abs=1e-9)
-        if searched is ALL:
+        if searched is everything:
             assert {labels: ctc for labels, (ctc, _) in found.items()} == pytest.approx(every_path(log_probs, "sum"))
 
 
@@ -285,8 +286,9 @@ def test_the_vocabulary_of_an_utterance(by):
     assert torch.allclose(kept.exp().sum(-1), torch.ones(9).double())
     ratio = (kept - log_probs[:, [*ids.tolist(), 6]]).numpy()
     assert ratio == pytest.approx(np.repeat(ratio[:, :1], 4, axis=1))
-    found = one(log_probs, options(vocabulary=3, vocabulary_by=by))
-    assert {label for h in found for label in h.labels} == set(ids.tolist())
+    if by == "max":
+        found = one(log_probs, options(vocabulary=3))
+        assert {label for h in found for label in h.labels} == set(ids.tolist())
     same, every = restrict_vocabulary(log_probs, 6, by)
     assert same is log_probs
     assert every.tolist() == list(range(6))
@@ -327,4 +329,4 @@ def test_collapse_keeps_the_text_of_sure_frames():
     log_probs = log_probs.log()
     assert len(collapse_frames(log_probs, 0.9)) == 6
     assert len(collapse_frames(log_probs, 0.99)) == 11
-    assert one(log_probs, CTCBeamSearch(collapse=0.9))[0].labels == (0, 0, 1)
+    assert one(log_probs, CTCBeamSearch(pruning=FramePruning(collapse=0.9)))[0].labels == (0, 0, 1)

@@ -9,19 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.scorers.base import LMScorer, PriorScorer, WeightedSum, length_scorer
-from kikitori.scorers.language_model import language_model
+from kikitori.scorers.base import WeightedSum
+from kikitori.scorers.language_model import LMSequenceScorer, language_model
+from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.options import LMOptions
+from kikitori.scorers.prior import PriorScorer, length_scorer
 from kikitori.search.ctc.beam import ctc_beam
 from kikitori.search.fusion import delayed as module
 from kikitori.search.fusion.delayed import delayed_fusion, delayed_fusion_of_logits, fuse_words
+from kikitori.search.fusion.retokenizing import RetokenizingLM
 from kikitori.search.fusion.shallow import shallow_fusion
-from kikitori.search.fusion.word_reader import WordReader
 from kikitori.search.options import CTCBeamSearch, DelayedFusionSearch, ShallowFusionSearch
-from kikitori.search.rescore import rescored, with_lm
+from kikitori.search.pruning import FramePruning
+from kikitori.search.rescore import rescored, with_scores
 from kikitori.text.units import character_units
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
+from tests.search.flat import flat
 from tests.tiny import TEXTS, tiny_bpe, tiny_gpt2, tiny_llm, tiny_units
 
 ALL = {"beam": 100_000, "nbest": 100_000, "score_beam": None, "frame_labels": None, "min_log_prob": None}
@@ -34,7 +38,7 @@ def reader_of(kind, units=OWN, dtype=torch.float64, text_form="as_is"):
     """A recogniser's units and an LM over others: `bytes`, `characters` whose tokens cross words, `equal`."""
     others = {"equal": lambda: units, "bytes": tiny_bpe, "characters": lambda: tiny_bpe("characters")}[kind]()
     llm = tiny_llm("llama", others.size).to(dtype)
-    return WordReader(language_model(llm, others, LMOptions("here", text_form=text_form)), units)
+    return RetokenizingLM(language_model(llm, others, LMOptions("here", text_form=text_form)), units)
 
 
 READERS = {kind: reader_of(kind) for kind in ("bytes", "characters", "equal")}
@@ -62,7 +66,8 @@ def posteriors(frames, seed, spread=2.0, units=OWN):
 
 def search(scales=(0.5, 0.3, 0.2), **changes):
     llm, prior_scale, length = scales
-    return DelayedFusionSearch(llm_scale=llm, prior_scale=prior_scale, length_scale=length, **changes)
+    scales = {"llm_scale": llm, "prior_scale": prior_scale, "length_scale": length}
+    return flat(DelayedFusionSearch, **changes, **scales)
 
 
 def one(log_probs, reader, options):
@@ -79,8 +84,7 @@ def from_scratch(labels, reader):
 
 
 def weigh(shares, options):
-    others = -options.prior_scale * shares["prior"] + options.length_scale * shares["length"]
-    return options.llm_scale * shares["lm"] + others
+    return sum(options.scale(name) * shares[name] for name in ("lm", "prior", "length"))
 
 
 def seen(nbest):
@@ -95,7 +99,7 @@ triggers = st.sampled_from(TRIGGERS)
 @given(st.integers(0, 3), st.integers(0, 9999), st.sampled_from(["sum", "max"]), some_scales, triggers)
 def test_with_a_full_beam_it_is_the_rescoring_of_every_label_sequence(frames, seed, recombine, scales, trigger):
     units, log_probs = few(frames, seed)
-    reader = WordReader(READERS["characters"].lm, units)
+    reader = RetokenizingLM(READERS["characters"].lm, units)
     options = search(scales, trigger=trigger, recombine=recombine, **ALL)
     found = one(log_probs, reader, options)
     paths = every_path(log_probs, recombine)
@@ -152,7 +156,7 @@ def test_bonuses_in_the_beam_are_those_of_the_complete_words(kind, monkeypatch):
                     checked += self._judged[parent] > 0
 
     def judged(words):
-        ((score,),) = module.GrowingScores(reader.lm, 1).scores([[reader.tokens(words)]])
+        ((score,),) = module.IncrementalLMScorer(reader.lm, 1).scores([[reader.tokens(words)]])
         return weigh({**from_scratch(words, reader), "lm": score}, options)
 
     monkeypatch.setattr(module, "_Search", Watched)
@@ -168,7 +172,7 @@ def test_never_is_the_rescoring_of_the_same_beam(kind, recombine):
     scales = {"ctc": 1.0, "lm": 0.5, "prior": -0.3, "length": 0.2}
     log_probs, changed = torch.stack([posteriors(30, seed) for seed in range(4)]), 0
     lengths = torch.tensor([30, 30, 12, 0])
-    beams = ctc_beam(log_probs, lengths, CTCBeamSearch(beam=12, nbest=12, recombine=recombine))
+    beams = ctc_beam(log_probs, lengths, CTCBeamSearch(beam=12, nbest=12, pruning=FramePruning(recombine=recombine)))
     own = prior(OWN.size)
 
     def alone(hypothesis):
@@ -183,7 +187,7 @@ def test_never_is_the_rescoring_of_the_same_beam(kind, recombine):
         ]
         for row in beams
     ]
-    judged, _ = with_lm(nbests, "lm", reader.lm, OWN)
+    judged = with_scores(nbests, LMSequenceScorer("lm", reader.lm, OWN))
     for found, first in zip(delayed_fusion(log_probs, lengths, reader, own, options), judged, strict=True):
         expected = rescored(first, scales)
         assert seen(found) == seen(expected)
@@ -204,8 +208,8 @@ def test_with_equal_units_and_a_full_beam_it_is_shallow_fusion(frames, seed, sca
     scorer = LMScorer(lm.llm, units.size, bos_id=units.bos_id, eos_id=units.eos_id)
     own, reward = PriorScorer(prior(units.size)), length_scorer(units.size)
     scorers = WeightedSum([(scorer, llm), (reward, length), (own, -prior_scale)])
-    (expected,) = shallow_fusion(log_probs[None], torch.tensor([frames]), scorers, ShallowFusionSearch(**ALL))
-    found = one(log_probs, WordReader(lm, units), search(scales, trigger=trigger, **ALL))
+    (expected,) = shallow_fusion(log_probs[None], torch.tensor([frames]), scorers, flat(ShallowFusionSearch, **ALL))
+    found = one(log_probs, RetokenizingLM(lm, units), search(scales, trigger=trigger, **ALL))
     assert {each.labels: each.score for each in found} == pytest.approx(
         {each.labels: each.score for each in expected}, abs=1e-9
     )
@@ -269,12 +273,12 @@ def asked(monkeypatch):
     """The texts that are judged before the end, call by call."""
     calls = []
 
-    class Watched(module.GrowingScores):
+    class Watched(module.IncrementalLMScorer):
         def scores(self, sequences):
             calls.append([self._lm.units.decode(each) for row in sequences for each in row])
             return super().scores(sequences)
 
-    monkeypatch.setattr(module, "GrowingScores", Watched)
+    monkeypatch.setattr(module, "IncrementalLMScorer", Watched)
     return calls
 
 
@@ -366,7 +370,7 @@ def test_the_lm_reads_its_own_text_form():
 def impossible(word):
     """The scores of a language model for which a text with a word is impossible."""
 
-    class Refusing(module.GrowingScores):
+    class Refusing(module.IncrementalLMScorer):
         def _read(self, sequences):
             found = super()._read(sequences)
             texts = [[self._lm.units.decode(each) for each in row] for row in sequences]
@@ -380,14 +384,14 @@ def test_what_the_lm_rules_out_leaves_the_beam(monkeypatch):
     log_probs = spelt("a cat hat")
     log_probs[6] = -inf
     log_probs[6, [OWN.special_id("c"), OWN.special_id("b")]] = torch.tensor([0.9, 0.1], dtype=torch.float64).log()
-    monkeypatch.setattr(module, "GrowingScores", impossible("cat"))
+    monkeypatch.setattr(module, "IncrementalLMScorer", impossible("cat"))
     found = one(log_probs, READERS["bytes"], search(trigger="word_end"))
     assert [each.text for each in found] == ["a bat hat"]
     found = one(log_probs, READERS["bytes"], search(trigger="never"))
     assert [(each.text, each.score > -inf) for each in found] == [("a bat hat", True), ("a cat hat", False)]
     indifferent = one(log_probs, READERS["bytes"], search((0.0, 0.0, 0.0), trigger="word_end"))
     assert [each.text for each in indifferent] == ["a cat hat", "a bat hat"]
-    monkeypatch.setattr(module, "GrowingScores", impossible("a"))
+    monkeypatch.setattr(module, "IncrementalLMScorer", impossible("a"))
     (only,) = one(log_probs, READERS["bytes"], search(trigger="word_end"))
     assert (only.labels, only.score) == ((), -inf)
 
@@ -396,7 +400,7 @@ def test_what_the_lm_rules_out_leaves_the_beam(monkeypatch):
 def test_an_lm_out_of_positions_leaves_the_beam_as_it_is(trigger):
     units = tiny_bpe()
     lm = language_model(tiny_gpt2(units.size, max_positions=5), units, LMOptions("here"))
-    reader = WordReader(lm, OWN)
+    reader = RetokenizingLM(lm, OWN)
     log_probs = spelt("we can hear it we can hear it")
     log_probs[2] = -inf
     log_probs[2, [OWN.special_id("w"), OWN.special_id("h")]] = torch.tensor([0.6, 0.4], dtype=torch.float64).log()

@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.model.decoder.llm import embed, forward, project
-from kikitori.scorers.base import LMScorer, PriorScorer, WeightedSum, length_scorer
+from kikitori.scorers.base import WeightedSum
+from kikitori.scorers.lm import LMScorer
+from kikitori.scorers.prior import PriorScorer, length_scorer
 from kikitori.search.ctc.beam import FrameSearch, ctc_beam, ctc_beam_of_logits
 from kikitori.search.fusion import shallow as module
 from kikitori.search.fusion.shallow import fuse, shallow_fusion, shallow_fusion_of_logits
 from kikitori.search.options import CTCBeamSearch, ShallowFusionSearch
+from kikitori.search.pruning import FramePruning
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
+from tests.search.flat import flat
 from tests.tiny import tiny_llm
 
 BOS, EOS, LABELS = 1, 2, 12
@@ -51,7 +55,9 @@ def others(hypothesis):
 
 
 def one(log_probs, scorer, **changes):
-    (found,) = shallow_fusion(log_probs[None], torch.tensor([len(log_probs)]), scorer, ShallowFusionSearch(**changes))
+    (found,) = shallow_fusion(
+        log_probs[None], torch.tensor([len(log_probs)]), scorer, flat(ShallowFusionSearch, **changes)
+    )
     return found
 
 
@@ -97,7 +103,7 @@ def test_fewer_labels_and_frames_keep_the_shares(changes):
     acoustic = one(log_probs, scorers(LABELS, (0.0, 0.0, 0.0)), **changes)
     assert [(each.labels, each.scores["ctc"]) for each in acoustic] == [
         (each.labels, each.scores["ctc"])
-        for each in ctc_beam(log_probs[None], torch.tensor([30]), CTCBeamSearch(**changes))[0]
+        for each in ctc_beam(log_probs[None], torch.tensor([30]), flat(CTCBeamSearch, **changes))[0]
     ]
     assert len({label for each in found for label in each.labels}) > 2
     for each in found:
@@ -109,7 +115,9 @@ def test_fewer_labels_and_frames_keep_the_shares(changes):
 def test_with_all_scales_0_it_is_the_acoustic_search(seed, recombine):
     log_probs = random_log_probs(40, LABELS, seed, spread=2.0)
     found = one(log_probs, scorers(LABELS, (0.0, 0.0, 0.0)), recombine=recombine)
-    (expected,) = ctc_beam(log_probs[None], torch.tensor([40]), CTCBeamSearch(recombine=recombine))
+    (expected,) = ctc_beam(
+        log_probs[None], torch.tensor([40]), CTCBeamSearch(pruning=FramePruning(recombine=recombine))
+    )
     assert [(each.labels, each.score) for each in found] == [(each.labels, each.scores["ctc"]) for each in expected]
     assert all(each.scores["lm"] < 0.0 for each in found)
 

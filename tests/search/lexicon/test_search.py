@@ -17,6 +17,7 @@ from kikitori.search.options import LexiconSearch
 from kikitori.text.lexicon import Lexicon
 from kikitori.text.ngram.model import NGram, score_text
 from tests.search.ctc.test_beam import every_path, random_log_probs
+from tests.search.flat import flat
 
 PHONES = ("A", "B", "C")
 LEXICON = Lexicon(
@@ -76,10 +77,10 @@ def every_sentence(log_probs, ngram, lexicon=LEXICON, unknown_score=-5.0, ngram_
     return found
 
 
-def one(log_probs, ngram, lexicon=LEXICON, **changes):
-    options = LexiconSearch(**changes)
-    model = word_model(lexicon, PHONES, ngram, unknown_score=options.unknown_score)
-    (found,) = lexicon_search(log_probs[None], torch.tensor([len(log_probs)]), model, options)
+def one(log_probs, ngram, lexicon=LEXICON, *, histories=1, unknown_score=-5.0, **changes):
+    model = word_model(lexicon, PHONES, ngram, unknown_score=unknown_score)
+    lengths, options = torch.tensor([len(log_probs)]), flat(LexiconSearch, **changes)
+    (found,) = lexicon_search(log_probs[None], lengths, model, options, histories=histories)
     return in_words(found, model)
 
 
@@ -122,12 +123,11 @@ def test_with_a_full_beam_it_finds_every_sentence_with_its_exact_score(frames, s
     st.integers(1, 6),
     st.sampled_from([None, 1, 2]),
     st.sampled_from([None, 3.0]),
-    st.sampled_from([None, 2]),
     st.sampled_from([None, -2.0]),
 )
-def test_pruning_only_takes_paths_away(seed, beam, histories, score_beam, frame_phones, min_log_prob):
+def test_pruning_only_takes_paths_away(seed, beam, histories, score_beam, min_log_prob):
     log_probs, ngram = random_log_probs(3, len(PHONES), seed), bigram(seed)
-    changes = {"score_beam": score_beam, "frame_phones": frame_phones, "min_log_prob": min_log_prob}
+    changes = {"score_beam": score_beam, "min_log_prob": min_log_prob}
     found = one(log_probs, ngram, beam=beam, histories=histories, **changes)
     expected = every_sentence(log_probs, ngram)
     assert len({each.labels for each in found}) == len(found) > 0
@@ -163,7 +163,14 @@ def test_a_prior_is_subtracted_in_every_frame():
     log_probs, ngram = random_log_probs(4, len(PHONES), 2), bigram(2)
     prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
     model = word_model(LEXICON, PHONES, ngram, unknown_score=-5.0)
-    (found,) = lexicon_search(log_probs[None], torch.tensor([4]), model, LexiconSearch(**ALL, prior_scale=0.4), prior)
+    (found,) = lexicon_search(
+        log_probs[None],
+        torch.tensor([4]),
+        model,
+        flat(LexiconSearch, **{name: value for name, value in ALL.items() if name != "histories"}, prior_scale=0.4),
+        prior,
+        histories=None,
+    )
     shifted = torch.cat([log_probs[:, :-1] - 0.4 * prior, log_probs[:, -1:]], dim=1)
     assert in_words(found, model) == one(shifted, ngram, **ALL)
 

@@ -11,6 +11,7 @@ from kikitori.errors import ConfigError
 from kikitori.model.decoder.assemble import DRAFT_ROOM
 from kikitori.model.folder import load_model
 from kikitori.recognizer import load
+from kikitori.scorers.options import ScorerOptions
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.packed import write_packed
@@ -118,11 +119,16 @@ def test_the_speech_llm_is_trained_with_what_it_will_read(build, corpus, run):
 def test_the_exported_folder_has_all_that_its_drafts_take(corpus, run):
     folder = run / "model"
     assert yaml.safe_load((folder / "draft.yaml").read_text()) == {
-        "search": "lexicon", "beam": 20, "lexicon": "lexicon.tsv", "ngram_scale": 0.1, "length_scale": 2.0,
+        "search": "lexicon", "beam": 20, "lexicon": "lexicon.tsv",
+        "scorers": {"ngram": {"scale": 0.1}, "length": {"scale": 2.0}},
     }  # fmt: skip
     assert (folder / "words.ngram").read_bytes() == (corpus / "words.ngram").read_bytes()
     recognizer, samples = load(folder, device="cpu"), np.random.default_rng(0).normal(0, 0.1, 16000)
-    search = LexiconSearch(beam=20, lexicon=str(folder / "lexicon.tsv"), ngram_scale=0.1, length_scale=2.0)
+    search = LexiconSearch(
+        beam=20,
+        lexicon=str(folder / "lexicon.tsv"),
+        scorers={"ngram": ScorerOptions(scale=0.1), "length": ScorerOptions(scale=2.0)},
+    )
     assert recognizer.partners.draft_search == search
     drafts = recognizer.recognize([samples.astype(np.float32)], search)
     assert {*drafts[0].text.split()} <= {*WORDS}

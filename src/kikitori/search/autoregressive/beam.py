@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kikitori.scorers.base import CandidateScorer, SumState, WeightedSum
+from kikitori.scorers.base import CandidateScorer, SumState, WeightedSum, add_scaled
 from kikitori.search.autoregressive.filters import LogitFilter, Row, apply_filters, min_labels
 from kikitori.search.length import Limits
 from kikitori.search.options import LabelBeam
@@ -123,7 +123,7 @@ class _Scorers:
         gains = torch.cat([every.gather(1, labels.clamp(min=0)).masked_fill(labels < 0, -inf), every[:, -1:]], dim=1)
         if judge is not None and judge.scale != 0.0:
             judged = judge.scorer.log_probs_of(self._judged, rows, labels).cpu().double()
-            gains += torch.where(judged.isfinite(), judge.scale * judged, -inf)
+            add_scaled(gains.numpy(), judged.numpy(), judge.scale)
         return gains.numpy(), labels.numpy()
 
     def scores(self, rows: Sequence[int]) -> Iterator[dict[str, float]]:
@@ -131,7 +131,7 @@ class _Scorers:
         if not rows:
             return iter(())
         ending = torch.tensor(rows)
-        scores = self._scorer.shares(self._state, ending)
+        scores = self._scorer.scores(self._state, ending)
         if self._judge is not None:
             nothing = torch.empty(len(rows), 0, dtype=torch.int64)
             ends = self._judge.scorer.log_probs_of(self._judged, ending, nothing).cpu().double()
@@ -187,8 +187,8 @@ class _Utterance:
         complete = (not last) | (gains[:, -1] >= gains.max(axis=1))
         if last:
             totals[:, :-1] = -inf
-        if self._options.score_beam is not None:
-            totals[totals < totals.max() - self._options.score_beam] = -inf
+        if (score_beam := self._options.pruning.score_beam) is not None:
+            totals[totals < totals.max() - score_beam] = -inf
         keys = totals / (written + 1) ** self._options.length_exponent
         # Of equal ones those of the better hypothesis with the lower label, wherever they stand in the batch.
         best = np.argsort(-keys, axis=None, kind="stable")[: self._options.beam]
@@ -223,6 +223,8 @@ class _Utterance:
         if len(self._ended) < nbest:
             return False
         written = len(self._labels[0])
+        if self._most_gain == inf:
+            return False
         highest = float(self._totals.max()) + max(self._most_gain, 0.0) * (self._most - written)
         length = self._most + 1 if highest < 0.0 else written + 1
         return self._ended[nbest - 1].score >= float(highest / length**self._options.length_exponent)

@@ -1,45 +1,61 @@
-"""Beam search of a decoder, alone or joined by the CTC head, which judges every hypothesis (papers.md B3.2, B3.4).
+"""Beam search of a decoder, alone or joined by the CTC head, which scores every hypothesis (papers.md B3.2, B3.4).
 
-    score = (1 - ctc_scale) log p_dec(labels, end) + ctc_scale log p_ctc(labels, end) + length_scale · number of labels
+    score = λ_dec log p_dec(labels, end) + λ_ctc log p_ctc(labels, end) + λ_length · number of labels + ...
 
-Labels are those of the CTC head, which are the first of the decoder's vocabulary. The same with the frames in command
-is `shallow_fusion` with the decoder as its language model, see `frame_scorer`.
+with λ the scales of the scorers, λ_dec being 1 - λ_ctc unless it is given; further ones are those of an external LM and
+of what is subtracted, a prior or the internal LM. Labels are those of the CTC head, which are the first of the
+decoder's vocabulary. The same with the frames in command is `shallow_fusion` with the decoder as its language model,
+see `frame_scorer`.
 """
 
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kikitori.model.decoder.base import Decoder
-from kikitori.scorers.base import DecoderScorer, WeightedSum, length_scorer
+from kikitori.scorers.base import Scorer, WeightedSum
 from kikitori.scorers.ctc_prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
+from kikitori.scorers.decoder import DecoderScorer
+from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
+from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import Judge, beam_search
 from kikitori.search.autoregressive.filters import LogitFilter
 from kikitori.search.ctc.beam import collapse_frames, restrict_vocabulary
 from kikitori.search.length import Limits
-from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch
+from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch, Scored
+from kikitori.search.pruning import JointPruning
 from kikitori.types import NBest
 
 LIKELY = 8
 """Of each frame so many labels may be proposed by CTC."""
+PRE_BEAM, PROPOSED = 16, 4
+"""Labels per hypothesis that CTC scores: those most probable without it, and those that it finds likeliest itself."""
+
+Others = Sequence[tuple[Scorer[Any], float]]
+"""Further scorers of labels, with their scales."""
 
 
 def decoder_beam(
-    decoder: Decoder, options: BeamSearch, limits: Limits, filters: Sequence[LogitFilter] = ()
+    decoder: Decoder, options: BeamSearch, limits: Limits, others: Others = (), filters: Sequence[LogitFilter] = ()
 ) -> list[NBest]:
-    """Beam search of a decoder alone, over its whole vocabulary; scores are `speech_llm` and `length`.
+    """Beam search of a decoder over all its labels; scores are `speech_llm`, `length` and those of the others.
+
+    Args:
+        decoder: What writes.
+        options: Those of the search.
+        limits: Most and fewest labels.
+        others: Further scorers, over the decoder's vocabulary.
+        filters: What rules labels out beside the fewest labels.
 
     Raises:
         ModelError: Logits are not finite, or the decoder's cache cannot be forked.
     """
-    scorer = WeightedSum(
-        [
-            (DecoderScorer(decoder, decoder.vocab_size), 1.0),
-            (length_scorer(decoder.vocab_size), options.length_scale),
-        ]
-    )
-    return beam_search(scorer, options, limits, most_gain=options.length_scale, filters=filters)
+    num_labels = decoder.vocab_size
+    scorer = _weighted(DecoderScorer(decoder, num_labels), num_labels, options, others)
+    return beam_search(scorer, options, limits, most_gain=_most_gain(options, others), filters=filters)
 
 
 def joint(
@@ -48,9 +64,13 @@ def joint(
     num_frames: Tensor,
     options: JointSearch,
     limits: Limits,
+    others: Others = (),
     filters: Sequence[LogitFilter] = (),
+    *,
+    pre_beam: int | None = PRE_BEAM,
+    proposed: int = PROPOSED,
 ) -> list[NBest]:
-    """The n-best list of each utterance, as of `beam_search`; scores are `speech_llm`, `length` and `ctc`.
+    """The n-best list of each utterance; scores are `speech_llm`, `length`, those of the others and `ctc`.
 
     Args:
         decoder: What writes.
@@ -58,55 +78,63 @@ def joint(
         num_frames: Valid frames, (batch,).
         options: Those of the search.
         limits: Most and fewest labels.
+        others: Further scorers, over the labels of the CTC head.
         filters: What rules labels out beside the fewest labels.
+        pre_beam: Labels per hypothesis that CTC scores, the most probable ones without it; None for all, as where
+            nothing else has a weight.
+        proposed: And so many that it finds likeliest itself.
 
     Raises:
         ModelError: Logits are not finite, the decoder's cache cannot be forked, or it has fewer labels than the CTC
             head.
     """
     num_labels = logits.shape[2] - 1
-    outputs, allowed = _outputs(logits, num_frames, options)
-    scorer = WeightedSum(
-        [
-            (DecoderScorer(decoder, num_labels, allowed=allowed), 1.0 - options.ctc_scale),
-            (length_scorer(num_labels), options.length_scale),
-        ]
-    )
-    ctc = CTCPrefixScorer(outputs, window=options.window)
-    judge = Judge(ctc, options.ctc_scale, options.pre_beam, options.ctc_labels)
-    return beam_search(scorer, options, limits, judge=judge, most_gain=options.length_scale, filters=filters)
+    outputs, allowed = _outputs(logits, num_frames, options.pruning, LIKELY if proposed else 1)
+    scorer = _weighted(DecoderScorer(decoder, num_labels, allowed=allowed), num_labels, options, others)
+    asked = pre_beam if any((options.scale(SPEECH_LLM), *(scale for _, scale in others))) else None
+    judge = Judge(CTCPrefixScorer(outputs, window=options.pruning.window), options.scale(CTC), asked, proposed)
+    return beam_search(scorer, options, limits, judge=judge, most_gain=_most_gain(options, others), filters=filters)
 
 
-def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch) -> WeightedSum:
-    """The decoder and the length for `shallow_fusion` (papers.md B3.3); utterances are those of the decoder.
+def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch, others: Others = ()) -> WeightedSum:
+    """The decoder, the length and other scorers for `shallow_fusion` (papers.md B3.3).
+
+    Utterances are those of the decoder.
 
     Raises:
         ModelError: The decoder's cache cannot be forked, or it has fewer labels than the CTC head.
     """
-    return WeightedSum(
-        [
-            (DecoderScorer(decoder, num_labels), options.llm_scale),
-            (length_scorer(num_labels), options.length_scale),
-        ]
-    )
+    return _weighted(DecoderScorer(decoder, num_labels), num_labels, options, others)
 
 
-def _outputs(logits: Tensor, num_frames: Tensor, options: JointSearch) -> tuple[CTCOutputs, Tensor | None]:
+def _weighted(decoder: DecoderScorer, num_labels: int, options: Scored, others: Others) -> WeightedSum:
+    own: Others = [(decoder, options.scale(SPEECH_LLM)), (length_scorer(num_labels), options.scale(LENGTH))]
+    return WeightedSum([*own, *others])
+
+
+def _most_gain(options: Scored, others: Others) -> float:
+    """What a label can add to a score at most: anything, where log-probabilities are subtracted."""
+    subtracts = any(scale < 0.0 for scale in (options.scale(SPEECH_LLM), *(scale for _, scale in others)))
+    return inf if subtracts else options.scale(LENGTH)
+
+
+def _outputs(
+    logits: Tensor, num_frames: Tensor, pruning: JointPruning, likely: int
+) -> tuple[CTCOutputs, Tensor | None]:
     """What the CTC head says, thinned out, and the labels that are left to each utterance."""
-    likely = LIKELY if options.ctc_labels else 1
-    if options.vocabulary is None and options.collapse is None:
+    if pruning.vocabulary is None and pruning.collapse is None:
         return ctc_outputs_of_logits(logits, num_frames, likely=likely), None
     num_labels = logits.shape[2] - 1
     rows = [
         row[:length].float().cpu().log_softmax(dim=-1) for row, length in zip(logits, num_frames.tolist(), strict=True)
     ]
     ids = allowed = None
-    if options.vocabulary is not None:
-        restricted = [restrict_vocabulary(row, options.vocabulary, options.vocabulary_by) for row in rows]
+    if pruning.vocabulary is not None:
+        restricted = [restrict_vocabulary(row, pruning.vocabulary) for row in rows]
         rows, ids = [row for row, _ in restricted], [kept for _, kept in restricted]
         allowed = torch.zeros(len(rows), num_labels, dtype=torch.bool)
         for mask, kept in zip(allowed, ids, strict=True):
             mask[torch.from_numpy(kept).long()] = True
-    if options.collapse is not None:
-        rows = [collapse_frames(row, options.collapse, options.collapse_by) for row in rows]
+    if pruning.collapse is not None:
+        rows = [collapse_frames(row, pruning.collapse) for row in rows]
     return ctc_outputs(rows, num_labels, ids=ids, likely=likely), allowed

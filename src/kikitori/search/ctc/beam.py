@@ -66,21 +66,23 @@ def ctc_beam_of_logits(logits: Tensor, lengths: Tensor, options: CTCBeamSearch) 
 def prepare(log_probs: Tensor, options: FrameBeam) -> SearchInput:
     """An utterance's log-probabilities (frames, labels + 1) as the options thin them out."""
     ids = None
-    if options.vocabulary is not None:
-        log_probs, ids = restrict_vocabulary(log_probs, options.vocabulary, options.vocabulary_by)
-    if options.collapse is not None:
-        log_probs = collapse_frames(log_probs, options.collapse, options.collapse_by)
+    pruning = options.pruning
+    if pruning.vocabulary is not None:
+        log_probs, ids = restrict_vocabulary(log_probs, pruning.vocabulary)
+    if pruning.collapse is not None:
+        log_probs = collapse_frames(log_probs, pruning.collapse)
     if log_probs.dtype not in (torch.float32, torch.float64):
         log_probs = log_probs.float()
-    found = candidates(log_probs, most=options.frame_labels, min_log_prob=options.min_log_prob)
+    found = candidates(log_probs, most=pruning.frame_labels, min_log_prob=pruning.min_log_prob)
     return SearchInput(found, log_probs.shape[1] - 1, ids)
 
 
 def prepare_logits(logits: Tensor, options: FrameBeam) -> SearchInput:
     """As `prepare` of `logits.log_softmax(-1)`; normalised on the way, where nothing needs all log-probabilities."""
-    if options.vocabulary is not None or options.collapse is not None:
+    pruning = options.pruning
+    if pruning.vocabulary is not None or pruning.collapse is not None:
         return prepare(logits.log_softmax(dim=-1), options)
-    found = candidates_of_logits(logits, most=options.frame_labels, min_log_prob=options.min_log_prob)
+    found = candidates_of_logits(logits, most=pruning.frame_labels, min_log_prob=pruning.min_log_prob)
     return SearchInput(found, logits.shape[1] - 1)
 
 
@@ -214,8 +216,9 @@ def _normalised(log_probs: Tensor) -> Tensor:
 
 
 def _limits(options: FrameBeam) -> tuple[int, float, bool]:
-    score_beam = inf if options.score_beam is None else float(options.score_beam)
-    return options.beam, score_beam, options.recombine == "sum"
+    pruning = options.pruning
+    score_beam = inf if pruning.score_beam is None else float(pruning.score_beam)
+    return options.beam, score_beam, pruning.recombine == "sum"
 
 
 def _nodes(beam: PrefixBeam) -> NDArray[np.int32]:

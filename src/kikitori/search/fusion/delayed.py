@@ -1,6 +1,8 @@
-"""Delayed fusion: CTC beam search in one pass with a language model over other label units, which judges whole words.
+"""Delayed fusion: CTC beam search in one pass with a language model over other label units, which scores whole words.
 
-    score = log p_ctc + llm_scale log p_llm(text, end) - prior_scale log p_prior(labels) + length_scale · labels
+    score = log p_ctc + λ_lm log p_lm(text, end) + λ_prior log p_prior(labels) + λ_length · labels
+
+with λ the scales of the scorers, that of the prior below 0.
 
 From time to time (`trigger`) the words that hypotheses have completed are scored: labels → text → the LM's text form →
 its tokens → one call for all hypotheses of all utterances. What it says counts in pruning from then on, for all that
@@ -15,19 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kikitori.scorers.incremental import GrowingScores, Tokens
+from kikitori.scorers.base import weighted
+from kikitori.scorers.incremental import IncrementalLMScorer, Tokens
 from kikitori.scorers.options import CTC, LENGTH, LM, PRIOR
 from kikitori.search.ctc.beam import FrameSearch, SearchInput, prepare, prepare_logits
-from kikitori.search.fusion.word_reader import Labels, WordReader
+from kikitori.search.fusion.retokenizing import Labels, RetokenizingLM
 from kikitori.search.options import DelayedFusionSearch
-from kikitori.search.rescore import weighted
 from kikitori.types import Hypothesis, NBest
 
 ROOT = 0
 
 
 def delayed_fusion(
-    log_probs: Tensor, lengths: Tensor, reader: WordReader, prior: Tensor | None, options: DelayedFusionSearch
+    log_probs: Tensor, lengths: Tensor, reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
 ) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores as the beam had them.
 
@@ -46,22 +48,22 @@ def delayed_fusion(
 
 
 def delayed_fusion_of_logits(
-    logits: Tensor, lengths: Tensor, reader: WordReader, prior: Tensor | None, options: DelayedFusionSearch
+    logits: Tensor, lengths: Tensor, reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
 ) -> list[NBest]:
-    """As `delayed_fusion` of `logits.log_softmax(-1)`."""
+    """Delayed fusion of `logits.log_softmax(-1)`, see `delayed_fusion`."""
     rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
     return fuse_words([prepare_logits(row[:length], options) for row, length in rows], reader, prior, options)
 
 
 @torch.inference_mode()
 def fuse_words(
-    utterances: Sequence[SearchInput], reader: WordReader, prior: Tensor | None, options: DelayedFusionSearch
+    utterances: Sequence[SearchInput], reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
 ) -> list[NBest]:
-    """As `delayed_fusion`, of utterances that are prepared."""
-    judge = _Judge(reader, prior, options)
-    searches = [_Search(utterance, judge, options) for utterance in utterances]
-    memory = GrowingScores(reader.lm, len(searches))
-    # Utterances run ahead to their next words, each in its own time, and are then judged in one call.
+    """Delayed fusion of utterances that are prepared, see `delayed_fusion`."""
+    scorers = _Scorers(reader, prior, options)
+    searches = [_Search(utterance, scorers, options) for utterance in utterances]
+    memory = IncrementalLMScorer(reader.lm, len(searches))
+    # Utterances run ahead to their next words, each in its own time, and are then scored in one call.
     while any(asked := [search.advance() for search in searches]):
         for search, scores in zip(searches, memory.scores(asked), strict=True):
             search.take(scores)
@@ -69,12 +71,12 @@ def fuse_words(
     return [search.finish(scores) for search, scores in zip(searches, ended, strict=True)]
 
 
-class _Judge:
-    """What the scorers give to a label sequence, once the LM has judged it."""
+class _Scorers:
+    """What the scorers give to a label sequence, once the LM has scored it."""
 
-    def __init__(self, reader: WordReader, prior: Tensor | None, options: DelayedFusionSearch) -> None:
+    def __init__(self, reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch) -> None:
         self.reader, self._prior = reader, None if prior is None else prior.double().numpy()
-        self._scales = {LM: options.llm_scale, LENGTH: options.length_scale, PRIOR: -options.prior_scale}
+        self._scales = {name: options.scale(name) for name in (LM, LENGTH, PRIOR)}
 
     def scores(self, labels: Labels, lm: float) -> dict[str, float]:
         """By name, before their scales."""
@@ -92,17 +94,22 @@ class _Judge:
 
 
 class _Search:
-    """One utterance: its beam, and how far the words of each label sequence are judged.
+    """One utterance: its beam, and how far the words of each label sequence are scored.
 
     A prefix of labels is a node of the beam's tree. `_words` has for every node the one above it (or itself) where its
-    last complete word ends, `_judged` the one whose bonus it has; `_bonus` the bonus of all that were judged.
+    last complete word ends, `_judged` the one whose bonus it has; `_bonus` the bonus of all that were scored.
     """
 
-    def __init__(self, utterance: SearchInput, judge: _Judge, options: DelayedFusionSearch) -> None:
-        self._candidates, self._ids, self._options, self._judge = utterance.candidates, utterance.ids, options, judge
+    def __init__(self, utterance: SearchInput, scorers: _Scorers, options: DelayedFusionSearch) -> None:
+        self._candidates, self._ids, self._options, self._scorers = (
+            utterance.candidates,
+            utterance.ids,
+            options,
+            scorers,
+        )
         self._beam = FrameSearch(utterance.num_labels, options)
-        by_word = options.trigger == "word_end" or not judge.reader.equal
-        starts = judge.reader.word_starts if utterance.ids is None else judge.reader.word_starts[utterance.ids]
+        by_word = options.trigger == "word_end" or not scorers.reader.equal
+        starts = scorers.reader.word_starts if utterance.ids is None else scorers.reader.word_starts[utterance.ids]
         self._starts = starts if by_word else None
         self._frame, self._calls = 0, 0
         self._parents, self._lengths, self._words, self._judged = [-1], [0], [ROOT], [ROOT]
@@ -112,14 +119,14 @@ class _Search:
         self._last: list[tuple[Labels, float, Tokens]] = []
 
     def advance(self) -> list[Tokens]:
-        """Takes frames until there are words to judge; returns their texts in tokens, none when the frames are over."""
+        """Takes frames until there are words to score; returns their texts in tokens, none when the frames are over."""
         offsets, labels, log_probs, blank = self._candidates
         self._asked = []
         while self._frame < len(blank):
             part = slice(offsets[self._frame], offsets[self._frame + 1])
             self._add(self._beam.step(labels[part], log_probs[part], float(blank[self._frame])))
             self._frame += 1
-            # Behind the last frame nothing is pruned any more, and whole texts are judged anyway.
+            # Behind the last frame nothing is pruned any more, and whole texts are scored anyway.
             if self._frame < len(blank) and self._is_due() and self._ask():
                 break
         return [tokens for _, _, tokens in self._asked]
@@ -129,25 +136,25 @@ class _Search:
         if not self._asked:
             return
         for (node, labels, tokens), score in zip(self._asked, scores, strict=True):
-            total = self._judge.total(self._judge.scores(labels, score))
-            self._bonus[node] = total if self._judge.fits(tokens) else None
+            total = self._scorers.total(self._scorers.scores(labels, score))
+            self._bonus[node] = total if self._scorers.fits(tokens) else None
         self._calls += 1
         self._spread()
 
     def texts(self) -> list[Tokens]:
         """The hypotheses of the beam in tokens, when the frames are over."""
         found = [(self._written(each.labels), each.scores[CTC]) for each in self._beam.hypotheses(self._options.beam)]
-        self._last = [(labels, ctc, self._judge.reader.tokens(labels)) for labels, ctc in found]
+        self._last = [(labels, ctc, self._scorers.reader.tokens(labels)) for labels, ctc in found]
         return [tokens for _, _, tokens in self._last]
 
     def finish(self, scores: Sequence[float]) -> NBest:
         """The n-best list, from what the LM says of `texts`."""
         found = []
         for (labels, ctc, tokens), score in zip(self._last, scores, strict=True):
-            scores_of = {CTC: ctc, **self._judge.scores(labels, score)}
-            total, fits = self._judge.total(scores_of), self._judge.fits(tokens)
+            parts = {CTC: ctc, **self._scorers.scores(labels, score)}
+            total, fits = self._scorers.total(parts), self._scorers.fits(tokens)
             passes = self._calls + 1
-            found.append(Hypothesis(labels, score=total, llm_passes=passes, complete=fits, scores=scores_of))
+            found.append(Hypothesis(labels, score=total, llm_passes=passes, complete=fits, scores=parts))
         return tuple(sorted(found, key=lambda each: -each.score)[: self._options.nbest])
 
     def _add(self, new: NDArray[np.int32]) -> None:
@@ -180,12 +187,12 @@ class _Search:
         return self._words[node] != self._judged[node]
 
     def _ask(self) -> bool:
-        """Whether hypotheses have complete words that the LM has not judged; takes note of them."""
+        """Whether hypotheses have complete words that the LM has not scored; takes note of them."""
         behind = {self._words[node] for node in self._beam.nodes.tolist() if self._is_behind(node)}
         nodes = np.array(sorted(behind - self._bonus.keys()), np.int32)
         if len(nodes):
             written = [self._written(labels) for labels in self._beam.labels(nodes)]
-            tokens = [self._judge.reader.tokens(labels) for labels in written]
+            tokens = [self._scorers.reader.tokens(labels) for labels in written]
             self._asked = list(zip(nodes.tolist(), written, tokens, strict=True))
         elif behind:
             self._spread()

@@ -1,6 +1,6 @@
-"""Shallow fusion, label-wise and in one pass: CTC beam search in which other scorers judge every label at once.
+"""Shallow fusion, label-wise and in one pass: CTC beam search in which other scorers score every label at once.
 
-    score = log p_ctc + llm_scale log p_llm(labels, end) - prior_scale log p_prior(labels) + length_scale · labels
+    score = log p_ctc + Σ scale_i · score_i(labels, end), of an LM, an n-gram, a prior (scale < 0), the number of labels
 
 Scores of the others enter before pruning, for every candidate behind every hypothesis (papers.md B3.5, B3.6); the end
 of the sentence is scored when the frames are over. Each label sequence is scored once, when it first survives a frame:
@@ -34,7 +34,7 @@ def shallow_fusion(log_probs: Tensor, lengths: Tensor, scorer: WeightedSum, opti
     Args:
         log_probs: Of the CTC head, (batch, frames, labels + 1), blank last.
         lengths: Valid frames, (batch,).
-        scorer: What judges the labels beside the CTC head.
+        scorer: What scores the labels beside the CTC head.
         options: Beam, pruning and recombination.
     """
     rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
@@ -42,14 +42,14 @@ def shallow_fusion(log_probs: Tensor, lengths: Tensor, scorer: WeightedSum, opti
 
 
 def shallow_fusion_of_logits(logits: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
-    """As `shallow_fusion` of `logits.log_softmax(-1)`."""
+    """Shallow fusion of `logits.log_softmax(-1)`, see `shallow_fusion`."""
     rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
     return fuse([prepare_logits(row[:length], options) for row, length in rows], scorer, options)
 
 
 @torch.inference_mode()
 def fuse(utterances: Sequence[SearchInput], scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
-    """As `shallow_fusion`, of utterances that are prepared."""
+    """Shallow fusion of utterances that are prepared, see `shallow_fusion`."""
     searches = [_Search(utterance, options) for utterance in utterances]
     if not searches:
         return []
@@ -142,8 +142,8 @@ class _Search:
         nodes = self._beam.nodes
         rows = dict(zip(self._beam.labels(nodes), [self._rows[node] for node in nodes.tolist()], strict=True))
         found = self._beam.hypotheses(self._options.beam)
-        shares = scorer.shares(state, torch.tensor([rows.get(each.labels, self._rows[ROOT]) for each in found]))
-        totals = scorer.total(shares).tolist()
+        scores = scorer.scores(state, torch.tensor([rows.get(each.labels, self._rows[ROOT]) for each in found]))
+        totals = scorer.total(scores).tolist()
         hypotheses = [
             Hypothesis(
                 self._written(each.labels),
@@ -151,7 +151,7 @@ class _Search:
                 llm_passes=self._calls,
                 scores={**each.scores, **dict(zip(scorer.names, given, strict=True))},
             )
-            for each, given, total in zip(found, shares.tolist(), totals, strict=True)
+            for each, given, total in zip(found, scores.tolist(), totals, strict=True)
         ]
         return tuple(sorted(hypotheses, key=lambda each: (-each.score, each.labels))[: self._options.nbest])
 

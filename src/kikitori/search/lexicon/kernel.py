@@ -216,8 +216,8 @@ def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int
             grammar.arc_targets,
             grammar.backoffs,
             grammar.lower,
-            np.int64(above["state"]),
-            np.int64(grammar.ids[word]),
+            np.int64(above["state"]),  # type: ignore[arg-type]  # one type, one compilation
+            np.int64(grammar.ids[word]),  # type: ignore[arg-type]
         )
         log_prob += grammar.extra[word]
         made = state.counts[0]["histories"]

@@ -1,10 +1,10 @@
 """Lexicon search: the sentences of known words that a CTC head over phones and a word n-gram find likeliest.
 
-    score(words) = log Σ p(alignment | x) + ngram_scale · log p(words, end) + length_scale · number of words
+    score(words) = log Σ p(alignment | x) + λ_ngram · log p(words, end) + λ_length · number of words
 
-where the sum runs over the alignments of all pronunciations of the words (Miao et al. 2015, Collobert et al. 2020; the
-recombination of paths is that of CTC prefix search, Hannun et al. 2014). The search itself is `kernel`,
-compiled; here are the batch and the n-best list.
+with λ the scales of the scorers, where the sum runs over the alignments of all pronunciations of the words (Miao et al.
+2015, Collobert et al. 2020; the recombination of paths is that of CTC prefix search, Hannun et al. 2014). The search
+itself is `kernel`, compiled; here are the batch and the n-best list.
 
 Without pruning, and with all word histories kept apart (`histories` None), scores are exact. Where only the best few
 histories of an n-gram state go on, the others come back in the n-best list beside the sentence of the one that went on,
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.scorers.ctc_pruning import candidates
-from kikitori.scorers.options import CTC, LENGTH, NGRAM
+from kikitori.scorers.options import CTC, LENGTH, NGRAM, PRIOR
 from kikitori.search.ctc.prefix_beam import NONE
 from kikitori.search.lexicon import kernel as lexicon_beam
 from kikitori.search.lexicon.kernel import FIRST, LexiconBeam, Weights
@@ -38,7 +38,13 @@ Words = tuple[int, ...]
 
 
 def lexicon_search(
-    log_probs: Tensor, lengths: Tensor, model: WordModel, options: LexiconSearch, prior: Tensor | None = None
+    log_probs: Tensor,
+    lengths: Tensor,
+    model: WordModel,
+    options: LexiconSearch,
+    prior: Tensor | None = None,
+    *,
+    histories: int | None = 1,
 ) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their words; labels are numbers of `model.words`.
 
@@ -50,32 +56,34 @@ def lexicon_search(
         lengths: Valid frames, (batch,).
         model: Pronunciations and n-gram.
         options: Scales and pruning.
-        prior: Log-probabilities of phones, (phones,); subtracted in every frame, times `prior_scale`.
+        prior: Log-probabilities of phones, (phones,); added in every frame, times the scale of `prior`.
+        histories: Most word histories that are kept of those between which the n-gram's state and the word at hand make
+            no difference; None for all.
     """
     values = log_probs.detach().cpu()
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
-    if prior is not None and options.prior_scale:
+    if prior is not None and options.scale(PRIOR):
         values = values.clone()
-        values[..., :-1] -= options.prior_scale * prior.to(values.dtype)
+        values[..., :-1] += options.scale(PRIOR) * prior.to(values.dtype)
     rows = [row[:length] for row, length in zip(values, lengths.tolist(), strict=True)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # compiled code lets other threads run
-        return [*pool.map(lambda row: _search(row, model, options), rows)]
+        return [*pool.map(lambda row: _search(row, model, options, histories), rows)]
 
 
-def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch) -> NBest:
-    weights = Weights(
-        *(options.ngram_scale, options.length_scale, options.beam),
-        *(inf if options.score_beam is None else options.score_beam, options.histories or 0),
-    )
-    found = candidates(log_probs, most=options.frame_phones, min_log_prob=options.min_log_prob)
+def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch, histories: int | None) -> NBest:
+    ngram_scale, length_scale, pruning = options.scale(NGRAM), options.scale(LENGTH), options.pruning
+    score_beam = inf if pruning.score_beam is None else pruning.score_beam
+    weights = Weights(ngram_scale, length_scale, options.beam, score_beam, histories or 0)
+    found = candidates(log_probs, most=None, min_log_prob=pruning.min_log_prob)
     beam = lexicon_beam.new_beam(model.num_phones, model.start)
     beam = lexicon_beam.search(beam, model.trie, model.grammar, *found, weights)
     totals = _totals(beam, model.num_phones)
-    sentences = _sentences(beam, _ended(beam, totals, model, options), options.nbest) if totals else [(-inf, (), 0.0)]
+    ended = _ended(beam, totals, model, ngram_scale)
+    sentences = _sentences(beam, ended, options.nbest) if totals else [(-inf, (), 0.0)]
     hypotheses = []
     for score, words, ngram in sentences:
-        ctc = score - options.ngram_scale * ngram - options.length_scale * len(words)
+        ctc = score - ngram_scale * ngram - length_scale * len(words)
         scores = {CTC: ctc, NGRAM: ngram, LENGTH: float(len(words))}
         hypotheses.append(Hypothesis(words, score=score, scores=scores))
     return tuple(hypotheses)
@@ -96,14 +104,14 @@ def _totals(beam: LexiconBeam, num_phones: int) -> dict[int, float]:
 
 
 def _ended(
-    beam: LexiconBeam, totals: dict[int, float], model: WordModel, options: LexiconSearch
+    beam: LexiconBeam, totals: dict[int, float], model: WordModel, ngram_scale: float
 ) -> list[tuple[float, int, float]]:
     """Score, history and n-gram score of each, the end of the sentence included."""
     found = []
     for history, total in totals.items():
         words = beam.histories[history]
         end, _ = advance(*model.grammar[:6], int(words["state"]), model.end)
-        score = total + float(words["bonus"]) + options.ngram_scale * end
+        score = total + float(words["bonus"]) + ngram_scale * end
         found.append((score, history, float(words["ngram"]) + end))
     return found
 

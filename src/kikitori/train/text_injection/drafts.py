@@ -18,12 +18,12 @@ from kikitori.errors import ConfigError
 from kikitori.io.model_folder import DRAFT, LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
+from kikitori.scorers.options import NGRAM, PRIOR
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.lexicon.search import lexicon_search
-from kikitori.search.options import DraftSearch, LexiconSearch, load_decoding
-from kikitori.search.resources import Partners
+from kikitori.search.options import DraftSearch, LexiconSearch, decoding_yaml, load_decoding
+from kikitori.search.resources import ExternalModels
 from kikitori.search.run import first_pass
-from kikitori.search.scales import decoding_yaml
 from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
 
@@ -40,7 +40,7 @@ class Drafter:
     """
 
     search: DraftSearch
-    partners: Partners
+    partners: ExternalModels
 
     @torch.no_grad()
     def of_speech(self, loaded: LoadedModel, encoded: EncoderOutput) -> list[list[int]]:
@@ -79,12 +79,12 @@ class Drafter:
         """Writes `draft.yaml` into a model folder, with the files that it names beside it."""
         search = self.search
         if isinstance(search, LexiconSearch):
-            search = replace(
-                search,
-                lexicon=_copied(search.lexicon, directory, LEXICON),
-                ngram=_copied(search.ngram, directory, WORD_NGRAM),
-                prior=_copied(search.prior, directory, PHONE_PRIOR),
-            )
+            names = {NGRAM: WORD_NGRAM, PRIOR: PHONE_PRIOR}
+            scorers = {
+                name: replace(scorer, path=_copied(scorer.path, directory, names[name])) if scorer.path else scorer
+                for name, scorer in search.scorers.items()
+            }
+            search = replace(search, lexicon=_copied(search.lexicon, directory, LEXICON), scorers=scorers)
         (directory / DRAFT).write_text(decoding_yaml(search), encoding="utf-8")
 
 
@@ -107,14 +107,14 @@ def load_drafter(path: str, units: TokenizerUnits) -> Drafter:
     if not isinstance(options, DraftSearch):
         what = f"'{options.search}' makes no drafts"
         raise ConfigError(what, where=path, remedy="use lexicon, ctc_beam or ctc_greedy")
-    return Drafter(options, Partners(None, units, CPU))
+    return Drafter(options, ExternalModels(None, units, CPU))
 
 
 def own_drafter(folder: Path, units: TokenizerUnits) -> Drafter:
     """The drafter of a model folder.
 
     Raises:
-        KikitoriError: It has none, or a wrong one (see `own_draft`).
+        KikitoriError: It has none, or a wrong one (see `default_draft_search`).
     """
-    partners = Partners(folder, units, CPU)
+    partners = ExternalModels(folder, units, CPU)
     return Drafter(partners.draft_search, partners)

@@ -1,4 +1,4 @@
-"""A language model over any label units, as it reads what a recogniser with units of its own has written."""
+"""A re-tokenising language model: over any label units, it scores what a recogniser with units of its own writes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +17,8 @@ Labels = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class WordReader:
-    """A language model and the label units of the recogniser that it judges.
+class RetokenizingLM:
+    """A language model and the label units of the recogniser whose hypotheses it scores.
 
     Attributes:
         lm: The language model, over units in the form in which it shall read texts.
