@@ -2,9 +2,9 @@
 
     python benchmarks/same_predictions.py OLD_CHECKOUT NEW_CHECKOUT --data dev.jsonl --rows 40
 
-Each checkout runs in a process of its own with the bundled model, once for each search below, whose options are written in
-the spelling that older versions read too. Texts and their order must be equal, scores within 1e-4. A checkout's results are
-kept in --keep, so that only what is missing there is run.
+Each checkout runs in a process of its own with the bundled model, once for each search below, whose options are written
+in the spelling that older versions read too. Texts and their order must be equal, scores within 1e-4. A checkout's
+results are kept in --keep, so that only what is missing there is run.
 """
 
 import argparse
@@ -30,7 +30,8 @@ SEARCHES = {
     "rescoring": "{search: rescoring, lms: {lm: {path: MODEL/lm}}, priors: {prior: {path: MODEL/prior.safetensors}}, "
     "scales: {lm: 0.5, prior: -0.2, length: 0.3}}",
     "rescoring_speech_llm": "{search: rescoring, scales: {speech_llm: 0.6, ilm: -0.2, ctc: 0.4}}",
-    "rescoring_lexicon": "{search: rescoring, first: {search: lexicon}, scales: {ngram: 0.8, speech_llm: 0.3, length: -0.2}}",
+    "rescoring_lexicon": "{search: rescoring, first: {search: lexicon}, "
+    "scales: {ngram: 0.8, speech_llm: 0.3, length: -0.2}}",
     "greedy": "search: greedy",
     "sampling": "{search: sampling, temperature: 0.8, top_k: 20, top_p: 0.9, seed: 7}",
     "beam": "search: beam",
