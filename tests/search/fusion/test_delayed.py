@@ -1,5 +1,6 @@
 """Delayed fusion against the rescoring of every label sequence by its text."""
 
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -73,7 +74,7 @@ def search(scales=(0.5, 0.3, 0.2), **changes):
 def one(log_probs, reader, options):
     lengths = torch.tensor([len(log_probs)])
     (found,) = delayed_fusion(log_probs[None], lengths, reader, prior(reader.units.size), options)
-    return found
+    return [replace(each, text=reader.units.decode(each.labels)) for each in found]
 
 
 def from_scratch(labels, reader):
