@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kikitori.scorers.ctc_pruning import candidates_of_logits
+from kikitori.scorers.ctc.pruning import candidates_of_logits
 from kikitori.search.ctc.beam import ctc_beam
 from peers.ctc_peers import PEERS, Peer
 from peers.fusion import delayed_rows, fusion_rows

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from kikitori.model.adapters.folder import AdapterInfo, Component, fingerprint, save_adapter
+from kikitori.model.adapters.folder import Component, save_adapter
+from kikitori.model.adapters.info import AdapterInfo, fingerprint
 from kikitori.model.adapters.lora import Lora
 from kikitori.model.folder import load_model
 from kikitori.model.speech_llm import SpeechLLM

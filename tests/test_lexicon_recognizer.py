@@ -19,7 +19,7 @@ from kikitori.model.decoder.assemble import DRAFT_ROOM
 from kikitori.recognizer import load
 from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior
-from kikitori.scoring.tuning import Grid
+from kikitori.scoring.grids import Grid
 from kikitori.search import run as decode
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, label_limit
@@ -32,7 +32,7 @@ from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights
 from kikitori.workflows.tune import chosen_grids, tune_scales
-from kikitori.workflows.tuning_lists import lists_from_speech
+from kikitori.workflows.tuning_lists import list_searches, lists_from_speech
 from tests.adapters import make_adapter
 from tests.tiny import (
     save_tiny,
@@ -157,7 +157,8 @@ def test_its_scales_are_tuned_on_its_own_lists(folder, tmp_path):
     options = LexiconSearch(lexicon=str(folder / "lexicon.tsv.xz"), beam=30)
     grids = chosen_grids(options, {"length": Grid(-1.0, 1.0, 1.0)})
     assert [*grids] == ["ctc", "ngram", "length"]
-    sets = lists_from_speech(load(folder, device="cpu"), {"all": utterances}, options, [*grids])
+    searches = list_searches(options, grids, folder)
+    sets = lists_from_speech(load(folder, device="cpu"), {"all": utterances}, searches)
     assert all({*h.scores} == {"ctc", "ngram", "length"} for row in sets["all"] for h in row.nbest)
     tuned = tune_scales({"all": sets["all"][:3]}, options, grids)
     scales = tuned.tuned.scales

@@ -12,7 +12,7 @@ from kikitori import recognizer as recognizer_module
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.recognizer import BUNDLED, LENGTH_LIMIT_FLAG, LONG_FLAG, PLAIN, find_model, load
+from kikitori.recognizer import BUNDLED, PLAIN, find_model, load
 from kikitori.scorers.options import LMOptions, ScorerOptions, with_scales
 from kikitori.scorers.prior import count_prior, save_prior
 from kikitori.search.guards import NO_SPEECH, REPLACED
@@ -27,6 +27,7 @@ from kikitori.search.options import (
     SpeculativeSearch,
 )
 from kikitori.search.pruning import FramePruning
+from kikitori.transcript import LENGTH_LIMIT_FLAG, LONG_FLAG
 from tests.noise import soundless
 from tests.tiny import (
     TRAINED_ON,

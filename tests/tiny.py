@@ -34,7 +34,8 @@ from kikitori.model.folder import TrainedOn, save_model
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
-from kikitori.text.units import SPECIALS, TokenizerUnits, character_units, sentencepiece_units
+from kikitori.text.unit_training import character_units, sentencepiece_units
+from kikitori.text.units import SPECIALS, TokenizerUnits
 
 TEXTS = (
     "user transcribe speech to text assistant",

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm_decoder import LLMDecoder
-from kikitori.scorers.ctc_prefix import CTCPrefixScorer
+from kikitori.scorers.ctc.prefix import CTCPrefixScorer
 from kikitori.search.autoregressive import joint as joint_module
 from kikitori.search.autoregressive.joint import decoder_beam, joint
 from kikitori.search.length import Limits

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs
+from kikitori.scorers.ctc.prefix import CTCPrefixScorer, ctc_outputs
 from peers.posteriors import simulate_ctc
 from peers.timing import Row, alternate
 

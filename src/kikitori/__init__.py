@@ -79,10 +79,11 @@ _HEAVY = {
     "load": "kikitori.recognizer",
     "Recognizer": "kikitori.recognizer",
     "Guards": "kikitori.search.guards",
+    "LMOptions": "kikitori.scorers.options",
     **dict.fromkeys(
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
-            *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "LMOptions", "RescoringSearch"),
+            *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "RescoringSearch"),
             *("SpeculativeSearch", "BeamSearch", "JointSearch", "JointTimeSyncSearch", "LexiconSearch"),
         ),
         "kikitori.search.options",

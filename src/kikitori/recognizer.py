@@ -19,10 +19,12 @@ from torch import Tensor
 
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
-from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
+from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning
 from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.adapters.folder import load_adapter, read_info
+from kikitori.model.adapters.folder import load_adapter
+from kikitori.model.adapters.info import read_info
+from kikitori.model.device import Device, torch_device
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.defaults import default_search, named_search
@@ -30,18 +32,17 @@ from kikitori.search.guards import Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
 from kikitori.search.resources import ExternalModels
 from kikitori.search.run import Result, check_search
-from kikitori.types import Hypothesis, NBest, Segment, Transcript
+from kikitori.transcript import transcript
+from kikitori.types import Hypothesis, Transcript
 
 BUNDLED = Path(__file__).parent / "models" / "mini-en"
 CHECKOUT = Path(__file__).parents[2] / "models"
 """Where a checkout of the repository has models that are too large for the package."""
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
-LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
 CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards()
 """What to do about doubtful transcripts: for reading, and for measuring a search as it is."""
 
 Audio = str | Path | bytes
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -99,19 +100,6 @@ def find_model(model: str | Path | None) -> str | Path:
         return model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))
     return next((folder for folder in ours if (folder / "config.json").is_file()), model)
-
-
-def torch_device(device: Device) -> str:
-    """Where to compute, as torch names it.
-
-    Raises:
-        ModelError: There is no GPU, and one is asked for.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("torch sees no GPU", where="--device cuda", remedy="use --device cpu")
-    return device
 
 
 @dataclass(frozen=True)
@@ -269,7 +257,7 @@ class Recognizer:
             if isinstance(result, AudioError):
                 results[place] = AudioError(result.what, where=_name(chunk[place]), remedy=result.remedy)
             else:
-                results[place] = self._transcript(result, len(waveform) / SAMPLE_RATE)
+                results[place] = transcript(result, len(waveform) / SAMPLE_RATE, self.loaded.trained_on)
         return [results[place] for place in range(len(chunk))]
 
     def read(self, audio: Audio | NDArray[Any]) -> Waveform:
@@ -299,28 +287,6 @@ class Recognizer:
         if model.autoregressive is not None and model.autoregressive.reads_drafts and "decoder" in options.needs:
             check_search(self.partners.draft_search, model, self.name)
         return options
-
-    def _transcript(self, nbest: NBest, seconds: float) -> Transcript:
-        hypothesis = nbest[0]
-        flags = flags_of(hypothesis)
-        if seconds > self.loaded.trained_on.max_seconds:
-            flags.append(LONG_FLAG)
-        segments = (Segment(0.0, round(seconds, 3), hypothesis.text),) if hypothesis.text else ()
-        return Transcript(
-            text=hypothesis.text,
-            segments=segments,
-            nbest=nbest if len(nbest) > 1 else (),
-            flags=tuple(flags),
-            duration=seconds,
-            llm_passes=hypothesis.llm_passes,
-            reasons=hypothesis.warnings,
-            ctc_agreement=hypothesis.ctc_agreement,
-        )
-
-
-def flags_of(hypothesis: Hypothesis) -> list[str]:
-    """Names of what is doubtful about the best hypothesis of a recording."""
-    return [*([] if hypothesis.complete else [LENGTH_LIMIT_FLAG]), *hypothesis.warnings]
 
 
 def _name(audio: object) -> object:

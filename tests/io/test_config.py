@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.errors import ConfigError
-from kikitori.io.config import MAX_DEPTH, MAX_YAML_BYTES, did_you_mean, load_config, merge_yaml, validate
+from kikitori.io.config import MAX_DEPTH, MAX_YAML_BYTES, did_you_mean, merge_yaml, validate
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -57,7 +57,7 @@ def load(tmp_path):
     def load(text, *overrides):
         path = tmp_path / "recipe.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return load_config(Schema, path, overrides)
+        return validate(Schema, merge_yaml(path, overrides), str(path))
 
     return load
 
@@ -71,7 +71,7 @@ def test_values_and_defaults(load):
         section=Section(size=4, items=[Item(path="a")], weights={6: 1.0}, pair=(1.0, 2.5)),
         shape=Square(kind="square"),
     )
-    assert load("") == load("# nothing\n") == load("{}") == load_config(Schema, None) == Schema()
+    assert load("") == load("# nothing\n") == load("{}") == validate(Schema, merge_yaml(None), "overrides") == Schema()
 
 
 def test_a_base_gives_the_sections_that_are_not_there(load, tmp_path):
@@ -101,7 +101,7 @@ def test_overrides_and_interpolation(load):
     )
     assert (config.name, config.section.size, config.section.pair) == ("5!", 5, (3.0, 4.0))
     assert config.maybe == Item(path="a=b")
-    assert load_config(Schema, None, ["maybe={path: q}", "name=a=b="]).maybe == Item(path="q")
+    assert merge_yaml(None, ["maybe={path: q}", "name=a=b="]) == {"maybe": {"path": "q"}, "name": "a=b="}
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def test_depth_limit_is_generous(load):
 def test_missing_directory_and_huge_files(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ConfigError, match="no such file; check the path"):
-            load_config(Schema, path)
+            merge_yaml(path)
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as out:
         out.truncate(MAX_YAML_BYTES + 1)
     with pytest.raises(ConfigError, match=r"huge.yaml: larger than 1 MB"):
-        load_config(Schema, huge)
+        merge_yaml(huge)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_bad_overrides_are_named(load, override, message):
 
 def test_errors_without_a_file_say_overrides():
     with pytest.raises(ConfigError, match="overrides: nmae: unexpected key"):
-        load_config(Schema, None, ["nmae=1"])
+        validate(Schema, merge_yaml(None, ["nmae=1"]), "overrides")
 
 
 def test_merge_yaml_does_not_validate(tmp_path):

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kikitori.errors import ModelError
-from kikitori.model import bridge as module
-from kikitori.model.bridge import Bridge, ConvBridge, CTCCompressBridge, IdentityBridge, StackBridge, build_bridge
+from kikitori.model import ctc_compression as module
+from kikitori.model.bridge import Bridge, ConvBridge, IdentityBridge, StackBridge, build_bridge
+from kikitori.model.ctc_compression import CTCCompressBridge
 
 ALL_LENGTHS = torch.arange(2001)
 KINDS = [("conv", 2), ("conv", 4), ("conv", 8), ("stack", 1), ("stack", 3), ("stack", 8), ("identity", 1)]

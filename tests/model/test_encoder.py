@@ -186,7 +186,7 @@ def test_gradients_reach_every_weight(family: str) -> None:
 def test_intermediate_gradient_reaches_only_the_layers_below(family: str) -> None:
     encoder = make(family)
     encoder(noise(1, 8000), torch.tensor([8000]), layers=[1]).intermediate[0].sum().backward()
-    first, second = encoder._layers
+    first, second = encoder.layers
     assert any(parameter.grad is not None for parameter in first.parameters())
     assert all(parameter.grad is None for parameter in second.parameters())
 
@@ -213,7 +213,7 @@ def test_gradient_checkpointing_keeps_intermediate_gradients(family: str) -> Non
             module.layerdrop = 0.0  # a skipped layer has no gradient
     output = encoder(noise(1, 8000), torch.tensor([8000]), layers=[1])
     (output.intermediate[0].square().sum() + output.frames.square().sum()).backward()
-    assert any(parameter.grad is not None for parameter in encoder._layers[0].parameters())
+    assert any(parameter.grad is not None for parameter in encoder.layers[0].parameters())
 
 
 @pytest.mark.parametrize("layers", [[0], [3], [1, -1]])

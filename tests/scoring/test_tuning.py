@@ -8,8 +8,9 @@ import pytest
 
 from kikitori.errors import ConfigError, DataError
 from kikitori.scoring import tuning
+from kikitori.scoring.grids import Grid, parse_grid
 from kikitori.scoring.report import Prediction, build_report
-from kikitori.scoring.tuning import Grid, error_counts, parse_grid, plane, read_lists, tune
+from kikitori.scoring.tuning import error_counts, plane, read_lists, tune
 from kikitori.search.rescore import rescored
 from kikitori.types import Hypothesis, Utterance
 

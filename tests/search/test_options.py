@@ -17,7 +17,6 @@ from kikitori.search.options import (
     SamplingSearch,
     ShallowFusionSearch,
     SpeculativeSearch,
-    check_overrides,
     decoding_yaml,
     load_decoding,
     with_overrides,
@@ -75,7 +74,6 @@ def test_sections_are_overridden_key_by_key(tmp_path):
     )
     scorers = {"ctc": ScorerOptions(0.9), "lm": ScorerOptions(0.5, "here", text_form="lower")}
     assert found == RescoringSearch(first=CTCBeamSearch(beam=9, nbest=5), scorers=scorers)
-    check_overrides(["decoding.scorers.lm.scale=0.5"])
 
 
 def test_rescoring_of_another_first_search(tmp_path):
@@ -121,16 +119,6 @@ def test_another_search_leaves_the_options_of_the_first_behind(tmp_path):
     assert load_decoding(file, ["decoding.search=ctc_beam", "decoding.beam=4"]) == CTCBeamSearch(beam=4)
     with pytest.raises(ConfigError, match="max_labels"):
         load_decoding(file, ["decoding.search=ctc_greedy", "decoding.max_labels=3"])
-
-
-def test_overrides_are_checked_before_the_search_is_known():
-    check_overrides([])
-    check_overrides(["decoding.max_labels=3"])
-    check_overrides(["decoding.beam=3", "decoding.pruning.recombine=max"])
-    check_overrides(["decoding.search=ctc_greedy"])
-    for overrides in (["decoding.beem=3"], ["decoding.beam=3", "decoding.top_k=3"], ["decoding.beam=0"]):
-        with pytest.raises(ConfigError):
-            check_overrides(overrides)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from kikitori.scorers.options import ScorerOptions
 from kikitori.scorers.prior import count_prior, save_prior
 from kikitori.search.options import DelayedFusionSearch, RescoringSearch, ShallowFusionSearch
 from kikitori.search.resources import ExternalModels
-from kikitori.text.units import character_units, vocabulary_fingerprint
+from kikitori.text.unit_training import character_units
+from kikitori.text.units import vocabulary_fingerprint
 from kikitori.workflows.ngram import write_ngram
 from tests.tiny import TEXTS, save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units
 

@@ -12,15 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kikitori.errors import ConfigError, DataError, ModelError
 from kikitori.text import units as units_module
-from kikitori.text.units import (
-    SPECIALS,
-    WORD_MARK,
-    TokenizerUnits,
-    character_units,
-    load_units,
-    sentencepiece_units,
-    with_text_form,
-)
+from kikitori.text.unit_training import character_units, sentencepiece_units
+from kikitori.text.units import SPECIALS, WORD_MARK, TokenizerUnits, load_units, with_text_form
 from tests.tiny import save_tiny_llm, tiny_bpe
 
 FORMS = ("as_is", "lower", "en_plain")

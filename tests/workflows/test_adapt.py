@@ -9,7 +9,7 @@ import torch
 from kikitori import recognizer
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import read_manifest
-from kikitori.model.adapters.folder import LORA_WEIGHTS
+from kikitori.model.adapters.lora_folder import LORA_WEIGHTS
 from kikitori.scoring.metrics import ErrorCounts, char_errors, word_errors
 from kikitori.text.normalize import normalize
 from kikitori.text.words import count_fillers

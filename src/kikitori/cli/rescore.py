@@ -26,12 +26,12 @@ def rescore(
     with one_line_errors():
         settings = only_overrides(overrides, "write decoding.name=value")
         output = folder_for("the report", output)
-        from kikitori.search.options import RescoringSearch, load_decoding
+        from kikitori.search.options import load_decoding
 
         options = load_decoding(decoding, settings)
-        if not isinstance(options, RescoringSearch):
+        if options.search != "rescoring":
             raise ConfigError(f"'{options.search}' rescores nothing", where=decoding, remedy="use search: rescoring")
-        from kikitori.recognizer import torch_device
+        from kikitori.model.device import torch_device
         from kikitori.scoring.predictions import read_predictions
         from kikitori.scoring.report import build_report, format_table, write_report
         from kikitori.text.units import load_units

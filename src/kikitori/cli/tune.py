@@ -70,7 +70,7 @@ def tune(
             remedy = "name predictions.jsonl files, or speech with --data"
             raise ConfigError("what to tune on is not clear", remedy=remedy)
         output = folder_for("the results", output)
-        from kikitori.scoring.tuning import parse_grid
+        from kikitori.scoring.grids import parse_grid
         from kikitori.workflows import tune as tuning
 
         given = dict(parse_grid(text) for text in scale or ())
@@ -78,8 +78,7 @@ def tune(
         failed = 0
         if data:
             from kikitori.data.manifest import read_manifest
-            from kikitori.search.options import RescoringSearch
-            from kikitori.workflows.tuning_lists import lists_from_speech
+            from kikitori.workflows.tuning_lists import list_searches, lists_from_speech
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
             recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter)
@@ -87,19 +86,17 @@ def tune(
             grids = tuning.chosen_grids(options, given, folder=recognizer.folder)
             picture = tuning.chosen_axes(grids, picture)
             make_folder(output)
-            searches = 1 if isinstance(options, RescoringSearch) else 2
-            with progress_bar("searching", searches * sum(map(len, speech.values()))) as progress:
-                sets: Sets = lists_from_speech(
-                    recognizer, speech, options, grids, batch_size=batch_size, progress=progress
-                )
+            searches = list_searches(options, grids, recognizer.folder)
+            with progress_bar("searching", len(searches) * sum(map(len, speech.values()))) as progress:
+                sets: Sets = lists_from_speech(recognizer, speech, searches, batch_size=batch_size, progress=progress)
             tuning.write_lists(output, sets, model=recognizer.name)
             errors = [row.error for rows in sets.values() for row in rows if row.error is not None]
             for error in errors:
                 print(f"kikitori: {error}", file=sys.stderr)
             failed = len(errors)
         else:
+            from kikitori.model.device import torch_device
             from kikitori.model.folder import model_folder
-            from kikitori.recognizer import torch_device
             from kikitori.scoring.predictions import merged_lists, read_predictions
             from kikitori.text.units import load_units
             from kikitori.workflows.rescore import stored_scores

@@ -26,26 +26,14 @@ MAX_INTERPOLATED_TEXT = 100_000
 REFERENCE = re.compile(r"\$\{\s*[\w.\[\]-]+\s*\}")
 
 
-def load_config(schema: type[T], path: Path | str | None, overrides: Sequence[str] = ()) -> T:
-    """Reads a YAML file into `schema`, a pydantic dataclass.
-
-    Args:
-        schema: The dataclass to fill.
-        path: YAML file, or None to start from the defaults.
-        overrides: Strings `section.key=value`; the value is read as YAML.
-
-    Raises:
-        ConfigError: The file is missing, is not YAML, or does not fit the schema.
-    """
-    where = str(path) if path is not None else "overrides"
-    return validate(schema, merge_yaml(path, overrides), where)
-
-
 def merge_yaml(path: Path | str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Reads YAML on top of its base, applies overrides and resolves interpolations, without validating.
 
     A file with the key `base` (a path relative to its own folder) says only what differs: each of its top-level keys
     takes the place of the base's, whole. A base has no base.
+
+    Raises:
+        ConfigError: The file is missing or is not YAML, or an override is not of the form section.key=value.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

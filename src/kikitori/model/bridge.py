@@ -7,13 +7,14 @@ llm_dim) with lengths, zero behind each utterance. The positions of an utterance
 a CTC head says of the frames.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
-from kikitori.model.features import mask_tail, valid_mask
+from kikitori.model.ctc_compression import CTCCompressBridge
+from kikitori.model.features import cut_tail, mask_tail
 
 CONV_KERNEL = 4
 CONV_STRIDE = 2
@@ -23,8 +24,15 @@ class Bridge(Protocol):
     """What lies between encoder and LLM; every bridge is also an `nn.Module`.
 
     `CTCCompressBridge` alone is called with posteriors too, and has no lengths to foretell.
+
+    Attributes:
+        reads_ctc: Whether it is called with the CTC log-probabilities of the frames too.
+        dim: Size of a frame.
+        llm_dim: Size of an LLM embedding.
+        stride: Frames per position.
     """
 
+    reads_ctc: ClassVar[bool]
     dim: int
     llm_dim: int
     stride: int
@@ -60,6 +68,8 @@ class ConvBridge(nn.Module):
         ModelError: The stride is no such power of 2.
     """
 
+    reads_ctc: ClassVar[bool] = False
+
     def __init__(self, dim: int, llm_dim: int, stride: int = 4) -> None:
         super().__init__()
         if stride < CONV_STRIDE or stride & (stride - 1):
@@ -91,7 +101,7 @@ class ConvBridge(nn.Module):
         hidden = hidden.transpose(1, 2)
         for conv in self.convs:
             hidden = nn.functional.gelu(conv(hidden))
-        return _finish(self.linear(hidden.transpose(1, 2)), self.output_lengths(lengths))
+        return cut_tail(self.linear(hidden.transpose(1, 2)), self.output_lengths(lengths))
 
     def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
         """See `Bridge`; a frame belongs to the position in the middle of whose window it lies, or to the nearest."""
@@ -111,6 +121,8 @@ class StackBridge(nn.Module):
         ModelError: The stride is below 1.
     """
 
+    reads_ctc: ClassVar[bool] = False
+
     def __init__(self, dim: int, llm_dim: int, stride: int = 1) -> None:
         super().__init__()
         if stride < 1:
@@ -126,7 +138,7 @@ class StackBridge(nn.Module):
         """See `Bridge`."""
         stacked = _pad_frames(mask_tail(frames, lengths), -frames.shape[1] % self.stride)
         stacked = stacked.reshape(frames.shape[0], stacked.shape[1] // self.stride, self.stride * self.dim)
-        return _finish(self.linear(stacked), self.output_lengths(lengths))
+        return cut_tail(self.linear(stacked), self.output_lengths(lengths))
 
     def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
         """See `Bridge`."""
@@ -144,6 +156,8 @@ class IdentityBridge(nn.Module):
         ModelError: The sizes differ.
     """
 
+    reads_ctc: ClassVar[bool] = False
+
     def __init__(self, dim: int, llm_dim: int) -> None:
         super().__init__()
         if dim != llm_dim:
@@ -159,88 +173,11 @@ class IdentityBridge(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See `Bridge`."""
-        return _finish(frames, lengths)
+        return cut_tail(frames, lengths)
 
     def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
         """See `Bridge`."""
-        return _finish(values, lengths)[0]
-
-
-class CTCCompressBridge(nn.Module):
-    """CTC compression: what a CTC head hears decides which frames become positions, then one linear map.
-
-    Neighbouring frames with the same best output are a run, as in CTC itself. Which frames stay, and whether a run
-    becomes one position, is decided without gradient; see `compress`.
-
-    Args:
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
-        blanks: `drop` the frames whose best output is blank, or `keep` them.
-        repeats: `keep` every frame of a run, or make each run one position: the `average` of its frames, or their
-            `weighted` average.
-
-    Raises:
-        ModelError: There is no such choice, or both are `keep`.
-    """
-
-    def __init__(self, dim: int, llm_dim: int, blanks: str = "drop", repeats: str = "keep") -> None:
-        super().__init__()
-        if blanks not in ("drop", "keep") or repeats not in ("keep", "average", "weighted"):
-            raise ModelError(
-                f"a ctc_compress bridge cannot have blanks {blanks!r} and repeats {repeats!r}",
-                remedy="blanks are drop or keep, repeats are keep, average or weighted",
-            )
-        if blanks == repeats == "keep":
-            raise ModelError("a ctc_compress bridge that keeps all frames", remedy="use a stack bridge with stride 1")
-        self.dim, self.llm_dim, self.blanks, self.repeats = dim, llm_dim, blanks, repeats
-        self.linear = nn.Linear(dim, llm_dim)
-
-    def forward(self, frames: Tensor, lengths: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Bridge`, with the CTC log-probabilities (batch, frames, labels + 1) of the frames, blank last."""
-        frames, lengths = compress(frames, lengths, log_probs, blanks=self.blanks, repeats=self.repeats)
-        return _finish(self.linear(frames), lengths)
-
-    def pool(self, values: Tensor, lengths: Tensor, log_probs: Tensor) -> Tensor:
-        """What stands at the frames (batch, frames, n), compressed as they are: (batch, positions, n)."""
-        return compress(values, lengths, log_probs, blanks=self.blanks, repeats=self.repeats)[0]
-
-
-def compress(frames: Tensor, lengths: Tensor, log_probs: Tensor, *, blanks: str, repeats: str) -> tuple[Tensor, Tensor]:
-    """CTC compression of frames: blanks dropped, runs of equal outputs averaged, or both.
-
-    The averages are those of Gaido et al. 2021, "CTC-based Compression for Direct Speech Translation". The best output
-    of a frame is its most probable one, the first of several. An utterance of nothing but blanks keeps the frame where
-    blank is least probable. Time and memory are linear in the frames.
-
-    Args:
-        frames: (batch, frames, dim), right-padded with anything.
-        lengths: Valid frames, (batch,).
-        log_probs: CTC log-probabilities (batch, frames, labels + 1), blank last, right-padded with anything.
-        blanks: `drop` or `keep` the frames whose best output is blank.
-        repeats: `keep` the frames of a run, or make it one: their `average`, or the average `weighted` with the
-            probabilities of the run's output, through which gradients also reach `log_probs`.
-
-    Returns:
-        Frames (batch, positions, dim) in their order, zero behind each utterance, and their number (batch,): at least 1
-        and at most as many as there were.
-    """
-    scores, best = log_probs.max(dim=-1)
-    valid, blank_id = valid_mask(lengths, frames.shape[1]), log_probs.shape[2] - 1
-    kept = valid & (best != blank_id) if blanks == "drop" else valid
-    rescued = _least_blank(log_probs[..., blank_id], valid) & ~kept.any(dim=1, keepdim=True)
-    opens = kept if repeats == "keep" else kept & _differs_from_previous(best)
-    kept, opens = kept | rescued, opens | rescued
-
-    run = opens.flatten().cumsum(0)[kept.flatten()] - 1  # that each kept frame belongs to, counted over the batch
-    counts = opens.sum(dim=1)
-    weights = scores[kept].exp() if repeats == "weighted" else torch.ones_like(scores[kept])
-    weighted = frames[kept] * weights[:, None]
-    # index_add adds in the same order every time, on the CPU at least; an accumulating index_put does not.
-    sums = weighted.new_zeros(int(counts.sum()), frames.shape[2]).index_add(0, run, weighted)
-    totals = weights.new_zeros(len(sums)).index_add(0, run, weights)
-    places = valid_mask(counts, int(counts.max()))
-    padded = frames.new_zeros(*places.shape, frames.shape[2])
-    return padded.masked_scatter(places[..., None], (sums / totals[:, None]).to(frames.dtype)), counts
+        return cut_tail(values, lengths)[0]
 
 
 def build_bridge(
@@ -289,19 +226,3 @@ def _sum_frames(values: Tensor, lengths: Tensor, num_positions: Tensor, stride: 
     position = ((frame - margin).clamp(min=0) // stride).minimum(num_positions[:, None] - 1)
     sums = values.new_zeros(len(values), int(num_positions.max()), values.shape[2])
     return sums.scatter_add(1, position[..., None].expand_as(values), mask_tail(values, lengths))
-
-
-def _differs_from_previous(best: Tensor) -> Tensor:
-    """True where a run of equal outputs (batch, frames) begins, so at every first frame."""
-    return nn.functional.pad(best[:, 1:] != best[:, :-1], (1, 0), value=True)
-
-
-def _least_blank(blank_scores: Tensor, valid: Tensor) -> Tensor:
-    """True at one frame (batch, frames) of each utterance: the first of those where blank is least probable."""
-    least = blank_scores.masked_fill(~valid, torch.inf).argmin(dim=1, keepdim=True)
-    return torch.zeros_like(valid).scatter(1, least, value=True) & valid
-
-
-def _finish(speech_embeds: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut to the longest utterance and clear the positions behind each."""
-    return mask_tail(speech_embeds[:, : int(lengths.max())], lengths), lengths

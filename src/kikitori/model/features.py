@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
+from kikitori.io.audio import SAMPLE_RATE
+
 STD_FLOOR = 1e-5  # added to the standard deviation, as NeMo does
 WHISPER_WINDOW_SIZE = 400
 WHISPER_HOP_SIZE = 160
@@ -33,7 +35,7 @@ class LogMelConfig:
     """
 
     num_mel_bins: int = 80
-    sample_rate: int = 16000
+    sample_rate: int = SAMPLE_RATE
     window_size: int = 400
     hop_size: int = 160
     fft_size: int = 512
@@ -77,9 +79,7 @@ def log_mel(waveforms: Tensor, lengths: Tensor, config: LogMelConfig) -> tuple[T
     return _normalise(features, frame_lengths), frame_lengths
 
 
-def whisper_log_mel(
-    waveforms: Tensor, lengths: Tensor, *, num_mel_bins: int, num_frames: int, sample_rate: int = 16000
-) -> tuple[Tensor, Tensor]:
+def whisper_log_mel(waveforms: Tensor, lengths: Tensor, *, num_mel_bins: int, num_frames: int) -> tuple[Tensor, Tensor]:
     """Whisper's log-mel features: silence up to `num_frames`, log10 cut at 8 below the maximum, about -1 to 1.
 
     Args:
@@ -87,7 +87,6 @@ def whisper_log_mel(
         lengths: (batch,), valid samples of each row; no more than `num_frames` hops.
         num_mel_bins: Number of mel filters, 80 or 128 in the public models.
         num_frames: Frames of every output row, 3000 (30 s) in the public models.
-        sample_rate: Samples per second.
 
     Returns:
         Features (batch, num_frames, bins), whose tail holds the features of silence, and the number of frames that
@@ -96,7 +95,7 @@ def whisper_log_mel(
     waveforms = _fit_samples(mask_tail(waveforms.float(), lengths), num_frames * WHISPER_HOP_SIZE)
     window = torch.hann_window(WHISPER_WINDOW_SIZE, device=waveforms.device)
     spectrum = torch.stft(waveforms, WHISPER_WINDOW_SIZE, WHISPER_HOP_SIZE, window=window, return_complex=True)
-    energies = _mel_energies(spectrum[..., :-1], num_mel_bins, sample_rate)
+    energies = _mel_energies(spectrum[..., :-1], num_mel_bins, SAMPLE_RATE)
     features = energies.clamp(min=1e-10).log10()
     features = torch.maximum(features, features.amax(dim=(1, 2), keepdim=True) - WHISPER_DYNAMIC_RANGE)
     frame_lengths = ((lengths + WHISPER_HOP_SIZE - 1) // WHISPER_HOP_SIZE).clamp(min=1)
@@ -146,3 +145,8 @@ def _mel_filters(num_frequencies: int, num_mel_bins: int, sample_rate: int) -> T
         mel_scale="slaney",
     )
     return torch.from_numpy(filters).float().contiguous()
+
+
+def cut_tail(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (batch, frames, dim) cut to the longest utterance, with zeros behind each, and their lengths."""
+    return mask_tail(frames[:, : int(lengths.max())], lengths), lengths

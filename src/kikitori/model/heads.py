@@ -26,11 +26,6 @@ class CTCHead(nn.Module):
         self.num_labels, self.upsample = num_labels, upsample
         self.linear = nn.Linear(dim, upsample * (num_labels + 1))
 
-    @property
-    def blank_id(self) -> int:
-        """Id of the blank output."""
-        return self.num_labels
-
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (batch, frames, dim) to float32 log-probabilities (batch, frames * upsample, labels + 1), lengths."""
         logits, lengths = self.logits(frames, lengths)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
-from kikitori.model.bridge import CTCCompressBridge, IdentityBridge, build_bridge
+from kikitori.model.bridge import IdentityBridge, build_bridge
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.interface import build_interface
 from kikitori.model.decoder.llm import check_llm, embed, forward_layers, project
@@ -146,7 +146,7 @@ class SpeechLLM(PreTrainedModel):
     def speech_prompt(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Frames to speech embeddings (batch, positions, llm_dim) and lengths."""
         bridge, inputs = self.bridge, [encoded.lengths]
-        if isinstance(bridge, CTCCompressBridge):
+        if bridge.reads_ctc:
             inputs.append(self.acoustic.log_probs(encoded, self.config.bridge_ctc_layer)[0])
         embeds, lengths = bridge(encoded.frames, *inputs)
         if self.config.show_ctc:
@@ -198,9 +198,8 @@ class SpeechLLM(PreTrainedModel):
         prompt = len(self.config.prompt_before) + len(self.config.prompt_after)
         if self.config.interface != "prefix":
             return torch.full_like(frame_lengths, prompt)  # speech takes none
-        if isinstance(self.bridge, CTCCompressBridge):
-            return None
-        return self.bridge.output_lengths(frame_lengths) + prompt
+        speech = self.bridge.output_lengths(frame_lengths)
+        return None if speech is None else speech + prompt
 
     def label_logits(
         self, encoded: EncoderOutput, labels: Labels, drafts: Labels | None = None

@@ -8,60 +8,28 @@ chooses the same hypotheses.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import floor, inf, isfinite, prod
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kikitori.errors import ConfigError, DataError
+from kikitori.errors import DataError
 from kikitori.scorers.base import add_scaled
-from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, PRIOR, SPEECH_LLM
+from kikitori.scorers.options import CTC, LENGTH
+from kikitori.scoring.grids import DIGITS, Grid, check_grids
 from kikitori.scoring.metrics import word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.types import Hypothesis
 
-MAX_POINTS = 200_000
 HALVINGS = 4
 """The local search ends with steps of 1/16 of the grid's."""
 CLOSE = 1.01
 """Points with at most so many times the fewest errors count as flat."""
 _BLOCK = 1 << 15  # sums at a time, which stay in the cache of the processor
-_DIGITS = 9  # of scales, so that 3 · 0.1 is 0.3
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Scales to try, from `low` to `high`; a `step` of 0 holds the scale at `low`."""
-
-    low: float
-    high: float
-    step: float = 0.0
-
-    @property
-    def size(self) -> int:
-        """How many points it has, counted up to one more than can be tried."""
-        return floor(min((self.high - self.low) / self.step + 1e-6, MAX_POINTS)) + 1 if self.step else 1
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """Its points, ascending."""
-        return tuple(round(self.low + index * self.step, _DIGITS) for index in range(self.size))
-
-
-GRIDS: Mapping[str, Grid] = {
-    CTC: Grid(1.0, 1.0),
-    PRIOR: Grid(-1.0, 0.0, 0.1),
-    INTERNAL_LM: Grid(-1.0, 0.0, 0.1),
-    LENGTH: Grid(-1.0, 3.0, 0.5),
-    SPEECH_LLM: Grid(0.0, 1.0, 0.1),
-}
-"""Scales that are tried where none are given, by the name of the scorer."""
-LM_GRID = Grid(0.0, 1.0, 0.1)
-"""The same of language models, whatever their name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,42 +95,6 @@ class Tuned:
     def flat(self) -> float:
         """Share of the grid's points with at most 1 % more errors."""
         return float((self.point_errors <= CLOSE * self.errors).mean())
-
-
-def parse_grid(text: str) -> tuple[str, Grid]:
-    """A name and its grid from `NAME=FROM:TO:STEP`, or `NAME=VALUE` for a scale that is held.
-
-    Raises:
-        ConfigError: It is neither, or it has no points.
-    """
-    name, _, values = text.partition("=")
-    try:
-        numbers = [float(value) for value in values.split(":")]
-    except ValueError:
-        numbers = []
-    if not name or len(numbers) not in (1, 3) or not all(map(isfinite, numbers)):
-        raise ConfigError("no grid of scales", where=f"--scale {text}", remedy="write NAME=FROM:TO:STEP or NAME=VALUE")
-    grid = Grid(numbers[0], numbers[0]) if len(numbers) == 1 else Grid(*numbers)
-    if len(numbers) == 3 and not (grid.step > 0.0 and grid.low <= grid.high):
-        raise ConfigError("a grid without points", where=f"--scale {text}", remedy="write NAME=FROM:TO:STEP, upwards")
-    if name == CTC and grid != GRIDS[CTC]:
-        raise ConfigError("the scale of ctc is 1", where=f"--scale {text}", remedy="tune the others, relative to it")
-    return name, grid
-
-
-def check_grids(grids: Mapping[str, Grid]) -> None:
-    """Refuses grids with more points than can be tried.
-
-    Raises:
-        ConfigError: With how many each has.
-    """
-    if prod(grid.size for grid in grids.values()) > MAX_POINTS:
-        sizes = " x ".join(f"{name} {grid.size}" for name, grid in grids.items() if grid.size > 1)
-        raise ConfigError(
-            f"{sizes} points are more than {MAX_POINTS}",
-            where="--scale",
-            remedy="give larger steps (NAME=FROM:TO:STEP) or hold some scales (NAME=VALUE)",
-        )
 
 
 def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -> Lists:
@@ -258,7 +190,7 @@ def tune(lists: Lists, grids: Mapping[str, Grid]) -> Tuned:
     low, high = np.array([grid.values[0] for grid in chosen]), np.array([grid.values[-1] for grid in chosen])
     for halving in range(1, HALVINGS + 1):
         while True:
-            around = np.clip(best + moves * steps / 2**halving, low, high).round(_DIGITS)
+            around = np.clip(best + moves * steps / 2**halving, low, high).round(DIGITS)
             # The best point is one of them, and stays the best unless another is truly better.
             nearby, count = _best(np.vstack([best, around]), np.append(fewest, error_counts(lists, around)))
             if (nearby == best).all():
@@ -324,7 +256,7 @@ def _best(points: Floats, errors: Counts) -> tuple[Floats, int]:
     """The point with the fewest errors, of equals the one with the smallest scales; and its errors."""
     places = np.flatnonzero(errors == errors.min())
     equals = points[places]
-    keys = [*equals.T[::-1], *np.abs(equals).T[::-1], np.abs(equals).sum(axis=1).round(_DIGITS)]
+    keys = [*equals.T[::-1], *np.abs(equals).T[::-1], np.abs(equals).sum(axis=1).round(DIGITS)]
     place = places[np.lexsort(keys)[0]]
     return points[place], int(errors[place])
 
@@ -345,7 +277,7 @@ def _neighbours(lists: Lists, best: Floats, grids: Sequence[Grid]) -> dict[str, 
         sides: list[int | None] = []
         for step in (-grid.step, grid.step):
             point = best.copy()
-            point[place] = round(point[place] + step, _DIGITS)
+            point[place] = round(point[place] + step, DIGITS)
             inside = grid.values[0] <= point[place] <= grid.values[-1]
             sides.append(int(error_counts(lists, point[None])[0]) if inside else None)
         found[name] = (sides[0], sides[1])

@@ -13,7 +13,15 @@ from kikitori.errors import ModelError
 from kikitori.io.config import merge_yaml
 from kikitori.io.model_folder import DECODING, DRAFT, resolve, settings_file
 from kikitori.search.old_options import INNER
-from kikitori.search.options import SEARCHES, Decoding, DraftSearch, GreedySearch, load_decoding, with_overrides
+from kikitori.search.options import (
+    SEARCHES,
+    Decoding,
+    DraftSearch,
+    GreedySearch,
+    as_draft_search,
+    load_decoding,
+    with_overrides,
+)
 
 Search = TypeVar("Search", bound=Decoding)
 
@@ -63,10 +71,10 @@ def default_draft_search(folder: Path | None) -> DraftSearch:
     if folder is None or file is None:
         raise ModelError(f"the LLM reads drafts, and there is no {DRAFT}", where=folder, remedy="copy the folder again")
     options = within(folder, load_decoding(file), DRAFT)
-    if not isinstance(options, DraftSearch):
+    if (search := as_draft_search(options)) is None:
         what = f"'{options.search}' makes no drafts"
         raise ModelError(what, where=file, remedy="use lexicon, ctc_beam or ctc_greedy")
-    return options
+    return search
 
 
 def within(folder: Path, options: Search, name: str) -> Search:

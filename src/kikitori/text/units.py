@@ -7,7 +7,6 @@ all that a recogniser, an LLM or another toolkit needs to agree on the units.
 
 import copy
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from kikitori.errors import ConfigError, DataError, ModelError
+from kikitori.errors import ConfigError, ModelError
 from kikitori.io.untrusted import read_object
 from kikitori.text.tokenizer_files import check_tokenizer
 
@@ -119,7 +118,7 @@ class TokenizerUnits:
         tokenizer = copy.deepcopy(self.tokenizer)
         del tokenizer.init_kwargs[TEXT_FORM]
         joined: Any = tokenizer.backend_tokenizer.normalizer
-        form: Any = _normalizer(text_form)
+        form: Any = text_normalizer(text_form)
         own = [joined[index] for index in range(len(form), len(joined))]
         tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(own)
         return TokenizerUnits(tokenizer)
@@ -173,7 +172,7 @@ def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits
             "the tokenizer takes no text form", where=old.name_or_path, remedy="set units.text_form: as_is"
         )
     backend = Tokenizer.from_str(old.backend_tokenizer.to_str())
-    form, own = _normalizer(text_form), backend.normalizer
+    form, own = text_normalizer(text_form), backend.normalizer
     backend.normalizer = normalizers.Sequence([form] if own is None else [form, own])
     # Not of the old class: that of Qwen2, for one, makes a normalizer of its own whenever it is loaded.
     tokenizer = PreTrainedTokenizerFast(
@@ -210,57 +209,7 @@ def labels_fingerprint(labels: Sequence[str]) -> str:
 
 def in_form(text: str, text_form: TextForm) -> str:
     """A text in a text form, with single spaces between words."""
-    return str(_normalizer(text_form).normalize_str(text))
-
-
-def character_units(texts: Iterable[str], text_form: TextForm) -> TokenizerUnits:
-    """One label per character that occurs in `texts`, with the word mark for spaces.
-
-    Raises:
-        DataError: The texts hold no character.
-    """
-    normalizer = _normalizer(text_form)
-    characters = sorted({c for text in texts for c in normalizer.normalize_str(text)} - {" ", WORD_MARK})
-    if not characters:
-        raise DataError("no text to take characters from", remedy="check the recipe's data and units.text_form")
-    # Equal scores and single-character pieces leave exactly one segmentation.
-    pieces = [(token, 0.0) for token in (*SPECIALS, WORD_MARK, *characters)]
-    return _unigram_units(pieces, normalizer)
-
-
-def sentencepiece_units(texts: Iterable[str], size: int, text_form: TextForm) -> TokenizerUnits:
-    """A SentencePiece unigram model (Kudo 2018) of `size` pieces trained on `texts`.
-
-    Raises:
-        DataError: There is too little text for so many pieces.
-    """
-    import sentencepiece
-
-    normalizer = _normalizer(text_form)
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_nonempty(normalizer.normalize_str(text) for text in texts),
-            model_writer=model,
-            vocab_size=size,
-            model_type="unigram",
-            character_coverage=1.0,
-            normalization_rule_name="identity",
-            input_sentence_size=1_000_000,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            minloglevel=2,
-            num_threads=1,  # the result is then the same on every machine
-        )
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DataError(
-            f"SentencePiece could not train {size} pieces ({reason})", remedy="ask for fewer units"
-        ) from None
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
-    return _unigram_units(pieces, normalizer)
+    return str(text_normalizer(text_form).normalize_str(text))
 
 
 def _is_byte(token: str | None) -> bool:
@@ -286,30 +235,12 @@ def _is_plain(folder: Path) -> bool:
     return plain and read_object(settings).get("tokenizer_class") == PLAIN
 
 
-def _nonempty(texts: Iterable[str]) -> Iterator[str]:
-    return (text for text in texts if text)
+def text_normalizer(text_form: TextForm) -> "Normalizer":
+    """What brings a text into a form, for the tokenizers library.
 
-
-def _unigram_units(pieces: list[tuple[str, float]], normalizer: "Normalizer") -> TokenizerUnits:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_MARK, prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement=WORD_MARK, prepend_scheme="always")
-    return TokenizerUnits(
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            unk_token=UNK,
-            bos_token=BOS,
-            eos_token=EOS,
-            clean_up_tokenization_spaces=False,
-        )
-    )
-
-
-def _normalizer(text_form: TextForm) -> "Normalizer":
+    Raises:
+        ConfigError: There is no such form.
+    """
     from tokenizers import Regex, normalizers
 
     spaces = [normalizers.Replace(Regex(rf"[\s\p{{Cc}}{WORD_MARK}]+"), " "), normalizers.Strip()]

@@ -16,10 +16,11 @@ from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
 from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.recognizer import PLAIN, Recognizer, flags_of
+from kikitori.recognizer import PLAIN, Recognizer
 from kikitori.scoring.report import Prediction
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
+from kikitori.transcript import flags_of
 from kikitori.types import NBest, Utterance
 
 Progress = Callable[[int], None]

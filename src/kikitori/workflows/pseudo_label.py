@@ -22,9 +22,10 @@ from kikitori.errors import DataError
 from kikitori.io.files import locked, write_text
 from kikitori.io.model_folder import search_files_digest
 from kikitori.model.weights import weights_digest
-from kikitori.recognizer import LONG_FLAG, Recognizer
+from kikitori.recognizer import Recognizer
 from kikitori.scoring.pseudo_labels import FilterSummary, PseudoLabelFilter, Recognized, summarize
 from kikitori.search.options import Decoding
+from kikitori.transcript import LONG_FLAG
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import evaluate_batch
 

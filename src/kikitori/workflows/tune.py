@@ -15,11 +15,19 @@ from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
 from kikitori.io.model_folder import DECODING
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM
+from kikitori.scoring.grids import GRIDS, LM_GRID, Grid, check_grids
 from kikitori.scoring.heat_map import draw_heat_map
 from kikitori.scoring.report import build_report, write_report
 from kikitori.scoring.table import text_table
-from kikitori.scoring.tuning import GRIDS, LM_GRID, Grid, Lists, Tuned, check_grids, plane, read_lists, tune
-from kikitori.search.options import Decoding, LexiconSearch, RescoringSearch, decoding_yaml
+from kikitori.scoring.tuning import Lists, Tuned, plane, read_lists, tune
+from kikitori.search.options import (
+    Decoding,
+    DelayedFusionSearch,
+    LexiconSearch,
+    RescoringSearch,
+    ShallowFusionSearch,
+    decoding_yaml,
+)
 from kikitori.workflows.evaluate import versions
 from kikitori.workflows.rescore import Sets
 from kikitori.workflows.tuning_lists import Tunable, scorer_names, with_tuned_scales
@@ -50,10 +58,11 @@ def check_tunable(options: Decoding) -> Tunable:
     Raises:
         ConfigError: They do not.
     """
-    if not isinstance(options, Tunable):
-        remedy = "use --decoding rescoring, lexicon, shallow_fusion or delayed_fusion"
-        raise ConfigError(f"'{options.search}' has no scales", where="--decoding", remedy=remedy)
-    return options
+    match options:
+        case RescoringSearch() | LexiconSearch() | ShallowFusionSearch() | DelayedFusionSearch():
+            return options
+    remedy = "use --decoding rescoring, lexicon, shallow_fusion or delayed_fusion"
+    raise ConfigError(f"'{options.search}' has no scales", where="--decoding", remedy=remedy)
 
 
 def chosen_grids(
@@ -71,7 +80,7 @@ def chosen_grids(
         ConfigError: A scorer that the search does not know, a scale that it does not take, nothing to tune, too much.
     """
     names, usual = scorer_names(options, stored, folder), GRIDS
-    if isinstance(options, RescoringSearch):
+    if options.search == "rescoring":
         known = (*options.first_scores, *options.scorers, LENGTH, SPEECH_LLM, INTERNAL_LM)
         usual = {**GRIDS, **dict.fromkeys(options.priors, GRIDS[PRIOR])}
         remedy = "name it with decoding.scorers.{0}.path, or leave it out with --scale {0}=0"
@@ -83,7 +92,7 @@ def chosen_grids(
         if name not in (CTC, *known):
             what = f"no such scorer in this search (there are {', '.join(known)})"
             raise ConfigError(what, where=f"scale of {name}", remedy=remedy.format(name))
-    if isinstance(options, LexiconSearch) and NGRAM in grids and grids[NGRAM].low < 0.0:
+    if options.search == "lexicon" and NGRAM in grids and grids[NGRAM].low < 0.0:
         raise ConfigError("in lexicon search it has to be 0 or above", where=f"scale of {NGRAM}")
     if all(grid.size == 1 for grid in grids.values()):
         remedy = "name language models among the scorers, or a grid such as --scale length=-1:3:0.5"

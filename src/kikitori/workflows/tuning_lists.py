@@ -26,7 +26,7 @@ from kikitori.workflows.rescore import Sets, stored_scores, with_named_scores
 Fusion = ShallowFusionSearch | DelayedFusionSearch
 Tunable = RescoringSearch | LexiconSearch | Fusion
 """Searches for which n-best lists show what their scales are worth."""
-LEXICON = (NGRAM, LENGTH)
+LEXICON: tuple[str, ...] = (NGRAM, LENGTH)
 """Scorers of lexicon search on which these have scores; its prior is part of every frame."""
 LEXICON_NBEST = 200
 """Hypotheses of a lexicon search on which its scales are tuned."""
@@ -40,16 +40,16 @@ def scorer_names(options: Tunable, stored: Collection[str], folder: Path | None)
         stored: Scores that n-best lists have brought along.
         folder: The recogniser's.
     """
-    if isinstance(options, LexiconSearch):
-        return [*LEXICON]
-    if isinstance(options, RescoringSearch):
-        return [*options.first_scores, *options.scorers, *stored]
-    own = _in_folder(folder)
-    ngram = options.scorer(NGRAM).path
-    lm = ngram is None or options.scorer(LM).path is not None or LM in stored or LM in own
-    prior = options.scorer(PRIOR).path is not None or options.scale(PRIOR) != 0.0 or PRIOR in stored or PRIOR in own
-    by_ngram = ngram is not None or (isinstance(options, ShallowFusionSearch) and NGRAM in stored)
-    return [name for name, there in ((LM, lm), (NGRAM, by_ngram), (PRIOR, prior), (LENGTH, True)) if there]
+    match options:
+        case RescoringSearch():
+            return [*options.first_scores, *options.scorers, *stored]
+        case LexiconSearch():
+            return [*LEXICON]
+    there = {*stored, *_in_folder(folder), *(name for name, each in options.scorers.items() if each.path is not None)}
+    lm = LM in there or options.scorer(NGRAM).path is None
+    ngram = options.scorer(NGRAM).path is not None or (NGRAM in stored and NGRAM in options.SCALES)
+    prior = PRIOR in there or options.scale(PRIOR) != 0.0
+    return [name for name, joins in ((LM, lm), (NGRAM, ngram), (PRIOR, prior), (LENGTH, True)) if joins]
 
 
 def with_tuned_scales(options: Tunable, scales: Mapping[str, float]) -> Tunable:
@@ -57,9 +57,13 @@ def with_tuned_scales(options: Tunable, scales: Mapping[str, float]) -> Tunable:
 
     Rescoring then has no need of a language model or a prior without a scale either.
     """
-    if isinstance(options, RescoringSearch):
-        return _weighing(options, {name: scale for name, scale in scales.items() if scale != 0.0})
-    names = LEXICON if isinstance(options, LexiconSearch) else (LM, *options.scorers)
+    match options:
+        case RescoringSearch():
+            return _weighing(options, {name: scale for name, scale in scales.items() if scale != 0.0})
+        case LexiconSearch():
+            names = LEXICON
+        case _:
+            names = (LM, *options.scorers)
     found = dict.fromkeys(names, 0.0) | {name: scale for name, scale in scales.items() if name != CTC}
     return replace(options, scorers=with_scales(options.scorers, found))
 
@@ -77,14 +81,16 @@ def list_search(options: Tunable, names: Collection[str], folder: Path | None) -
         ModelError: One of them is not named, and not in that folder.
     """
     scales = dict.fromkeys(names, 0.0)
-    if isinstance(options, RescoringSearch):
-        return _weighing(options, scales)
-    if isinstance(options, LexiconSearch):
-        if other := [name for name in names if name not in LEXICON]:
-            remedy = f"tune {NGRAM} and {LENGTH} here, and the rest for --decoding rescoring"
-            raise ModelError("lexicon search has no score of it", where=f"decoding.scorers.{other[0]}", remedy=remedy)
-        first = replace(options, nbest=max(LEXICON_NBEST, options.nbest))
-        return RescoringSearch(first=first, scorers=with_scales({}, scales))
+    match options:
+        case RescoringSearch():
+            return _weighing(options, scales)
+        case LexiconSearch():
+            if other := [name for name in names if name not in LEXICON]:
+                what, where = "lexicon search has no score of it", f"decoding.scorers.{other[0]}"
+                remedy = f"tune {NGRAM} and {LENGTH} here, and the rest for --decoding rescoring"
+                raise ModelError(what, where=where, remedy=remedy)
+            first = replace(options, nbest=max(LEXICON_NBEST, options.nbest))
+            return RescoringSearch(first=first, scorers=with_scales({}, scales))
     wide = RescoringSearch().first
     beam, nbest = max(wide.beam, options.beam), max(wide.nbest, options.nbest)
     return RescoringSearch(
@@ -93,41 +99,49 @@ def list_search(options: Tunable, names: Collection[str], folder: Path | None) -
     )
 
 
-def lists_from_speech(
-    recognizer: Recognizer,
-    utterances: Mapping[str, Sequence[Utterance]],
-    options: Tunable,
-    names: Collection[str],
-    *,
-    batch_size: int = 8,
-    progress: Progress = lambda _: None,
-) -> dict[str, list[Prediction]]:
-    """N-best lists of a CTC beam search, with the scores that a search weighs.
-
-    Those of lexicon search are its own. Another one-pass search finds what these lists do not hold; its own hypotheses,
-    with the scales it has, join them.
+def list_searches(options: Tunable, names: Collection[str], folder: Path | None) -> list[Tunable]:
+    """The searches whose n-best lists are joined to tune another search on.
 
     Args:
-        recognizer: The recogniser.
-        utterances: Speech by the name of its set.
-        options: The search.
+        options: That search. What fusion finds beyond the lists of `list_search` joins them, with the scales it has.
         names: The scores.
-        batch_size: Utterances decoded together.
-        progress: Called with the number of utterances just done, in each search.
+        folder: The recogniser's.
 
     Raises:
         ModelError: A language model or a prior is missing.
     """
     names = [name for name in names if name != CTC]
-    search = list_search(options, names, recognizer.folder)
-    lists = evaluate(recognizer, utterances, decoding=search, batch_size=batch_size, progress=progress)
-    if isinstance(options, RescoringSearch | LexiconSearch):
-        return lists
+    lists = list_search(options, names, folder)
+    match options:
+        case RescoringSearch() | LexiconSearch():
+            return [lists]
     # Named, so that there is a score even of what counts nothing yet.
-    scorers = {**options.scorers, **_with_paths(options, names, recognizer.folder)}
-    own = replace(options, nbest=options.beam, scorers=scorers)
+    scorers = {**options.scorers, **_with_paths(options, names, folder)}
+    return [lists, replace(options, nbest=options.beam, scorers=scorers)]
+
+
+def lists_from_speech(
+    recognizer: Recognizer,
+    utterances: Mapping[str, Sequence[Utterance]],
+    searches: Sequence[Tunable],
+    *,
+    batch_size: int = 8,
+    progress: Progress = lambda _: None,
+) -> dict[str, list[Prediction]]:
+    """The joined n-best lists of `list_searches`.
+
+    Args:
+        recognizer: The recogniser.
+        utterances: Speech by the name of its set.
+        searches: The searches.
+        batch_size: Utterances decoded together.
+        progress: Called with the number of utterances just done, in each search.
+    """
     return merged_lists(
-        [lists, evaluate(recognizer, utterances, decoding=own, batch_size=batch_size, progress=progress)]
+        [
+            evaluate(recognizer, utterances, decoding=search, batch_size=batch_size, progress=progress)
+            for search in searches
+        ]
     )
 
 

@@ -9,14 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from kikitori import recognizer
 from kikitori.errors import DataError, KikitoriWarning, ModelError
-from kikitori.model.adapters.folder import (
-    COMPONENT_WEIGHTS,
-    load_adapter,
-    merge_adapter,
-    num_bytes,
-    num_parameters,
-    read_info,
-)
+from kikitori.model.adapters.folder import COMPONENT_WEIGHTS, load_adapter, merge_adapter, num_bytes, num_parameters
+from kikitori.model.adapters.info import read_info
 from kikitori.model.folder import LoadedModel, load_model
 from tests.adapters import make_adapter
 from tests.tiny import LLMS, save_tiny, tiny_acoustic_model, tiny_speech_llm, tiny_waveform

@@ -20,11 +20,14 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
 from kikitori.model.adapters.lora import Lora, attach_lora, merged_copy
-from kikitori.model.decoder import interface as interface_module
+from kikitori.model.decoder import merged_attention
 from kikitori.model.decoder.cache import prefill, step
-from kikitori.model.decoder.interface import FAMILIES, CrossLayer, MergedLayer, build_interface
+from kikitori.model.decoder.cross_attention import CrossLayer
+from kikitori.model.decoder.interface import FAMILIES, build_interface
 from kikitori.model.decoder.llm import embed, forward, project
-from kikitori.model.decoder.memory import Memory
+from kikitori.model.decoder.memory import MERGED, Memory
+from kikitori.model.decoder.merged_attention import MergedLayer
+from kikitori.model.decoder.speech_layer import Heads
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.prompt import Prompt
 from tests.tiny import (
@@ -155,7 +158,7 @@ def test_merged_attention_is_one_softmax_over_speech_and_text():
     free, keys = torch.randn(1, heads, text, dim), torch.randn(1, key_heads, text, dim)
     values = torch.randn(1, key_heads, text, dim)
     query, rotated = modeling_llama.apply_rotary_pos_emb(free, keys, cos, sin)
-    reader = MergedLayer(DIM, interface_module._Heads(heads, key_heads, dim))
+    reader = MergedLayer(DIM, Heads(heads, key_heads, dim))
     reader.gate.data = torch.tensor([0.05, 0.1, 0.2, -0.3])
     speech_keys, speech_values = torch.randn(1, key_heads, speech, dim), torch.randn(1, key_heads, speech, dim)
 
@@ -171,7 +174,7 @@ def test_merged_attention_is_one_softmax_over_speech_and_text():
     module.layer_idx = 1
     mask = torch.full((text, text), torch.finfo().min).triu(1)[None, None]
     reading = Reading()
-    got, to_text = interface_module._merged_attention(
+    got, to_text = merged_attention._merged_attention(
         module, query, rotated, values, mask, scaling=dim**-0.5, memory=reading, position_ids=None
     )
     assert got.shape == (1, text, heads, dim)
@@ -202,14 +205,14 @@ def test_queries_are_taken_back_to_where_they_were_before_rotation():
         cos, sin = rotary(query, positions)
         rotated, _ = library.apply_rotary_pos_emb(query, query, cos, sin)
         assert not torch.allclose(rotated, query, atol=0.1)
-        close(interface_module._unrotated(rotated, cos, sin), query)
+        close(merged_attention._unrotated(rotated, cos, sin), query)
 
 
 @torch.no_grad()
 def test_cross_attention_by_hand():
     torch.manual_seed(0)
     heads, key_heads, dim = 4, 2, 8
-    layer = CrossLayer(DIM, interface_module._Heads(heads, key_heads, dim), 0.5).eval()
+    layer = CrossLayer(DIM, Heads(heads, key_heads, dim), 0.5).eval()
     layer.gate.data.fill_(0.07)
     hidden, speech = torch.randn(1, 3, DIM), torch.randn(1, 5, DIM)
     keys, values = layer(speech)
@@ -425,7 +428,7 @@ def test_a_closed_gate_has_a_gradient_that_opens_it(interface, family):
 
 
 def test_a_new_merged_layer_begins_at_its_bias():
-    layer = MergedLayer(DIM, interface_module._Heads(4, 2, 8))
+    layer = MergedLayer(DIM, Heads(4, 2, 8))
     close(layer.bias, torch.full((4,), -43.654))
     torch.nn.init.zeros_(layer.gate)  # as half precision may store it
     layer.bias.sum().backward()
@@ -486,7 +489,7 @@ def test_saved_and_loaded_is_bit_identical(interface, family, tmp_path):
     with quiet_transformers():
         loaded = [SpeechLLM.from_pretrained(tmp_path).eval(), AutoModel.from_pretrained(tmp_path).eval()]
     assert type(AutoConfig.from_pretrained(tmp_path)) is SpeechLLMConfig
-    assert interface_module.MERGED not in (tmp_path / "config.json").read_text()
+    assert MERGED not in (tmp_path / "config.json").read_text()
     expected = model.state_dict()
     assert any(name.startswith("interface.layers.1.") for name in expected)
     assert expected.keys() - tiny_speech_llm(llm=family).state_dict().keys() == {

@@ -8,12 +8,14 @@ from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.model.decoder.vocabulary import embedding_layers, old_labels, swap_vocabulary
 from kikitori.model.folder import load_llm
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.text.units import SPECIALS, WORD_MARK, _normalizer, _unigram_units, with_text_form
+from kikitori.text.unit_training import unigram_units
+from kikitori.text.units import SPECIALS, WORD_MARK, text_normalizer, with_text_form
 from tests.tiny import LLMS, tiny_bpe, tiny_llm, tiny_units
 
 TIED = {"gpt_neox": False, "qwen2": True, "qwen3": True, "llama": False}
-PIECES = _unigram_units(
-    [(p, 0.0) for p in (*SPECIALS, "[SEP]", WORD_MARK, "▁the", "▁qu", "ick", *ascii_lowercase)], _normalizer("en_plain")
+PIECES = unigram_units(
+    [(p, 0.0) for p in (*SPECIALS, "[SEP]", WORD_MARK, "▁the", "▁qu", "ick", *ascii_lowercase)],
+    text_normalizer("en_plain"),
 )
 PIECES.tokenizer.add_special_tokens({"additional_special_tokens": ["[SEP]"]})
 

@@ -17,11 +17,12 @@ from kikitori.errors import ModelError
 from kikitori.model.folder import is_recogniser, load_llm, load_model
 from kikitori.model.published import nue_asr
 from kikitori.model.published.convert import convert_nue_asr
-from kikitori.recognizer import LONG_FLAG, load
+from kikitori.recognizer import load
 from kikitori.search.options import GreedySearch
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import load_recipe
 from kikitori.train.run import dry_run, train
+from kikitori.transcript import LONG_FLAG
 from tests.published import (
     BOS,
     CONFIG,

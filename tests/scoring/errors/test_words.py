@@ -105,11 +105,7 @@ def test_known_words():
         WordClass("100 to 999 times", 0, 0, 0, 0),
         WordClass("1,000 to 9,999 times", 1, 0, 0, 0),
     )
-    assert [(each.words, each.errors, each.recall) for each in found.by_count[:3]] == [
-        (2, 2, 0.0),
-        (1, 1, 0.0),
-        (2, 1, 0.5),
-    ]
+    assert [(each.words, each.errors, each.correct) for each in found.by_count[:3]] == [(2, 2, 0), (1, 1, 0), (2, 1, 1)]
     assert (found.wrong, found.invented, found.invented_near) == (4, 2, 1)
     assert [each.words for each in found.by_rank] == [4, 2]  # all four words are among the 100 most frequent
 

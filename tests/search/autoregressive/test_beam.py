@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.scorers.base import WeightedSum
-from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs
+from kikitori.scorers.ctc.prefix import CTCPrefixScorer, ctc_outputs
 from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import Judge, beam_search
 from kikitori.search.length import Limits

@@ -156,36 +156,6 @@ def test_positions_a_few_at_a_time(decoded, monkeypatch):
     same(write(decoder, drafts), expected)
 
 
-@torch.inference_mode()
-def test_margin(decoded):
-    """With a wide margin the draft is written, as far as it goes; what greedy search writes needs none."""
-    _, decoder, expected = decoded
-    stream = random.Random(9)  # noqa: S311
-    drafts = [[stream.randrange(3, SIZE) for _ in range(10)] for _ in expected]
-    got = write(decoder, drafts, margin=1000.0)
-    assert [[*row.labels[:10]] for row in got] == drafts
-    own = [row.labels for row in expected]
-    wide = write(decoder, own, margin=1e-9)
-    same(wide, expected)
-
-
-@torch.inference_mode()
-def test_margin_is_the_same_however_much_a_pass_reads(decoded, monkeypatch):
-    _, decoder, expected = decoded
-    stream = random.Random(4)  # noqa: S311
-    drafts = [corrupt(row.labels, 0.3, stream) for row in expected]
-    drafts = [[label for label in draft if label != EOS] for draft in drafts]
-    found = []
-    for size in (None, 0, 1, 50):
-        if size is not None:
-            monkeypatch.setattr(module, "pass_size", lambda *_, size=size: size)
-        found.append(write(decoder, drafts, margin=2.0))
-    for got in found[1:]:
-        assert [row.labels for row in got] == [row.labels for row in found[0]]
-        assert [row.score for row in got] == pytest.approx([row.score for row in found[0]], abs=1e-3)
-    assert [row.labels for row in found[0]] != [row.labels for row in expected]
-
-
 def test_no_gradients_are_kept():
     model = tiny_speech_llm()
     decoder = decoder_of(model, [0, 1])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.scorers.ctc_pruning import candidates
+from kikitori.scorers.ctc.pruning import candidates
 from kikitori.search.ctc.beam import FrameSearch, collapse_frames, ctc_beam, ctc_beam_of_logits, restrict_vocabulary
 from kikitori.search.ctc.best_path import collapse
 from kikitori.search.options import CTCBeamSearch
@@ -277,19 +277,17 @@ def test_scores_that_enter_after_pruning(seed):
 # fewer labels, fewer frames
 
 
-@pytest.mark.parametrize("by", ["mean", "max"])
-def test_the_vocabulary_of_an_utterance(by):
+def test_the_vocabulary_of_an_utterance():
     log_probs = random_log_probs(9, 6, 3)
-    kept, ids = restrict_vocabulary(log_probs, 3, by)
-    level = log_probs[:, :-1].mean(0) if by == "mean" else log_probs[:, :-1].amax(0)
+    kept, ids = restrict_vocabulary(log_probs, 3)
+    level = log_probs[:, :-1].amax(0)
     assert ids.tolist() == sorted(sorted(range(6), key=lambda label: -level[label])[:3])
     assert torch.allclose(kept.exp().sum(-1), torch.ones(9).double())
     ratio = (kept - log_probs[:, [*ids.tolist(), 6]]).numpy()
     assert ratio == pytest.approx(np.repeat(ratio[:, :1], 4, axis=1))
-    if by == "max":
-        found = one(log_probs, options(vocabulary=3))
-        assert {label for h in found for label in h.labels} == set(ids.tolist())
-    same, every = restrict_vocabulary(log_probs, 6, by)
+    found = one(log_probs, options(vocabulary=3))
+    assert {label for h in found for label in h.labels} == set(ids.tolist())
+    same, every = restrict_vocabulary(log_probs, 6)
     assert same is log_probs
     assert every.tolist() == list(range(6))
 
@@ -303,22 +301,20 @@ def test_impossible_labels_of_a_vocabulary():
     assert one(log_probs, options(vocabulary=2))[0].score == -inf
 
 
-def plain_collapse(log_probs, threshold, by):
+def plain_collapse(log_probs, threshold):
     groups = [[log_probs[0]]]
     for before, row in pairwise(log_probs):
         same = before.argmax() == row.argmax() and min(before.max().exp(), row.max().exp()) >= threshold
         groups[-1].append(row) if same else groups.append([row])
-    if by == "mean":
-        return torch.stack([torch.stack(group).exp().mean(0).log() for group in groups])
-    return torch.stack([torch.stack(group).amax(0).log_softmax(-1) if len(group) > 1 else group[0] for group in groups])
+    return torch.stack([torch.stack(group).exp().mean(0).log() for group in groups])
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.1, 0.5, 0.8]), st.sampled_from(["mean", "max"]))
-def test_collapse(frames, seed, threshold, by):
+@given(st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.1, 0.5, 0.8]))
+def test_collapse(frames, seed, threshold):
     log_probs = random_log_probs(frames, 2, seed)
-    found = collapse_frames(log_probs, threshold, by)
-    assert torch.allclose(found, plain_collapse(log_probs, threshold, by))
+    found = collapse_frames(log_probs, threshold)
+    assert torch.allclose(found, plain_collapse(log_probs, threshold))
     assert torch.allclose(found.exp().sum(-1), torch.ones(len(found)).double())
 
 

@@ -23,7 +23,7 @@ from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import CTCBeamSearch, DelayedFusionSearch, ShallowFusionSearch
 from kikitori.search.pruning import FramePruning
 from kikitori.search.rescore import rescored, with_scores
-from kikitori.text.units import character_units
+from kikitori.text.unit_training import character_units
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
 from tests.search.flat import flat

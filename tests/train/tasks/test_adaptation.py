@@ -10,7 +10,8 @@ from torch import nn
 from kikitori.data.manifest import read_manifest
 from kikitori.errors import ConfigError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
-from kikitori.model.adapters.folder import load_adapter, read_info
+from kikitori.model.adapters.folder import load_adapter
+from kikitori.model.adapters.info import read_info
 from kikitori.model.folder import load_model, save_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.lexicon import Lexicon, write_lexicon

@@ -22,6 +22,8 @@ from kikitori.types import Utterance
 
 TRAINING_HOURS = 2.0
 """Speech that the model of Gaussians learns from: as much as it can make use of."""
+SEED = 1
+"""Decides which utterances the model learns from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,6 @@ def align_corpus(
     lexicon: Lexicon,
     in_form: Callable[[str], str],
     log_line: Callable[[str], None],
-    *,
-    seed: int = 1,
 ) -> Alignments:
     """Aligns what can be aligned: utterances of whose words all are in the lexicon.
 
@@ -52,7 +52,6 @@ def align_corpus(
         lexicon: Pronunciations.
         in_form: Transcripts in the lexicon's form.
         log_line: Takes lines for the log.
-        seed: Decides which utterances the model learns from.
 
     Raises:
         DataError: There is nothing to align.
@@ -63,7 +62,7 @@ def align_corpus(
     log_line(f"{len(known)} of {len(utterances)} utterances have words that the lexicon knows")
     if not known:
         raise DataError("nothing to align", remedy="check the lexicon and --text-form")
-    order = np.random.default_rng(seed).permutation(len(known))
+    order = np.random.default_rng(SEED).permutation(len(known))
     hours = np.cumsum([known[i].duration for i in order]) / 3600
     chosen = [known[i] for i in order[: 1 + int(np.searchsorted(hours, TRAINING_HOURS))]]
     pairs = [(mfcc(read_utterance(u)), utterance_graph(texts[u.utt_id], lexicon, numbers)) for u in chosen]

@@ -36,7 +36,7 @@ def perplexity(
         if not text and not data:
             raise ConfigError("no text given", where="--text", remedy="name at least one file")
         from kikitori.data.manifest import read_manifest
-        from kikitori.recognizer import torch_device
+        from kikitori.model.device import torch_device
         from kikitori.scorers.language_model import load_language_model
         from kikitori.scorers.options import LMOptions
         from kikitori.scoring.perplexity import format_perplexity

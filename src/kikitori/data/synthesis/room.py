@@ -54,11 +54,11 @@ def reverberate(waveform: Waveform, response: Waveform) -> Waveform:
     return heard
 
 
-def set_level(waveform: Waveform, decibels: float = LEVEL_DB) -> Waveform:
-    """Brings the RMS of a waveform to a level against full scale, less where a peak would come near full scale."""
+def set_level(waveform: Waveform) -> Waveform:
+    """Brings the RMS of a waveform to `LEVEL_DB` against full scale, less where a peak would come near full scale."""
     power = float(np.mean(np.square(waveform, dtype=np.float64))) if len(waveform) else 0.0
     if power == 0.0:
         return waveform
-    factor = min(10.0 ** (decibels / 20.0) / np.sqrt(power), PEAK / float(np.abs(waveform).max()))
+    factor = min(10.0 ** (LEVEL_DB / 20.0) / np.sqrt(power), PEAK / float(np.abs(waveform).max()))
     levelled: Waveform = (waveform * factor).astype(np.float32)
     return levelled

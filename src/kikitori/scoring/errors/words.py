@@ -91,11 +91,6 @@ class WordClass:
         """Those that went wrong."""
         return self.near + self.substituted + self.deleted
 
-    @property
-    def recall(self) -> float:
-        """Share of the words that were recognised."""
-        return self.correct / self.words if self.words else 0.0
-
 
 @dataclass(frozen=True)
 class Known:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.base import Scorer, WeightedSum
-from kikitori.scorers.ctc_prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
+from kikitori.scorers.ctc.prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
 from kikitori.scorers.decoder import DecoderScorer
 from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer

@@ -68,25 +68,15 @@ class _Row:
         self.proposals = [*self.draft.ahead(size + 1), NONE][: size + 1]
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """What the decoder says at a position: its best label, the log-probabilities of that and of the proposal."""
-
-    best: int
-    score: float
-    proposal_score: float
-
-
 @torch.inference_mode()
 def speculative(
     decoder: Decoder,
     drafts: Sequence[Sequence[int]],
     limits: Limits,
     *,
-    margin: float = 0.0,
     filters: Sequence[LogitFilter] = (),
 ) -> list[NBest]:
-    """Write each utterance's most probable labels until EOS or its limit: the result of `greedy`, without a margin.
+    """Write each utterance's most probable labels until EOS or its limit: the result of `greedy`.
 
     In float32 the labels are equal and scores differ by rounding; `llm_passes` are fewer.
 
@@ -95,7 +85,6 @@ def speculative(
         drafts: For each utterance what it may write, in the decoder's labels; anything will do. EOS and labels that
             the decoder does not have are left out.
         limits: Most and fewest labels.
-        margin: What the draft proposes is written, if its log-probability is less than this below that of the best.
         filters: What rules labels out beside the fewest labels.
     """
     filters = (*filters, min_labels([limits.min_labels] * len(drafts), decoder.eos_id))
@@ -112,7 +101,7 @@ def speculative(
     while True:
         filled = [row.known + len(row.proposals) - 1 for row in rows]  # positions in the cache, slips among them
         verdicts = _judge(decoder, hidden, rows, filters)
-        going = [place for place, row in enumerate(rows) if _write(row, verdicts[place], eos_id, margin)]
+        going = [place for place, row in enumerate(rows) if _write(row, verdicts[place], eos_id)]
         if not going:
             return [generated(row.labels, row.score, row.complete, row.passes) for row in every]
         slipped = any(rows[place].known < filled[place] for place in going)
@@ -130,16 +119,18 @@ def speculative(
             row.passes += 1
 
 
-def _write(row: _Row, verdicts: Sequence[_Verdict], eos_id: int, margin: float) -> bool:
+def _write(row: _Row, verdicts: Sequence[tuple[int, float]], eos_id: int) -> bool:
     """Write what a pass has settled: its proposals up to the first slip, and the decoder's label there or behind them.
+
+    Args:
+        row: The row.
+        verdicts: Those of `_judge` at its positions.
+        eos_id: The end.
 
     Returns:
         Whether the row goes on. All its labels but the last are then in the cache.
     """
-    for proposal, verdict in zip(row.proposals, verdicts, strict=True):
-        label, score = verdict.best, verdict.score
-        if verdict.proposal_score > score - margin:
-            label, score = proposal, verdict.proposal_score
+    for proposal, (label, score) in zip(row.proposals, verdicts, strict=True):
         if label == eos_id:
             row.complete = True
             row.score += score
@@ -158,8 +149,10 @@ def _write(row: _Row, verdicts: Sequence[_Verdict], eos_id: int, margin: float) 
 
 def _judge(
     decoder: Decoder, hidden: Tensor, rows: Sequence[_Row], filters: Sequence[LogitFilter]
-) -> list[list[_Verdict]]:
-    """Verdicts at each row's positions: behind its last label, and behind each label of the draft that was read.
+) -> list[list[tuple[int, float]]]:
+    """The decoder's best label, and its log-probability, at each row's positions.
+
+    These are behind its last label, and behind each label of the draft that was read.
 
     Args:
         decoder: What writes.
@@ -169,18 +162,17 @@ def _judge(
     """
     cells = [(place, column) for place, row in enumerate(rows) for column in range(len(row.proposals))]
     places, columns = torch.tensor(cells, device=hidden.device).T
-    states, found = hidden[places, columns], []
+    states = hidden[places, columns]
+    found: list[tuple[int, float]] = []
     chunk = max(1, MAX_LOGITS // decoder.vocab_size)
     for begin in range(0, len(cells), chunk):
         part = [(rows[place], column) for place, column in cells[begin : begin + chunk]]
         log_probs = decoder.project(states[begin : begin + chunk]).float().log_softmax(dim=-1)
         written = [Row(row.utterance, [*row.labels, *row.proposals[:column]]) for row, column in part]
         log_probs = apply_filters(filters, log_probs, written)
-        proposed = torch.tensor([row.proposals[column] for row, column in part], device=hidden.device)
-        best = log_probs.argmax(dim=-1)
-        scores = log_probs.gather(1, torch.stack([best, proposed.clamp(min=0)], dim=1))
-        scores[:, 1].masked_fill_(proposed == NONE, -torch.inf)
-        found += [_Verdict(label, *pair) for label, pair in zip(best.tolist(), scores.tolist(), strict=True)]
+        best = log_probs.argmax(dim=-1)  # of equals the first, as in greedy search
+        scores = log_probs.gather(1, best[:, None])[:, 0]
+        found += zip(best.tolist(), scores.tolist(), strict=True)
     every = iter(found)
     return [[next(every) for _ in row.proposals] for row in rows]
 

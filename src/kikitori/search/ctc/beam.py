@@ -11,14 +11,14 @@ takes paths away.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf
+from math import inf, log
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kikitori.scorers.ctc_pruning import Candidates, candidates, candidates_of_logits
+from kikitori.scorers.ctc.pruning import Candidates, candidates, candidates_of_logits
 from kikitori.scorers.options import CTC
 from kikitori.search.ctc import prefix_beam
 from kikitori.search.ctc.prefix_beam import PrefixBeam
@@ -162,13 +162,14 @@ class FrameSearch:
         return _nbest(self._beam, self._options.nbest if nbest is None else nbest, None)
 
 
-def restrict_vocabulary(log_probs: Tensor, keep: int, by: str = "max") -> tuple[Tensor, NDArray[np.int32]]:
+def restrict_vocabulary(log_probs: Tensor, keep: int) -> tuple[Tensor, NDArray[np.int32]]:
     """An utterance with its most probable labels and blank alone, renormalised (papers.md B3.4).
+
+    Labels are ranked by their highest log-probability over the frames.
 
     Args:
         log_probs: (frames, labels + 1), blank last.
         keep: Most labels that stay.
-        by: `max` of the log-probabilities over time, or their `mean`.
 
     Returns:
         Log-probabilities (frames, kept + 1), blank last, and the labels that are kept, ascending, (kept,).
@@ -177,20 +178,18 @@ def restrict_vocabulary(log_probs: Tensor, keep: int, by: str = "max") -> tuple[
     if keep >= num_labels or not len(log_probs):
         return log_probs, np.arange(num_labels, dtype=np.int32)
     labels = log_probs[:, :-1]
-    level = labels.mean(dim=0) if by == "mean" else labels.amax(dim=0)
-    ids = level.argsort(descending=True, stable=True)[:keep].sort().values
+    ids = labels.amax(dim=0).argsort(descending=True, stable=True)[:keep].sort().values
     return _normalised(torch.cat([labels[:, ids], log_probs[:, -1:]], dim=1)), ids.numpy().astype(np.int32)
 
 
-def collapse_frames(log_probs: Tensor, threshold: float, by: str = "mean") -> Tensor:
-    """An utterance whose sure repetitions are one frame each (papers.md B3.4).
+def collapse_frames(log_probs: Tensor, threshold: float) -> Tensor:
+    """An utterance whose sure repetitions are one frame each, with their mean probabilities (papers.md B3.4).
 
     A frame joins the one before if both have the same best output, with a probability of at least `threshold` in both.
 
     Args:
         log_probs: (frames, outputs).
         threshold: Probability.
-        by: `mean`: the log of the mean probability; `max`: the highest of every output, renormalised.
     """
     if len(log_probs) < 2:
         return log_probs
@@ -198,16 +197,8 @@ def collapse_frames(log_probs: Tensor, threshold: float, by: str = "mean") -> Te
     sure = best >= threshold
     joins = (output[1:] == output[:-1]) & sure[1:] & sure[:-1]
     starts = torch.cat([torch.tensor([0]), (~joins).nonzero()[:, 0] + 1, torch.tensor([len(log_probs)])]).tolist()
-    rows = []
-    for start, stop in pairwise(starts):
-        group = log_probs[start:stop]
-        if len(group) == 1:
-            rows.append(group[0])
-        elif by == "mean":
-            rows.append(group.logsumexp(dim=0) - float(np.log(len(group))))
-        else:
-            rows.append(_normalised(group.amax(dim=0)))
-    return torch.stack(rows)
+    groups = [log_probs[start:stop] for start, stop in pairwise(starts)]
+    return torch.stack([group.logsumexp(dim=0) - log(len(group)) if len(group) > 1 else group[0] for group in groups])
 
 
 def _normalised(log_probs: Tensor) -> Tensor:

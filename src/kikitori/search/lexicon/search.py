@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kikitori.scorers.ctc_pruning import candidates
+from kikitori.scorers.ctc.pruning import candidates
 from kikitori.scorers.options import CTC, LENGTH, NGRAM, PRIOR
 from kikitori.search.ctc.prefix_beam import NONE
 from kikitori.search.lexicon import kernel as lexicon_beam

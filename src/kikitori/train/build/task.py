@@ -7,19 +7,14 @@ from kikitori.align.hmm.corpus import load_alignments
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.adapters.folder import fingerprint
+from kikitori.model.adapters.info import fingerprint
 from kikitori.model.adapters.lora import Lora
 from kikitori.model.folder import load_model
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.prompt import PRESETS, compile_prompt
-from kikitori.text.units import (
-    TokenizerUnits,
-    character_units,
-    load_units,
-    sentencepiece_units,
-    with_text_form,
-)
+from kikitori.text.unit_training import character_units, sentencepiece_units
+from kikitori.text.units import TokenizerUnits, load_units, with_text_form
 from kikitori.train.build.acoustic import build_acoustic_model, build_encoder
 from kikitori.train.build.corpora import (
     Log,
@@ -83,7 +78,7 @@ def build_task(recipe: Recipe, log: Log) -> Task:
 def build_units(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe) -> TokenizerUnits:
     """The recipe's label units, trained on its text where they have to be."""
     settings, root = recipe.units, Path(recipe.data_root)
-    speech = None if isinstance(recipe, LanguageModelRecipe) else recipe.data
+    speech = None if recipe.task == "language_model" else recipe.data
     match settings.kind:
         case "run":
             return load_units(str(settings.path))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from kikitori.errors import TrainingError
+from kikitori.train.loop import distributed
 from kikitori.train.loop.state import Weights, copy_into, statistics
 
 SKIPPED = "skipped.jsonl"
@@ -55,17 +56,21 @@ class Guard:
         """After a step that moved the weights."""
         self.in_a_row = 0
 
-    def skip(self, what: str, row: dict[str, Any], utt_ids: Sequence[str]) -> None:
-        """After a step that must not move the weights.
+    def skip(self, problem: str | None, row: dict[str, Any], utt_ids: Sequence[str]) -> None:
+        """After a step that must not move the weights; every process comes here.
 
         Args:
-            what: What is not finite.
+            problem: What is not finite in this process, None if the trouble is another one's.
             row: Where the step stands: `epoch` and `batch` (from 0) and `step`.
-            utt_ids: The utterances of the step.
+            utt_ids: The utterances of the step in this process.
 
         Raises:
             TrainingError: There were too many such steps.
         """
+        found = distributed.gather((problem, utt_ids))
+        what = next(problem for problem, _ in found if problem is not None)
+        # Where a single process has the trouble, its utterances are the ones to look at.
+        utt_ids = [name for problem, names in found if problem is not None for name in names]
         copy_into(self._statistics, self._copies)
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.writes:

@@ -104,6 +104,18 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     return next((n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), None)
 
 
+def check_finite(tensors: Mapping[str, Tensor], step: int) -> None:
+    """Refuses weights that are not finite after so many steps.
+
+    Raises:
+        TrainingError: One holds NaN or infinity.
+    """
+    broken = first_not_finite(tensors)
+    if broken is not None:
+        remedy = "lower optim.lr; the last checkpoint is sound, see --resume"
+        raise TrainingError(f"{broken} is no longer finite", where=f"step {step}", remedy=remedy)
+
+
 def mean(copies: Iterable[Weights]) -> Weights:
     """The mean of several sets of weights; what is no floating-point number is taken from the last."""
     average: Weights = {}

@@ -8,8 +8,7 @@ CPU therefore continues bit for bit. `guard.py` keeps the weights finite, `selec
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kikitori.errors import TrainingError
+from kikitori.data.prefetch import prefetch
 from kikitori.io.files import replace_folder
+from kikitori.model.device import torch_device
 from kikitori.train.loop import distributed
 from kikitori.train.loop.checkpoint import (
     Checkpoint,
@@ -37,7 +37,7 @@ from kikitori.train.loop.optim import build_optimizer, lr_scale, set_lr
 from kikitori.train.loop.provenance import differences
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.stages import plan
-from kikitori.train.loop.state import check_frozen, first_not_finite, frozen_digests, learnt, load_weights, statistics
+from kikitori.train.loop.state import check_finite, check_frozen, frozen_digests, learnt, load_weights, statistics
 from kikitori.train.recipe.optim import Optim, Run
 from kikitori.train.tasks.base import BatchPosition, Task
 
@@ -91,7 +91,7 @@ class Trainer:
     _started_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.device = pick_device(self.run.device)
+        self.device = torch.device(torch_device(self.run.device))
         self.rank, self.processes = distributed.start(self.device)
         torch.manual_seed(self.seed)
         random.seed(self.seed)
@@ -162,7 +162,10 @@ class Trainer:
         batches = self.task.batches(self.epoch)
         self.stages.enter(self.step)
         gathered = _Step()
-        for index, batch in self._prefetch(batches):
+        epoch, places = self.epoch, range(self.batch, len(batches), self.processes)
+        # At the end of an epoch the first batches fill the gap, so that every process has one.
+        own = [batches[(place + self.rank) % len(batches)] for place in places]
+        for index, batch in zip(places, prefetch(own, lambda indices: self.task.load(indices, epoch)), strict=True):
             position = BatchPosition(self.epoch, index, self._progress(len(batches), index))
             if not gathered.batches:
                 if self.step in self.stages.later:
@@ -216,7 +219,9 @@ class Trainer:
             if not torch.isfinite(norm):
                 gathered.problem, problems = f"the gradient is {norm.item()}", 1
         if problems:
-            self._skip(position, gathered)
+            self.optimizer.zero_grad(set_to_none=True)
+            row = {"epoch": position.epoch, "batch": position.batch, "step": self.step}
+            self.guard.skip(gathered.problem, row, gathered.utt_ids)
             return False
         self.guard.passed()
         self.metrics.add({"grad_norm": float(norm) * gathered.used})
@@ -227,14 +232,6 @@ class Trainer:
         distributed.average_tensors(self._statistics)
         self.step += 1
         return True
-
-    def _skip(self, position: BatchPosition, gathered: _Step) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        found = distributed.gather((gathered.problem, gathered.utt_ids))
-        what = next(problem for problem, _ in found if problem is not None)
-        # Where a single process has the trouble, its utterances are the ones to look at.
-        names = [name for problem, utt_ids in found if problem is not None for name in utt_ids]
-        self.guard.skip(what, {"epoch": position.epoch, "batch": position.batch, "step": self.step}, names)
 
     def _end_epoch(self) -> None:
         scores: dict[str, float] = {}
@@ -261,21 +258,6 @@ class Trainer:
             self.task.export(staging)
         self.log(f"{self.product} written to {self.directory / self.product}")
 
-    def _prefetch(self, batches: list[list[int]]) -> Iterator[tuple[int, Any]]:
-        """Batches from where the epoch stands, each read while the one before is computed."""
-        with ThreadPoolExecutor(1) as reader:
-            coming: Future[Any] | None = None
-            for index in range(self.batch, len(batches), self.processes):
-                future = coming or reader.submit(self.task.load, self._of_process(batches, index), self.epoch)
-                if index + self.processes < len(batches):
-                    following = self._of_process(batches, index + self.processes)
-                    coming = reader.submit(self.task.load, following, self.epoch)
-                yield index, future.result()
-
-    def _of_process(self, batches: list[list[int]], index: int) -> list[int]:
-        # At the end of an epoch the first batches fill the gap, so that every process has one.
-        return batches[(index + self.rank) % len(batches)]
-
     def _progress(self, num_batches: int, index: int = 0) -> float:
         return (self.epoch + index / num_batches) / self.run.epochs
 
@@ -294,13 +276,7 @@ class Trainer:
 
     def _write_checkpoint(self, random_states: list[tuple[dict[str, Tensor], list[Any]]]) -> None:
         model = learnt(self.task.module, self.stages.starts)
-        broken = first_not_finite(model)
-        if broken is not None:
-            raise TrainingError(
-                f"{broken} is no longer finite",
-                where=f"step {self.step}",
-                remedy="lower optim.lr; the last checkpoint is sound, see --resume",
-            )
+        check_finite(model, self.step)
         tensors = {
             "model": model,
             "optimizer": optimizer_tensors(self.optimizer, self.task.module),
@@ -321,10 +297,3 @@ class Trainer:
         }
         checkpoint = Checkpoint(tensors, state)
         save_checkpoint(self.directory / "checkpoints", self.step, checkpoint, keep=self.run.keep_checkpoints)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

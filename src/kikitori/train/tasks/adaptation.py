@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import ConfigError, ModelError
-from kikitori.model.adapters.folder import AdapterInfo, Fingerprint, save_adapter
+from kikitori.model.adapters.folder import save_adapter
+from kikitori.model.adapters.info import AdapterInfo, Fingerprint
 from kikitori.model.adapters.lora import Lora, attach_lora
 from kikitori.model.encoder import freeze
 from kikitori.model.folder import TrainedOn

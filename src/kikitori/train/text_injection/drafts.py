@@ -21,7 +21,7 @@ from kikitori.model.folder import LoadedModel
 from kikitori.scorers.options import NGRAM, PRIOR
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.lexicon.search import lexicon_search
-from kikitori.search.options import DraftSearch, LexiconSearch, decoding_yaml, load_decoding
+from kikitori.search.options import DraftSearch, as_draft_search, decoding_yaml, load_decoding
 from kikitori.search.resources import ExternalModels
 from kikitori.search.run import first_pass
 from kikitori.text.units import TokenizerUnits
@@ -62,7 +62,7 @@ class Drafter:
             ConfigError: The search does not read phones.
         """
         search = self.search
-        if not isinstance(search, LexiconSearch):
+        if search.search != "lexicon":
             what = f"'{search.search}' reads no phones"
             raise ConfigError(what, where="prompt.draft", remedy="simulated phones need lexicon")
         options = replace(search, nbest=1)
@@ -78,7 +78,7 @@ class Drafter:
     def save(self, directory: Path) -> None:
         """Writes `draft.yaml` into a model folder, with the files that it names beside it."""
         search = self.search
-        if isinstance(search, LexiconSearch):
+        if search.search == "lexicon":
             names = {NGRAM: WORD_NGRAM, PRIOR: PHONE_PRIOR}
             scorers = {
                 name: replace(scorer, path=_copied(scorer.path, directory, names[name])) if scorer.path else scorer
@@ -104,10 +104,10 @@ def load_drafter(path: str, units: TokenizerUnits) -> Drafter:
         ConfigError: It is no search that makes drafts.
     """
     options = load_decoding(path)
-    if not isinstance(options, DraftSearch):
+    if (search := as_draft_search(options)) is None:
         what = f"'{options.search}' makes no drafts"
         raise ConfigError(what, where=path, remedy="use lexicon, ctc_beam or ctc_greedy")
-    return Drafter(options, ExternalModels(None, units, CPU))
+    return Drafter(search, ExternalModels(None, units, CPU))
 
 
 def own_drafter(folder: Path, units: TokenizerUnits) -> Drafter:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ModelError
-from kikitori.scorers.ctc_prefix import CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
+from kikitori.scorers.ctc.prefix import CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
 from tests.search.ctc.test_beam import every_path, random_log_probs
 
 ONE = torch.tensor([1])
@@ -182,7 +182,7 @@ def test_a_vocabulary_of_some_labels():
 
 def test_a_store_that_is_too_small(monkeypatch):
     expected = walk(CTCPrefixScorer(ctc_outputs(batch_of(0)[0], 9)), 3, 0)
-    monkeypatch.setattr("kikitori.scorers.ctc_prefix_kernel.STORED", 40)  # three outputs
+    monkeypatch.setattr("kikitori.scorers.ctc.prefix_kernel.STORED", 40)  # three outputs
     assert torch.equal(walk(CTCPrefixScorer(ctc_outputs(batch_of(0)[0], 9)), 3, 0), expected)
 
 

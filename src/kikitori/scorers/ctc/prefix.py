@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.errors import ModelError
-from kikitori.scorers import ctc_prefix_kernel as prefix_scores
-from kikitori.scorers.ctc_pruning import Candidates, candidates, candidates_of_logits
+from kikitori.scorers.ctc import prefix_kernel as prefix_scores
+from kikitori.scorers.ctc.pruning import Candidates, candidates, candidates_of_logits
 
 MIN_LOG_PROB = -9.0
 """Labels that a frame gives less are not proposed."""

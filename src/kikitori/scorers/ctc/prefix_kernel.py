@@ -1,4 +1,4 @@
-"""Probabilities of CTC prefixes, compiled: what `ctc_prefix` asks of an utterance's frames.
+"""Probabilities of CTC prefixes, compiled: what `prefix` asks of an utterance's frames.
 
 For a label sequence g, b[t] and n[t] are the probabilities that the first t frames write it and end in blank, or in its
 last label (papers.md B3.2). With them the prefix probability of g c is a dot product over the frames,

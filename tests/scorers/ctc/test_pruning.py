@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.scorers.ctc_pruning import BLOCK, LANES, candidates, candidates_of_logits
+from kikitori.scorers.ctc.pruning import BLOCK, LANES, candidates, candidates_of_logits
 
 
 def plain(log_probs, most, min_log_prob):

@@ -1,0 +1,14 @@
+"""The speech encoder: one interface over the public encoder families.
+
+In: right-padded 16 kHz waveforms (batch, samples) with lengths. Out: frames (batch, frames, dim) with exact lengths,
+zero behind each utterance. In evaluation mode an utterance gives the same frames whatever it is batched with.
+
+- `speech_encoder`: `SpeechEncoder` over any family; `pretrained`: checkpoints and their configuration.
+- `family`: what a family has to say; `waveform`: HuBERT, wav2vec 2.0, WavLM; `whisper`; `fastconformer`: Parakeet.
+"""
+
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.encoder.pretrained import MODEL_CLASSES
+from kikitori.model.encoder.speech_encoder import EncoderOutput, FreezePlan, SpeechEncoder, freeze
+
+__all__ = ["MODEL_CLASSES", "SAMPLE_RATE", "EncoderOutput", "FreezePlan", "SpeechEncoder", "freeze"]

@@ -1,0 +1,65 @@
+"""What an encoder family has to say for `SpeechEncoder`; `config` and `model` are those of transformers."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Convolution = tuple[int, int, int]
+"""Kernel, stride, and padding on either side."""
+
+
+class Family(Protocol):
+    """An encoder family.
+
+    Attributes:
+        front_end: Names of the submodules that are the convolutional front end.
+        takes_waveform: Whether its features are waveforms, and not log-mel.
+    """
+
+    front_end: tuple[str, ...]
+    takes_waveform: bool
+
+    def prepare(self, model: Any) -> None:
+        """Mend what transformers would do otherwise, on a model that was just made or loaded."""
+        ...
+
+    def layers(self, model: Any) -> Sequence[nn.Module]:
+        """Transformer or Conformer layers, from the first."""
+        ...
+
+    def convolutions(self, config: Any) -> list[Convolution]:
+        """The strided front end."""
+        ...
+
+    def max_samples(self, config: Any) -> int | None:
+        """The longest utterance, None without a limit."""
+        ...
+
+    def num_features(self, config: Any, num_samples: Tensor) -> Tensor:
+        """Length of the features of so many samples."""
+        ...
+
+    def features(self, config: Any, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Waveforms (batch, samples) or log-mel (batch, frames, bins), with lengths, of right-padded 16 kHz audio."""
+        ...
+
+    def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Last states (batch, frames, dim) from features; behind the valid frames stands anything."""
+        ...
+
+
+def subsampled(convolutions: Sequence[Convolution], lengths: Tensor) -> Tensor:
+    """Number of frames that a front end makes of so many features, at least 1."""
+    lengths = lengths.clamp(min=min_features(convolutions))
+    for kernel, stride, padding in convolutions:
+        lengths = (lengths + 2 * padding - kernel) // stride + 1
+    return lengths
+
+
+def min_features(convolutions: Sequence[Convolution]) -> int:
+    """Fewest features that a front end makes a frame of."""
+    size = 1
+    for kernel, stride, padding in reversed(convolutions):
+        size = max((size - 1) * stride + kernel - 2 * padding, 1)
+    return size

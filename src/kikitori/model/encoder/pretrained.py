@@ -1,0 +1,115 @@
+"""Pre-trained encoders of transformers: their configuration, and weights from safetensors alone."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, HubertModel, ParakeetEncoder, PreTrainedConfig, Wav2Vec2Model, WavLMModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils.hub import cached_file
+
+from kikitori.errors import ModelError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.encoder.family import Family
+from kikitori.model.encoder.fastconformer import FastConformerFamily
+from kikitori.model.encoder.waveform import WaveformFamily
+from kikitori.model.encoder.whisper import WhisperFamily
+from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety.weights import check_weights, no_larger_than
+from kikitori.model.weights import check_finite
+
+MODEL_CLASSES: dict[str, Any] = {
+    "hubert": HubertModel,
+    "wav2vec2": Wav2Vec2Model,
+    "wavlm": WavLMModel,
+    "whisper": WhisperEncoder,
+    "parakeet_encoder": ParakeetEncoder,
+}
+WRAPPING_TYPES = ("parakeet_ctc", "parakeet_tdt", "parakeet_rnnt")  # their configuration holds an encoder_config
+TRAINING_ONLY_WEIGHTS = {"masked_spec_embed"}  # missing in some checkpoints; no part of recognition
+PARAKEET_FEATURES = {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97}
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The family of an encoder's own configuration."""
+    match config.model_type:
+        case "whisper":
+            return WhisperFamily()
+        case "parakeet_encoder":
+            return FastConformerFamily()
+        case _:
+            return WaveformFamily()
+
+
+def load_pretrained(path_or_id: str | Path, revision: str | None) -> tuple[Any, nn.Module]:
+    """Configuration and float32 model of a checkpoint, also of a whole recogniser, whose encoder is taken.
+
+    Raises:
+        ModelError: Nothing there, an unsupported family, pickled, damaged or missing weights.
+    """
+    config = pretrained_config(path_or_id, revision)
+    size = check_weights(path_or_id)
+    with one_line_errors(path_or_id), quiet_transformers(), no_larger_than(size, path_or_id):
+        model, info = MODEL_CLASSES[config.model_type].from_pretrained(
+            path_or_id,
+            config=config,
+            revision=revision,
+            use_safetensors=True,
+            dtype=torch.float32,
+            key_mapping=None if family_of(config).takes_waveform else {r"^(model\.)?encoder\.": ""},
+            output_loading_info=True,
+        )
+    missing = sorted(set(info["missing_keys"]) - TRAINING_ONLY_WEIGHTS)
+    if missing:
+        what = f"{len(missing)} encoder weights are missing, the first is {missing[0]}"
+        raise ModelError(what, where=path_or_id, remedy="check that the weights belong to config.json")
+    for name, weight in model.state_dict().items():
+        check_finite(path_or_id, name, weight)
+    return config, model
+
+
+def pretrained_config(path_or_id: str | Path, revision: str | None) -> Any:
+    """The configuration of a pre-trained encoder; its weights are not touched.
+
+    Raises:
+        ModelError: Nothing there, or an unsupported family.
+    """
+    check_config(path_or_id, read_json(path_or_id, "config.json"))
+    with one_line_errors(path_or_id), quiet_transformers():
+        found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
+        config = encoder_config(found, where=path_or_id)
+        _read_preprocessor(path_or_id, revision, config)
+    return config
+
+
+def encoder_config(config: PreTrainedConfig, *, where: object = None) -> Any:
+    """A copy of the encoder's own configuration."""
+    own: Any = config.encoder_config if config.model_type in WRAPPING_TYPES else config
+    if own.model_type not in MODEL_CLASSES:
+        what = f"model type {own.model_type!r} is no supported speech encoder"
+        raise ModelError(what, where=where, remedy=f"use one of {', '.join([*MODEL_CLASSES, *WRAPPING_TYPES])}")
+    if getattr(own, "add_adapter", False):
+        raise ModelError("encoders with add_adapter are not supported", where=where, remedy="leave it to the bridge")
+    return copy.deepcopy(own)
+
+
+def _read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any) -> None:
+    """Take `do_normalize` from the checkpoint's feature extractor, and refuse features other than ours."""
+    settings: dict[str, Any] = {}
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        file = cached_file(path_or_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if file:
+            content = json.loads(Path(file).read_text(encoding="utf-8"))
+            settings |= content.get("feature_extractor", content)
+    expected: dict[str, float] = {"sampling_rate": SAMPLE_RATE}
+    if family_of(config).takes_waveform and "do_normalize" in settings:
+        config.do_normalize = bool(settings["do_normalize"])
+    if config.model_type == "parakeet_encoder":
+        expected |= {"feature_size": config.num_mel_bins, **PARAKEET_FEATURES}
+    for name, value in expected.items():
+        if settings.get(name, value) != value:
+            what = f"features with {name} = {settings[name]} are not supported"
+            raise ModelError(what, where=path_or_id, remedy=f"use a checkpoint with {name} = {value}")

@@ -1,0 +1,214 @@
+"""`SpeechEncoder`: waveforms to frames, whatever the family."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from kikitori.errors import ModelError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.encoder.family import subsampled
+from kikitori.model.encoder.fastconformer import initialise_subsampling
+from kikitori.model.encoder.pretrained import (
+    MODEL_CLASSES,
+    encoder_config,
+    family_of,
+    load_pretrained,
+    pretrained_config,
+)
+from kikitori.model.features import LogMelConfig, mask_tail
+
+FreezePlan = Literal["none", "conv_front_end", "all"]
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What the encoder says about a batch.
+
+    Args:
+        frames: (batch, frames, dim), zero behind each utterance.
+        lengths: (batch,), valid frames.
+        intermediate: The states (batch, frames, dim) after the layers that were asked for, in that order, zero behind
+            each utterance; before a final layer normalisation of the whole encoder where the family has one.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+    intermediate: tuple[Tensor, ...] = ()
+
+
+class SpeechEncoder(nn.Module):
+    """A pre-trained (or randomly initialised) speech encoder of transformers, in the attribute `model`.
+
+    Utterances too short for one frame, one sample included, are padded with silence up to exactly one frame. Dropout,
+    LayerDrop and the masking of hidden frames of the waveform families (`mask_time_prob`) follow the configuration.
+
+    Args:
+        config: Configuration of the encoder, or of a Parakeet recogniser whose encoder is meant. The extra entry
+            `do_normalize` (zero mean and unit variance of the waveform) is used and kept if present; the default is
+            True for layer-norm front ends (large models) and False for group-norm ones (base models).
+        model: Weights to adopt; random ones if None.
+
+    Raises:
+        ModelError: The model type is none of the supported families.
+    """
+
+    def __init__(self, config: PreTrainedConfig, *, model: nn.Module | None = None) -> None:
+        super().__init__()
+        own: Any = encoder_config(config) if model is None else model.config
+        self.model: Any = MODEL_CLASSES[own.model_type](own) if model is None else model
+        if model is None and own.model_type == "parakeet_encoder":
+            initialise_subsampling(self.model)
+        self.config: Any = own
+        self.family = family_of(own)
+        self.family.prepare(self.model)
+        self.log_mel_config = LogMelConfig(num_mel_bins=getattr(self.config, "num_mel_bins", 80))
+
+    @classmethod
+    def from_pretrained(cls, path_or_id: str | Path, *, revision: str | None = None) -> Self:
+        """Load float32 weights from a directory or the hub, from safetensors only and without remote code.
+
+        Checkpoints of whole recognisers (CTC, Whisper, Parakeet) are accepted; their encoder is taken.
+
+        Raises:
+            ModelError: Nothing there, an unsupported family, pickled, damaged or missing weights.
+        """
+        config, model = load_pretrained(path_or_id, revision)
+        return cls(config, model=model)
+
+    @staticmethod
+    def pretrained_config(path_or_id: str | Path, *, revision: str | None = None) -> Any:
+        """The configuration of a pre-trained encoder, for one of the same shape; its weights are not touched.
+
+        Raises:
+            ModelError: Nothing there, or an unsupported family.
+        """
+        return pretrained_config(path_or_id, revision)
+
+    @property
+    def dim(self) -> int:
+        """Size of a frame."""
+        return int(self.config.hidden_size)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of Transformer or Conformer layers."""
+        return len(self.layers)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The Transformer or Conformer layers, from the first."""
+        return [*self.family.layers(self.model)]
+
+    @property
+    def takes_waveform(self) -> bool:
+        """True if `features` gives waveforms, False if it gives log-mel features (batch, frames, bins)."""
+        return self.family.takes_waveform
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Distance of neighbouring frames."""
+        return self.inputs_per_frame * (1 if self.takes_waveform else self.log_mel_config.hop_size) / SAMPLE_RATE
+
+    @property
+    def inputs_per_frame(self) -> int:
+        """Samples or log-mel frames from one frame to the next."""
+        return math.prod(stride for _, stride, _ in self.family.convolutions(self.config))
+
+    @property
+    def max_samples(self) -> int | None:
+        """The longest utterance the family can take (Whisper: 30 s), None if there is no limit."""
+        return self.family.max_samples(self.config)
+
+    def output_lengths(self, num_samples: Tensor) -> Tensor:
+        """Exact number of frames for utterances of so many samples (any integer tensor), at least 1."""
+        return subsampled(self.family.convolutions(self.config), self.family.num_features(self.config, num_samples))
+
+    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What `encode` reads: normalised waveforms (batch, samples) or log-mel (batch, frames, bins), and lengths.
+
+        Raises:
+            ModelError: An utterance is longer than `max_samples`.
+        """
+        return self.family.features(self.config, waveforms, lengths)
+
+    def encode(self, inputs: Tensor, input_lengths: Tensor, *, layers: Sequence[int] = ()) -> EncoderOutput:
+        """Frames from what `features` gave, possibly augmented in between.
+
+        Args:
+            inputs: (batch, samples) or (batch, frames, bins).
+            input_lengths: (batch,).
+            layers: 1-based layers whose states are wanted as well. If LayerDrop skips such a layer in training, the
+                state that runs past it is given.
+
+        Raises:
+            ModelError: There is no such layer.
+        """
+        if not set(layers) <= set(range(1, self.num_layers + 1)):
+            raise ModelError(f"no layer {list(layers)}: the encoder has layers 1 to {self.num_layers}")
+        inputs = inputs.to(next(self.model.parameters()).dtype)
+        with _record_states(self.layers if layers else []) as states:
+            frames = self.family.frames(self.model, inputs, input_lengths)
+        lengths = subsampled(self.family.convolutions(self.config), input_lengths)
+        wanted = [frames, *(_state_after(layer, states, frames) for layer in layers)]
+        cut = [mask_tail(state[:, : int(lengths.max())], lengths) for state in wanted]
+        return EncoderOutput(frames=cut[0], lengths=lengths, intermediate=tuple(cut[1:]))
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, *, layers: Sequence[int] = ()) -> EncoderOutput:
+        """Frames of right-padded float32 waveforms (batch, samples) with lengths (batch,); see `encode`."""
+        return self.encode(*self.features(waveforms, lengths), layers=layers)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but what is frozen does not drift.
+
+        A wholly frozen encoder stays in evaluation mode, a frozen batch norm within one that learns (LoRA) does too.
+        """
+        super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm1d) and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
+
+
+def freeze(encoder: SpeechEncoder, plan: FreezePlan) -> None:
+    """Set which weights learn: all of them, all but the convolutional front end, or none.
+
+    A frozen front end adds nothing to the autograd graph. Whisper's sinusoidal positions are never trained.
+    """
+    encoder.requires_grad_(plan != "all")
+    if encoder.config.model_type == "whisper":
+        encoder.model.embed_positions.requires_grad_(False)
+    if plan == "conv_front_end":
+        for name in encoder.family.front_end:
+            encoder.model.get_submodule(name).requires_grad_(False)
+    encoder.train(encoder.training)
+
+
+@contextmanager
+def _record_states(layers: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Collect the state before (index i) and after (index i + 1) every layer that runs."""
+    states: dict[int, Tensor] = {}
+
+    def watch(index: int, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        states.setdefault(index, args[0])
+        states[index + 1] = output[0] if isinstance(output, tuple) else output
+
+    handles = [layer.register_forward_hook(partial(watch, index)) for index, layer in enumerate(layers)]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _state_after(layer: int, states: dict[int, Tensor], frames: Tensor) -> Tensor:
+    """The running state after a 1-based layer, whether or not LayerDrop skipped it; `frames` if no layer ran at all."""
+    if not states:
+        return frames
+    return states[max((index for index in states if index <= layer), default=min(states))]

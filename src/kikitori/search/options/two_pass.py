@@ -1,0 +1,95 @@
+"""Options of the searches that go over the results of another one."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+
+from kikitori.scorers.options import CTC, INTERNAL_LM, NGRAM, PRIOR, SPEECH_LLM, STRICT, Scorers
+from kikitori.search.options.base import Need, NotNegative, Scored
+from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
+from kikitori.search.pruning import Count
+
+DraftSearch = CTCGreedySearch | CTCBeamSearch | LexiconSearch
+"""What may make drafts for a speech LLM."""
+
+
+def _by_ctc_beam(values: object) -> object:
+    """The options of a first search, which is `ctc_beam` unless they say otherwise."""
+    return {"search": CTCBeamSearch.search, **values} if isinstance(values, dict) else values
+
+
+@dataclass(frozen=True, config=STRICT)
+class RescoringSearch(Scored):
+    """The hypotheses of a CTC beam search in another order, see `kikitori.search.rescore`.
+
+    Attributes:
+        search: Name.
+        first: The search that makes the hypotheses: that of CTC, or `lexicon`.
+        scorers: By any name language models, n-grams and priors; and `ctc` (scale 1), `speech_llm`, `ilm` (its internal
+            language model), `length` (the number of labels). What is named is computed, also with scale 0. Behind
+            `lexicon` there is its `ngram`, and `length` counts words.
+    """
+
+    autoregressive: ClassVar[bool] = False
+    length_exponent: ClassVar[float] = 0.0
+    SCALES: ClassVar[Mapping[str, float]] = {CTC: 1.0}
+    search: Literal["rescoring"] = "rescoring"
+    first: Annotated[
+        Annotated[CTCBeamSearch | LexiconSearch, Field(discriminator="search")],
+        BeforeValidator(_by_ctc_beam),
+    ] = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
+    scorers: Scorers = Field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Those of the first search, and the decoder if it is among the scorers."""
+        own: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scorers} else ())
+        return self.first.needs | own
+
+    @property
+    def first_scores(self) -> tuple[str, ...]:
+        """Scores beside CTC's that hypotheses have from the first search."""
+        return (NGRAM,) if "phones" in self.first.needs else ()
+
+    @property
+    def priors(self) -> Scorers:
+        """The label priors among the scorers."""
+        return {name: each for name, each in self.scorers.items() if each.path and (each.prior or name == PRIOR)}
+
+    @property
+    def lms(self) -> Scorers:
+        """The language models and n-grams among the scorers."""
+        return {name: each for name, each in self.scorers.items() if each.path and name not in self.priors}
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """The scales by name; that of CTC is 1 where none is given."""
+        return {CTC: self.scale(CTC), **{name: self.scale(name) for name in self.scorers}}
+
+
+@dataclass(frozen=True, config=STRICT)
+class SpeculativeSearch:
+    """What `greedy` writes, in fewer passes over drafts of a faster search, see `autoregressive.speculative`.
+
+    Attributes:
+        search: Name.
+        max_labels: Most labels per utterance; None derives it from the duration.
+        min_labels: Fewest labels per utterance; None takes the model's.
+        draft: The search that makes the drafts; None takes those that the LLM reads beside the speech, if it does, and
+            else `ctc_greedy`.
+    """
+
+    autoregressive: ClassVar[bool] = True
+    length_exponent: ClassVar[float] = 0.0
+    search: Literal["speculative"] = "speculative"
+    max_labels: Count | None = None
+    min_labels: NotNegative | None = None
+    draft: Annotated[DraftSearch, Field(discriminator="search")] | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The decoder, and what makes the drafts."""
+        drafts = CTCGreedySearch.needs if self.draft is None else self.draft.needs
+        return frozenset[Need]({"decoder"}) | drafts
