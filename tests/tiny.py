@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     GPT2Config,
     GPTNeoXConfig,
     HubertConfig,
@@ -26,6 +27,7 @@ from transformers import (
     Wav2Vec2Config,
     WavLMConfig,
     WhisperConfig,
+    WhisperForConditionalGeneration,
 )
 
 from kikitori.io.audio import SAMPLE_RATE
@@ -220,6 +222,50 @@ def save_tiny_llm(directory: Path, family: str = "gpt_neox", *, units: Tokenizer
         llm.save_pretrained(directory)
     units.save(directory)
     return llm
+
+
+WHISPER_EXTRA = ("<|startoftranscript|>", "<|en|>", "<|ja|>", "<|transcribe|>", "<|translate|>", "<|notimestamps|>")
+
+
+def tiny_whisper_units() -> TokenizerUnits:
+    """BPE of bytes with Whisper's special tokens behind it, as Whisper has them."""
+    units = tiny_bpe(extra=())
+    units.tokenizer.add_special_tokens({"additional_special_tokens": [*WHISPER_EXTRA]})
+    return TokenizerUnits(units.tokenizer)
+
+
+def tiny_whisper(*, multilingual: bool = False, seed: int = 0) -> WhisperForConditionalGeneration:
+    """A whole Whisper for 2 s and 40 positions over `tiny_whisper_units()`, as transformers has it."""
+    units = tiny_whisper_units()
+    start, english, japanese, transcribe, translate, no_timestamps = (units.special_id(name) for name in WHISPER_EXTRA)
+    special = {"eos_token_id": 2, "pad_token_id": 2, "bos_token_id": 2, "decoder_start_token_id": start}
+    torch.manual_seed(seed)
+    sizes = {**WHISPER, **special, "vocab_size": units.size, "max_target_positions": 40}
+    model = WhisperForConditionalGeneration(WhisperConfig(**sizes)).eval()
+    shake(model, seed, 0.3)
+    decoder: Any = model.model.decoder
+    decoder.embed_positions.weight.data *= 4.0  # so that transcripts are varied
+    decoder.embed_tokens.weight.data[2] *= -4.0  # and some end by themselves
+    rules: dict[str, Any] = {
+        **special,
+        "is_multilingual": multilingual,
+        "no_timestamps_token_id": no_timestamps,
+        "suppress_tokens": [0, 1, start, english, japanese, transcribe, translate, no_timestamps, 30, 40],
+        "begin_suppress_tokens": [2, 50, 51, 52],
+        "max_length": 40,
+    }
+    if multilingual:
+        rules["lang_to_id"] = {"<|en|>": english, "<|ja|>": japanese}
+        rules["task_to_id"] = {"transcribe": transcribe, "translate": translate}
+    model.generation_config = GenerationConfig(**rules)
+    return model
+
+
+def save_tiny_whisper(directory: Path, model: WhisperForConditionalGeneration | None = None) -> None:
+    """Writes a folder as transformers has it."""
+    with quiet_transformers():
+        (tiny_whisper() if model is None else model).save_pretrained(directory)
+    tiny_whisper_units().save(directory)
 
 
 def tiny_waveform(seconds: float = 0.6, seed: int = 0) -> NDArray[np.float32]:

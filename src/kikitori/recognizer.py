@@ -54,6 +54,7 @@ def load(
     decoding: Decoding | str | None = None,
     adapter: str | Path | None = None,
     guards: Guards = CAREFUL,
+    language: str | None = None,
 ) -> "Recognizer":
     """Loads a recogniser.
 
@@ -66,15 +67,18 @@ def load(
         adapter: Folder of an adapter that `kikitori adapt` made for this model, or of its run; None takes the model as
             it is. A `KikitoriWarning` tells of one that changes nothing.
         guards: What transcribing does about doubtful texts; the CTC text instead of a runaway LLM's by default.
+        language: Code of the language of all recordings, such as `en`, for a model that knows several; None leaves it
+            to the model.
 
     Raises:
         ConfigError: There is no such search.
-        ModelError: A folder is missing, incomplete or unsafe, or the adapter belongs to another model.
+        ModelError: A folder is missing, incomplete or unsafe, the adapter belongs to another model, or the model does
+            not know the language.
     """
     folder = find_model(model)
     own = Path(folder)
     chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)
-    loaded = load_model(folder)
+    loaded = load_model(folder, language=language)
     name = Path(folder).name if Path(folder).is_dir() else str(folder)
     if adapter is not None:
         loaded = load_adapter(loaded, folder, adapter)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-LengthRule = Literal["label_rate", "nue_asr"]
+LengthRule = Literal["label_rate", "nue_asr", "window"]
 Component = Literal["llm", "whole_llm", "bridge", "encoder"]
 """What an adaptation changes of a speech LLM: the LLM by LoRA or as a whole, the bridge, the encoder."""
 
@@ -45,8 +45,8 @@ class TrainedOn:
         labels_per_second: The highest rate of labels seen, from which the length limit follows.
         max_seconds: The longest utterance seen; longer ones are uncharted.
         language: Language of the transcripts.
-        length_rule: How the length limit follows from the duration: `label_rate` or the rule of paper A's release (see
-            `kikitori.search.length`).
+        length_rule: How the length limit follows from the duration: `label_rate`, the rule of paper A's release
+            (`nue_asr`), or the same for every recording in a window of `max_seconds` (see `kikitori.search.length`).
         min_labels: Fewest labels of a transcript.
     """
 

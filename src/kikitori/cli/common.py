@@ -111,6 +111,7 @@ def load_recognizer(
     device: Device,
     dtype: Precision,
     adapter: Path | None,
+    language: str | None = None,
 ) -> "Recognizer":
     """A recogniser whose default search is the one that `--decoding` and the overrides name, or else its own.
 
@@ -122,7 +123,9 @@ def load_recognizer(
 
     chosen = search_for(Path(find_model(model)), decoding, overrides)
     with warnings_as_lines():
-        recognizer = load(model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter)
+        recognizer = load(
+            model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter, language=language
+        )
     # Which search a folder without a decoding.yaml gets depends on the model.
     return recognizer if chosen else replace(recognizer, decoding=with_overrides(recognizer.decoding, overrides))
 

@@ -54,6 +54,9 @@ def transcribe(
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
+    language: Annotated[
+        str | None, typer.Option("--language", help="Language spoken, such as en or ja; found out by default.")
+    ] = None,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
@@ -64,14 +67,14 @@ def transcribe(
             raise ConfigError("no audio file given", remedy="name at least one file")
         if formats and output is None:
             raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
-        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter)
+        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language)
         from kikitori.io.writers import FORMATS, unique_stems, write_transcript
         from kikitori.search.guards import Guards
 
         if output is not None:
             make_folder(output)
         names = FORMATS if formats and Format.all in formats else [f.value for f in formats or [Format.txt]]
-        language = recognizer.loaded.trained_on.language
+        written = recognizer.loaded.trained_on.language
         failed = 0
         paths = [Path(file) for file in files]
         recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value))
@@ -89,7 +92,7 @@ def transcribe(
                     if output is None:
                         print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
                     else:
-                        write_transcript(result, path, output, names, stem=stem, language=language)
+                        write_transcript(result, path, output, names, stem=stem, language=written)
                 except KikitoriError as error:
                     failed += 1
                     complain(error)

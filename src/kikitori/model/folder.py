@@ -12,12 +12,20 @@ from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    WhisperForConditionalGeneration,
+)
 
 from kikitori.errors import ModelError
 from kikitori.io.files import open_weights
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
+from kikitori.model.encoder_decoder import EncoderDecoder, language_code, read_rules
 from kikitori.model.processor import SpeechProcessor
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
@@ -30,6 +38,8 @@ from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import LengthRule
 from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
 
+Recogniser = AcousticModel | SpeechLLM | EncoderDecoder
+"""The networks that write text."""
 MODEL_CLASSES: dict[str, type[AcousticModel] | type[SpeechLLM]] = {
     AcousticModelConfig.model_type: AcousticModel,
     SpeechLLMConfig.model_type: SpeechLLM,
@@ -43,7 +53,7 @@ LARGEST_MIN_LABELS = 1_000
 class LoadedModel:
     """A recogniser in memory: network, label units, and what its training data were like."""
 
-    model: AcousticModel | SpeechLLM
+    model: Recogniser
     units: TokenizerUnits
     trained_on: TrainedOn
 
@@ -100,26 +110,36 @@ def save_sides(directory: Path, units: TokenizerUnits, trained_on: TrainedOn) ->
         GenerationConfig(eos_token_id=units.eos_id, **asdict(trained_on)).save_pretrained(directory)
 
 
-def load_model(path_or_id: str | Path) -> LoadedModel:
+def load_model(path_or_id: str | Path, *, language: str | None = None) -> LoadedModel:
     """Loads a recogniser in float32, in evaluation mode.
 
     Args:
-        path_or_id: A folder of ours, one in the layout of `rinna/nue-asr`, or the id of such a model on the Hugging
-            Face hub.
+        path_or_id: A folder of ours, one in the layout of `rinna/nue-asr` or of Whisper in transformers, or the id of
+            such a model on the Hugging Face hub.
+        language: Code of the language of all recordings, for a model that knows several.
 
     Raises:
-        ModelError: A file is missing, damaged or unsafe, or the folder holds something else.
+        ModelError: A file is missing, damaged or unsafe, or the folder holds something else, or the model does not know
+            the language.
     """
     config = read_json(path_or_id, "config.json")
+    match str(config.get("model_type")):
+        case "whisper":
+            return _load_whisper(path_or_id, config, language)
+        case "nue_asr":
+            loaded = _load_published(path_or_id)
+        case _:
+            loaded = _load_own(path_or_id, config)
+    if language not in (None, own := loaded.trained_on.language):
+        raise ModelError(f"the model writes '{own}', not '{language}'", where=path_or_id, remedy="leave --language out")
+    return loaded
+
+
+def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
+    """A folder that `save_model` wrote."""
     model_type = str(config.get("model_type"))
-    if model_type == NUE_ASR:
-        return _load_published(path_or_id)
     if model_type in ENCODERS:
-        raise ModelError(
-            f"a speech encoder alone ('{model_type}') writes no text",
-            where=path_or_id,
-            remedy="train a recogniser that starts from it (encoder.init in a recipe)",
-        )
+        raise _encoder_alone(path_or_id, model_type)
     if model_type not in MODEL_CLASSES:
         raise ModelError(
             f"model type '{model_type}' is no recogniser",
@@ -187,6 +207,14 @@ def _without_places(values: Any) -> Any:
 
 def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:
     """Weights from safetensors in float32, all of them there and finite."""
+    model, info = _read_weights(model_class, path_or_id, config)
+    wrong = sorted(info["missing_keys"]) or ([] if may_hold_more else sorted(info["unexpected_keys"]))
+    _check_loaded(path_or_id, model, wrong)
+    return model
+
+
+def _read_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Weights from safetensors in float32, and what transformers says of them."""
     check_config(path_or_id, config)
     size = check_weights(path_or_id)
     # The Auto classes would otherwise ask on standard input; ours know no remote code.
@@ -195,9 +223,37 @@ def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, An
         model, info = model_class.from_pretrained(
             str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **auto
         )
-    wrong = sorted(info["missing_keys"]) or ([] if may_hold_more else sorted(info["unexpected_keys"]))
-    _check_loaded(path_or_id, model, wrong)
-    return model
+    return model, info
+
+
+def _load_whisper(path_or_id: str | Path, config: dict[str, Any], language: str | None) -> LoadedModel:
+    """A Whisper recogniser in the layout of transformers, which often carries buffers of old releases."""
+    whisper, info = _read_weights(WhisperForConditionalGeneration, path_or_id, config)
+    if "model.decoder.embed_positions.weight" in info["missing_keys"]:
+        raise _encoder_alone(path_or_id, "whisper")
+    _check_loaded(path_or_id, whisper, sorted(info["missing_keys"]))
+    values, vocabulary = read_json(path_or_id, "generation_config.json"), int(whisper.config.vocab_size)
+    rules, units = read_rules(path_or_id, values, vocabulary), load_units(path_or_id)
+    if units.size > vocabulary or units.eos_id != rules.eos:
+        raise _other_units(path_or_id, units.size, vocabulary)
+    model = EncoderDecoder(whisper, rules, language_code(path_or_id, rules, language or values.get("language")))
+    return LoadedModel(model.eval(), units, model.trained_on)
+
+
+def _encoder_alone(path_or_id: str | Path, model_type: str) -> ModelError:
+    return ModelError(
+        f"a speech encoder alone ('{model_type}') writes no text",
+        where=path_or_id,
+        remedy="train a recogniser that starts from it (encoder.init in a recipe)",
+    )
+
+
+def _other_units(path_or_id: str | Path, units: int, labels: int) -> ModelError:
+    return ModelError(
+        f"the tokenizer has {units} labels, the model {labels}",
+        where=path_or_id,
+        remedy="copy the tokenizer files that belong to the model",
+    )
 
 
 def _load_published(path_or_id: str | Path) -> LoadedModel:
@@ -279,8 +335,4 @@ def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units
         # An output matrix may be padded to a round size.
         sizes.add(min(units.size, int(speech_llm.llm.get_input_embeddings().num_embeddings)))
     if sizes - {units.size}:
-        raise ModelError(
-            f"the tokenizer has {units.size} labels, the model {min(sizes - {units.size})}",
-            where=path_or_id,
-            remedy="copy the tokenizer files that belong to the model",
-        )
+        raise _other_units(path_or_id, units.size, min(sizes - {units.size}))

@@ -13,7 +13,7 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.base import Decoder
 from kikitori.model.encoder import EncoderOutput
-from kikitori.model.folder import LoadedModel
+from kikitori.model.folder import LoadedModel, Recogniser
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.search.resources import ExternalModels
 from kikitori.text.units import TokenizerUnits
@@ -37,7 +37,7 @@ class EncodedBatch:
     encoded: EncoderOutput
 
     @property
-    def model(self) -> AcousticModel | SpeechLLM:
+    def model(self) -> Recogniser:
         """The network."""
         return self.loaded.model
 
@@ -98,5 +98,6 @@ class EncodedBatch:
         """Some of the recordings."""
         place = torch.tensor(rows, device=self.encoded.lengths.device)
         states = tuple(layer[place] for layer in self.encoded.intermediate)
-        encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states)
+        window = self.encoded.window if self.encoded.window is None else self.encoded.window[place]
+        encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states, window)
         return EncodedBatch(self.loaded, self.partners, [self.waveforms[row] for row in rows], encoded)

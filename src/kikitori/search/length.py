@@ -33,6 +33,8 @@ def label_limit(seconds: float, trained_on: TrainedOn) -> int:
             return max_labels(seconds, trained_on.labels_per_second)
         case "nue_asr":
             return nue_asr_max_labels(seconds)
+        case "window":
+            return round(trained_on.labels_per_second * trained_on.max_seconds)
 
 
 def max_labels(seconds: float, labels_per_second: float) -> int:

@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from kikitori.errors import AudioError, ModelError
-from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import Decoder
-from kikitori.model.speech_llm import SpeechLLM
+from kikitori.model.folder import Recogniser
 from kikitori.scorers.base import Scorer, SequenceScorer
 from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
 from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM
+from kikitori.search.autoregressive.beam import END
+from kikitori.search.autoregressive.filters import decoder_filters
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.sampling import Sampling, sample, utterance_seed
 from kikitori.search.autoregressive.speculative import speculative
@@ -49,7 +50,7 @@ Result = NBest | AudioError
 """The n-best list of a recording, or why it has none."""
 
 
-def check_search(options: Decoding, model: AcousticModel | SpeechLLM, name: str) -> None:
+def check_search(options: Decoding, model: Recogniser, name: str) -> None:
     """Refuses a search for which a network has not what it takes.
 
     Raises:
@@ -208,25 +209,30 @@ def _autoregressive(batch: EncodedBatch, options: Autoregressive) -> list[Result
 def _written(
     batch: EncodedBatch, decoder: Decoder, own: Sequence[Hypothesis] | None, options: Autoregressive, limits: Limits
 ) -> list[NBest]:
+    filters = decoder_filters(decoder, decoder.vocab_size, decoder.eos_id)
     match options:
         case GreedySearch():
-            return greedy(decoder, limits)
+            return greedy(decoder, limits, filters)
         case SamplingSearch():
             seeds = [utterance_seed(options.seed, waveform) for waveform in batch.waveforms]
-            return sample(decoder, Sampling(options.temperature, options.top_k, options.top_p), seeds, limits)
+            return sample(decoder, Sampling(options.temperature, options.top_k, options.top_p), seeds, limits, filters)
         case SpeculativeSearch():
             known = own if options.draft is None else None
             drafts = first_pass(batch, options.draft or CTCGreedySearch()) if known is None else known
-            return speculative(decoder, batch.encode_texts(drafts), limits)
+            return speculative(decoder, batch.encode_texts(drafts), limits, filters=filters)
         case BeamSearch():
             from kikitori.search.autoregressive.joint import decoder_beam  # numba takes a moment to load
 
-            return decoder_beam(decoder, options, limits, _others(batch, options, decoder.vocab_size))
+            size = decoder.vocab_size
+            filters = decoder_filters(decoder, size, END)
+            return decoder_beam(decoder, options, limits, _others(batch, options, size), filters)
         case JointSearch():
             from kikitori.search.autoregressive.joint import joint
 
             logits, num_frames = batch.ctc_logits
-            return joint(decoder, logits, num_frames, options, limits, _others(batch, options, logits.shape[2] - 1))
+            size = logits.shape[2] - 1
+            filters = decoder_filters(decoder, size, END)
+            return joint(decoder, logits, num_frames, options, limits, _others(batch, options, size), filters)
         case JointTimeSyncSearch():
             from kikitori.search.autoregressive.joint import frame_scorer
             from kikitori.search.fusion.shallow import shallow_fusion_of_logits

@@ -121,6 +121,16 @@ class Decoder(Protocol):
         """Positions of the speech of each utterance, in the prefix or beside it, (utterances,) int64."""
         ...
 
+    @property
+    def suppressed(self) -> Sequence[int]:
+        """Labels that searches never write."""
+        ...
+
+    @property
+    def suppressed_first(self) -> Sequence[int]:
+        """Labels that no transcript begins with, where EOS stands for an empty one."""
+        ...
+
     def prefill(self, labels: Tensor | None = None, num_labels: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read the prefixes and, in the same pass, labels directly behind them.
 

@@ -57,6 +57,16 @@ class LLMDecoder:
         """Positions of the speech, in the input or in its memory, (utterances,)."""
         return self.prefix.speech_lengths
 
+    @property
+    def suppressed(self) -> Sequence[int]:
+        """None: an LLM may write every label."""
+        return ()
+
+    @property
+    def suppressed_first(self) -> Sequence[int]:
+        """None likewise."""
+        return ()
+
     def prefill(self, labels: Tensor | None = None, num_labels: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read the prefixes and, directly behind them in the same pass, labels; see `Decoder`."""
         prefix, sizes = self.prefix, self.prefix.lengths

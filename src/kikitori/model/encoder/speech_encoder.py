@@ -36,11 +36,14 @@ class EncoderOutput:
         lengths: (batch,), valid frames.
         intermediate: The states (batch, frames, dim) after the layers that were asked for, in that order, zero behind
             each utterance; before a final layer normalisation of the whole encoder where the family has one.
+        window: Where a family reads a window of fixed size (Whisper: 30 s) all its frames, (batch, window, dim), those
+            behind the utterance as the encoder gives them; else None.
     """
 
     frames: Tensor
     lengths: Tensor
     intermediate: tuple[Tensor, ...] = ()
+    window: Tensor | None = None
 
 
 class SpeechEncoder(nn.Module):
@@ -158,7 +161,8 @@ class SpeechEncoder(nn.Module):
         lengths = subsampled(self.family.convolutions(self.config), input_lengths)
         wanted = [frames, *(_state_after(layer, states, frames) for layer in layers)]
         cut = [mask_tail(state[:, : int(lengths.max())], lengths) for state in wanted]
-        return EncoderOutput(frames=cut[0], lengths=lengths, intermediate=tuple(cut[1:]))
+        window = None if self.max_samples is None else frames
+        return EncoderOutput(frames=cut[0], lengths=lengths, intermediate=tuple(cut[1:]), window=window)
 
     def forward(self, waveforms: Tensor, lengths: Tensor, *, layers: Sequence[int] = ()) -> EncoderOutput:
         """Frames of right-padded float32 waveforms (batch, samples) with lengths (batch,); see `encode`."""

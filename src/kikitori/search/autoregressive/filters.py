@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kikitori.model.decoder.base import Decoder
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,3 +58,31 @@ def suppress(labels: Sequence[int]) -> LogitFilter:
         return scores.index_fill(1, torch.tensor(labels, dtype=torch.int64, device=scores.device), -torch.inf)
 
     return filtered
+
+
+def suppress_first(labels: Sequence[int]) -> LogitFilter:
+    """Rules some labels out as the first ones of a hypothesis."""
+    everywhere = suppress(labels)
+
+    def filtered(scores: Tensor, rows: Sequence[Row]) -> Tensor:
+        first = torch.tensor([not row.labels for row in rows], device=scores.device)
+        return torch.where(first[:, None], everywhere(scores, rows), scores) if bool(first.any()) else scores
+
+    return filtered
+
+
+def decoder_filters(decoder: Decoder, num_labels: int, end: int) -> list[LogitFilter]:
+    """What a decoder itself rules out.
+
+    Args:
+        decoder: What writes.
+        num_labels: Labels of the search, which are the first of the decoder's vocabulary.
+        end: Column of the end of a hypothesis.
+    """
+
+    def columns(labels: Sequence[int]) -> list[int]:
+        ends = [end] if decoder.eos_id in labels else []
+        return [*ends, *(label for label in labels if label < num_labels and label != decoder.eos_id)]
+
+    rules = [(suppress, decoder.suppressed), (suppress_first, decoder.suppressed_first)]
+    return [rule(columns(labels)) for rule, labels in rules if labels]

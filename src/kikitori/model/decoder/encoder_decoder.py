@@ -1,0 +1,193 @@
+"""The decoder half of an encoder-decoder (AED) model as a `Decoder`: Whisper's, which attends to the encoder's frames.
+
+Labels stand behind a prompt (start of transcript, language, task). Keys and values of cross-attention are made once per
+utterance; the queries of all its hypotheses meet them in one product. The layers are those of transformers, with the
+loop over them written out here, so that the cache is the immutable one of every search (`DecoderState`) and a tree of
+labels can be read in one pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from kikitori.errors import ModelError
+from kikitori.model.decoder.base import DecoderState
+from kikitori.model.decoder.memory import Layers, Memory
+from kikitori.model.features import valid_mask
+
+
+@dataclass(frozen=True, eq=False)
+class CrossAttentionDecoder:
+    """A Whisper decoder behind the frames and the prompts of some utterances; a `Decoder`.
+
+    Attributes:
+        network: The `WhisperDecoder` of transformers.
+        output: Its output matrix.
+        memory: Keys and values of cross-attention, see `read_frames`; one row for each utterance.
+        prompts: Labels before the transcript, (utterances, n) int64, n >= 1.
+        eos_id: The label that ends a transcript.
+        suppressed: Labels that are never written.
+        suppressed_first: Labels that no transcript begins with.
+    """
+
+    network: Any
+    output: Any
+    memory: Memory
+    prompts: Tensor
+    eos_id: int
+    suppressed: Sequence[int] = ()
+    suppressed_first: Sequence[int] = ()
+
+    @property
+    def name(self) -> str:
+        """Class of the network."""
+        return type(self.network).__name__
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.prompts.device
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the output matrix."""
+        return int(self.output.weight.shape[0])
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most positions of prompt and labels together: its position table has no more."""
+        return int(self.network.config.max_target_positions)
+
+    @property
+    def prefix_lengths(self) -> Tensor:
+        """Positions of the prompt of each utterance, (utterances,)."""
+        return torch.full_like(self.memory.lengths, self.prompts.shape[1])
+
+    @property
+    def speech_lengths(self) -> Tensor:
+        """Frames of each utterance, (utterances,)."""
+        return self.memory.lengths
+
+    def prefill(self, labels: Tensor | None = None, num_labels: Tensor | None = None) -> tuple[Tensor, DecoderState]:
+        """Read the prompts and, directly behind them in the same pass, labels; see `Decoder`."""
+        sizes, none = self.prefix_lengths, torch.zeros(len(self.prompts), 0, dtype=torch.int64, device=self.device)
+        labels = none if labels is None else labels
+        counts = torch.full_like(sizes, labels.shape[1]) if num_labels is None else num_labels.to(sizes)
+        empty = DecoderState((), none.bool(), torch.zeros_like(sizes), self.memory)
+        hidden, state = self.append(torch.cat([self.prompts, labels], dim=1), empty, sizes + counts)
+        return hidden[:, self.prompts.shape[1] - 1 :], state
+
+    def append(
+        self, labels: Tensor, state: DecoderState, num_labels: Tensor | None = None
+    ) -> tuple[Tensor, DecoderState]:
+        """Read labels behind those of a state; see `Decoder`."""
+        if (memory := state.memory) is None:
+            raise ModelError("got a state without speech", where=self.name, remedy="start with prefill")
+        width, old = labels.shape[1], state.lengths
+        counts = torch.full_like(old, width) if num_labels is None else num_labels.to(old)
+        new, columns = valid_mask(counts, width), torch.arange(width, device=self.device)
+        positions = (old[:, None] + columns).masked_fill(~new, 0)
+        below = columns <= columns[:, None]
+        reads = torch.cat([state.valid[:, None].expand(-1, width, -1), below.expand(len(old), -1, -1)], dim=2)
+        hidden, layers = self._run(labels.masked_fill(~new, self.eos_id), positions, reads, state.layers, memory)
+        return hidden, DecoderState(layers, torch.cat([state.valid, new], dim=1), old + counts, memory)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states (..., dim) into logits (..., vocab)."""
+        logits: Tensor = self.output(hidden.reshape(-1, hidden.shape[-1]))
+        return logits.reshape(*hidden.shape[:-1], self.vocab_size)
+
+    def read_trees(
+        self, utterances: Sequence[int], labels: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Read trees of labels in one pass, each label those above it; see `Decoder`."""
+        size = self.prompts.shape[1]
+        widths = [size + len(tree) for tree in labels]
+        which, columns = torch.tensor(utterances, device=self.device), torch.arange(max(widths), device=self.device)
+        read = torch.full((len(labels), len(columns)), self.eos_id, device=self.device)
+        until = (columns + 1).repeat(len(labels), 1)  # padding sees itself alone
+        read[:, :size] = self.prompts[which]
+        for row, (width, tree, stops) in enumerate(zip(widths, labels, ends, strict=True)):
+            read[row, size:width] = torch.tensor(tree, dtype=torch.int64)
+            until[row, :size] = width
+            until[row, size:width] = torch.tensor(stops, dtype=torch.int64) + size
+        reads = (columns <= columns[:, None]) & (columns[:, None] < until[:, None, :])  # (trees, reader, read)
+        hidden, _ = self._run(read, reads.sum(dim=2) - 1, reads, (), self.memory.reorder(which))
+        return torch.cat([states[size - 1 : width] for states, width in zip(hidden, widths, strict=True)])
+
+    def _run(
+        self, labels: Tensor, positions: Tensor, reads: Tensor, old: Layers, memory: Memory
+    ) -> tuple[Tensor, Layers]:
+        """All layers over some labels.
+
+        Args:
+            labels: (rows, n) int64.
+            positions: Their position ids, (rows, n).
+            reads: Which slots of the cache and new labels each label reads, (rows, n, slots + n) bool.
+            old: Keys and values of self-attention so far, empty at the start.
+            memory: Those of cross-attention.
+
+        Returns:
+            Hidden states (rows, n, dim), and keys and values with those of the labels.
+        """
+        network, grown, places = self.network, [], _places(memory)
+        hidden = network.embed_tokens(labels) * network.embed_scale + network.embed_positions.weight[positions]
+        for index, layer in enumerate(network.layers):
+            own, cross = layer.self_attn, layer.encoder_attn
+            states = layer.self_attn_layer_norm(hidden)
+            keys, values = _heads(own.k_proj(states), own), _heads(own.v_proj(states), own)
+            if old:
+                keys, values = torch.cat([old[index][0], keys], dim=2), torch.cat([old[index][1], values], dim=2)
+            grown.append((keys, values))
+            queries = _heads(own.q_proj(states), own)
+            found = scaled_dot_product_attention(queries, keys, values, attn_mask=reads[:, None])
+            hidden = hidden + own.out_proj(found.transpose(1, 2).flatten(2))
+            queries = _heads(cross.q_proj(layer.encoder_attn_layer_norm(hidden)), cross)
+            found = _attend(queries, *memory.layers[index], places)
+            hidden = hidden + cross.out_proj(found.transpose(1, 2).flatten(2))
+            states = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
+            hidden = hidden + layer.fc2(states)
+        return network.layer_norm(hidden), tuple(grown)
+
+
+def read_frames(network: Any, frames: Tensor) -> Memory:
+    """Keys and values of cross-attention over frames (utterances, frames, dim), all of which are heard."""
+    attentions = [layer.encoder_attn for layer in network.layers]
+    layers = tuple((_heads(each.k_proj(frames), each), _heads(each.v_proj(frames), each)) for each in attentions)
+    return Memory((), layers, torch.full((len(frames),), frames.shape[1], device=frames.device))
+
+
+def _heads(states: Tensor, attention: Any) -> Tensor:
+    """(batch, n, dim) as (batch, heads, n, head_dim)."""
+    heads: Tensor = states.unflatten(2, (attention.num_heads, -1))  # type: ignore[no-untyped-call]
+    return heads.transpose(1, 2)
+
+
+def _places(memory: Memory) -> tuple[Tensor, Tensor] | None:
+    """The utterance of each row and the row's number among those of that utterance; None if each has one, in order."""
+    if memory.rows is None:
+        return None
+    order = memory.rows.argsort(stable=True)
+    ordered = memory.rows[order]
+    numbers = torch.empty_like(order)
+    numbers[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return memory.rows, numbers
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, places: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Cross-attention of queries (rows, heads, n, head_dim) to keys and values (utterances, heads, frames, head_dim).
+
+    The rows of an utterance stand behind one another, so that keys and values are never copied.
+    """
+    if places is None:
+        return scaled_dot_product_attention(queries, keys, values)
+    most, size = int(places[1].max()) + 1, queries.shape[2]
+    together = queries.new_zeros(len(keys), most, *queries.shape[1:])
+    together[places] = queries
+    found = scaled_dot_product_attention(together.transpose(1, 2).flatten(2, 3), keys, values)
+    apart: Tensor = found.unflatten(2, (most, size))  # type: ignore[no-untyped-call]
+    return apart.transpose(1, 2)[places]

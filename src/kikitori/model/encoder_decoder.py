@@ -1,0 +1,186 @@
+"""Whisper-type recognisers: a speech encoder and the decoder that was trained with it (Radford et al. 2022).
+
+waveforms → encoder → frames of the 30 s window → cross-attention of the decoder → labels. The folders are those of
+transformers; `generation_config.json` says what stands before a transcript and which labels are never written.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+from kikitori.errors import ModelError
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.decoder.base import start
+from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, read_frames
+from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder
+from kikitori.types import TrainedOn
+
+ENGLISH = "en"
+
+
+@dataclass(frozen=True)
+class TranscriptRules:
+    """What `generation_config.json` says about transcripts.
+
+    Attributes:
+        start: The label before everything, "start of transcript".
+        no_timestamps: The last label of the prompt: text without times follows.
+        eos: The label that ends a transcript.
+        languages: The label of each language by its code, such as `en`; empty for an English-only model.
+        transcribe: The label of the task, None for an English-only model.
+        suppressed: Labels that are never written.
+        suppressed_first: Labels that no transcript begins with.
+    """
+
+    start: int
+    no_timestamps: int
+    eos: int
+    languages: Mapping[str, int]
+    transcribe: int | None
+    suppressed: tuple[int, ...]
+    suppressed_first: tuple[int, ...]
+
+    @property
+    def prompt_size(self) -> int:
+        """Labels before a transcript."""
+        return 4 if self.languages else 2
+
+    def prompts(self, languages: Sequence[int]) -> list[list[int]]:
+        """The labels before each transcript, from those of its language, which an English-only model leaves out."""
+        if self.transcribe is None:
+            return [[self.start, self.no_timestamps] for _ in languages]
+        return [[self.start, language, self.transcribe, self.no_timestamps] for language in languages]
+
+
+class EncoderDecoder(nn.Module):
+    """A Whisper recogniser: `acoustic` (its encoder), `network` (its decoder) and `output`.
+
+    Args:
+        whisper: The `WhisperForConditionalGeneration` of transformers, whose parts are taken.
+        rules: What stands before a transcript, and what is never written.
+        language: The language of all recordings by its code; None for one that finds it out for each.
+
+    Attributes:
+        language: As given; may be changed.
+    """
+
+    def __init__(self, whisper: Any, rules: TranscriptRules, language: str | None) -> None:
+        super().__init__()
+        encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
+        self.acoustic = AcousticModel(AcousticModelConfig(copy.deepcopy(whisper.config)), encoder=encoder)
+        self.network, self.output = whisper.model.decoder, whisper.proj_out
+        self.rules, self.language = rules, language
+
+    @property
+    def autoregressive(self) -> "EncoderDecoder":
+        """The model itself: it has a decoder."""
+        return self
+
+    @property
+    def speech_llm(self) -> None:
+        """It has no LLM."""
+
+    @property
+    def reads_drafts(self) -> bool:
+        """Its decoder reads nothing but the speech and what it has written."""
+        return False
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """A window of speech, and as many labels for it as the decoder has positions for."""
+        seconds = (self.acoustic.encoder.max_samples or 0) / SAMPLE_RATE
+        most = int(self.network.config.max_target_positions) - self.rules.prompt_size
+        return TrainedOn(most / seconds, seconds, self.language, "window")
+
+    def decoder(self, encoded: EncoderOutput, drafts: Sequence[Sequence[int]] | None = None) -> CrossAttentionDecoder:  # noqa: ARG002
+        """The decoder behind the speech of some utterances, as searches take it.
+
+        Args:
+            encoded: The encoder's output.
+            drafts: Not read.
+
+        Raises:
+            ModelError: The encoder gives no window.
+        """
+        if encoded.window is None:
+            raise ModelError("the decoder reads a whole window", remedy="use a Whisper encoder")
+        rules, memory = self.rules, read_frames(self.network, encoded.window)
+        first = torch.full((len(encoded.window), 1), rules.start, device=encoded.window.device)
+        decoder = CrossAttentionDecoder(
+            self.network, self.output, memory, first, rules.eos, rules.suppressed, rules.suppressed_first
+        )
+        return replace(decoder, prompts=first.new_tensor(rules.prompts(self._languages(decoder))))
+
+    def _languages(self, decoder: CrossAttentionDecoder) -> list[int]:
+        """The language label of each utterance: the one given, or the likeliest behind "start of transcript"."""
+        languages = self.rules.languages
+        if not languages or self.language is not None:
+            return [languages.get(self.language or "", 0)] * len(decoder.prompts)
+        labels = torch.tensor([*languages.values()], device=decoder.device)
+        return labels[start(decoder)[0][:, labels].argmax(dim=-1)].tolist()  # type: ignore[no-any-return]
+
+
+def read_rules(path_or_id: str | Path, values: Mapping[str, Any], vocabulary: int) -> TranscriptRules:
+    """What the entries of `generation_config.json` say about transcripts.
+
+    Args:
+        path_or_id: The model, for errors.
+        values: The entries.
+        vocabulary: Labels that the decoder has.
+
+    Raises:
+        ModelError: An entry is missing, or is no label of the decoder.
+    """
+
+    def label(name: str, value: object) -> int:
+        if type(value) is not int or not 0 <= value < vocabulary:
+            raise ModelError(
+                f"generation_config.json has no label of the decoder as {name} but {str(value)[:40]!r}",
+                where=path_or_id,
+                remedy="copy the file that belongs to the model",
+            )
+        return value
+
+    def labels(name: str) -> tuple[int, ...]:
+        value = values.get(name) or []
+        return tuple(label(name, each) for each in (value if isinstance(value, list) else [value]))
+
+    def by_name(name: str) -> dict[str, int]:
+        value = values.get(name)
+        pairs = value.items() if isinstance(value, dict) else ()
+        return {str(key).strip("<|>"): label(name, each) for key, each in pairs}
+
+    multilingual = bool(values.get("is_multilingual", "lang_to_id" in values))
+    return TranscriptRules(
+        start=label("decoder_start_token_id", values.get("decoder_start_token_id")),
+        no_timestamps=label("no_timestamps_token_id", values.get("no_timestamps_token_id")),
+        eos=label("eos_token_id", values.get("eos_token_id")),
+        languages=by_name("lang_to_id") if multilingual else {},
+        transcribe=label("task_to_id", by_name("task_to_id").get("transcribe")) if multilingual else None,
+        suppressed=labels("suppress_tokens"),
+        suppressed_first=labels("begin_suppress_tokens"),
+    )
+
+
+def language_code(path_or_id: str | Path, rules: TranscriptRules, language: str | None) -> str | None:
+    """The code of a language that a model is asked for, as its rules name it; None if it shall find it out.
+
+    Raises:
+        ModelError: It does not know the language.
+    """
+    known = [*rules.languages] or [ENGLISH]
+    name = None if language is None else language.lower().strip("<|>")
+    code = name and TO_LANGUAGE_CODE.get(name, name)
+    if code is not None and code not in known:
+        raise ModelError(
+            f"the model does not know the language '{language}'",
+            where=path_or_id,
+            remedy=f"use one of {', '.join(known)}" if len(known) < 20 else "give its code, such as en or ja",
+        )
+    return code if rules.languages else ENGLISH

@@ -1,0 +1,98 @@
+"""Whisper recognisers as users meet them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from kikitori.data.speech import pad_waveforms
+from kikitori.errors import AudioError, ModelError
+from kikitori.model.safety.config import quiet_transformers
+from kikitori.recognizer import PLAIN, load
+from kikitori.search.guards import NO_SPEECH
+from tests.commands import call, one_line
+from tests.tiny import save_tiny_whisper, tiny_waveform, tiny_waveforms, tiny_whisper
+
+WAVEFORMS = tiny_waveforms(8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whisper") / "whisper-tiny"
+    save_tiny_whisper(folder, tiny_whisper(multilingual=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder):
+    return load(folder, device="cpu", guards=PLAIN)
+
+
+def test_text_is_that_of_transformers(recognizer):
+    whisper, units = tiny_whisper(multilingual=True), recognizer.loaded.units
+    with torch.inference_mode(), quiet_transformers():
+        features, _ = recognizer.loaded.model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS))
+        rows = whisper.generate(features.transpose(1, 2), task="transcribe").tolist()
+    expected = [units.decode(row) for row in rows]
+    for size in (1, 3, 8):
+        found = [*recognizer.transcribe_many(WAVEFORMS, batch_size=size)]
+        assert [transcript.text for transcript in found] == expected
+    assert len({*expected}) > 5
+
+
+@pytest.mark.parametrize("search", ["beam", "sampling"])
+def test_other_searches_of_the_decoder_keep_to_its_rules(recognizer, search):
+    together = recognizer.recognize(WAVEFORMS, search)
+    assert [recognizer.recognize([waveform], search)[0].labels for waveform in WAVEFORMS] == [
+        each.labels for each in together
+    ]
+    config = tiny_whisper(multilingual=True).generation_config
+    for each in together:
+        assert each.labels
+        assert not {*each.labels} & {*config.suppress_tokens}
+        assert each.labels[0] not in config.begin_suppress_tokens
+
+
+@pytest.mark.parametrize("search", ["ctc_greedy", "ctc_beam", "joint", "joint_time_sync", "speculative", "rescoring"])
+def test_searches_over_a_ctc_head_are_refused(recognizer, search):
+    with pytest.raises(ModelError, match="the model has no CTC head; use greedy"):
+        recognizer.recognize(WAVEFORMS[:1], search)
+
+
+def test_recordings_longer_than_the_window_are_an_error_of_their_own(recognizer, tmp_path):
+    long = tmp_path / "long.wav"
+    sf.write(long, tiny_waveform(2.5), 16000)
+    first, error, last = recognizer.try_transcribe_many([WAVEFORMS[0], long, WAVEFORMS[1]])
+    assert isinstance(error, AudioError)
+    assert "long.wav: 2.5 s are more than the model's 2 s; split the recording" in str(error)
+    assert [first, last] == [recognizer.transcribe(waveform) for waveform in WAVEFORMS[:2]]
+
+
+def test_more_labels_than_positions_are_refused_and_the_window_has_no_more(recognizer):
+    assert max(len(each.labels) for each in recognizer.recognize(WAVEFORMS)) == 36
+    with pytest.raises(AudioError, match="40 positions"):
+        recognizer.recognize(WAVEFORMS[:1], replace(recognizer.decoding, max_labels=37))
+
+
+def test_silence_has_no_text(recognizer):
+    transcript = recognizer.transcribe(np.zeros(16000, np.float32))
+    assert (transcript.text, transcript.flags) == ("", (NO_SPEECH,))
+
+
+def test_the_command_line_takes_a_language(folder, tmp_path):
+    audio = tmp_path / "talk.wav"
+    sf.write(audio, WAVEFORMS[1], 16000, subtype="FLOAT")
+    texts = {}
+    for language in ("en", "ja"):
+        result = call("transcribe", audio, "--model", folder, "--language", language, "-o", tmp_path, "-f", "json")
+        assert result.exit_code == 0, result.output
+        written = json.loads((tmp_path / "talk.json").read_text())
+        assert written["language"] == language
+        texts[language] = written["text"]
+        assert texts[language] == load(folder, device="cpu", language=language).transcribe(audio).text
+    assert texts["en"] != texts["ja"]
+    result = call("transcribe", audio, "--model", folder, "--language", "xx")
+    assert "does not know the language 'xx'" in one_line(result)
