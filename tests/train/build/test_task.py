@@ -7,9 +7,9 @@ import torch
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.adapters.lora import is_adapted, is_live
 from kikitori.model.decoder.llm import embed_mixture
-from kikitori.model.decoder.vocabulary import embedding_layers
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_config, load_llm, load_model
+from kikitori.model.vocabulary import embedding_layers
 from kikitori.text.units import load_units
 from kikitori.train.build.acoustic import build_acoustic_model
 from kikitori.train.build.speech_llm import build_speech_llm
