@@ -188,9 +188,9 @@ def test_what_is_missing_is_named(folder, tmp_path):
     with pytest.raises(ModelError, match=r"there is no lexicon.tsv.xz; .*decoding\.lexicon"):
         alone.transcribe(WAVEFORMS[0], decoding="lexicon")
     search = LexiconSearch(lexicon=str(folder / "lexicon.tsv.xz"))
-    with pytest.raises(ModelError, match=r"there is no words.ngram; .*decoding\.ngram"):
+    with pytest.raises(ModelError, match=r"there is no words.ngram; .*decoding\.scorers\.ngram\.path"):
         alone.transcribe(WAVEFORMS[0], decoding=search)
-    with pytest.raises(ModelError, match=r"there is no phone_prior.safetensors; .*decoding\.prior"):
+    with pytest.raises(ModelError, match=r"there is no phone_prior.safetensors; .*decoding\.scorers\.prior\.path"):
         load(folder, device="cpu").transcribe(
             WAVEFORMS[0], decoding=LexiconSearch(scorers={"prior": ScorerOptions(scale=-0.1)})
         )

@@ -459,7 +459,8 @@ def test_speculative_search_writes_what_greedy_search_writes(recognizer, draft):
                 assert ours.scores == {"speech_llm": ours.score}
                 assert ours.llm_passes <= theirs.llm_passes
                 assert ours.score == pytest.approx(theirs.score, rel=1e-4, abs=1e-4)
-                unequal = {"score": 0.0, "scores": {}, "llm_passes": 0}
+                assert ours.confidence == pytest.approx(theirs.confidence, rel=1e-4)
+                unequal = {"score": 0.0, "scores": {}, "llm_passes": 0, "confidence": None}
                 assert replace(ours, **unequal) == replace(theirs, **unequal)
 
 

@@ -114,7 +114,8 @@ def test_merging_gives_a_plain_recogniser_with_equal_logits(tmp_path, llm, compo
     expected = adapted_logits(tmp_path / "base", tmp_path / "adapter", components)
     merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "new" / "merged")
     merged = load_model(tmp_path / "new" / "merged")
-    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=0)
+    # A merged matrix rounds otherwise than the two beside each other; how much is a matter of the CPU.
+    torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=0)
     assert not torch.allclose(logits(load_model(tmp_path / "base")), expected, atol=1e-2)
     assert merged.trained_on.max_seconds == 3.5
     assert type(merged.model.llm) is type(load_model(tmp_path / "base").model.llm)
@@ -131,7 +132,7 @@ def test_other_interfaces(tmp_path, interface):
     assert any(name.startswith("interface.") for name in load_file(tmp_path / "adapter" / COMPONENT_WEIGHTS))
     assert torch.equal(logits(switched_on(tmp_path / "base", tmp_path / "adapter")), expected)
     merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
-    torch.testing.assert_close(logits(load_model(tmp_path / "merged")), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(load_model(tmp_path / "merged")), expected, atol=1e-4, rtol=0)
 
 
 def test_a_run_folder_stands_for_its_adapter(base, adapter):
