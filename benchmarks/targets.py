@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from kikitori.train.losses.kmeans import Rows, k_means, nearest
 from numpy.typing import NDArray
 
 from kikitori.align.hmm.corpus import Alignments, load_alignments
@@ -19,7 +18,16 @@ from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.train.build.acoustic import build_encoder
-from kikitori.train.losses.frame_targets import ROWS_PER_CLUSTER, FrameFeatures, LayerStates, LogMelStacks, perplexity
+from kikitori.train.losses.frame_targets import (
+    ROWS_PER_CLUSTER,
+    FrameFeatures,
+    LayerStates,
+    LogMelStacks,
+    Rows,
+    k_means,
+    nearest,
+    perplexity,
+)
 from kikitori.train.recipe.components import Encoder
 from kikitori.train.recipe.recipe import resolve
 
