@@ -169,14 +169,14 @@ def test_its_scales_are_tuned_on_its_own_lists(folder, tmp_path):
 
 
 def test_files_are_loaded_once(folder):
-    partners = load(folder, device="cpu").partners
-    model, prior = partners.words(LexiconSearch(), PHONES)
+    models = load(folder, device="cpu").external_models
+    model, prior = models.words(LexiconSearch(), PHONES)
     assert prior is None
     named = LexiconSearch(
         lexicon=str(folder / "lexicon.tsv.xz"),
         scorers={"ngram": ScorerOptions(path=str(folder / "words.ngram"), scale=0.1)},
     )
-    assert partners.words(named, PHONES)[0] is model
+    assert models.words(named, PHONES)[0] is model
 
 
 def test_what_is_missing_is_named(folder, tmp_path):
@@ -215,10 +215,10 @@ def test_the_phone_prior_is_the_mean_of_what_the_phone_head_hears(folder, tmp_pa
     prior = load_prior(copied / PHONE_PRIOR, len(PHONES))
     torch.testing.assert_close(prior.exp(), total / total.sum(), atol=1e-4, rtol=1e-4)
     search = LexiconSearch(scorers={"prior": ScorerOptions(scale=-0.5)})
-    _, found = recognizer.partners.words(search, PHONES)
+    _, found = recognizer.external_models.words(search, PHONES)
     assert torch.equal(found, prior)
     with pytest.raises(ModelError, match="other"):
-        recognizer.partners.words(search, ("c", "b", "a"))
+        recognizer.external_models.words(search, ("c", "b", "a"))
 
 
 @pytest.fixture

@@ -411,7 +411,7 @@ def test_delayed_fusion(combined, tmp_path):
             assert (one.text, one.llm_passes, one.flags) == (other.text, other.llm_passes, other.flags)
             assert [h.labels for h in one.nbest] == [h.labels for h in other.nbest]
             assert [h.score for h in one.nbest] == pytest.approx([h.score for h in other.nbest], rel=1e-5)
-    lm = recognizer.partners.text_lm(LMOptions(str(path)))
+    lm = recognizer.external_models.text_lm(LMOptions(str(path)))
     for transcript in alone[:4]:
         for each in transcript.nbest:
             ((llm,),) = lm.log_probs([[lm.units.encode(each.text)]]).scores
@@ -489,7 +489,7 @@ def test_rescoring(recognizer, rescoring):
             assert shares.keys() == {"ctc", "lm", "speech_llm", "length"}
             expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["speech_llm"] + 0.1 * len(hypothesis.labels)
             assert hypothesis.score == pytest.approx(expected)
-    assert len(recognizer.partners._texts) == 1
+    assert len(recognizer.external_models._texts) == 1
 
 
 def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):

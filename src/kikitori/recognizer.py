@@ -127,7 +127,7 @@ class Recognizer:
     guards: Guards = CAREFUL
 
     @cached_property
-    def partners(self) -> ExternalModels:
+    def external_models(self) -> ExternalModels:
         """Language models and priors that join in search."""
         return ExternalModels(self.folder, self.loaded.units, self._acoustic.device)
 
@@ -240,7 +240,7 @@ class Recognizer:
         padded, num_samples = pad_waveforms(waveforms)
         with self.arithmetic():
             encoded = acoustic.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
-        return EncodedBatch(self.loaded, self.partners, waveforms, encoded)
+        return EncodedBatch(self.loaded, self.external_models, waveforms, encoded)
 
     def arithmetic(self) -> torch.autocast:
         """The context in which the networks compute in `dtype`."""
@@ -268,7 +268,7 @@ class Recognizer:
         """A recording as 16 kHz mono samples.
 
         Raises:
-            AudioError: It cannot be read, or is longer than the encoder can hear.
+            AudioError: It cannot be read, or is longer than the encoder can take.
         """
         waveform = to_mono_16k(audio, SAMPLE_RATE) if isinstance(audio, np.ndarray) else read_audio(audio)
         limit = self._acoustic.encoder.max_samples
@@ -289,7 +289,7 @@ class Recognizer:
         model = self.loaded.model
         check_search(options, model, self.name)
         if model.autoregressive is not None and model.autoregressive.reads_drafts and "decoder" in options.needs:
-            check_search(self.partners.draft_search, model, self.name)
+            check_search(self.external_models.draft_search, model, self.name)
         return options
 
 

@@ -145,7 +145,7 @@ def test_more_labels_than_label_frames():
 
 def test_something_else_than_was_heard():
     (best,) = checked((written(range(13)),), heard_as(range(13, 26)), text, KEEP)
-    assert best.warnings == {CTC_DISAGREES: "agreement 0.00 with what the CTC head hears"}
+    assert best.warnings == {CTC_DISAGREES: "agreement 0.00 with the CTC head's text"}
     assert CTC_DISAGREES in checked((written(range(13)),), heard_as([]), text, KEEP)[0].warnings
     assert checked((written([]),), heard_as([]), text, KEEP)[0].warnings == {}
 
@@ -178,8 +178,8 @@ def encode(waveforms, model=None, *, change=lambda encoded: encoded):
     model = tiny_speech_llm() if model is None else model
     units = tiny_units()
     encoded = model.acoustic.encode(*pad_waveforms(waveforms))
-    partners = ExternalModels(None, units, torch.device("cpu"))
-    return EncodedBatch(LoadedModel(model, units, TRAINED_ON), partners, waveforms, change(encoded))
+    models = ExternalModels(None, units, torch.device("cpu"))
+    return EncodedBatch(LoadedModel(model, units, TRAINED_ON), models, waveforms, change(encoded))
 
 
 def searches(lm):

@@ -30,9 +30,9 @@ def folder(tmp_path_factory):
 
 
 def test_its_own_lm_and_prior(folder, tmp_path):
-    partners = ExternalModels(folder, UNITS, CPU)
-    assert partners.scorer(ShallowFusionSearch()).names == ("lm", "length", "prior")
-    assert partners.lm(None) is partners.lm(str(folder / "lm"))  # loaded once
+    models = ExternalModels(folder, UNITS, CPU)
+    assert models.scorer(ShallowFusionSearch()).names == ("lm", "length", "prior")
+    assert models.lm(None) is models.lm(str(folder / "lm"))  # loaded once
     save_tiny_llm(tmp_path / "run" / "model", "llama")
     alone = ExternalModels(None, UNITS, CPU)
     assert alone.scorer(ShallowFusionSearch(scorers={"lm": ScorerOptions(path=str(tmp_path / "run"))})).names == (
@@ -70,20 +70,20 @@ def test_unequal_units_lead_to_delayed_fusion(tmp_path):
 
 
 def test_any_units_for_delayed_fusion(folder, tmp_path):
-    partners, options = ExternalModels(folder, UNITS, CPU), delayed(str(tmp_path), text_form="lower")
-    own = partners.reader(DelayedFusionSearch())
+    models, options = ExternalModels(folder, UNITS, CPU), delayed(str(tmp_path), text_form="lower")
+    own = models.reader(DelayedFusionSearch())
     assert own.equal
-    assert own is partners.reader(delayed(str(folder / "lm")))
+    assert own is models.reader(delayed(str(folder / "lm")))
     save_tiny_llm(tmp_path, units=tiny_bpe())
-    other = partners.reader(options)
+    other = models.reader(options)
     assert not other.equal
     assert other.tokens(tuple(UNITS.encode("a b"))) == tuple(tiny_bpe().encode("a b"))
-    assert partners.prior(DelayedFusionSearch()) is not None
+    assert models.prior(DelayedFusionSearch()) is not None
     assert ExternalModels(None, UNITS, CPU).prior(DelayedFusionSearch()) is None
     with pytest.raises(ModelError, match=r"no lm/; name one with decoding\.scorers\.lm\.path"):
         ExternalModels(None, UNITS, CPU).reader(DelayedFusionSearch())
     with pytest.raises(ModelError, match=r"lm\.arpa: an n-gram, .* use it in rescoring"):
-        partners.reader(delayed(str(tmp_path / "lm.arpa")))
+        models.reader(delayed(str(tmp_path / "lm.arpa")))
 
 
 def test_an_lm_that_cannot_write_what_the_recogniser_writes(tmp_path):
@@ -129,21 +129,21 @@ def arpa(tmp_path_factory):
 
 
 def test_an_n_gram_beside_the_lm_instead_of_it_or_alone(folder, arpa):
-    partners, alone = ExternalModels(folder, UNITS, CPU), ExternalModels(None, UNITS, CPU)
-    assert partners.scorer(ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa)})).names == (
+    models, alone = ExternalModels(folder, UNITS, CPU), ExternalModels(None, UNITS, CPU)
+    assert models.scorer(ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa)})).names == (
         "lm",
         "ngram",
         "length",
         "prior",
     )
     without = ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa), "lm": ScorerOptions(scale=0.0)})
-    assert partners.scorer(without).names == ("ngram", "length", "prior")
-    assert partners.scorer(ShallowFusionSearch(scorers={"lm": ScorerOptions(path=arpa)})).names == (
+    assert models.scorer(without).names == ("ngram", "length", "prior")
+    assert models.scorer(ShallowFusionSearch(scorers={"lm": ScorerOptions(path=arpa)})).names == (
         "lm",
         "length",
         "prior",
     )
-    assert partners.scorer(
+    assert models.scorer(
         ShallowFusionSearch(scorers={"lm": ScorerOptions(path=arpa), "ngram": ScorerOptions(path=arpa)})
     ).names == ("lm", "ngram", "length", "prior")
     assert alone.scorer(ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa)})).names == ("ngram", "length")
@@ -151,12 +151,12 @@ def test_an_n_gram_beside_the_lm_instead_of_it_or_alone(folder, arpa):
     assert alone.lm(arpa) is alone.lm(arpa)  # loaded once
     assert alone.max_labels(ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa)})) is None
     assert (
-        partners.max_labels(ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa)}))
-        == partners.lm(None).max_labels
+        models.max_labels(ShallowFusionSearch(scorers={"ngram": ScorerOptions(path=arpa)}))
+        == models.lm(None).max_labels
     )
     search = RescoringSearch(scorers={"n": ScorerOptions(path=arpa, scale=0.1)})
-    (scorer,) = partners.sequence_scorers(search)
-    assert scorer is partners.sequence_scorers(search)[0]
+    (scorer,) = models.sequence_scorers(search)
+    assert scorer is models.sequence_scorers(search)[0]
 
 
 def test_an_n_gram_that_is_missing_or_over_other_words(tmp_path):

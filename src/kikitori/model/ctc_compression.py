@@ -10,7 +10,7 @@ from kikitori.model.features import cut_tail, valid_mask
 
 
 class CTCCompressBridge(nn.Module):
-    """CTC compression: what a CTC head hears decides which frames become positions, then one linear map.
+    """CTC compression: the outputs of a CTC head decide which frames become positions, then one linear map.
 
     Neighbouring frames with the same best output are a run, as in CTC itself. Which frames stay, and whether a run
     becomes one position, is decided without gradient; see `compress`.

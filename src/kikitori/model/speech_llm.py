@@ -37,10 +37,10 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_blanks: What `ctc_compress` does with frames of blank: `drop` or `keep`.
         bridge_repeats: What it does with a run of equal outputs: `keep`, `average` or `weighted` average.
         bridge_ctc_layer: Encoder layer whose CTC head it reads, by default the last one named in `ctc_layers`.
-        show_ctc: Add to each speech position the LLM's embeddings of the labels that the last CTC head hears there,
-            weighted by their probability. A small LLM then begins with a transcript it can read.
-        show_phones: The same for what the last phone head hears. The embeddings of phones are rows of the LLM's matrix
-            behind those of the label units, others for each of the head's outputs per frame.
+        show_ctc: Add to each speech position the LLM's embeddings of the labels, weighted by the last CTC head's
+            posteriors there. A small LLM then begins with a transcript it can read.
+        show_phones: The same with the posteriors of the last phone head. The embeddings of phones are rows of the LLM's
+            matrix behind those of the label units, others for each of the head's outputs per frame.
         show_draft: Show it what a first search has found, between the speech and the text after it; which search is
             said by `draft.yaml` of the model folder.
         interface: How the LLM gets at the speech: `prefix`, `merged_attention` or `cross_attention`.
@@ -150,9 +150,9 @@ class SpeechLLM(PreTrainedModel):
             inputs.append(self.acoustic.log_probs(encoded, self.config.bridge_ctc_layer)[0])
         embeds, lengths = bridge(encoded.frames, *inputs)
         if self.config.show_ctc:
-            embeds = embeds + bridge.pool(self._heard(encoded), *inputs)
+            embeds = embeds + bridge.pool(self._label_embeddings(encoded), *inputs)
         if self.config.show_phones:
-            embeds = embeds + bridge.pool(self._heard_phones(encoded), *inputs)
+            embeds = embeds + bridge.pool(self._phone_embeddings(encoded), *inputs)
         return embeds, lengths
 
     @property
@@ -226,19 +226,19 @@ class SpeechLLM(PreTrainedModel):
     def _embed(self, labels: Tensor) -> Tensor:
         return embed(self.llm, labels)
 
-    def _heard(self, encoded: EncoderOutput) -> Tensor:
-        """Expected embedding (batch, frames, llm_dim) of the label that the CTC head hears; a blank adds nothing."""
+    def _label_embeddings(self, encoded: EncoderOutput) -> Tensor:
+        """Expected embedding (batch, frames, llm_dim) under the CTC head's posteriors; a blank adds nothing."""
         log_probs, _ = self.acoustic.log_probs(encoded)
         table: Tensor = self.llm.get_input_embeddings().weight[: log_probs.shape[2] - 1]
         return log_probs[..., :-1].exp().to(table.dtype) @ table
 
-    def _heard_phones(self, encoded: EncoderOutput) -> Tensor:
-        """Expected embedding (batch, frames, llm_dim) of the phones that the phone head hears; blanks add nothing."""
+    def _phone_embeddings(self, encoded: EncoderOutput) -> Tensor:
+        """Expected embedding (batch, frames, llm_dim) under the phone head's posteriors; blanks add nothing."""
         log_probs, _ = self.acoustic.phone_log_probs(encoded)
-        heard = log_probs[..., :-1].exp().unflatten(1, (-1, self.acoustic.config.phone_upsample)).flatten(2)
+        posteriors = log_probs[..., :-1].exp().unflatten(1, (-1, self.acoustic.config.phone_upsample)).flatten(2)
         first = self.acoustic.config.num_units
-        table: Tensor = self.llm.get_input_embeddings().weight[first : first + heard.shape[2]]
-        embeds: Tensor = heard.to(table.dtype) @ table
+        table: Tensor = self.llm.get_input_embeddings().weight[first : first + posteriors.shape[2]]
+        embeds: Tensor = posteriors.to(table.dtype) @ table
         return embeds
 
 

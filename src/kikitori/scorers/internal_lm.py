@@ -1,6 +1,6 @@
-"""The internal language model of a speech LLM: what its decoder expects of a transcript that it does not hear.
+"""The internal language model of a speech LLM: what its decoder expects of a transcript without its speech.
 
-An attention decoder trained on transcripts learns their language beside what it hears. Where another language model
+An attention decoder trained on transcripts learns their language beside their speech. Where another language model
 judges the same labels, subtracting the decoder's own counts the language once (papers.md B3.1; Meng et al. 2021,
 Zeineldeen et al. 2021). It is the decoder with a context of speech that is zero.
 

@@ -26,13 +26,13 @@ class EncodedBatch:
 
     Attributes:
         loaded: The recogniser.
-        partners: Language models and priors that may join.
+        external_models: Language models and priors that may join.
         waveforms: The recordings, 16 kHz mono.
         encoded: The encoder's output.
     """
 
     loaded: LoadedModel
-    partners: ExternalModels
+    external_models: ExternalModels
     waveforms: Sequence[Waveform]
     encoded: EncoderOutput
 
@@ -100,4 +100,4 @@ class EncodedBatch:
         states = tuple(layer[place] for layer in self.encoded.intermediate)
         window = self.encoded.window if self.encoded.window is None else self.encoded.window[place]
         encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states, window)
-        return EncodedBatch(self.loaded, self.partners, [self.waveforms[row] for row in rows], encoded)
+        return EncodedBatch(self.loaded, self.external_models, [self.waveforms[row] for row in rows], encoded)

@@ -200,7 +200,7 @@ def _warnings(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | No
     if len(best.labels) > evidence.most_labels:
         warnings[LONGER_THAN_CTC] = f"{len(best.labels)} labels; the CTC head supports {evidence.most_labels:.0f}"
     if agreed < LEAST_AGREEMENT:
-        warnings[CTC_DISAGREES] = f"agreement {agreed:.2f} with what the CTC head hears"
+        warnings[CTC_DISAGREES] = f"agreement {agreed:.2f} with the CTC head's text"
     return warnings
 
 

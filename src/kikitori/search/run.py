@@ -99,7 +99,7 @@ def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
         case DelayedFusionSearch():
             from kikitori.search.fusion.delayed import delayed_fusion_of_logits
 
-            reader, prior = batch.partners.reader(options), batch.partners.prior(options)
+            reader, prior = batch.external_models.reader(options), batch.external_models.prior(options)
             found = delayed_fusion_of_logits(*batch.ctc_logits, reader, prior, options)
             return [*_with_text(batch, found, options)]
         case RescoringSearch():
@@ -137,7 +137,7 @@ def _lexicon(batch: EncodedBatch, options: LexiconSearch) -> list[NBest]:
     """Lexicon search, its words in the label units of the recogniser."""
     from kikitori.search.lexicon.search import lexicon_search
 
-    words, prior = batch.partners.words(options, batch.acoustic.config.phones)
+    words, prior = batch.external_models.words(options, batch.acoustic.config.phones)
     nbests = []
     for row in lexicon_search(*batch.acoustic.phone_log_probs(batch.encoded), words, options, prior):
         nbest: dict[str, Hypothesis] = {}
@@ -152,15 +152,15 @@ def _lexicon(batch: EncodedBatch, options: LexiconSearch) -> list[NBest]:
 def _shallow_fusion(batch: EncodedBatch, options: ShallowFusionSearch) -> list[NBest]:
     from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 
-    found = shallow_fusion_of_logits(*batch.ctc_logits, batch.partners.scorer(options), options)
-    if (most := batch.partners.max_labels(options)) is None:
+    found = shallow_fusion_of_logits(*batch.ctc_logits, batch.external_models.scorer(options), options)
+    if (most := batch.external_models.max_labels(options)) is None:
         return found
     return [tuple(replace(each, complete=len(each.labels) < most) for each in nbest) for nbest in found]
 
 
 def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
     nbests = _with_text(batch, _by_frames(batch, options.first), options.first)
-    options = batch.partners.with_paths(options)
+    options = batch.external_models.with_paths(options)
     scorers: list[SequenceScorer] = []
     if SPEECH_LLM in options.scorers:
         decoder = batch.decoder(shown_drafts(batch))
@@ -168,7 +168,7 @@ def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
         scorers.append(DecoderSequenceScorer(decoder))
     if INTERNAL_LM in options.scorers:
         scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
-    for scorer in (*scorers, *batch.partners.sequence_scorers(options)):
+    for scorer in (*scorers, *batch.external_models.sequence_scorers(options)):
         nbests = with_scores(nbests, scorer)
     return [rescored(nbest, options.scales) for nbest in nbests]
 
@@ -176,14 +176,14 @@ def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
 def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:
     """The drafts that the decoder reads beside the speech; None if it reads none."""
     model = batch.model.autoregressive
-    return None if model is None or not model.reads_drafts else first_pass(batch, batch.partners.draft_search)
+    return None if model is None or not model.reads_drafts else first_pass(batch, batch.external_models.draft_search)
 
 
 def _others(batch: EncodedBatch, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
     """Scorers beside the decoder's own: the internal LM where it is named, and external models."""
     own = INTERNAL_LM in options.scorers
     ilm = [(internal_scorer(batch.speech_llm, num_labels), options.scale(INTERNAL_LM))] if own else []
-    return [*ilm, *batch.partners.named(options)]
+    return [*ilm, *batch.external_models.named(options)]
 
 
 Autoregressive = GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch

@@ -129,7 +129,7 @@ def test_the_exported_folder_has_all_that_its_drafts_take(corpus, run):
         lexicon=str(folder / "lexicon.tsv"),
         scorers={"ngram": ScorerOptions(scale=0.1), "length": ScorerOptions(scale=2.0)},
     )
-    assert recognizer.partners.draft_search == search
+    assert recognizer.external_models.draft_search == search
     drafts = recognizer.recognize([samples.astype(np.float32)], search)
     assert {*drafts[0].text.split()} <= {*WORDS}
 

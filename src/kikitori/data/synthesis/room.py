@@ -50,8 +50,8 @@ def reverberate(waveform: Waveform, response: Waveform) -> Waveform:
     """The waveform as heard in a room, as long as it was."""
     size = len(waveform) + len(response) - 1
     spectrum = np.fft.rfft(waveform, size) * np.fft.rfft(response, size)
-    heard: Waveform = np.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
-    return heard
+    reverberant: Waveform = np.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
+    return reverberant
 
 
 def set_level(waveform: Waveform) -> Waveform:

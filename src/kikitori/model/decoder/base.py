@@ -194,7 +194,7 @@ def step(
 
 
 def _tightened(state: DecoderState) -> DecoderState:
-    """Drop the slots beyond the longest row, after closing gaps where that row has some, and unheard speech."""
+    """Drop slots beyond the longest row, after closing gaps where that row has some, and speech that no row reads."""
     num_slots = int(state.lengths.max())
     memory = state.memory and state.memory.tightened()
     if num_slots == state.num_slots:

@@ -31,7 +31,7 @@ class CrossLayer(SpeechLayer):
 
     def read(self, hidden: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
         """Add to hidden states (batch, n, dim) what they find in the valid (batch, positions) speech."""
-        heard = nn.functional.scaled_dot_product_attention(
+        context = nn.functional.scaled_dot_product_attention(
             self._queries(hidden),
             keys,
             values,
@@ -39,7 +39,7 @@ class CrossLayer(SpeechLayer):
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.heads.keys < self.heads.queries,
         )
-        return self._updated(hidden, heard)
+        return self._updated(hidden, context)
 
     def read_watched(self, hidden: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """As `read`, with the attention written out; also its weights (batch, heads, n, positions)."""
@@ -54,8 +54,8 @@ class CrossLayer(SpeechLayer):
     def _queries(self, hidden: Tensor) -> Tensor:
         return split_heads(self.queries(self.norm(hidden)), self.heads.dim)
 
-    def _updated(self, hidden: Tensor, heard: Tensor) -> Tensor:
-        update: Tensor = (GATE_SPEED * self.gate).tanh() * self.output(heard.transpose(1, 2).flatten(2))
+    def _updated(self, hidden: Tensor, context: Tensor) -> Tensor:
+        update: Tensor = (GATE_SPEED * self.gate).tanh() * self.output(context.transpose(1, 2).flatten(2))
         return hidden + update
 
 

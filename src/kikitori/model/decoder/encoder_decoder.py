@@ -155,7 +155,7 @@ class CrossAttentionDecoder:
 
 
 def read_frames(network: Any, frames: Tensor) -> Memory:
-    """Keys and values of cross-attention over frames (utterances, frames, dim), all of which are heard."""
+    """Keys and values of cross-attention over frames (utterances, frames, dim), all of which are attended to."""
     attentions = [layer.encoder_attn for layer in network.layers]
     layers = tuple((_heads(each.k_proj(frames), each), _heads(each.v_proj(frames), each)) for each in attentions)
     return Memory((), layers, torch.full((len(frames),), frames.shape[1], device=frames.device))

@@ -50,5 +50,5 @@ class WhisperFamily:
         return whisper_log_mel(waveforms, lengths, num_mel_bins=config.num_mel_bins, num_frames=num_frames)
 
     def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
-        """It hears the silence behind an utterance too."""
+        """Frames of the whole window, silence behind the utterance included."""
         return cast(Tensor, model(inputs.transpose(1, 2)).last_hidden_state)

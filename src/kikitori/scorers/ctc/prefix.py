@@ -1,4 +1,4 @@
-"""The CTC head as a scorer of label sequences: how probable it is that what it hears begins with these labels.
+"""The CTC head as a scorer of label sequences: how probable it is that an utterance begins with these.
 
     log p(labels ... | x) = log of the sum over everything that begins with them;  of the end: what is nothing but them
 
@@ -121,7 +121,7 @@ def ctc_outputs_of_logits(logits: Tensor, lengths: Tensor, *, likely: int = 1) -
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Heard = tuple[NDArray[np.float32], Floats, Integers, Integers, Integers, NDArray[np.int32], prefix_scores.Store]
+Arrays = tuple[NDArray[np.float32], Floats, Integers, Integers, Integers, NDArray[np.int32], prefix_scores.Store]
 Parts = tuple[Integers, Integers, Floats, Floats, Floats, NDArray[np.int32]]
 
 
@@ -168,7 +168,7 @@ class CTCPrefixScorer:
             len(outputs.lengths), int(outputs.widths.max(initial=1)), outputs.norms.shape[1]
         )
         places = outputs.starts, outputs.widths, outputs.lengths, outputs.columns
-        self._heard: Heard = (outputs.scores, outputs.norms, *places, store)
+        self._arrays: Arrays = (outputs.scores, outputs.norms, *places, store)
 
     def start(self, batch: int) -> PrefixState:
         """As of `Scorer`; the utterances are those of the outputs.
@@ -178,7 +178,7 @@ class CTCPrefixScorer:
         """
         outputs = self._outputs
         if batch != len(outputs.lengths):
-            raise ModelError(f"a search over {batch} utterances, {len(outputs.lengths)} of which CTC has heard")
+            raise ModelError(f"a search over {batch} utterances, {len(outputs.lengths)} of which have CTC outputs")
         frames = outputs.blanks.shape[1] + 1
         b, n, exponents = np.zeros((batch, frames)), np.zeros((batch, frames)), np.zeros((batch, frames), np.int32)
         for row, length in enumerate(outputs.lengths.tolist()):
@@ -193,7 +193,7 @@ class CTCPrefixScorer:
         """As of `CandidateScorer`, in float64."""
         found = np.empty((labels.shape[0], labels.shape[1] + 1))
         asked = _integers(rows), _integers(labels)
-        prefix_scores.score(*self._heard, self._window, *state.parts, *asked, found)
+        prefix_scores.score(*self._arrays, self._window, *state.parts, *asked, found)
         return torch.from_numpy(found)
 
     def likeliest(self, state: PrefixState, rows: Tensor, most: int) -> Tensor:
@@ -202,9 +202,9 @@ class CTCPrefixScorer:
         found = np.full((len(rows), most), -1)
         if most and outputs.likely is not None:
             offsets, labels, log_probs, _ = outputs.likely
-            heard = offsets, labels, log_probs, outputs.firsts, outputs.lengths, self._window
+            candidates = offsets, labels, log_probs, outputs.firsts, outputs.lengths, self._window
             hypotheses = state.utterances, state.last, state.b, state.n, state.exponents, _integers(rows)
-            prefix_scores.propose(*heard, *hypotheses, outputs.num_labels, found)
+            prefix_scores.propose(*candidates, *hypotheses, outputs.num_labels, found)
         return torch.from_numpy(found)
 
     def extend(self, state: PrefixState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[PrefixState, Tensor]:
@@ -217,7 +217,7 @@ class CTCPrefixScorer:
         given = np.zeros(tuple(labels.shape))
         appended = _integers(rows), _integers(labels), _integers(lengths)
         prefix_scores.extend(
-            *(*self._heard, self._outputs.blanks, *state.parts, *appended),
+            *(*self._arrays, self._outputs.blanks, *state.parts, *appended),
             *(new.utterances, new.last, new.prefix, new.b, new.n, new.exponents, given),
         )
         return new, torch.from_numpy(given)

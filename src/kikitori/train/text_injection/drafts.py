@@ -36,11 +36,11 @@ class Drafter:
 
     Attributes:
         search: The first search.
-        partners: Where it finds its lexicon, n-gram and prior.
+        external_models: Where it finds its lexicon, n-gram and prior.
     """
 
     search: DraftSearch
-    partners: ExternalModels
+    external_models: ExternalModels
 
     @torch.no_grad()
     def of_speech(self, loaded: LoadedModel, encoded: EncoderOutput) -> list[list[int]]:
@@ -50,7 +50,7 @@ class Drafter:
             loaded: The recogniser as it is now.
             encoded: Output of its encoder.
         """
-        batch = EncodedBatch(loaded, self.partners, (), encoded)
+        batch = EncodedBatch(loaded, self.external_models, (), encoded)
         return batch.encode_texts(first_pass(batch, self.search))
 
     def of_phones(
@@ -66,7 +66,7 @@ class Drafter:
             what = f"'{search.search}' reads no phones"
             raise ConfigError(what, where="prompt.draft", remedy="simulated phones need lexicon")
         options = replace(search, nbest=1)
-        words, prior = self.partners.words(options, phones)
+        words, prior = self.external_models.words(options, phones)
 
         def draft(log_probs: NDArray[np.float32]) -> list[int]:
             batch, lengths = torch.from_numpy(log_probs)[None], torch.tensor([len(log_probs)])
@@ -116,5 +116,5 @@ def own_drafter(folder: Path, units: TokenizerUnits) -> Drafter:
     Raises:
         KikitoriError: It has none, or a wrong one (see `default_draft_search`).
     """
-    partners = ExternalModels(folder, units, CPU)
-    return Drafter(partners.draft_search, partners)
+    models = ExternalModels(folder, units, CPU)
+    return Drafter(models.draft_search, models)
