@@ -17,7 +17,7 @@ def test_a_row_passes_only_if_it_was_tried():
     assert not Row("R0", "", 0, 0).passed
 
 
-@pytest.mark.parametrize("mode", ["full", "lora"])
+@pytest.mark.parametrize("mode", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_r1_killed_runs_end_like_others(tmp_path, mode):
     row = count_kills(tmp_path, mode, [Killing(None, 0.1), Killing(None, 0.3)], epochs=12)
     assert row.passed, row
@@ -33,17 +33,20 @@ def test_r3_a_refusing_disk_loses_nothing(tmp_path):
     assert row.passed, row
 
 
+@pytest.mark.slow  # tests/train/loop/test_trainer.py tries the same in one process
 def test_r4_weights_stay_finite(tmp_path):
     row = count_nonfinite(tmp_path, positions=3)
     assert row.passed, row
     assert row.details == ("with trouble that stays, the run ended at its limit: 9 of 9",)
 
 
+@pytest.mark.slow  # so does tests/train/loop/test_trainer.py
 def test_r5_resumed_runs_are_exact(tmp_path):
     row = count_resumes(tmp_path, stops={1: (3,), 2: (2, 4)})
     assert row.passed, row
 
 
+@pytest.mark.slow  # tests/model/test_hostile.py tries each attack
 def test_r8_attacks_are_refused(tmp_path):
     row = count_attacks(tmp_path)
     assert row.passed, row
