@@ -194,5 +194,5 @@ def test_outputs_that_are_not_finite():
 
 
 def test_another_number_of_utterances():
-    with pytest.raises(ModelError, match="CTC has heard"):
+    with pytest.raises(ModelError, match="and CTC outputs of 1"):
         scorer(random_log_probs(3, 2, 0)).start(2)

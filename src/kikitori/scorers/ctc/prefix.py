@@ -178,7 +178,7 @@ class CTCPrefixScorer:
         """
         outputs = self._outputs
         if batch != len(outputs.lengths):
-            raise ModelError(f"a search over {batch} utterances, {len(outputs.lengths)} of which have CTC outputs")
+            raise ModelError(f"a search over {batch} utterances, and CTC outputs of {len(outputs.lengths)}")
         frames = outputs.blanks.shape[1] + 1
         b, n, exponents = np.zeros((batch, frames)), np.zeros((batch, frames)), np.zeros((batch, frames), np.int32)
         for row, length in enumerate(outputs.lengths.tolist()):
