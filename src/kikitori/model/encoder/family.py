@@ -14,11 +14,19 @@ class Family(Protocol):
 
     Attributes:
         front_end: Names of the submodules that are the convolutional front end.
+        final_norm: Names of those behind the last layer.
         takes_waveform: Whether its features are waveforms, and not log-mel.
+        split: The same family as one whose encoder runs in two parts; None where it does not.
     """
 
     front_end: tuple[str, ...]
+    final_norm: tuple[str, ...]
     takes_waveform: bool
+
+    @property
+    def split(self) -> "SplitFamily | None":
+        """As above."""
+        ...
 
     def prepare(self, model: Any) -> None:
         """Mend what transformers would do otherwise, on a model that was just made or loaded."""
@@ -46,6 +54,18 @@ class Family(Protocol):
 
     def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Last states (batch, frames, dim) from features; behind the valid frames stands anything."""
+        ...
+
+
+class SplitFamily(Protocol):
+    """A family whose encoder can be run in two parts, so that states between them may be kept."""
+
+    def lower(self, model: Any, inputs: Tensor, lengths: Tensor, num_layers: int) -> Tensor:
+        """States (batch, window, dim) after the first layers, of all that the following layers read."""
+        ...
+
+    def upper(self, model: Any, states: Tensor, lengths: Tensor, num_layers: int) -> Tensor:
+        """Finished frames (batch, window, dim) from the states after the first layers."""
         ...
 
 

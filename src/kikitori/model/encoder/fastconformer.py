@@ -13,7 +13,12 @@ class FastConformerFamily:
     """The family of Parakeet's encoder."""
 
     front_end: tuple[str, ...] = ("subsampling",)
+    final_norm: tuple[str, ...] = ()
     takes_waveform = False
+
+    @property
+    def split(self) -> None:
+        """Its encoder runs as a whole."""
 
     def prepare(self, model: Any) -> None:
         """Let padding attend to the utterance."""

@@ -1,7 +1,7 @@
 """`SpeechEncoder`: waveforms to frames, whatever the family."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.encoder.family import subsampled
+from kikitori.model.encoder.family import SplitFamily, subsampled
 from kikitori.model.encoder.fastconformer import initialise_subsampling
 from kikitori.model.encoder.pretrained import (
     MODEL_CLASSES,
@@ -153,11 +153,46 @@ class SpeechEncoder(nn.Module):
         Raises:
             ModelError: There is no such layer.
         """
+        inputs = inputs.to(next(self.model.parameters()).dtype)
+        return self._record(lambda: self.family.frames(self.model, inputs, input_lengths), input_lengths, layers)
+
+    def encode_lower(self, inputs: Tensor, input_lengths: Tensor, num_layers: int) -> Tensor:
+        """States (batch, window, dim) after the first layers, all that the others read; see `encode`.
+
+        Raises:
+            ModelError: The family's encoder runs as a whole.
+        """
+        inputs = inputs.to(next(self.model.parameters()).dtype)
+        return self._split().lower(self.model, inputs, input_lengths, num_layers)
+
+    def encode_upper(
+        self, states: Tensor, input_lengths: Tensor, num_layers: int, *, layers: Sequence[int] = ()
+    ) -> EncoderOutput:
+        """What `encode` gives, from the states after the first layers.
+
+        Args:
+            states: (batch, window, dim) from `encode_lower`.
+            input_lengths: (batch,), of the inputs.
+            num_layers: The layers behind the states.
+            layers: As in `encode`, each above `num_layers`.
+
+        Raises:
+            ModelError: There is no such layer, or the family's encoder runs as a whole.
+        """
+        split = self._split()
+        return self._record(lambda: split.upper(self.model, states, input_lengths, num_layers), input_lengths, layers)
+
+    def _split(self) -> SplitFamily:
+        if (split := self.family.split) is None:
+            raise ModelError(f"an encoder of type '{self.config.model_type}' runs as a whole", remedy="use Whisper")
+        return split
+
+    def _record(self, run: Callable[[], Tensor], input_lengths: Tensor, layers: Sequence[int]) -> EncoderOutput:
+        """The output with the states after some layers, all cut to the speech."""
         if not set(layers) <= set(range(1, self.num_layers + 1)):
             raise ModelError(f"no layer {list(layers)}: the encoder has layers 1 to {self.num_layers}")
-        inputs = inputs.to(next(self.model.parameters()).dtype)
         with _record_states(self.layers if layers else []) as states:
-            frames = self.family.frames(self.model, inputs, input_lengths)
+            frames = run()
         lengths = subsampled(self.family.convolutions(self.config), input_lengths)
         wanted = [frames, *(_state_after(layer, states, frames) for layer in layers)]
         cut = [mask_tail(state[:, : int(lengths.max())], lengths) for state in wanted]
@@ -171,13 +206,26 @@ class SpeechEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As in torch, but what is frozen does not drift.
 
-        A wholly frozen encoder stays in evaluation mode, a frozen batch norm within one that learns (LoRA) does too.
+        A wholly frozen encoder stays in evaluation mode, and so do, in one that learns in part, frozen layers and (with
+        LoRA) frozen batch norms.
         """
         super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        for layer in self.layers:
+            layer.train(layer.training and any(parameter.requires_grad for parameter in layer.parameters()))
         for part in self.modules():
             if isinstance(part, nn.BatchNorm1d) and not any(p.requires_grad for p in part.parameters()):
                 part.eval()
         return self
+
+
+def freeze_below(encoder: SpeechEncoder, num_layers: int) -> None:
+    """Let the last layers and the normalisation behind them learn; the first `num_layers` add nothing to the graph."""
+    encoder.requires_grad_(False)
+    for layer in encoder.layers[num_layers:]:
+        layer.requires_grad_(True)
+    for name in encoder.family.final_norm:
+        encoder.model.get_submodule(name).requires_grad_(True)
+    encoder.train(encoder.training)
 
 
 def freeze(encoder: SpeechEncoder, plan: FreezePlan) -> None:

@@ -17,7 +17,12 @@ class WaveformFamily:
     """The family of HuBERT; the extra entry `do_normalize` of its configuration is that of its feature extractor."""
 
     front_end: tuple[str, ...] = ("feature_extractor",)
+    final_norm: tuple[str, ...] = ()
     takes_waveform = True
+
+    @property
+    def split(self) -> None:
+        """Its encoder runs as a whole."""
 
     def prepare(self, model: Any) -> None:
         """Decide about the normalisation where the configuration does not say: layer-norm front ends want it."""

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.lora import Lora, attach_encoder_lora
-from kikitori.model.encoder import SpeechEncoder, freeze
+from kikitori.model.encoder import SpeechEncoder, freeze, freeze_below
 from kikitori.model.folder import is_recogniser, load_config, load_model
 from kikitori.model.speech_llm import SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, equal_units
@@ -53,7 +53,17 @@ def build_encoder(settings: Encoder) -> SpeechEncoder:
 
 
 def _set_policy(encoder: SpeechEncoder, settings: Encoder) -> None:
+    if settings.window != "padded":
+        if encoder.config.model_type != "whisper":
+            what = f"an encoder of type '{encoder.config.model_type}' reads no window"
+            raise ConfigError(what, where="encoder.window", remedy="leave it out")
+        encoder.config.window = settings.window
     freeze(encoder, _freeze_plan(settings))
+    if settings.policy == "top":
+        if settings.top_layers > encoder.num_layers:
+            what = f"the encoder has {encoder.num_layers} layers"
+            raise ConfigError(what, where="encoder.top_layers", remedy="name no more")
+        freeze_below(encoder, encoder.num_layers - settings.top_layers)
     if settings.policy == "lora":
         attach_encoder_lora(encoder, settings.lora or Lora())
 

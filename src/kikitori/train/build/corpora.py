@@ -1,6 +1,7 @@
 """From a recipe to data: filtered utterances, transcripts and sentences as labels."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, compress
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def read_training_rows(
         utterances,
         min_seconds=data.min_seconds,
         max_seconds=data.max_seconds,
-        has_labels=None if units is None else lambda text: bool(units.encode(text)),
+        has_labels=None if units is None else lambda text: not text or bool(units.encode(text)),
     )
     for line in report.lines():
         log(f"{what}: {line}")
@@ -160,5 +161,8 @@ def _rows(recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], log: Log) -
         manifest = read_rows(Path(recipe.data_root), ref, on_error=recipe.data.on_error)
         for problem in manifest.problems:
             log(f"warning: {problem}; line left out")
-        rows += manifest.utterances
+        if ref.nonspeech:
+            rows += (replace(row, text="") for row in manifest.utterances)
+        else:
+            rows += (row if row.text else replace(row, text=None) for row in manifest.utterances)
     return rows

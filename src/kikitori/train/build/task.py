@@ -16,6 +16,7 @@ from kikitori.text.prompt import PRESETS, compile_prompt
 from kikitori.text.unit_training import character_units, sentencepiece_units
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
 from kikitori.train.build.acoustic import build_acoustic_model, build_encoder
+from kikitori.train.build.cached_encoder import build_cached_encoder
 from kikitori.train.build.corpora import (
     Log,
     load_sentences,
@@ -96,7 +97,8 @@ def _acoustic(recipe: AcousticModelRecipe, log: Log) -> AcousticTask:
     characters, lexicon = _character_units(recipe.ctc, units, train), _lexicon(recipe.ctc.phones)
     model = build_acoustic_model(recipe.encoder, recipe.ctc, units, lexicon.phones if lexicon else ())
     phone_losses = _phone_losses(recipe.ctc.phones, lexicon, model, units, train)
-    return AcousticTask(recipe, model, units, characters, train, dev, phone_losses)
+    cached = build_cached_encoder(recipe, model)
+    return AcousticTask(recipe, model, units, characters, train, dev, phone_losses, cached)
 
 
 def _speech_llm(recipe: SpeechLLMRecipe, log: Log) -> SpeechLLMTask:
@@ -107,8 +109,8 @@ def _speech_llm(recipe: SpeechLLMRecipe, log: Log) -> SpeechLLMTask:
     model = build_speech_llm(recipe, units, lexicon.phones if lexicon else ())
     phone_losses = _phone_losses(recipe.ctc.phones, lexicon, model.acoustic, units, train)
     drafter = load_drafter(recipe.prompt.draft, units) if recipe.prompt.draft else None
-    auxiliary = recipe.llm.auxiliary_layer
-    return SpeechLLMTask(recipe, model, units, characters, train, dev, phone_losses, drafter, auxiliary)
+    cached, auxiliary = build_cached_encoder(recipe, model.acoustic), recipe.llm.auxiliary_layer
+    return SpeechLLMTask(recipe, model, units, characters, train, dev, phone_losses, drafter, auxiliary, cached)
 
 
 def _language_model(recipe: LanguageModelRecipe, log: Log) -> TextTask:

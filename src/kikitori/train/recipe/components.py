@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.model.adapters.lora import Lora
+from kikitori.model.encoder.whisper import Window
 from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Fraction, ModelPath, NotNegative, Positive
 
 
@@ -22,8 +23,14 @@ class Encoder:
         config: a transformers configuration (with `model_type`) to start at random.
         random: Take the shape of `init` alone and draw the weights.
         changes: Entries of the configuration of `init` that are set otherwise, such as dropout and layerdrop.
-        policy: `full` trains it, `frozen` does not, `lora` trains low-rank updates of it.
+        window: What a Whisper encoder reads: `padded`, 30 s whatever the utterance, or `speech`, half a second more
+            than the utterance.
+        policy: `full` trains it, `frozen` does not, `top` trains its last layers, `lora` low-rank updates of it.
         lora: Settings of `lora`.
+        top_layers: Layers that `top` trains.
+        cache: Folder that keeps the outputs of what is frozen, with `frozen` or `top`, so that they are computed once;
+            16 bits a number, about 180 MB for an hour of whisper-base. None for none.
+        cache_copies: Augmented copies of each utterance in the cache; epochs take turns.
         freeze_conv_front_end: Keep the convolutional front end as it is (paper A's choice).
         unfreeze_at: Optimiser steps before it begins to learn.
         lr_factor: Factor on the learning rate.
@@ -33,8 +40,12 @@ class Encoder:
     config: dict[str, Any] | None = None
     random: bool = False
     changes: dict[str, Any] = Field(default_factory=dict)
-    policy: Literal["full", "frozen", "lora"] = "full"
+    window: Window = "padded"
+    policy: Literal["full", "frozen", "top", "lora"] = "full"
     lora: Lora | None = None
+    top_layers: Count = 0
+    cache: str | None = None
+    cache_copies: AtLeastOne = 1
     freeze_conv_front_end: bool = False
     unfreeze_at: Count = 0
     lr_factor: Positive = 1.0
@@ -43,6 +54,12 @@ class Encoder:
         """Checks that there is one start and that all settings are used."""
         _check_start(self.init, self.config, self.random)
         _check_policy(self.policy, self.lora, self.unfreeze_at)
+        if (self.policy == "top") != (self.top_layers > 0):
+            raise ValueError("policy 'top' and top_layers go together")
+        if self.cache is not None and (self.policy not in ("frozen", "top") or self.unfreeze_at):
+            raise ValueError("cache needs policy 'frozen' or 'top', and no unfreeze_at; what learns changes its outputs")
+        if self.cache_copies > 1 and self.cache is None:
+            raise ValueError("cache_copies needs cache")
         if self.changes and self.init is None:
             raise ValueError("changes go with init; set them in config itself")
 

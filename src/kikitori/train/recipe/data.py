@@ -21,6 +21,8 @@ class ManifestRef:
         share: Fraction of its rows to take, evenly spread.
         exclude_overlap_with: Splits of the same manifest; rows that share six words in a row with their transcripts are
             left out (decontamination, see `kikitori.data.overlap`).
+        nonspeech: These are recordings without speech, such as noise: their text is empty, and CTC learns to write
+            nothing there.
     """
 
     path: str
@@ -28,6 +30,7 @@ class ManifestRef:
     repeat: AtLeastOne = 1
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     exclude_overlap_with: list[str] = Field(default_factory=list)
+    nonspeech: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -30,9 +30,11 @@ from kikitori.text.units import TokenizerUnits
 from kikitori.train.loop.provenance import digest
 from kikitori.train.losses.phones import PhoneLosses
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe
+from kikitori.train.recipe.components import CTC
 from kikitori.train.recipe.data import Augment
 from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
+from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.speech_batches import EVALUATION_BATCH, SpeechBatches, dev_batches, training_inputs
 
 Decoder = Callable[[SpeechBatch], list[str]]
@@ -53,6 +55,7 @@ class AcousticTask(SpeechBatches):
         train: Training speech.
         dev: Dev speech, or None.
         phone_losses: Of the phone heads, if the recipe asks for them.
+        cached: The encoder with its outputs kept on disk, if the recipe asks for it.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class AcousticTask(SpeechBatches):
         train: SpeechLoader,
         dev: SpeechLoader | None,
         phone_losses: PhoneLosses | None = None,
+        cached: CachedEncoder | None = None,
     ) -> None:
         super().__init__(recipe, train)
+        self.cached = cached
         self.ctc = recipe.ctc
         self.acoustic, self.units, self.characters = model, units, characters
         self.phone_losses, self.dev = phone_losses, dev
@@ -83,6 +88,8 @@ class AcousticTask(SpeechBatches):
 
     def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
         """Reads and augments a batch."""
+        if self.cached is not None:
+            return self.cached.load(self.train, indices, epoch)
         return self.train.batch(indices, epoch=epoch)
 
     def loss(self, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
@@ -98,10 +105,18 @@ class AcousticTask(SpeechBatches):
 
     def encode(self, batch: SpeechBatch, position: BatchPosition) -> EncoderOutput:
         """Frames of a training batch, with SpecAugment on log-mel features."""
+        if self.cached is not None:
+            return self.cached.encode(batch, self.train, position.epoch)
         encoder = self.acoustic.encoder
         inputs, lengths = self.inputs(encoder, batch, position)
-        extra = (self.ctc.character_layer,) if self.characters is not None else ()
-        return encoder.encode(inputs, lengths, layers=(*self.acoustic.layers, *extra))
+        return encoder.encode(inputs, lengths, layers=loss_layers(self.acoustic, self.ctc))
+
+    def encode_dev(self, batch: SpeechBatch) -> EncoderOutput:
+        """Frames of a dev batch."""
+        if self.cached is not None and self.dev is not None:
+            return self.cached.encode(batch, self.dev, None)
+        device = next(self.acoustic.parameters()).device
+        return self.acoustic.encode(batch.waveforms.to(device), batch.lengths.to(device))
 
     def ctc_losses(
         self, encoded: EncoderOutput, batch: SpeechBatch, labels: Sequence[Sequence[int]]
@@ -133,9 +148,9 @@ class AcousticTask(SpeechBatches):
         """Phone error rate of the last phone head on those dev utterances of which the lexicon has all words."""
         if self.phone_losses is None or self.dev is None:
             return {}
-        counts, device = ErrorCounts(0, 0, 0, 0), next(self.acoustic.parameters()).device
+        counts = ErrorCounts(0, 0, 0, 0)
         for batch in dev_batches(self.dev):
-            encoded = self.acoustic.encode(batch.waveforms.to(device), batch.lengths.to(device))
+            encoded = self.encode_dev(batch)
             for text, (best,) in zip(batch.texts, ctc_greedy(*self.acoustic.phone_log_probs(encoded)), strict=True):
                 if (expected := self.phone_losses.phones(text)) is not None:
                     counts += word_errors(" ".join(map(str, expected)), " ".join(map(str, best.labels)))
@@ -144,8 +159,7 @@ class AcousticTask(SpeechBatches):
     @torch.inference_mode()
     def decode_ctc(self, batch: SpeechBatch) -> list[str]:
         """CTC greedy texts of a batch."""
-        device = next(self.acoustic.parameters()).device
-        log_probs, lengths = self.acoustic(batch.waveforms.to(device), batch.lengths.to(device))
+        log_probs, lengths = self.acoustic.log_probs(self.encode_dev(batch))
         return [self.units.decode(best.labels) for (best,) in ctc_greedy(log_probs, lengths)]
 
     def data_digest(self) -> str:
@@ -247,6 +261,11 @@ class AcousticTask(SpeechBatches):
         if not any(count.reference_length for count in counts.values()):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
+
+
+def loss_layers(model: AcousticModel, ctc: CTC) -> list[int]:
+    """The encoder layers whose states the losses read: those with heads, then that of the auxiliary character head."""
+    return [*model.layers, *([ctc.character_layer] if ctc.character_layer else [])]
 
 
 @torch.inference_mode()

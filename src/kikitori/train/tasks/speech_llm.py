@@ -27,6 +27,7 @@ from kikitori.train.losses.phones import PhoneLosses
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe
 from kikitori.train.recipe.speech import SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
+from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.speech import AcousticTask
 from kikitori.train.text_injection.drafts import Drafter
 from kikitori.types import Utterance
@@ -45,6 +46,7 @@ class SpeechLLMTask(AcousticTask):
         phone_losses: Of the phone heads, if the recipe asks for them.
         drafter: Of what the LLM reads beside the speech, if the model has a place for it.
         auxiliary_layer: LLM layer (1-based) that has a cross-entropy too; 0 for none.
+        cached: The encoder with its outputs kept on disk, if the recipe asks for it.
 
     Raises:
         DataError: The longest utterance does not fit into the LLM.
@@ -61,8 +63,9 @@ class SpeechLLMTask(AcousticTask):
         phone_losses: PhoneLosses | None = None,
         drafter: Drafter | None = None,
         auxiliary_layer: int = 0,
+        cached: CachedEncoder | None = None,
     ) -> None:
-        super().__init__(recipe, model.acoustic, units, characters, train, dev, phone_losses)
+        super().__init__(recipe, model.acoustic, units, characters, train, dev, phone_losses, cached)
         self.drafter = drafter
         self.speech_llm = model
         self.module["model"] = model
@@ -119,8 +122,7 @@ class SpeechLLMTask(AcousticTask):
     @torch.inference_mode()
     def decode_llm(self, batch: SpeechBatch) -> list[str]:
         """Greedy texts of a batch."""
-        model, device = self.speech_llm, next(self.acoustic.parameters()).device
-        encoded = self.acoustic.encode(batch.waveforms.to(device), batch.lengths.to(device))
+        model, encoded = self.speech_llm, self.encode_dev(batch)
         decoder = model.decoder(encoded, self.drafts(encoded))
         limits = [
             max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
