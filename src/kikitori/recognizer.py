@@ -128,8 +128,14 @@ class Recognizer:
 
     @cached_property
     def external_models(self) -> ExternalModels:
-        """Language models and priors that join in search."""
-        return ExternalModels(self.folder, self.loaded.units, self._acoustic.device)
+        """Language models and priors that join in search, over the labels of the CTC head."""
+        return ExternalModels(self.folder, self.loaded.ctc_units, self._acoustic.device)
+
+    @cached_property
+    def _decoder_models(self) -> ExternalModels | None:
+        if self.loaded.own_ctc_units is None:
+            return None
+        return ExternalModels(None, self.loaded.units, self._acoustic.device)
 
     def transcribe(self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None) -> Transcript:
         """Transcribes one recording.
@@ -239,8 +245,8 @@ class Recognizer:
         acoustic = self._acoustic
         padded, num_samples = pad_waveforms(waveforms)
         with self.arithmetic():
-            encoded = acoustic.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
-        return EncodedBatch(self.loaded, self.external_models, waveforms, encoded)
+            encoded = self.loaded.model.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
+        return EncodedBatch(self.loaded, self.external_models, waveforms, encoded, self._decoder_models)
 
     def arithmetic(self) -> torch.autocast:
         """The context in which the networks compute in `dtype`."""
@@ -287,7 +293,7 @@ class Recognizer:
     def _options(self, decoding: Decoding | str | None) -> Decoding:
         options = named_search(decoding, self.folder) if isinstance(decoding, str) else decoding or self.decoding
         model = self.loaded.model
-        check_search(options, model, self.name)
+        check_search(options, model, self.name, own_ctc_units=self.loaded.own_ctc_units is not None)
         if model.autoregressive is not None and model.autoregressive.reads_drafts and "decoder" in options.needs:
             check_search(self.external_models.draft_search, model, self.name)
         return options

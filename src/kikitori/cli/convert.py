@@ -19,3 +19,17 @@ def nue_asr(
 
         conversion.convert_nue_asr(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))
         print(output)
+
+
+def heads(
+    run: Annotated[str, typer.Argument(help="Run or folder of CTC heads trained on a Whisper's encoder.")],
+    base: Annotated[str, typer.Argument(help="Hub id of that Whisper, such as openai/whisper-base.")],
+    output: Folder = None,
+) -> None:
+    """Make a small folder of CTC heads that names its Whisper, and is used with that Whisper's decoder."""
+    with one_line_errors():
+        output = folder_for("the heads", output)
+        from kikitori.model.published import convert as conversion
+
+        conversion.convert_heads(run, base, output)
+        print(output)

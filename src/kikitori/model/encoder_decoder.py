@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.decoder.base import start
 from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, read_frames
-from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder
+from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, share_layers
 from kikitori.types import TrainedOn
 
 ENGLISH = "en"
@@ -59,23 +59,50 @@ class TranscriptRules:
 
 
 class EncoderDecoder(nn.Module):
-    """A Whisper recogniser: `acoustic` (its encoder), `network` (its decoder) and `output`.
+    """A Whisper recogniser: `encoder`, `network` (its decoder) and `output`, and `acoustic` with CTC heads if any.
 
     Args:
         whisper: The `WhisperForConditionalGeneration` of transformers, whose parts are taken.
         rules: What stands before a transcript, and what is never written.
         language: The language of all recordings by its code; None for one that finds it out for each.
+        heads: CTC heads on an encoder whose first layers are those of `whisper`; None for none.
+        shared_layers: How many layers these are.
 
     Attributes:
         language: As given; may be changed.
     """
 
-    def __init__(self, whisper: Any, rules: TranscriptRules, language: str | None) -> None:
+    def __init__(
+        self,
+        whisper: Any,
+        rules: TranscriptRules,
+        language: str | None,
+        heads: AcousticModel | None = None,
+        shared_layers: int = 0,
+    ) -> None:
         super().__init__()
-        encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
-        self.acoustic = AcousticModel(AcousticModelConfig(copy.deepcopy(whisper.config)), encoder=encoder)
+        self.encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
         self.network, self.output = whisper.model.decoder, whisper.proj_out
-        self.rules, self.language = rules, language
+        self.rules, self.language, self._shared_layers = rules, language, shared_layers
+        headless = AcousticModelConfig(copy.deepcopy(whisper.config))
+        self.acoustic = AcousticModel(headless, encoder=self.encoder) if heads is None else heads
+        if heads is not None:
+            share_layers(heads.encoder, self.encoder, shared_layers)
+
+    def encode(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
+        """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each.
+
+        The layers that the decoder's encoder and that of the CTC heads share run once; above them the heads read no
+        more than the speech, as in their training.
+        """
+        ours, heads = self.encoder, self.acoustic
+        if heads.encoder is ours:
+            return heads.encode(waveforms, num_samples)
+        inputs, lengths = ours.features(waveforms, num_samples)
+        states = ours.encode_lower(inputs, lengths, self._shared_layers)
+        window = ours.encode_upper(states, lengths, self._shared_layers).window
+        encoded = heads.encoder.encode_upper(states, lengths, self._shared_layers, layers=heads.layers)
+        return replace(encoded, window=window)
 
     @property
     def autoregressive(self) -> "EncoderDecoder":
@@ -94,7 +121,7 @@ class EncoderDecoder(nn.Module):
     @property
     def trained_on(self) -> TrainedOn:
         """A window of speech, and as many labels for it as the decoder has positions for."""
-        seconds = (self.acoustic.encoder.max_samples or 0) / SAMPLE_RATE
+        seconds = (self.encoder.max_samples or 0) / SAMPLE_RATE
         most = int(self.network.config.max_target_positions) - self.rules.prompt_size
         return TrainedOn(most / seconds, seconds, self.language, "window")
 

@@ -6,7 +6,7 @@ model of paper A, which has a layout of its own, is read as it is (see `kikitori
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,6 +26,7 @@ from kikitori.io.files import open_weights
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder, language_code, read_rules
+from kikitori.model.part import BASE, find_base, load_heads
 from kikitori.model.processor import SpeechProcessor
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
@@ -51,11 +52,24 @@ LARGEST_MIN_LABELS = 1_000
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A recogniser in memory: network, label units, and what its training data were like."""
+    """A recogniser in memory.
+
+    Attributes:
+        model: The network.
+        units: Label units of its decoder, and of its CTC heads unless these have others.
+        trained_on: What its training data were like.
+        own_ctc_units: Label units of the CTC heads where the decoder writes others.
+    """
 
     model: Recogniser
     units: TokenizerUnits
     trained_on: TrainedOn
+    own_ctc_units: TokenizerUnits | None = None
+
+    @property
+    def ctc_units(self) -> TokenizerUnits:
+        """Label units of the CTC heads."""
+        return self.own_ctc_units or self.units
 
 
 def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, trained_on: TrainedOn) -> None:
@@ -128,6 +142,8 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
             return _load_whisper(path_or_id, config, language)
         case "nue_asr":
             loaded = _load_published(path_or_id)
+        case AcousticModelConfig.model_type if BASE in config:
+            loaded = _load_part(path_or_id, config)
         case _:
             loaded = _load_own(path_or_id, config)
     if language not in (None, own := loaded.trained_on.language):
@@ -226,17 +242,46 @@ def _read_weights(model_class: Any, path_or_id: str | Path, config: dict[str, An
     return model, info
 
 
-def _load_whisper(path_or_id: str | Path, config: dict[str, Any], language: str | None) -> LoadedModel:
-    """A Whisper recogniser in the layout of transformers, which often carries buffers of old releases."""
+def load_whisper(path_or_id: str | Path, config: dict[str, Any]) -> Any:
+    """The `WhisperForConditionalGeneration` of a folder or the hub; these often carry buffers of old releases.
+
+    Raises:
+        ModelError: A file is missing, damaged or unsafe, or there is an encoder alone.
+    """
     whisper, info = _read_weights(WhisperForConditionalGeneration, path_or_id, config)
     if "model.decoder.embed_positions.weight" in info["missing_keys"]:
         raise _encoder_alone(path_or_id, "whisper")
     _check_loaded(path_or_id, whisper, sorted(info["missing_keys"]))
+    return whisper
+
+
+def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
+    """CTC heads that name the Whisper on whose encoder they stand, with that Whisper's decoder."""
+    _check_version(path_or_id, config.get("format_version", 1))
+    base = find_base(str(config[BASE].get("name")))
+    found = read_json(base, "config.json")
+    whisper = load_whisper(base, found)
+    heads, shared = load_heads(path_or_id, config, whisper)
+    units, trained_on = load_units(path_or_id), read_trained_on(path_or_id)
+    _check_units(path_or_id, heads, units)
+    loaded = _recogniser(base, whisper, trained_on.language, heads, shared)
+    return replace(loaded, own_ctc_units=units)
+
+
+def _load_whisper(path_or_id: str | Path, config: dict[str, Any], language: str | None) -> LoadedModel:
+    return _recogniser(path_or_id, load_whisper(path_or_id, config), language)
+
+
+def _recogniser(
+    path_or_id: str | Path, whisper: Any, language: str | None, heads: AcousticModel | None = None, shared: int = 0
+) -> LoadedModel:
+    """A Whisper with the rules and units that lie beside it, and perhaps with CTC heads."""
     values, vocabulary = read_json(path_or_id, "generation_config.json"), int(whisper.config.vocab_size)
     rules, units = read_rules(path_or_id, values, vocabulary), load_units(path_or_id)
     if units.size > vocabulary or units.eos_id != rules.eos:
         raise _other_units(path_or_id, units.size, vocabulary)
-    model = EncoderDecoder(whisper, rules, language_code(path_or_id, rules, language or values.get("language")))
+    code = language_code(path_or_id, rules, language or values.get("language"))
+    model = EncoderDecoder(whisper, rules, code, heads, shared)
     return LoadedModel(model.eval(), units, model.trained_on)
 
 

@@ -211,6 +211,10 @@ class SpeechLLM(PreTrainedModel):
         rows = self.teacher_input(encoded, labels, drafts)
         return self.target_logits(rows), rows.next_labels
 
+    def encode(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
+        """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each."""
+        return self.acoustic.encode(waveforms, num_samples)
+
     def forward(
         self, waveforms: Tensor, lengths: Tensor, labels: Labels, drafts: Labels | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from kikitori.errors import ModelError
 from kikitori.model.decoder.base import Decoder
 from kikitori.model.decoder.tree import LabelTree
 from kikitori.scorers.options import SPEECH_LLM
+from kikitori.scorers.spelling import Spelling
 from kikitori.scorers.tree import score_sequences
 from kikitori.types import Hypothesis
 
@@ -151,15 +152,19 @@ class DecoderSequenceScorer:
 
     Attributes:
         decoder: The decoder.
+        spelling: From the labels of hypotheses to those of the decoder; None where they are the same.
         name: Its name among the scores.
     """
 
     decoder: Decoder
+    spelling: Spelling | None = None
     name: str = SPEECH_LLM
 
     def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
         """The natural log-probability of each hypothesis of the utterances, its end included."""
-        return score_sequences(self.decoder, [[each.labels for each in nbest] for nbest in nbests]).scores
+        spelling = self.spelling
+        rows = [[each.labels for each in nbest] if spelling is None else spelling(nbest) for nbest in nbests]
+        return score_sequences(self.decoder, rows).scores
 
 
 def _finite(normaliser: Tensor, network: str) -> Tensor:

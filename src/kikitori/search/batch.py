@@ -1,7 +1,7 @@
 """A batch of recordings as the encoder of a recogniser gives it: what every search starts from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,8 +15,9 @@ from kikitori.model.decoder.base import Decoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, Recogniser
 from kikitori.model.speech_llm import SpeechLLM
+from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.search.resources import ExternalModels
-from kikitori.text.units import TokenizerUnits
+from kikitori.text.units import WORD_MARK, TokenizerUnits
 from kikitori.types import Hypothesis, TrainedOn
 
 
@@ -26,15 +27,17 @@ class EncodedBatch:
 
     Attributes:
         loaded: The recogniser.
-        external_models: Language models and priors that may join.
+        external_models: Language models and priors that may join, over the labels of the CTC head.
         waveforms: The recordings, 16 kHz mono.
         encoded: The encoder's output.
+        own_decoder_models: Those over the decoder's labels, where the CTC head has others.
     """
 
     loaded: LoadedModel
     external_models: ExternalModels
     waveforms: Sequence[Waveform]
     encoded: EncoderOutput
+    own_decoder_models: ExternalModels | None = None
 
     @property
     def model(self) -> Recogniser:
@@ -59,8 +62,24 @@ class EncodedBatch:
 
     @property
     def units(self) -> TokenizerUnits:
-        """Label units."""
+        """Label units of the decoder; of the CTC head without one."""
         return self.loaded.units
+
+    @property
+    def ctc_units(self) -> TokenizerUnits:
+        """Label units of the CTC head."""
+        return self.loaded.ctc_units
+
+    def ctc_form(self, text: str) -> str:
+        """A text in the form that the CTC head writes, such as lower case without punctuation."""
+        if self.loaded.own_ctc_units is None:
+            return text
+        return " ".join(self.ctc_units.normalize(text).replace(WORD_MARK, " ").split())
+
+    @property
+    def decoder_models(self) -> ExternalModels:
+        """Language models and priors over the decoder's labels."""
+        return self.own_decoder_models or self.external_models
 
     @property
     def trained_on(self) -> TrainedOn:
@@ -71,6 +90,11 @@ class EncodedBatch:
     def seconds(self) -> list[float]:
         """Durations."""
         return [len(waveform) / SAMPLE_RATE for waveform in self.waveforms]
+
+    @property
+    def speller(self) -> TokenSpeller | None:
+        """From the decoder's tokens to the letters that the CTC head writes; None if both write the same labels."""
+        return self.external_models.speller(self.loaded.units) if self.loaded.own_ctc_units is not None else None
 
     @cached_property
     def ctc_logits(self) -> tuple[Tensor, Tensor]:
@@ -100,4 +124,5 @@ class EncodedBatch:
         states = tuple(layer[place] for layer in self.encoded.intermediate)
         window = self.encoded.window if self.encoded.window is None else self.encoded.window[place]
         encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states, window)
-        return EncodedBatch(self.loaded, self.external_models, [self.waveforms[row] for row in rows], encoded)
+        waveforms = [self.waveforms[row] for row in rows]
+        return replace(self, waveforms=waveforms, encoded=encoded)

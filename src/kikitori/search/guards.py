@@ -110,7 +110,7 @@ def guarded(batch: EncodedBatch, options: Decoding, guards: Guards) -> list[Resu
         elif not options.autoregressive:
             results.append(nbest)
         else:
-            results.append(checked(nbest, evidence[row], batch.units.decode, guards))
+            results.append(checked(nbest, evidence[row], batch.units.decode, guards, in_form=batch.ctc_form))
     return results
 
 
@@ -139,7 +139,9 @@ def no_speech(waveform: Waveform, evidence: CTCEvidence | None) -> str | None:
     return None
 
 
-def checked(nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guards) -> NBest:
+def checked(
+    nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guards, *, in_form: Callable[[str], str] = str
+) -> NBest:
     """The hypotheses of a decoder, the best with its warnings and, if it ran away, the CTC text before it.
 
     Args:
@@ -147,9 +149,10 @@ def checked(nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guar
         evidence: The CTC posteriors; None without a CTC head.
         text: Decodes labels.
         guards: Whether the CTC text shall stand first.
+        in_form: Brings a text of the decoder into the form that the CTC head writes.
     """
     best = nbest[0]
-    agreed = None if evidence is None else agreement(best.text, evidence.text)
+    agreed = None if evidence is None else agreement(in_form(best.text), evidence.text)
     best = replace(best, warnings=_warnings(best, agreed, evidence, text), ctc_agreement=agreed)
     if evidence is None or guards.on_runaway == "keep" or not any(name in RUNAWAY for name in best.warnings):
         return (best, *nbest[1:])
@@ -207,7 +210,7 @@ def _warnings(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | No
 def _evidence(batch: EncodedBatch, options: Decoding) -> Sequence[CTCEvidence | None]:
     if not options.autoregressive or not batch.acoustic.config.ctc_layers:
         return [None] * len(batch.waveforms)
-    return ctc_evidence(*batch.ctc_logits, batch.units.decode)
+    return ctc_evidence(*batch.ctc_logits, batch.ctc_units.decode)
 
 
 def _finite(batch: EncodedBatch) -> list[bool]:

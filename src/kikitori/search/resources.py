@@ -16,6 +16,7 @@ from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.model.decoder.llm import check_llm
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
+from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer, load_language_model
 from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.ngram import NGramScorer, is_ngram, label_words
@@ -65,6 +66,17 @@ class ExternalModels:
         self._priors: dict[tuple[str, ScorerOptions, ScorerOptions | None], SequenceScorer] = {}
         self._readers: dict[LMOptions, RetokenizingLM] = {}
         self._words: dict[tuple[Path, Path], WordModel] = {}
+        self._speller: TokenSpeller | None = None
+
+    def speller(self, units: TokenizerUnits) -> TokenSpeller:
+        """From tokens of a decoder to these units, characters.
+
+        Raises:
+            ModelError: They are no characters.
+        """
+        if self._speller is None:
+            self._speller = TokenSpeller(units, self._units)
+        return self._speller
 
     @cached_property
     def draft_search(self) -> DraftSearch:

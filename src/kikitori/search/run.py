@@ -16,6 +16,7 @@ from kikitori.scorers.base import Scorer, SequenceScorer
 from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
 from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM
+from kikitori.scorers.spelling import Spelling
 from kikitori.search.autoregressive.beam import END
 from kikitori.search.autoregressive.filters import decoder_filters
 from kikitori.search.autoregressive.generate import greedy
@@ -43,6 +44,7 @@ from kikitori.search.options import (
     SpeculativeSearch,
 )
 from kikitori.search.rescore import check_rescoring, rescored, with_scores
+from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
 from kikitori.types import Hypothesis, NBest
 
@@ -50,8 +52,14 @@ Result = NBest | AudioError
 """The n-best list of a recording, or why it has none."""
 
 
-def check_search(options: Decoding, model: Recogniser, name: str) -> None:
+def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_units: bool = False) -> None:
     """Refuses a search for which a network has not what it takes.
+
+    Args:
+        options: The search.
+        model: The network.
+        name: Of the network, for errors.
+        own_ctc_units: Whether its CTC head writes other labels than its decoder.
 
     Raises:
         ModelError: It has no decoder, no CTC head or no phone head; `name` says which network.
@@ -65,6 +73,9 @@ def check_search(options: Decoding, model: Recogniser, name: str) -> None:
     if "ctc" in needs and not heads.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     match options:
+        case JointTimeSyncSearch() if own_ctc_units:
+            what = "the CTC head has other label units than the decoder"
+            raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
         case RescoringSearch():
             known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm))
             check_rescoring(options, [scorer for scorer, network in known if network is not None])
@@ -75,7 +86,7 @@ def first_pass(batch: EncodedBatch, options: DraftSearch) -> list[Hypothesis]:
     match options:
         case CTCBeamSearch() | LexiconSearch():
             options = replace(options, nbest=1)
-    return [nbest[0] for nbest in _with_text(batch, _by_frames(batch, options), options)]
+    return [nbest[0] for nbest in _with_text(batch.ctc_units, _by_frames(batch, options), options)]
 
 
 def shown_drafts(batch: EncodedBatch) -> list[list[int]] | None:
@@ -93,26 +104,26 @@ def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
     """The n-best list of each recording, or why it has none; options are as `check_search` wants them."""
     match options:
         case CTCGreedySearch() | CTCBeamSearch() | LexiconSearch():
-            return [*_with_text(batch, _by_frames(batch, options), options)]
+            return [*_with_text(batch.ctc_units, _by_frames(batch, options), options)]
         case ShallowFusionSearch():
-            return [*_with_text(batch, _shallow_fusion(batch, options), options)]
+            return [*_with_text(batch.ctc_units, _shallow_fusion(batch, options), options)]
         case DelayedFusionSearch():
             from kikitori.search.fusion.delayed import delayed_fusion_of_logits
 
             reader, prior = batch.external_models.reader(options), batch.external_models.prior(options)
             found = delayed_fusion_of_logits(*batch.ctc_logits, reader, prior, options)
-            return [*_with_text(batch, found, options)]
+            return [*_with_text(batch.ctc_units, found, options)]
         case RescoringSearch():
-            return [*_with_text(batch, _rescoring(batch, options), options)]
+            return [*_with_text(batch.ctc_units, _rescoring(batch, options), options)]
         case _:
             return _autoregressive(batch, options)
 
 
-def _with_text(batch: EncodedBatch, nbests: Sequence[NBest], options: Decoding) -> list[NBest]:
-    """Hypotheses of a search with their text and confidence."""
+def _with_text(units: TokenizerUnits, nbests: Sequence[NBest], options: Decoding) -> list[NBest]:
+    """Hypotheses of a search, whose labels are of some units, with their text and confidence."""
     return [
         tuple(
-            replace(each, text=each.text or batch.units.decode(each.labels), confidence=confidence(each, options))
+            replace(each, text=each.text or units.decode(each.labels), confidence=confidence(each, options))
             for each in nbest
         )
         for nbest in nbests
@@ -144,7 +155,7 @@ def _lexicon(batch: EncodedBatch, options: LexiconSearch) -> list[NBest]:
         for each in row:
             text = join_words([words.words[word] for word in each.labels], batch.trained_on.language)
             # Without spaces, other words may be the same text; the best come first.
-            nbest.setdefault(text, replace(each, labels=tuple(batch.units.encode(text)), text=text))
+            nbest.setdefault(text, replace(each, labels=tuple(batch.ctc_units.encode(text)), text=text))
         nbests.append(tuple(nbest.values()))
     return nbests
 
@@ -159,13 +170,13 @@ def _shallow_fusion(batch: EncodedBatch, options: ShallowFusionSearch) -> list[N
 
 
 def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
-    nbests = _with_text(batch, _by_frames(batch, options.first), options.first)
+    nbests = _with_text(batch.ctc_units, _by_frames(batch, options.first), options.first)
     options = batch.external_models.with_paths(options)
     scorers: list[SequenceScorer] = []
     if SPEECH_LLM in options.scorers:
         decoder = batch.decoder(shown_drafts(batch))
         nbests = _with_positions(nbests, decoder)
-        scorers.append(DecoderSequenceScorer(decoder))
+        scorers.append(DecoderSequenceScorer(decoder, Spelling(batch.units, batch.ctc_units)))
     if INTERNAL_LM in options.scorers:
         scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
     for scorer in (*scorers, *batch.external_models.sequence_scorers(options)):
@@ -183,7 +194,7 @@ def _others(batch: EncodedBatch, options: Scored, num_labels: int) -> list[tuple
     """Scorers beside the decoder's own: the internal LM where it is named, and external models."""
     own = INTERNAL_LM in options.scorers
     ilm = [(internal_scorer(batch.speech_llm, num_labels), options.scale(INTERNAL_LM))] if own else []
-    return [*ilm, *batch.external_models.named(options)]
+    return [*ilm, *batch.decoder_models.named(options)]
 
 
 Autoregressive = GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch
@@ -203,7 +214,7 @@ def _autoregressive(batch: EncodedBatch, options: Autoregressive) -> list[Result
         others = iter(_autoregressive(batch.rows(fitting), options) if fitting else [])
         return [next(others) if error is None else error for error in errors]
     found = _written(batch, decoder, own, options, limits)
-    return [*_with_text(batch, _with_positions(found, decoder), options)]
+    return [*_with_text(batch.units, _with_positions(found, decoder), options)]
 
 
 def _written(
@@ -227,9 +238,13 @@ def _written(
             filters = decoder_filters(decoder, size, END)
             return decoder_beam(decoder, options, limits, _others(batch, options, size), filters)
         case JointSearch():
-            from kikitori.search.autoregressive.joint import joint
+            from kikitori.search.autoregressive.joint import joint, joint_by_letters
 
             logits, num_frames = batch.ctc_logits
+            if (speller := batch.speller) is not None:
+                size = decoder.vocab_size
+                others, filters = _others(batch, options, size), decoder_filters(decoder, size, END)
+                return joint_by_letters(decoder, logits, num_frames, speller, options, limits, others, filters)
             size = logits.shape[2] - 1
             filters = decoder_filters(decoder, size, END)
             return joint(decoder, logits, num_frames, options, limits, _others(batch, options, size), filters)

@@ -91,7 +91,7 @@ def test_outputs_of_another_encoder_or_augmentation_are_refused(build, whisper, 
         build(top(whisper, cache=str(folder), top_layers=2))
 
 
-def test_what_cannot_be_kept_is_refused(build, whisper, tmp_path):
+def test_what_cannot_be_kept_is_refused(build, tmp_path):
     cache = str(tmp_path / "cache")
     with pytest.raises(ConfigError, match="cannot go on from kept states"):
         build(acoustic_recipe() | {"encoder": {"config": HUBERT, "policy": "top", "top_layers": 1, "cache": cache}})

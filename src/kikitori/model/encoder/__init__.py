@@ -9,6 +9,22 @@ zero behind each utterance. In evaluation mode an utterance gives the same frame
 
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.encoder.pretrained import MODEL_CLASSES
-from kikitori.model.encoder.speech_encoder import EncoderOutput, FreezePlan, SpeechEncoder, freeze, freeze_below
+from kikitori.model.encoder.speech_encoder import (
+    EncoderOutput,
+    FreezePlan,
+    SpeechEncoder,
+    freeze,
+    freeze_below,
+    share_layers,
+)
 
-__all__ = ["MODEL_CLASSES", "SAMPLE_RATE", "EncoderOutput", "FreezePlan", "SpeechEncoder", "freeze", "freeze_below"]
+__all__ = [
+    "MODEL_CLASSES",
+    "SAMPLE_RATE",
+    "EncoderOutput",
+    "FreezePlan",
+    "SpeechEncoder",
+    "freeze",
+    "freeze_below",
+    "share_layers",
+]

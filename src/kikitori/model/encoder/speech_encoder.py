@@ -218,6 +218,15 @@ class SpeechEncoder(nn.Module):
         return self
 
 
+def share_layers(encoder: SpeechEncoder, other: SpeechEncoder, num_layers: int) -> None:
+    """Give an encoder the front end and the first layers of another one, in place of its own equal ones."""
+    ours, theirs = encoder.model, other.model
+    for name in (*encoder.family.front_end, "embed_positions"):
+        setattr(ours, name, theirs.get_submodule(name))
+    for index in range(num_layers):
+        ours.layers[index] = theirs.layers[index]
+
+
 def freeze_below(encoder: SpeechEncoder, num_layers: int) -> None:
     """Let the last layers and the normalisation behind them learn; the first `num_layers` add nothing to the graph."""
     encoder.requires_grad_(False)

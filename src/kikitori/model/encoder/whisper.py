@@ -80,7 +80,8 @@ class WhisperFamily:
         return self._run(model, model.layers[:num_layers], hidden, lengths)
 
     def upper(self, model: Any, states: Tensor, lengths: Tensor, num_layers: int) -> Tensor:
-        """The finished frames (batch, window, dim) from what `lower` gave."""
+        """The finished frames (batch, window, dim) from what `lower` gave, perhaps of a longer window."""
+        states = states[:, : int(self._window_lengths(model.config, lengths).max())]
         return cast(Tensor, model.layer_norm(self._run(model, model.layers[num_layers:], states, lengths)))
 
     def _run(self, model: Any, layers: Sequence[nn.Module], hidden: Tensor, lengths: Tensor) -> Tensor:

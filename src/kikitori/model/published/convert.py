@@ -1,5 +1,6 @@
 """Published models in other layouts become model folders of ours, shard by shard, in the type they have on disk."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,12 @@ from safetensors import SafetensorError
 
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
-from kikitori.io.model_folder import DECODING
-from kikitori.model.folder import forget_places, save_sides
+from kikitori.io.model_folder import DECODING, copy_search_files
+from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.folder import forget_places, load_model, load_whisper, model_folder, save_sides
+from kikitori.model.part import find_base, own_tensors, part_config, save_tensors, shared_layers, values_digest
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
+from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
 
@@ -36,6 +40,40 @@ in the type that they have there ({dtype}); kikitori computes in float32. No num
 kikitori transcribe --model THIS_FOLDER talk.wav
 ```
 """
+
+
+def convert_heads(run: str | Path, name: str, output: Path) -> None:
+    """Writes the CTC heads of a run on a Whisper's encoder as a part that names its base.
+
+    Args:
+        run: An acoustic model whose encoder started from the base and was trained in its last layers or not at all.
+        name: Hub id of the base; see `kikitori.model.part.find_base` for where it is looked up.
+        output: Folder to write; it must not exist, or be empty.
+
+    Raises:
+        ModelError: The run is no such model, or the output is not empty or cannot be written.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ModelError("is there already", where=output, remedy="name a new folder")
+    loaded, base = load_model(model_folder(run)), find_base(name)
+    heads = loaded.model.acoustic
+    whisper = load_whisper(base, read_json(base, "config.json"))
+    encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
+    if encoder.config.model_type != heads.encoder.config.model_type or encoder.dim != heads.encoder.dim:
+        raise ModelError(f"its encoder is not that of {name}", where=run, remedy="name the base that it started from")
+    tensors = own_tensors(heads, encoder)
+    shared_layers(tensors, encoder.num_layers)
+    try:
+        with replace_folder(output) as staging:
+            save_tensors(staging, tensors)
+            values = part_config(heads.config, name, values_digest(whisper))
+            write_text(staging / "config.json", json.dumps(values, indent=2, sort_keys=True, default=str) + "\n")
+            save_sides(staging, loaded.ctc_units, loaded.trained_on)
+            if Path(model_folder(run)).is_dir():
+                copy_search_files(Path(model_folder(run)), staging)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"cannot be written ({reason})", where=output, remedy="check the free space") from None
 
 
 def convert_nue_asr(

@@ -18,6 +18,8 @@ from torch import Tensor
 from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.base import Scorer, WeightedSum
 from kikitori.scorers.ctc.prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs, ctc_outputs_of_logits
+from kikitori.scorers.ctc.spelled import SpelledCTCScorer
+from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.decoder import DecoderScorer
 from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer
@@ -93,6 +95,42 @@ def joint(
     scorer = _weighted(DecoderScorer(decoder, num_labels, allowed=allowed), num_labels, options, others)
     asked = pre_beam if any((options.scale(SPEECH_LLM), *(scale for _, scale in others))) else None
     judge = Judge(CTCPrefixScorer(outputs, window=options.pruning.window), options.scale(CTC), asked, proposed)
+    return beam_search(scorer, options, limits, judge=judge, most_gain=_most_gain(options, others), filters=filters)
+
+
+def joint_by_letters(
+    decoder: Decoder,
+    logits: Tensor,
+    num_frames: Tensor,
+    speller: TokenSpeller,
+    options: JointSearch,
+    limits: Limits,
+    others: Others = (),
+    filters: Sequence[LogitFilter] = (),
+    *,
+    pre_beam: int | None = PRE_BEAM,
+) -> list[NBest]:
+    """As `joint`, over the decoder's own labels, which CTC scores by the characters that they are spelt with.
+
+    Args:
+        decoder: What writes.
+        logits: Of the CTC head, (batch, frames, characters + 1), blank last.
+        num_frames: Valid frames, (batch,).
+        speller: From the decoder's labels to characters.
+        options: Those of the search.
+        limits: Most and fewest labels.
+        others: Further scorers, over the decoder's vocabulary.
+        filters: What rules labels out beside the fewest labels.
+        pre_beam: Labels per hypothesis that CTC scores, the most probable ones without it; None for all.
+
+    Raises:
+        ModelError: Logits are not finite, or the decoder's cache cannot be forked.
+    """
+    num_labels = decoder.vocab_size
+    letters, _ = _outputs(logits, num_frames, options.pruning, 1)
+    scorer = _weighted(DecoderScorer(decoder, num_labels), num_labels, options, others)
+    ctc = SpelledCTCScorer(CTCPrefixScorer(letters, window=options.pruning.window), speller, num_labels)
+    judge = Judge(ctc, options.scale(CTC), pre_beam)
     return beam_search(scorer, options, limits, judge=judge, most_gain=_most_gain(options, others), filters=filters)
 
 

@@ -57,7 +57,9 @@ class Encoder:
         if (self.policy == "top") != (self.top_layers > 0):
             raise ValueError("policy 'top' and top_layers go together")
         if self.cache is not None and (self.policy not in ("frozen", "top") or self.unfreeze_at):
-            raise ValueError("cache needs policy 'frozen' or 'top', and no unfreeze_at; what learns changes its outputs")
+            raise ValueError(
+                "cache needs policy 'frozen' or 'top', and no unfreeze_at; what learns changes its outputs"
+            )
         if self.cache_copies > 1 and self.cache is None:
             raise ValueError("cache_copies needs cache")
         if self.changes and self.init is None:

@@ -1,8 +1,8 @@
 """What the frozen part of an encoder says of training speech, computed once and kept on disk.
 
 A folder holds `key.json` (what the states depend on), `states.f16` (all of them, one behind the other) and
-`index.jsonl` (a line for each utterance). Lines come last, so that a run that is killed loses no more than the utterance
-that it was writing; states whose checksum is wrong are computed anew.
+`index.jsonl` (a line for each utterance). Lines come last, so that a run that is killed loses no more than the
+utterance that it was writing; states whose checksum is wrong are computed anew.
 """
 
 import hashlib

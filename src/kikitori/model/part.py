@@ -1,0 +1,119 @@
+"""Trained parts of a published model: a small folder that names its base and holds what training has changed.
+
+Only CTC heads on the encoder of a Whisper so far, with the layers that were trained for them. `config.json` names the
+base by hub id and by a digest of its tensors, so that the form of its files does not matter.
+"""
+
+import copy
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kikitori.errors import ModelError
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.safety.weights import check_weights
+from kikitori.model.weights import SAFETENSORS, check_finite, find_weights, map_safetensors
+
+BASE = "base"
+"""Key of `config.json` that names the base."""
+PARTS = "KIKITORI_PARTS"
+"""Environment variable that names a folder with base models in it."""
+ENCODER = "encoder.model."
+
+
+def find_base(name: str) -> str | Path:
+    """Where a base model lies: in the folder that `KIKITORI_PARTS` names, by the last part of its id, or on the hub."""
+    here = Path(os.environ[PARTS]) / name.rpartition("/")[2] if os.environ.get(PARTS) else None
+    return name if here is None or not here.is_dir() else here
+
+
+def values_digest(model: nn.Module) -> str:
+    """SHA-256 of a network's parameters in float16 by name, tied ones once; equal whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().to(torch.float16).contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def own_tensors(model: AcousticModel, base: SpeechEncoder) -> dict[str, Tensor]:
+    """What of an acoustic model is not its base encoder's: heads, and encoder tensors that training has changed."""
+    theirs = base.model.state_dict()
+    found = {}
+    for name, tensor in model.state_dict().items():
+        old = theirs.get(name.removeprefix(ENCODER)) if name.startswith(ENCODER) else None
+        if old is None or not torch.equal(old.cpu(), tensor.cpu()):
+            found[name] = tensor.detach().cpu()
+    return found
+
+
+def shared_layers(names: Mapping[str, Any], num_layers: int) -> int:
+    """How many of an encoder's first layers are the base's, by the names of the part's tensors.
+
+    Raises:
+        ModelError: The part holds something below the layers.
+    """
+    prefix, lowest = f"{ENCODER}layers.", num_layers
+    for name in names:
+        if name.startswith(prefix):
+            lowest = min(lowest, int(name.removeprefix(prefix).partition(".")[0]))
+        elif name.startswith(ENCODER) and not name.startswith(f"{ENCODER}layer_norm."):
+            raise ModelError(f"it holds {name}, below the layers", remedy="train with encoder.policy top or frozen")
+    return lowest
+
+
+def save_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the part's tensors, in float16.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
+    save_file(halves, directory / SAFETENSORS, metadata={"format": "pt"})
+
+
+def load_heads(folder: str | Path, values: Mapping[str, Any], whisper: Any) -> tuple[AcousticModel, int]:
+    """CTC heads on a copy of a Whisper's encoder, and how many of its layers are still those of Whisper.
+
+    Args:
+        folder: The part's folder.
+        values: Its `config.json`.
+        whisper: The base, a `WhisperForConditionalGeneration`.
+
+    Raises:
+        ModelError: The base is another one, or tensors are missing, damaged or unknown.
+    """
+    base, found = values[BASE], values_digest(whisper)
+    if found != (wanted := str(base.get("digest"))):
+        raise ModelError(
+            f"its base {base.get('name')} has other weights (digest {found[:12]}, wanted {wanted[:12]})",
+            where=folder,
+            remedy=f"take the release that it was trained on, or name its folder's parent with {PARTS}",
+        )
+    check_weights(folder)
+    tensors = map_safetensors(find_weights(Path(folder), SAFETENSORS))
+    for name, tensor in tensors.items():
+        check_finite(folder, name, tensor)
+    settings = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
+    config = AcousticModelConfig(**settings)
+    encoder = SpeechEncoder(config.encoder_config)
+    encoder.model.load_state_dict(whisper.model.encoder.state_dict())
+    model = AcousticModel(config, encoder=encoder)
+    info = model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    wrong = [*info.unexpected_keys, *(name for name in info.missing_keys if not name.startswith(ENCODER))]
+    if wrong:
+        raise ModelError(f"the weights do not fit config.json at {wrong[0]}", where=folder, remedy="copy it again")
+    return model, shared_layers(tensors, encoder.num_layers)
+
+
+def part_config(config: AcousticModelConfig, name: str, digest: str) -> dict[str, Any]:
+    """`config.json` of a part."""
+    values = copy.deepcopy(config).to_dict()
+    return {**values, BASE: {"name": name, "digest": digest}}

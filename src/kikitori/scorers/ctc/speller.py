@@ -1,0 +1,106 @@
+"""From tokens of a decoder to the characters of a CTC head."""
+
+import codecs
+import unicodedata
+from typing import NamedTuple
+
+from kikitori.errors import ModelError
+from kikitori.text.token_bytes import token_bytes
+from kikitori.text.units import WORD_MARK, TokenizerUnits
+
+SPACE, APOSTROPHE = " ", "'"
+APOSTROPHES = frozenset("'’‘`")
+
+
+class Place(NamedTuple):
+    """Where in its text a hypothesis stands.
+
+    Attributes:
+        pending: What is written if a letter follows: a space, an apostrophe or nothing.
+        bytes: The beginning of a character that is not complete.
+    """
+
+    pending: str
+    bytes: bytes
+
+
+class Spelling(NamedTuple):
+    """What a token adds behind a place: CTC labels, None if CTC cannot write it, and the place behind it."""
+
+    labels: tuple[int, ...] | None
+    place: Place
+
+
+class TokenSpeller:
+    """From tokens of a decoder to the characters of a CTC head.
+
+    Args:
+        units: Those of the decoder.
+        characters: Those of the CTC head, single characters and a word mark.
+
+    Raises:
+        ModelError: The CTC head writes longer units.
+    """
+
+    def __init__(self, units: TokenizerUnits, characters: TokenizerUnits) -> None:
+        special = {characters.bos_id, characters.eos_id, characters.tokenizer.unk_token_id}
+        names = characters.tokenizer.convert_ids_to_tokens(list(range(characters.size)))
+        self._label = {name: label for label, name in enumerate(names) if label not in special}
+        if longer := [name for name in self._label if len(name) != 1]:
+            raise ModelError(
+                f"the CTC head writes units of several characters such as {longer[0]!r}, and the decoder others",
+                remedy="train a head over characters (units.kind: characters)",
+            )
+        self._bytes = token_bytes(units)
+        # Whether apostrophes count inside of words alone, and words begin with the mark wherever they stand.
+        self._quotes_free = APOSTROPHE in self._label and characters.normalize("a '") == "a"
+        first = next((name for name in names if name in self._label and name.isalpha()), "")
+        marked = WORD_MARK in self._label and characters.encode(first)[:1] == [self._label[WORD_MARK]]
+        self.start = Place(SPACE if marked else "", b"")
+        self._known: dict[tuple[Place, int], Spelling] = {}
+
+    def spell(self, place: Place, token: int) -> Spelling:
+        """What a token adds behind a place."""
+        key = place, token
+        if key not in self._known:
+            self._known[key] = self._spell(place, token)
+        return self._known[key]
+
+    def _spell(self, place: Place, token: int) -> Spelling:
+        if (content := self._bytes[token]) is None:
+            return Spelling(None, place)
+        reader = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        text = reader.decode(place.bytes + content)
+        pending, labels = place.pending, []
+        for character in text:
+            for letter in self._letters(character):
+                if letter is None:
+                    return Spelling(None, place)
+                if letter == SPACE:
+                    pending = SPACE
+                elif letter == APOSTROPHE and self._quotes_free:
+                    pending = pending or APOSTROPHE
+                else:
+                    labels += [self._label[each] for each in self._written(pending)]
+                    labels.append(self._label[letter])
+                    pending = ""
+        return Spelling(tuple(labels), Place(pending, reader.getstate()[0]))
+
+    def _written(self, pending: str) -> str:
+        if pending == SPACE:
+            return WORD_MARK if WORD_MARK in self._label else ""
+        return pending
+
+    def _letters(self, character: str) -> list[str | None]:
+        """What a character of a text is to CTC: letters, a space for what separates words, None for the impossible."""
+        if character.isspace() or character == WORD_MARK:
+            return [SPACE]
+        if self._quotes_free and character in APOSTROPHES:
+            return [APOSTROPHE]
+        if character in self._label:
+            return [character]
+        plain = unicodedata.normalize("NFKD", character).lower()
+        folded = [each for each in plain if not unicodedata.combining(each)]
+        if all(each in self._label for each in folded):
+            return [*folded]
+        return [None] if any(each.isalnum() for each in folded) else [SPACE]
