@@ -31,7 +31,7 @@ def byte_level_units(*merged):
     vocabulary = {token: number for number, token in enumerate([*alphabet, *merged, "<|end|>"])}
     backend = Tokenizer(models.BPE(vocabulary, []))
     backend.decoder, backend.pre_tokenizer = decoders.ByteLevel(), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>")  # noqa: S106
     tokenizer.add_tokens(["<|1.50|>"], special_tokens=True)
     return TokenizerUnits(tokenizer)
 

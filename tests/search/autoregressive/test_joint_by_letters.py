@@ -1,0 +1,67 @@
+"""Joint search of a Whisper decoder and a CTC head over characters, against all label sequences."""
+
+from itertools import product
+from math import inf
+
+import pytest
+import torch
+
+from kikitori.data.speech import pad_waveforms
+from kikitori.model.encoder_decoder import EncoderDecoder, read_rules
+from kikitori.model.heads import ctc_loss
+from kikitori.scorers.ctc.speller import TokenSpeller
+from kikitori.scorers.decoder import DecoderSequenceScorer
+from kikitori.scorers.options import ScorerOptions
+from kikitori.search.autoregressive.filters import suppress
+from kikitori.search.autoregressive.joint import joint_by_letters
+from kikitori.search.length import Limits
+from kikitori.search.options import JointSearch
+from kikitori.text.unit_training import character_units
+from kikitori.types import Hypothesis
+from tests.tiny import tiny_waveforms, tiny_whisper, tiny_whisper_units
+
+CHARACTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """A decoder behind two utterances, CTC logits of theirs, and five tokens to write."""
+    whisper, units = tiny_whisper(), tiny_whisper_units()
+    rules = read_rules("tiny", whisper.generation_config.to_dict(), int(whisper.config.vocab_size))
+    model = EncoderDecoder(whisper, rules, "en").eval()
+    with torch.inference_mode():
+        decoder = model.decoder(model.encode(*pad_waveforms(tiny_waveforms(2))))
+    logits = 2.0 * torch.randn(2, 9, CHARACTERS.size + 1, generator=torch.Generator().manual_seed(5))
+    tokens = [*dict.fromkeys(units.encode(" the fox, a"))][:5]
+    return units, decoder, logits, torch.tensor([9, 6]), tokens
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
+def test_the_best_of_all_sequences_is_found(setting, scale):
+    units, decoder, logits, lengths, tokens = setting
+    speller = TokenSpeller(units, CHARACTERS)
+    others = [label for label in range(decoder.vocab_size) if label not in tokens]
+    options = JointSearch(beam=40, nbest=40, scorers={"ctc": ScorerOptions(scale=scale)})
+    found = joint_by_letters(
+        decoder, logits, lengths, speller, options, Limits([2, 2]), filters=[suppress(others)], pre_beam=None
+    )
+    every = [sequence for size in range(3) for sequence in product(tokens, repeat=size)]
+    rows = [[Hypothesis(labels) for labels in every]] * 2
+    with torch.inference_mode():
+        decoded = DecoderSequenceScorer(decoder).scores(rows)
+    for row, nbest in enumerate(found):
+        expected = {}
+        for labels, share in zip(every, decoded[row], strict=True):
+            letters, place = [], speller.start
+            for token in labels:
+                added, place = speller.spell(place, token)
+                letters += added
+            loss = ctc_loss(logits[row : row + 1].double().log_softmax(-1), lengths[row : row + 1], [letters])
+            ctc = -inf if loss.infeasible else -float(loss.total)
+            total = (1 - scale) * share + (scale * ctc if scale else 0.0)
+            if total > -inf:
+                expected[labels] = total
+        assert {each.labels for each in nbest} == {*expected}
+        for each in nbest:
+            assert each.score == pytest.approx(expected[each.labels], abs=1e-4)
+        assert nbest[0].score == pytest.approx(max(expected.values()), abs=1e-4)
