@@ -1,6 +1,7 @@
 """CTC heads as a small folder that names the Whisper on whose encoder they stand."""
 
 import json
+from math import inf
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_model, save_model
+from kikitori.model.heads import ctc_loss
 from kikitori.model.part import PARTS
 from kikitori.model.published.convert import convert_heads
 from kikitori.recognizer import PLAIN, load
+from kikitori.scorers.options import ScorerOptions
+from kikitori.search.options import BeamSearch, JointSearch, RescoringSearch
 from kikitori.text.unit_training import character_units
 from kikitori.types import TrainedOn
 from tests.tiny import save_tiny_whisper, shake, tiny_waveforms, tiny_whisper
@@ -100,6 +104,30 @@ def test_searches_give_the_same_in_any_batch(folders, search):
         assert [each.text for each in base.recognize(WAVEFORMS, "beam" if search == "beam" else "greedy")] == [
             each.text for each in together
         ]
+
+
+@pytest.mark.parametrize("first", [BeamSearch(beam=6, nbest=6), JointSearch(beam=6, nbest=6)])
+def test_rescoring_what_the_decoder_wrote(folders, first):
+    recognizer = load(folders / "part", device="cpu", guards=PLAIN)
+    options = RescoringSearch(
+        first=first, scorers={"ctc": ScorerOptions(scale=0.5), "length": ScorerOptions(scale=0.1)}
+    )
+    lists, found = (recognizer.try_recognize(WAVEFORMS, each) for each in (first, options))
+    batch = recognizer.encode(WAVEFORMS)
+    log_probs, lengths = batch.acoustic.log_probs(batch.encoded)
+    for row, (before, nbest) in enumerate(zip(lists, found, strict=True)):
+        assert {each.labels: each.scores["speech_llm"] for each in nbest} == {
+            each.labels: pytest.approx(each.scores["speech_llm"]) for each in before
+        }
+        for each in nbest:
+            letters = batch.speller.letters(each.labels)
+            loss = None if letters is None else ctc_loss(log_probs[row : row + 1], lengths[row : row + 1], [letters])
+            ctc = -inf if loss is None or loss.infeasible else -float(loss.total)
+            assert each.scores["ctc"] == pytest.approx(ctc, rel=1e-4)
+            assert each.score == pytest.approx(each.scores["speech_llm"] + 0.5 * ctc + 0.1 * len(each.labels), rel=1e-4)
+        scores = [each.score for each in nbest]
+        assert scores == sorted(scores, reverse=True)
+    assert any(len(nbest) > 1 for nbest in found)
 
 
 def test_frames_in_command_need_the_same_labels(folders):

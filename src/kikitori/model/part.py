@@ -39,7 +39,7 @@ def values_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().to(torch.float16).contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().to(torch.float16).contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

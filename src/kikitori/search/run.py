@@ -13,9 +13,10 @@ from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import Decoder
 from kikitori.model.folder import Recogniser
 from kikitori.scorers.base import Scorer, SequenceScorer
+from kikitori.scorers.ctc.sequence import CTCSequenceScorer
 from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
-from kikitori.scorers.options import INTERNAL_LM, SPEECH_LLM
+from kikitori.scorers.options import CTC, INTERNAL_LM, SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.autoregressive.beam import END
 from kikitori.search.autoregressive.filters import decoder_filters
@@ -44,6 +45,7 @@ from kikitori.search.options import (
     SpeculativeSearch,
 )
 from kikitori.search.rescore import check_rescoring, rescored, with_scores
+from kikitori.search.resources import ExternalModels
 from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
 from kikitori.types import Hypothesis, NBest
@@ -114,7 +116,7 @@ def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
             found = delayed_fusion_of_logits(*batch.ctc_logits, reader, prior, options)
             return [*_with_text(batch.ctc_units, found, options)]
         case RescoringSearch():
-            return [*_with_text(batch.ctc_units, _rescoring(batch, options), options)]
+            return _rescoring(batch, options)
         case _:
             return _autoregressive(batch, options)
 
@@ -169,19 +171,48 @@ def _shallow_fusion(batch: EncodedBatch, options: ShallowFusionSearch) -> list[N
     return [tuple(replace(each, complete=len(each.labels) < most) for each in nbest) for nbest in found]
 
 
-def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[NBest]:
-    nbests = _with_text(batch.ctc_units, _by_frames(batch, options.first), options.first)
-    options = batch.external_models.with_paths(options)
+def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[Result]:
+    """The hypotheses of a first search in the order of further scorers; what the first search refused stays so."""
+    match options.first:
+        case BeamSearch() | JointSearch():
+            first, units, models = _autoregressive(batch, options.first), batch.units, batch.decoder_models
+        case CTCBeamSearch() | LexiconSearch():
+            first = [*_with_text(batch.ctc_units, _by_frames(batch, options.first), options.first)]
+            units, models = batch.ctc_units, batch.external_models
+    rows = [row for row, result in enumerate(first) if not isinstance(result, AudioError)]
+    nbests = [result for result in first if not isinstance(result, AudioError)]
+    part = batch if len(rows) == len(first) else batch.rows(rows)
+    found = iter(_with_text(units, _rescored(part, nbests, units, models, options), options) if rows else [])
+    return [next(found) if isinstance(result, tuple) else result for result in first]
+
+
+def _rescored(
+    batch: EncodedBatch,
+    nbests: list[NBest],
+    units: TokenizerUnits,
+    models: ExternalModels,
+    options: RescoringSearch,
+) -> list[NBest]:
+    """Hypotheses over some units, with the external models over these, by the scorers that rescoring names."""
+    options = models.with_paths(options)
     scorers: list[SequenceScorer] = []
-    if SPEECH_LLM in options.scorers:
+    if SPEECH_LLM in options.scorers and not options.autoregressive:
         decoder = batch.decoder(shown_drafts(batch))
         nbests = _with_positions(nbests, decoder)
-        scorers.append(DecoderSequenceScorer(decoder, Spelling(batch.units, batch.ctc_units)))
+        scorers.append(DecoderSequenceScorer(decoder, Spelling(batch.units, units)))
+    if CTC in options.scorers and options.autoregressive:
+        logits, num_frames = batch.ctc_logits
+        letters = batch.speller.letters if batch.speller is not None else _same
+        scorers.append(CTCSequenceScorer(logits.float().log_softmax(dim=-1), num_frames, letters))
     if INTERNAL_LM in options.scorers:
         scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
-    for scorer in (*scorers, *batch.external_models.sequence_scorers(options)):
+    for scorer in (*scorers, *models.sequence_scorers(options)):
         nbests = with_scores(nbests, scorer)
     return [rescored(nbest, options.scales) for nbest in nbests]
+
+
+def _same(labels: Sequence[int]) -> Sequence[int]:
+    return labels
 
 
 def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:

@@ -73,7 +73,7 @@ class SpelledCTCScorer:
         """A new state of some hypotheses with more tokens, and what is given to these, (rows, n) float64."""
         places, spelt, ends = [], [], []
         for old, tokens, count in zip(rows.tolist(), labels.tolist(), lengths.tolist(), strict=True):
-            place, letters, parts = state.places[old], [], []
+            place, letters, parts = state.places[old], list[int](), list[int | None]()
             for token in tokens[:count]:
                 added, place = self._speller.spell(place, token)
                 letters += [] if added is None else added

@@ -2,6 +2,7 @@
 
 import codecs
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kikitori.errors import ModelError
@@ -65,6 +66,16 @@ class TokenSpeller:
         if key not in self._known:
             self._known[key] = self._spell(place, token)
         return self._known[key]
+
+    def letters(self, tokens: Sequence[int]) -> list[int] | None:
+        """CTC labels of a whole hypothesis; None if CTC cannot write it."""
+        place, labels = self.start, list[int]()
+        for token in tokens:
+            added, place = self.spell(place, token)
+            if added is None:
+                return None
+            labels += added
+        return labels
 
     def _spell(self, place: Place, token: int) -> Spelling:
         if (content := self._bytes[token]) is None:

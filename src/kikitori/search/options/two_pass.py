@@ -1,12 +1,12 @@
 """Options of the searches that go over the results of another one."""
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.scorers.options import CTC, INTERNAL_LM, NGRAM, PRIOR, SPEECH_LLM, STRICT, Scorers
+from kikitori.scorers.options import CTC, INTERNAL_LM, NGRAM, PRIOR, SPEECH_LLM, STRICT, Scorers, scale_of
+from kikitori.search.options.autoregressive import BeamSearch, JointSearch
 from kikitori.search.options.base import Need, NotNegative, Scored
 from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
 from kikitori.search.pruning import Count
@@ -26,32 +26,48 @@ class RescoringSearch(Scored):
 
     Attributes:
         search: Name.
-        first: The search that makes the hypotheses: that of CTC, or `lexicon`.
-        scorers: By any name language models, n-grams and priors; and `ctc` (scale 1), `speech_llm`, `ilm` (its internal
-            language model), `length` (the number of labels). What is named is computed, also with scale 0. Behind
-            `lexicon` there is its `ngram`, and `length` counts words.
+        first: The search that makes the hypotheses: that of CTC, `lexicon`, or `beam` or `joint` of the decoder.
+        scorers: By any name language models, n-grams and priors; and `ctc`, `speech_llm`, `ilm` (its internal language
+            model), `length` (the number of labels). The one that made the hypotheses has scale 1, CTC or the decoder.
+            What is named is computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts
+            words.
     """
 
-    autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
-    SCALES: ClassVar[Mapping[str, float]] = {CTC: 1.0}
     search: Literal["rescoring"] = "rescoring"
     first: Annotated[
-        Annotated[CTCBeamSearch | LexiconSearch, Field(discriminator="search")],
+        Annotated[CTCBeamSearch | LexiconSearch | BeamSearch | JointSearch, Field(discriminator="search")],
         BeforeValidator(_by_ctc_beam),
     ] = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
     scorers: Scorers = Field(default_factory=dict)
 
     @property
+    def autoregressive(self) -> bool:
+        """Whether the decoder wrote the hypotheses."""
+        return self.first.autoregressive
+
+    @property
     def needs(self) -> frozenset[Need]:
-        """Those of the first search, and the decoder if it is among the scorers."""
-        own: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scorers} else ())
-        return self.first.needs | own
+        """Those of the first search, and what further scorers need."""
+        decoder: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scorers} else ())
+        ctc: frozenset[Need] = frozenset({"ctc"} if CTC in self.scorers and self.autoregressive else ())
+        return self.first.needs | decoder | ctc
 
     @property
     def first_scores(self) -> tuple[str, ...]:
         """Scores beside CTC's that hypotheses have from the first search."""
+        if self.autoregressive:
+            return (SPEECH_LLM,)
         return (NGRAM,) if "phones" in self.first.needs else ()
+
+    def scale(self, name: str) -> float:
+        """The scale of a scorer."""
+        return scale_of(self.scorers, name, float(name == self.own))
+
+    @property
+    def own(self) -> str:
+        """The scorer that made the hypotheses."""
+        return SPEECH_LLM if self.autoregressive else CTC
 
     @property
     def priors(self) -> Scorers:
@@ -65,8 +81,8 @@ class RescoringSearch(Scored):
 
     @property
     def scales(self) -> dict[str, float]:
-        """The scales by name; that of CTC is 1 where none is given."""
-        return {CTC: self.scale(CTC), **{name: self.scale(name) for name in self.scorers}}
+        """The scales by name; that of what made the hypotheses is 1 where none is given."""
+        return {self.own: self.scale(self.own), **{name: self.scale(name) for name in self.scorers}}
 
 
 @dataclass(frozen=True, config=STRICT)
