@@ -114,7 +114,8 @@ def test_rescoring_what_the_decoder_wrote(folders, first):
     )
     lists, found = (recognizer.try_recognize(WAVEFORMS, each) for each in (first, options))
     batch = recognizer.encode(WAVEFORMS)
-    log_probs, lengths = batch.acoustic.log_probs(batch.encoded)
+    with torch.inference_mode():
+        log_probs, lengths = batch.acoustic.log_probs(batch.encoded)
     for row, (before, nbest) in enumerate(zip(lists, found, strict=True)):
         assert {each.labels: each.scores["speech_llm"] for each in nbest} == {
             each.labels: pytest.approx(each.scores["speech_llm"]) for each in before
