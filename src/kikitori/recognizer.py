@@ -6,7 +6,7 @@ batched with.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,13 +25,16 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
 from kikitori.model.device import Device, torch_device
+from kikitori.model.encoder.whisper import Window
+from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.defaults import default_search, named_search
-from kikitori.search.guards import Guards, guarded
+from kikitori.search.guards import NO_SPEECH, Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
 from kikitori.search.resources import ExternalModels
 from kikitori.search.run import Result, check_search
+from kikitori.search.windows import is_doubtful
 from kikitori.transcript import transcript
 from kikitori.types import Hypothesis, Transcript
 
@@ -55,6 +58,7 @@ def load(
     adapter: str | Path | None = None,
     guards: Guards = CAREFUL,
     language: str | None = None,
+    window: Window = "padded",
 ) -> "Recognizer":
     """Loads a recogniser.
 
@@ -69,6 +73,8 @@ def load(
         guards: What transcribing does about doubtful texts; the CTC text instead of a runaway LLM's by default.
         language: Code of the language of all recordings, such as `en`, for a model that knows several; None leaves it
             to the model.
+        window: What a Whisper decoder reads behind each recording: `padded`, silence up to 30 s, or `speech`, half a
+            second; what is doubtful then is decoded again with `padded`.
 
     Raises:
         ConfigError: There is no such search.
@@ -83,6 +89,11 @@ def load(
     if adapter is not None:
         loaded = load_adapter(loaded, folder, adapter)
         name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
+    padded = None
+    if window != "padded":
+        if not isinstance(loaded.model, EncoderDecoder):
+            raise ConfigError("the model has no Whisper decoder", where="window", remedy="leave it out")
+        padded, loaded = loaded, replace(loaded, model=loaded.model.with_window(window))
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     if chosen is None:
         chosen = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
@@ -90,7 +101,7 @@ def load(
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     path = Path(folder) if Path(folder).is_dir() else None
-    return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path, guards=guards)
+    return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path, guards=guards, padded=padded)
 
 
 def find_model(model: str | Path | None) -> str | Path:
@@ -117,6 +128,7 @@ class Recognizer:
         dtype: Arithmetic of the networks.
         folder: Where the recogniser lies, None for the hub: its `lm/` and prior are found there.
         guards: What transcribing does about doubtful texts.
+        padded: The same model with Whisper's window of 30 s, where it reads a shorter one.
     """
 
     loaded: LoadedModel
@@ -125,6 +137,7 @@ class Recognizer:
     dtype: Precision = "float32"
     folder: Path | None = None
     guards: Guards = CAREFUL
+    padded: LoadedModel | None = None
 
     @cached_property
     def external_models(self) -> ExternalModels:
@@ -210,7 +223,31 @@ class Recognizer:
                 found = guarded(self.encode([waveforms[row] for row in long_enough]), options, guards)
             for row, result in zip(long_enough, found, strict=True):
                 results[row] = result
+            if self.padded is not None and options.autoregressive:
+                self._mend(self.padded, waveforms, results, options, guards)
         return results
+
+    def _mend(
+        self,
+        padded: LoadedModel,
+        waveforms: Sequence[Waveform],
+        results: list[Result],
+        options: Decoding,
+        guards: Guards,
+    ) -> None:
+        """Decodes again, behind windows of 30 s, what is doubtful behind shorter ones."""
+        lengths = [len(waveform) / SAMPLE_RATE for waveform in waveforms]
+        rows = [
+            row
+            for row, (result, seconds) in enumerate(zip(results, lengths, strict=True))
+            if not isinstance(result, AudioError) and NO_SPEECH not in result[0].warnings
+            if is_doubtful(result[0], seconds)
+        ]
+        if rows:
+            other = replace(self, loaded=padded, padded=None)
+            again = other.try_recognize([waveforms[row] for row in rows], options, guards)
+            for row, result in zip(rows, again, strict=True):
+                results[row] = result
 
     @property
     def phones(self) -> list[str]:

@@ -59,6 +59,13 @@ class OnNoSpeech(StrEnum):
     keep = "keep"
 
 
+class WindowSize(StrEnum):
+    """What a Whisper decoder reads behind a recording."""
+
+    padded = "padded"
+    speech = "speech"
+
+
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
 Adapter = Annotated[
     Path | None, typer.Option("--adapter", help="Adapter folder to switch on, or the run of kikitori adapt.")
@@ -98,6 +105,12 @@ Runaway = Annotated[
     OnRunaway,
     typer.Option("--on-runaway", help="Where the speech LLM loops or hallucinates: the CTC head's text, or its own."),
 ]
+Window = Annotated[
+    WindowSize,
+    typer.Option(
+        "--window", help="What a Whisper decoder reads behind speech: silence up to 30 s, or half a second."
+    ),
+]
 NoSpeech = Annotated[
     OnNoSpeech,
     typer.Option("--on-no-speech", help="For silence and noise: no text, or whatever the search finds in them."),
@@ -112,6 +125,7 @@ def load_recognizer(
     dtype: Precision,
     adapter: Path | None,
     language: str | None = None,
+    window: WindowSize = WindowSize.padded,
 ) -> "Recognizer":
     """A recogniser whose default search is the one that `--decoding` and the overrides name, or else its own.
 
@@ -124,7 +138,13 @@ def load_recognizer(
     chosen = search_for(Path(find_model(model)), decoding, overrides)
     with warnings_as_lines():
         recognizer = load(
-            model, device=device.value, dtype=dtype.value, decoding=chosen, adapter=adapter, language=language
+            model,
+            device=device.value,
+            dtype=dtype.value,
+            decoding=chosen,
+            adapter=adapter,
+            language=language,
+            window=window.value,
         )
     # Which search a folder without a decoding.yaml gets depends on the model.
     return recognizer if chosen else replace(recognizer, decoding=with_overrides(recognizer.decoding, overrides))

@@ -23,6 +23,8 @@ from kikitori.cli.common import (
     Precision,
     Runaway,
     Search,
+    Window,
+    WindowSize,
     complain,
     load_recognizer,
     make_folder,
@@ -57,6 +59,7 @@ def transcribe(
     language: Annotated[
         str | None, typer.Option("--language", help="Language spoken, such as en or ja; found out by default.")
     ] = None,
+    window: Window = WindowSize.padded,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
@@ -67,7 +70,7 @@ def transcribe(
             raise ConfigError("no audio file given", remedy="name at least one file")
         if formats and output is None:
             raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
-        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language)
+        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language, window)
         from kikitori.io.writers import FORMATS, unique_stems, write_transcript
         from kikitori.search.guards import Guards
 

@@ -19,6 +19,7 @@ from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.decoder.base import start
 from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, read_frames
 from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, share_layers
+from kikitori.model.encoder.whisper import Window
 from kikitori.types import TrainedOn
 
 ENGLISH = "en"
@@ -70,6 +71,8 @@ class EncoderDecoder(nn.Module):
 
     Attributes:
         language: As given; may be changed.
+        window: What is read behind an utterance: silence up to 30 s, as in Whisper's training, or half a second, at a
+            fraction of the work. See `kikitori.search.windows` for what can go wrong then.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
+        self.window: Window = "padded"
         self.network, self.output = whisper.model.decoder, whisper.proj_out
         self.rules, self.language, self._shared_layers = rules, language, shared_layers
         headless = AcousticModelConfig(copy.deepcopy(whisper.config))
@@ -95,14 +99,21 @@ class EncoderDecoder(nn.Module):
         The layers that the decoder's encoder and that of the CTC heads share run once; above them the heads read no
         more than the speech, as in their training.
         """
-        ours, heads = self.encoder, self.acoustic
+        ours, heads, shared = self.encoder, self.acoustic, self._shared_layers
+        ours.set_window(self.window)
         if heads.encoder is ours:
             return heads.encode(waveforms, num_samples)
         inputs, lengths = ours.features(waveforms, num_samples)
-        states = ours.encode_lower(inputs, lengths, self._shared_layers)
-        window = ours.encode_upper(states, lengths, self._shared_layers).window
-        encoded = heads.encoder.encode_upper(states, lengths, self._shared_layers, layers=heads.layers)
-        return replace(encoded, window=window)
+        states = ours.encode_lower(inputs, lengths, shared)
+        decoders = ours.encode_upper(states, lengths, shared)
+        encoded = heads.encoder.encode_upper(states, lengths, shared, layers=heads.layers)
+        return replace(encoded, window=decoders.window, window_lengths=decoders.window_lengths)
+
+    def with_window(self, window: Window) -> "EncoderDecoder":
+        """The same recogniser, with the same weights in memory, behind another window."""
+        other = copy.copy(self)
+        other.window = window
+        return other
 
     @property
     def autoregressive(self) -> "EncoderDecoder":
@@ -137,7 +148,7 @@ class EncoderDecoder(nn.Module):
         """
         if encoded.window is None:
             raise ModelError("the decoder reads a whole window", remedy="use a Whisper encoder")
-        rules, memory = self.rules, read_frames(self.network, encoded.window)
+        rules, memory = self.rules, read_frames(self.network, encoded.window, encoded.window_lengths)
         first = torch.full((len(encoded.window), 1), rules.start, device=encoded.window.device)
         decoder = CrossAttentionDecoder(
             self.network, self.output, memory, first, rules.eos, rules.suppressed, rules.suppressed_first

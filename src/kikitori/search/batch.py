@@ -122,7 +122,9 @@ class EncodedBatch:
         """Some of the recordings."""
         place = torch.tensor(rows, device=self.encoded.lengths.device)
         states = tuple(layer[place] for layer in self.encoded.intermediate)
-        window = self.encoded.window if self.encoded.window is None else self.encoded.window[place]
-        encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states, window)
+        window, sizes = (
+            None if each is None else each[place] for each in (self.encoded.window, self.encoded.window_lengths)
+        )
+        encoded = EncoderOutput(self.encoded.frames[place], self.encoded.lengths[place], states, window, sizes)
         waveforms = [self.waveforms[row] for row in rows]
         return replace(self, waveforms=waveforms, encoded=encoded)

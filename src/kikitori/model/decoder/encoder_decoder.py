@@ -134,7 +134,7 @@ class CrossAttentionDecoder:
         Returns:
             Hidden states (rows, n, dim), and keys and values with those of the labels.
         """
-        network, grown, places = self.network, [], _places(memory)
+        network, grown, places, attended = self.network, [], _places(memory), _attended(memory)
         hidden = network.embed_tokens(labels) * network.embed_scale + network.embed_positions.weight[positions]
         for index, layer in enumerate(network.layers):
             own, cross = layer.self_attn, layer.encoder_attn
@@ -147,18 +147,19 @@ class CrossAttentionDecoder:
             found = scaled_dot_product_attention(queries, keys, values, attn_mask=reads[:, None])
             hidden = hidden + own.out_proj(found.transpose(1, 2).flatten(2))
             queries = _heads(cross.q_proj(layer.encoder_attn_layer_norm(hidden)), cross)
-            found = _attend(queries, *memory.layers[index], places)
+            found = _attend(queries, *memory.layers[index], places, attended)
             hidden = hidden + cross.out_proj(found.transpose(1, 2).flatten(2))
             states = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
             hidden = hidden + layer.fc2(states)
         return network.layer_norm(hidden), tuple(grown)
 
 
-def read_frames(network: Any, frames: Tensor) -> Memory:
-    """Keys and values of cross-attention over frames (utterances, frames, dim), all of which are attended to."""
+def read_frames(network: Any, frames: Tensor, lengths: Tensor | None = None) -> Memory:
+    """Keys and values of cross-attention over frames (utterances, frames, dim), the first `lengths` of each or all."""
     attentions = [layer.encoder_attn for layer in network.layers]
     layers = tuple((_heads(each.k_proj(frames), each), _heads(each.v_proj(frames), each)) for each in attentions)
-    return Memory((), layers, torch.full((len(frames),), frames.shape[1], device=frames.device))
+    every = torch.full((len(frames),), frames.shape[1], device=frames.device)
+    return Memory((), layers, every if lengths is None else lengths.to(every))
 
 
 def _heads(states: Tensor, attention: Any) -> Tensor:
@@ -178,16 +179,24 @@ def _places(memory: Memory) -> tuple[Tensor, Tensor] | None:
     return memory.rows, numbers
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, places: tuple[Tensor, Tensor] | None) -> Tensor:
+def _attended(memory: Memory) -> Tensor | None:
+    """Which frames of each utterance are attended to, (utterances, 1, 1, frames) bool; None if all are."""
+    frames = memory.layers[0][0].shape[2]
+    return None if int(memory.lengths.min()) == frames else valid_mask(memory.lengths, frames)[:, None, None]
+
+
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, places: tuple[Tensor, Tensor] | None, attended: Tensor | None
+) -> Tensor:
     """Cross-attention of queries (rows, heads, n, head_dim) to keys and values (utterances, heads, frames, head_dim).
 
     The rows of an utterance stand behind one another, so that keys and values are never copied.
     """
     if places is None:
-        return scaled_dot_product_attention(queries, keys, values)
+        return scaled_dot_product_attention(queries, keys, values, attn_mask=attended)
     most, size = int(places[1].max()) + 1, queries.shape[2]
     together = queries.new_zeros(len(keys), most, *queries.shape[1:])
     together[places] = queries
-    found = scaled_dot_product_attention(together.transpose(1, 2).flatten(2, 3), keys, values)
+    found = scaled_dot_product_attention(together.transpose(1, 2).flatten(2, 3), keys, values, attn_mask=attended)
     apart: Tensor = found.unflatten(2, (most, size))  # type: ignore[no-untyped-call]
     return apart.transpose(1, 2)[places]

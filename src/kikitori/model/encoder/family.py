@@ -19,9 +19,20 @@ class Family(Protocol):
         split: The same family as one whose encoder runs in two parts; None where it does not.
     """
 
-    front_end: tuple[str, ...]
-    final_norm: tuple[str, ...]
-    takes_waveform: bool
+    @property
+    def front_end(self) -> tuple[str, ...]:
+        """As above."""
+        ...
+
+    @property
+    def final_norm(self) -> tuple[str, ...]:
+        """As above."""
+        ...
+
+    @property
+    def takes_waveform(self) -> bool:
+        """As above."""
+        ...
 
     @property
     def split(self) -> "SplitFamily | None":
@@ -66,6 +77,10 @@ class SplitFamily(Protocol):
 
     def upper(self, model: Any, states: Tensor, lengths: Tensor, num_layers: int) -> Tensor:
         """Finished frames (batch, window, dim) from the states after the first layers."""
+        ...
+
+    def window_lengths(self, config: Any, lengths: Tensor) -> Tensor:
+        """Frames of each utterance's window, (batch,), from the lengths of its features."""
         ...
 
 

@@ -37,7 +37,7 @@ def family_of(config: PreTrainedConfig) -> Family:
     """The family of an encoder's own configuration."""
     match config.model_type:
         case "whisper":
-            return WhisperFamily()
+            return WhisperFamily(getattr(config, "window", "padded"))
         case "parakeet_encoder":
             return FastConformerFamily()
         case _:

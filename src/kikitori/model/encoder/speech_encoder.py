@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,6 +22,7 @@ from kikitori.model.encoder.pretrained import (
     load_pretrained,
     pretrained_config,
 )
+from kikitori.model.encoder.whisper import Window
 from kikitori.model.features import LogMelConfig, mask_tail
 
 FreezePlan = Literal["none", "conv_front_end", "all"]
@@ -38,12 +39,14 @@ class EncoderOutput:
             each utterance; before a final layer normalisation of the whole encoder where the family has one.
         window: Where a family reads a window of fixed size (Whisper: 30 s) all its frames, (batch, window, dim), those
             behind the utterance as the encoder gives them; else None.
+        window_lengths: How many of these count, (batch,).
     """
 
     frames: Tensor
     lengths: Tensor
     intermediate: tuple[Tensor, ...] = ()
     window: Tensor | None = None
+    window_lengths: Tensor | None = None
 
 
 class SpeechEncoder(nn.Module):
@@ -182,6 +185,16 @@ class SpeechEncoder(nn.Module):
         split = self._split()
         return self._record(lambda: split.upper(self.model, states, input_lengths, num_layers), input_lengths, layers)
 
+    def set_window(self, window: Window) -> None:
+        """Sets what a Whisper encoder reads behind an utterance; its configuration keeps it.
+
+        Raises:
+            ModelError: The family has no window.
+        """
+        self._split()
+        self.config.window = window
+        self.family = family_of(self.config)
+
     def _split(self) -> SplitFamily:
         if (split := self.family.split) is None:
             raise ModelError(f"an encoder of type '{self.config.model_type}' runs as a whole", remedy="use Whisper")
@@ -196,8 +209,10 @@ class SpeechEncoder(nn.Module):
         lengths = subsampled(self.family.convolutions(self.config), input_lengths)
         wanted = [frames, *(_state_after(layer, states, frames) for layer in layers)]
         cut = [mask_tail(state[:, : int(lengths.max())], lengths) for state in wanted]
-        window = None if self.max_samples is None else frames
-        return EncoderOutput(frames=cut[0], lengths=lengths, intermediate=tuple(cut[1:]), window=window)
+        output = EncoderOutput(frames=cut[0], lengths=lengths, intermediate=tuple(cut[1:]))
+        if (split := self.family.split) is None:
+            return output
+        return replace(output, window=frames, window_lengths=split.window_lengths(self.config, input_lengths))
 
     def forward(self, waveforms: Tensor, lengths: Tensor, *, layers: Sequence[int] = ()) -> EncoderOutput:
         """Frames of right-padded float32 waveforms (batch, samples) with lengths (batch,); see `encode`."""

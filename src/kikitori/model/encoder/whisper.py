@@ -5,7 +5,8 @@ ends half a second behind each utterance, whatever else is in the batch, at a fr
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,18 @@ TAIL = 25
 """Frames of silence (0.5 s) behind an utterance in a window of the length of the speech."""
 
 
+@dataclass(frozen=True)
 class WhisperFamily:
-    """The family of Whisper."""
+    """The family of Whisper.
 
-    front_end: tuple[str, ...] = ("conv1", "conv2")
-    final_norm: tuple[str, ...] = ("layer_norm",)
-    takes_waveform = False
+    Attributes:
+        window: What is read of silence behind an utterance.
+    """
+
+    window: Window = "padded"
+    front_end: ClassVar[tuple[str, ...]] = ("conv1", "conv2")
+    final_norm: ClassVar[tuple[str, ...]] = ("layer_norm",)
+    takes_waveform: ClassVar[bool] = False
 
     @property
     def split(self) -> "WhisperFamily":
@@ -61,7 +68,7 @@ class WhisperFamily:
         if longest > limit:
             what = f"an utterance of {longest / SAMPLE_RATE:.2f} s is longer than Whisper's {limit / SAMPLE_RATE:g} s"
             raise ModelError(what, remedy="split the recording or use another encoder")
-        frames = int(self._window_lengths(config, self.num_features(config, lengths)).max())
+        frames = int(self.window_lengths(config, self.num_features(config, lengths)).max())
         # One frame more than is kept, so that the convolutions read silence behind the last one in any batch.
         num_frames = 2 * min(int(config.max_source_positions), frames + 1)
         return whisper_log_mel(waveforms, lengths, num_mel_bins=config.num_mel_bins, num_frames=num_frames)
@@ -74,19 +81,19 @@ class WhisperFamily:
         """States of the whole window after the first `num_layers` layers, (batch, window, dim)."""
         hidden = nn.functional.gelu(model.conv1(inputs.transpose(1, 2)))
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
-        hidden = hidden[:, : int(self._window_lengths(model.config, lengths).max())]
+        hidden = hidden[:, : int(self.window_lengths(model.config, lengths).max())]
         hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
         hidden = nn.functional.dropout(hidden, p=model.dropout, training=model.training and num_layers == 0)
         return self._run(model, model.layers[:num_layers], hidden, lengths)
 
     def upper(self, model: Any, states: Tensor, lengths: Tensor, num_layers: int) -> Tensor:
         """The finished frames (batch, window, dim) from what `lower` gave, perhaps of a longer window."""
-        states = states[:, : int(self._window_lengths(model.config, lengths).max())]
+        states = states[:, : int(self.window_lengths(model.config, lengths).max())]
         return cast(Tensor, model.layer_norm(self._run(model, model.layers[num_layers:], states, lengths)))
 
     def _run(self, model: Any, layers: Sequence[nn.Module], hidden: Tensor, lengths: Tensor) -> Tensor:
         """Some layers over states (batch, window, dim), each utterance within its own window."""
-        mask, kept = None, self._window_lengths(model.config, lengths)
+        mask, kept = None, self.window_lengths(model.config, lengths)
         if int(kept.min()) < hidden.shape[1]:
             behind = ~valid_mask(kept, hidden.shape[1])[:, None, None, :]
             mask = hidden.new_zeros(behind.shape).masked_fill(behind, torch.finfo(hidden.dtype).min)
@@ -95,9 +102,9 @@ class WhisperFamily:
                 hidden = layer(hidden, mask)
         return hidden
 
-    def _window_lengths(self, config: Any, lengths: Tensor) -> Tensor:
+    def window_lengths(self, config: Any, lengths: Tensor) -> Tensor:
         """Frames that each utterance is read in, (batch,), from the lengths of its features."""
-        limit, window = int(config.max_source_positions), getattr(config, "window", "padded")
-        if window == "padded":
+        limit = int(config.max_source_positions)
+        if self.window == "padded":
             return torch.full_like(lengths, limit)
         return (subsampled(self.convolutions(config), lengths) + TAIL).clamp(max=limit)

@@ -54,10 +54,10 @@ def build_encoder(settings: Encoder) -> SpeechEncoder:
 
 def _set_policy(encoder: SpeechEncoder, settings: Encoder) -> None:
     if settings.window != "padded":
-        if encoder.config.model_type != "whisper":
+        if encoder.family.split is None:
             what = f"an encoder of type '{encoder.config.model_type}' reads no window"
             raise ConfigError(what, where="encoder.window", remedy="leave it out")
-        encoder.config.window = settings.window
+        encoder.set_window(settings.window)
     freeze(encoder, _freeze_plan(settings))
     if settings.policy == "top":
         if settings.top_layers > encoder.num_layers:
