@@ -9,12 +9,12 @@ import soundfile as sf
 import torch
 
 from kikitori.data.speech import pad_waveforms
-from kikitori.errors import AudioError, ModelError
+from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.recognizer import PLAIN, load
 from kikitori.search.guards import NO_SPEECH
 from tests.commands import call, one_line
-from tests.tiny import save_tiny_whisper, tiny_waveform, tiny_waveforms, tiny_whisper
+from tests.tiny import save_tiny, save_tiny_whisper, tiny_waveform, tiny_waveforms, tiny_whisper
 
 WAVEFORMS = tiny_waveforms(8)
 
@@ -96,3 +96,33 @@ def test_the_command_line_takes_a_language(folder, tmp_path):
     assert texts["en"] != texts["ja"]
     result = call("transcribe", audio, "--model", folder, "--language", "xx")
     assert "does not know the language 'xx'" in one_line(result)
+
+
+def test_a_short_window_gives_the_same_in_any_batch(folder):
+    short = load(folder, device="cpu", guards=PLAIN, window="speech", language="en")
+    batch = short.encode(WAVEFORMS).encoded
+    assert batch.window.shape[1] < 100
+    assert batch.window_lengths.tolist() == [length + 25 for length in batch.lengths.tolist()]
+    for search in ("greedy", "beam"):
+        together = short.recognize(WAVEFORMS, search)
+        assert [short.recognize([waveform], search)[0].labels for waveform in WAVEFORMS] == [
+            each.labels for each in together
+        ]
+
+
+def test_what_is_doubtful_behind_a_short_window_is_decoded_at_30_s(folder, monkeypatch):
+    padded, short = (
+        load(folder, device="cpu", guards=PLAIN, window=window, language="en") for window in ("padded", "speech")
+    )
+    expected = [each.labels for each in padded.recognize(WAVEFORMS)]
+    monkeypatch.setattr("kikitori.recognizer.is_doubtful", lambda hypothesis, seconds: seconds > 1.0)
+    found = [each.labels for each in short.recognize(WAVEFORMS)]
+    long = [len(waveform) > 16000 for waveform in WAVEFORMS]
+    assert {True, False} == {*long}
+    assert all(one == other for one, other, again in zip(found, expected, long, strict=True) if again)
+
+
+def test_a_window_of_a_model_without_a_whisper_decoder(tmp_path):
+    save_tiny(tmp_path)
+    with pytest.raises(ConfigError, match="the model has no Whisper decoder"):
+        load(tmp_path, window="speech")

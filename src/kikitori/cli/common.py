@@ -105,11 +105,12 @@ Runaway = Annotated[
     OnRunaway,
     typer.Option("--on-runaway", help="Where the speech LLM loops or hallucinates: the CTC head's text, or its own."),
 ]
+Language = Annotated[
+    str | None, typer.Option("--language", help="Language spoken, such as en or ja; found out by default.")
+]
 Window = Annotated[
     WindowSize,
-    typer.Option(
-        "--window", help="What a Whisper decoder reads behind speech: silence up to 30 s, or half a second."
-    ),
+    typer.Option("--window", help="What a Whisper decoder reads behind speech: silence up to 30 s, or half a second."),
 ]
 NoSpeech = Annotated[
     OnNoSpeech,

@@ -14,6 +14,7 @@ from kikitori.cli.common import (
     DeviceOption,
     DtypeOption,
     Folder,
+    Language,
     Model,
     NoSpeech,
     OnNoSpeech,
@@ -23,6 +24,8 @@ from kikitori.cli.common import (
     Runaway,
     Search,
     Split,
+    Window,
+    WindowSize,
     folder_for,
     load_recognizer,
     make_folder,
@@ -50,6 +53,8 @@ def evaluate(
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
+    language: Language = None,
+    window: Window = WindowSize.padded,
     on_runaway: Runaway = OnRunaway.keep,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
@@ -67,7 +72,7 @@ def evaluate(
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
-        recognizer = load_recognizer(model, decoding, settings, device, dtype, adapter)
+        recognizer = load_recognizer(model, decoding, settings, device, dtype, adapter, language, window)
         make_folder(output)
         from kikitori.scoring.report import build_report, format_table, write_report
         from kikitori.search.guards import Guards

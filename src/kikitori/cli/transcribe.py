@@ -16,6 +16,7 @@ from kikitori.cli.common import (
     Device,
     DeviceOption,
     DtypeOption,
+    Language,
     Model,
     NoSpeech,
     OnNoSpeech,
@@ -56,9 +57,7 @@ def transcribe(
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
-    language: Annotated[
-        str | None, typer.Option("--language", help="Language spoken, such as en or ja; found out by default.")
-    ] = None,
+    language: Language = None,
     window: Window = WindowSize.padded,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,

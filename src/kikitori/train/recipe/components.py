@@ -56,8 +56,8 @@ class Encoder:
         _check_policy(self.policy, self.lora, self.unfreeze_at)
         if (self.policy == "top") != (self.top_layers > 0):
             raise ValueError("policy 'top' and top_layers go together")
-        if self.cache is not None and (self.policy not in ("frozen", "top") or self.unfreeze_at):
-            raise ValueError(
+        if self.cache is not None and self.policy not in ("frozen", "top"):
+            raise ValueError("cache needs policy 'frozen' or 'top'; what learns changes its outputs")
                 "cache needs policy 'frozen' or 'top', and no unfreeze_at; what learns changes its outputs"
             )
         if self.cache_copies > 1 and self.cache is None:
