@@ -58,8 +58,6 @@ class Encoder:
             raise ValueError("policy 'top' and top_layers go together")
         if self.cache is not None and self.policy not in ("frozen", "top"):
             raise ValueError("cache needs policy 'frozen' or 'top'; what learns changes its outputs")
-                "cache needs policy 'frozen' or 'top', and no unfreeze_at; what learns changes its outputs"
-            )
         if self.cache_copies > 1 and self.cache is None:
             raise ValueError("cache_copies needs cache")
         if self.changes and self.init is None:
