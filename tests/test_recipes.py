@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from kikitori.align.hmm.corpus import Alignments, save_alignments
 from kikitori.align.hmm.graph import state_labels
 from kikitori.data.manifest import write_manifest
+from kikitori.model.part import PARTS
 from kikitori.scorers.prior import save_prior
 from kikitori.text.lexicon import Lexicon, write_lexicon
 from kikitori.text.ngram.arpa import read_arpa
@@ -25,7 +27,7 @@ from kikitori.train.run import dry_run
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CLIPS = ROOT / "tests" / "data" / "clips"
-CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini", "barista_intents", "books")
+CORPORA = ("librispeech_clean_5", "speechocean762_adults", "ljspeech_mini", "barista_intents", "books", "noise")
 UNTRANSCRIBED = ("barista_intents",)
 SYNTHETIC = ("words_openjtalk", "words_espeak", "sentences_openjtalk", "sentences_espeak", "dev_words", "dev_sentences")
 READINGS = Path("runs/ja/readings.tsv.xz")
@@ -96,11 +98,20 @@ def write_pronunciations(folder: Path) -> None:
     save_alignments(folder / "runs" / "alignments" / "en.safetensors", nothing)
 
 
+def write_whisper(folder: Path) -> None:
+    sizes = {f"{side}_{what}": size for side in ("encoder", "decoder")
+             for what, size in (("layers", 6), ("attention_heads", 2), ("ffn_dim", 16))}  # fmt: skip
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    config = WhisperConfig(d_model=16, vocab_size=40, **sizes, **special)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_corpora(folder / "shared")
     write_pronunciations(folder)
+    write_whisper(folder / "parts" / "whisper-base")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for recipe, run in STARTS.items():
@@ -115,6 +126,7 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes").with_suffix("")))
 def test_every_recipe_passes_a_dry_run(path, world, monkeypatch):
     monkeypatch.chdir(ROOT if path.stem == "smoke" else world)
+    monkeypatch.setenv(PARTS, str(world / "parts"))
     overrides = [] if path.stem == "smoke" else ["data_root=shared"]
     if "_lm" in path.stem:
         overrides.append("text.batch_labels=500")  # batches for a GPU take long here

@@ -29,9 +29,10 @@ ENCODER = "encoder.model."
 
 
 def find_base(name: str) -> str | Path:
-    """Where a base model lies: in the folder that `KIKITORI_PARTS` names, by the last part of its id, or on the hub."""
-    here = Path(os.environ[PARTS]) / name.rpartition("/")[2] if os.environ.get(PARTS) else None
-    return name if here is None or not here.is_dir() else here
+    """Where a base model lies: a folder, one in the folder that `KIKITORI_PARTS` names by the last part, or the hub."""
+    parts = os.environ.get(PARTS)
+    here = Path(parts) / name.rpartition("/")[2] if parts and not Path(name).is_dir() else Path(name)
+    return here if here.is_dir() else name
 
 
 def values_digest(model: nn.Module) -> str:
