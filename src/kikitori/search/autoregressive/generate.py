@@ -38,14 +38,16 @@ def generate(
         filters: What rules labels out beside the fewest labels.
     """
     eos_id, most = decoder.eos_id, limits.max_labels
-    filters = (*filters, min_labels([limits.min_labels] * len(most), eos_id))
+    if limits.min_labels:
+        filters = (*filters, min_labels([limits.min_labels] * len(most), eos_id))
     labels: list[list[int]] = [[] for _ in most]
     scores, complete = [0.0] * len(most), [False] * len(most)
     logits, state = start(decoder)
     rows = list(range(len(most)))
     for num_written in count():  # every row that is still in the batch has so many labels
         log_probs = logits.float().log_softmax(dim=-1)
-        chosen = select(apply_filters(filters, log_probs, [Row(row, labels[row]) for row in rows]), rows)
+        hypotheses = [Row(row, labels[row]) for row in rows] if filters else ()
+        chosen = select(apply_filters(filters, log_probs, hypotheses), rows)
         gained = log_probs.gather(1, chosen[:, None])[:, 0]
         going = []
         for place, (row, label, score) in enumerate(zip(rows, chosen.tolist(), gained.tolist(), strict=True)):
