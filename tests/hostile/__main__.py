@@ -1,16 +1,12 @@
-"""The table of attacks, or, with --child, the process that loads them."""
+"""The table of attacks."""
 
 import sys
 from pathlib import Path
 
 from tests.hostile import ATTACKS, open_all
-from tests.hostile.watch import load_all
 
 
 def main() -> None:
-    if sys.argv[1] == "--child":
-        load_all(Path(sys.argv[2]))
-        return
     words = sys.argv[2:] or [""]
     outcomes = open_all([one for one in ATTACKS if any(word in one.name for word in words)], Path(sys.argv[1]))
     for one in outcomes:
@@ -21,4 +17,5 @@ def main() -> None:
     print(sum(one.repelled for one in outcomes), "of", len(outcomes))
 
 
-main()
+if __name__ == "__main__":
+    main()

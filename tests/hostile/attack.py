@@ -4,7 +4,7 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,6 +119,12 @@ def config(model: Path, keys: str = "", /, **changes: Any) -> None:
 def insert(file: Path, text: str) -> None:
     """Puts raw text behind the opening brace of a JSON file."""
     file.write_text("{" + text + "," + file.read_text().strip().removeprefix("{"))
+
+
+def entries(names: Iterable[str], value: Any) -> str:
+    """Entries of a JSON object, all with the same value, for objects so large that `json.dumps` takes long."""
+    end = '": ' + json.dumps(value)
+    return ", ".join([f'"{name}{end}' for name in names])
 
 
 def weights(model: Path) -> tuple[dict[str, Any], bytes]:

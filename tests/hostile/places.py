@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.hostile.attack import add, attack, config, move_out, shard, void
+from tests.hostile.attack import add, attack, config, entries, move_out, shard, void
 
 
 @attack()
@@ -63,8 +63,9 @@ def missing_shards(model: Path) -> None:
 @attack()
 def index_of_100_megabytes(model: Path) -> None:
     shard(model, "model-00001-of-00001.safetensors")
-    names = dict.fromkeys((f"tensor.with.a.long.name.{i:09d}" for i in range(1_400_000)), "model-00001-of-00001")
-    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    names = (f"tensor.with.a.long.name.{i:09d}" for i in range(1_400_000))
+    text = f'{{"metadata": {{}}, "weight_map": {{{entries(names, "model-00001-of-00001")}}}}}'
+    (model / "model.safetensors.index.json").write_text(text)
 
 
 @attack("llm", refused=False)

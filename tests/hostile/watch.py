@@ -1,22 +1,24 @@
 """Loading under watch, in a child process."""
 
 import ctypes
-import json
 import os
 import pickle
 import resource
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from tests.hostile.attack import SECRET, Attack, good_folder
+from tests.processes import start
 
 HANG_SECONDS = 60
 MEGABYTES = 200
@@ -113,57 +115,44 @@ LOADERS: dict[str, Callable[[Path], object]] = {
 def open_all(attacks: Sequence[Attack], root: Path) -> list[Outcome]:
     """Builds every attack below `root`, loads it in a child process (one more each time that dies), and removes it."""
     outcomes: list[Outcome] = []
+    child, end = _start_child()
     for one in attacks:
-        (root / one.name).mkdir(parents=True)
-        one.build(root / one.name)
-    while len(outcomes) < len(attacks):
-        outcomes += _open_in_child(attacks[len(outcomes) :], root)
-    for one in attacks:
-        shutil.rmtree(root / one.name)
+        place = root / one.name
+        place.mkdir(parents=True)
+        one.build(place)
+        if child.exitcode is not None:
+            child, end = _start_child()
+        end.send((one.loader, place))
+        try:
+            result = end.recv()
+        except EOFError:
+            child.join()
+            error = "hung" if child.exitcode == -signal.SIGALRM else "died"
+            result = _result(error, f"exit status {child.exitcode}")
+        ran_code = (place / "canary").exists()
+        outcomes.append(Outcome(name=one.name, refused=one.refused, ran_code=ran_code, **result))
+        shutil.rmtree(place)  # at once, so that large files need not reach the disk
+    end.close()
+    child.join()
     return outcomes
 
 
-def _open_in_child(attacks: Sequence[Attack], root: Path) -> list[Outcome]:
-    """Outcomes of the first attacks, at least one: as far as a child got."""
-    todo = json.dumps({"good": str(good_folder("recogniser")), "attacks": [(one.name, one.loader) for one in attacks]})
-    report = root / "report.jsonl"
-    report.unlink(missing_ok=True)
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.hostile", "--child", str(root)],
-        input=todo,
-        text=True,
-        capture_output=True,
-        check=False,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "KIKITORI_SECRET": SECRET},
-    )
-    lines = report.read_text().splitlines() if report.exists() else []
-    if not lines:
-        raise RuntimeError(f"the child process did not start: {child.stderr[-2000:]}")
-    results = [json.loads(line) for line in lines[1:]]
-    if len(results) < len(attacks):
-        error = "hung" if child.returncode == -signal.SIGALRM else "died"
-        reason = f"exit status {child.returncode} {child.stderr[-200:]}"
-        results.append(_result(error, reason))
-    return [
-        Outcome(
-            name=one.name,
-            refused=one.refused,
-            ran_code=(root / one.name / "canary").exists(),
-            **{**result, "opened": tuple(result["opened"])},
-        )
-        for one, result in zip(attacks, results, strict=False)
-    ]
+def _start_child() -> tuple[BaseProcess, Connection]:
+    """A process that loads what it is sent, and this end of the line to it."""
+    ours, theirs = Pipe()
+    child = start(_load_all, theirs, good_folder("recogniser"))
+    theirs.close()  # else its end would never be seen
+    return child, ours
 
 
-def load_all(root: Path) -> None:
-    """In the child: loads the attacks named on standard input and writes one line each into report.jsonl."""
-    todo = json.loads(sys.stdin.read())
-    load_recogniser(Path(todo["good"]))  # imports what loading needs
+def _load_all(line: Connection, good: Path) -> None:
+    os.environ["KIKITORI_SECRET"] = SECRET
+    load_recogniser(good)  # imports what loading needs
     _limit_memory()
-    with (root / "report.jsonl").open("w") as report:
-        print("{}", file=report, flush=True)
-        for name, loader in todo["attacks"]:
-            print(json.dumps(_watched(LOADERS[loader], root / name)), file=report, flush=True)
+    with suppress(EOFError):
+        while True:
+            loader, place = line.recv()
+            line.send(_watched(LOADERS[loader], place))
 
 
 def _watched(loader: Callable[[Path], object], place: Path) -> dict[str, Any]:
@@ -180,7 +169,7 @@ def _watched(loader: Callable[[Path], object], place: Path) -> dict[str, Any]:
     signal.alarm(0)
     seconds = time.perf_counter() - start
     megabytes = (_memory("VmHWM") - before) / 1024
-    return {**result, "seconds": round(seconds, 3), "megabytes": round(megabytes, 1), "opened": watch.names()}
+    return {**result, "seconds": round(seconds, 3), "megabytes": round(megabytes, 1), "opened": tuple(watch.names())}
 
 
 def _result(error: str = "", message: str = "", *, typed: bool = False) -> dict[str, Any]:

@@ -7,7 +7,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.attack import Exploit, attack, config, first_tensor, shard, spoil_header, weights, write_weights
+from tests.hostile.attack import (
+    Exploit,
+    attack,
+    config,
+    entries,
+    first_tensor,
+    shard,
+    spoil_header,
+    weights,
+    write_weights,
+)
 
 
 @attack()
@@ -80,7 +90,7 @@ def header_of_brackets(model: Path) -> None:
 @attack()
 def header_of_a_million_tensors(model: Path) -> None:
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    write_weights(model, {f"t{i}": empty for i in range(1_000_000)})
+    write_weights(model, f"{{{entries((f't{i}' for i in range(1_000_000)), empty)}}}".encode())
 
 
 @attack("llm")
@@ -95,7 +105,11 @@ def more_tensors_than_a_header_may_hold(model: Path) -> None:
 
 @attack("llm")
 def header_with_endless_metadata(model: Path) -> None:
-    spoil_header(model, lambda header: header["__metadata__"].update({f"k{i}": "x" * 60 for i in range(800_000)}))
+    header, data = weights(model)
+    metadata = header.pop("__metadata__")
+    more = entries((f"k{i}" for i in range(800_000)), "x" * 60)
+    text = f'{{"__metadata__": {{{more}, {json.dumps(metadata)[1:]}, {json.dumps(header)[1:]}'
+    write_weights(model, text.encode(), data)
 
 
 @attack()

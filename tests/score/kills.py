@@ -4,22 +4,21 @@ Beside it, the same kills for the stock trainer of transformers.
 """
 
 import hashlib
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.processes import start_module
 from tests.score.row import Row
 from tests.tiny import save_tiny_llm
 from tests.train.helpers import speech_llm_recipe, write_corpus, write_recipe
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
 RUN = {"epochs": 150, "checkpoint_every": 1, "log_every": 1, "evaluate_every": 1000, "keep_checkpoints": 2}
 
@@ -51,7 +50,7 @@ def count_kills(root: Path, mode: str, killings: list[Killing], *, epochs: int =
     write_corpus(root / "corpus")
     recipe = write_recipe(root / "recipe.yaml", root / "corpus", _recipe(root, mode, epochs))
     straight = root / "straight"
-    _finish(_command(recipe, straight, resume=False))
+    _finish(_command(recipe, straight, resume=False), straight)
     expected = _digest(straight)
 
     runs = kept = 0
@@ -64,7 +63,7 @@ def count_kills(root: Path, mode: str, killings: list[Killing], *, epochs: int =
             if _live(_command(recipe, folder, resume=folder.is_dir()), waiting[0], folder / "log.txt"):
                 waiting.pop(0)
                 survived += 1
-        _finish(_command(recipe, folder, resume=True))
+        _finish(_command(recipe, folder, resume=True), folder)
         kept += survived if _digest(folder) == expected else 0
         shutil.rmtree(folder)
     return Row(
@@ -79,7 +78,7 @@ def count_kills(root: Path, mode: str, killings: list[Killing], *, epochs: int =
 def count_stock_kills(root: Path, killings: list[Killing]) -> str:
     """How the stock trainer fares: a tiny model, a checkpoint after every step, resumed as its manual says."""
     folder = root / "stock"
-    command = [sys.executable, "-m", "tests.score.stock_trainer", str(folder)]
+    command = ["tests.score.stock_trainer", str(folder)]
     stock = "stock Trainer of transformers on the same kills"
     for number, killing in enumerate(killings, start=1):
         try:
@@ -105,7 +104,7 @@ def _recipe(root: Path, mode: str, epochs: int) -> dict[str, Any]:
 
 
 def _command(recipe: Path, folder: Path, *, resume: bool) -> list[str]:
-    command = [sys.executable, "-m", "kikitori", "train", str(recipe), "-o", str(folder)]
+    command = ["kikitori", "train", str(recipe), "-o", str(folder)]
     return [*command, "--resume"] if resume else command
 
 
@@ -116,21 +115,17 @@ def _live(command: list[str], killing: Killing, log: Path) -> bool:
         CalledProcessError: It ended by itself, badly.
     """
     logged = log.stat().st_size if log.is_file() else 0
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()
-    )
+    errors = log.parent.with_suffix(".errors")
+    process = start_module(command, errors)
     started = time.monotonic()
     if killing.early is not None:
-        _wait(process, killing.early)
+        process.join(killing.early)
     else:
-        while process.poll() is None and not _steps(log, logged) and time.monotonic() - started < PATIENCE:
+        while process.exitcode is None and not _steps(log, logged) and time.monotonic() - started < PATIENCE:
             time.sleep(0.02)
-        _wait(process, killing.after)
-    process.send_signal(signal.SIGKILL)
-    stderr = process.communicate()[1]
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise subprocess.CalledProcessError(process.returncode, command, stderr=stderr)
-    return process.returncode != 0
+        process.join(killing.after)
+    process.kill()
+    return not _ended_well(process, command, errors, killed=True)
 
 
 def _steps(log: Path, offset: int) -> bool:
@@ -138,19 +133,19 @@ def _steps(log: Path, offset: int) -> bool:
     return log.is_file() and b" step " in log.read_bytes()[offset:]
 
 
-def _wait(process: subprocess.Popen[str], seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
+def _finish(command: list[str], folder: Path) -> None:
+    errors = folder.with_suffix(".errors")
+    _ended_well(start_module(command, errors), command, errors)
 
 
-def _finish(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=_environment(), timeout=900)
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+def _ended_well(process: BaseProcess, command: list[str], errors: Path, *, killed: bool = False) -> bool:
+    """Waits for the end; False if the process was killed, as it may be."""
+    process.join(900)
+    if process.exitcode == -signal.SIGKILL and killed:
+        return False
+    if process.exitcode != 0:
+        raise subprocess.CalledProcessError(process.exitcode or 1, command, stderr=errors.read_text())
+    return True
 
 
 def _digest(folder: Path) -> str:

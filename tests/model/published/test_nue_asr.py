@@ -1,10 +1,7 @@
 import json
-import os
 import pickle
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -517,26 +514,15 @@ def hub_cache(home: Path, revisions: dict[str, Path]) -> None:
         (model / "refs" / revision).write_text(commit)
 
 
-HUB_SCRIPT = """
-import sys
-import kikitori
-from kikitori.model.published.convert import convert_nue_asr
-from pathlib import Path
-try:
-    if len(sys.argv) > 1:
-        convert_nue_asr("rinna/nue-asr", Path(sys.argv[1]), print)
-    print(kikitori.load(sys.argv[1] if len(sys.argv) > 1 else "rinna/nue-asr", device="cpu").name)
-except kikitori.KikitoriError as error:
-    print(error)
-"""
+warnings_are_errors = pytest.mark.filterwarnings("error::UserWarning", "error::FutureWarning")
 
 
-def run_with_hub(home, *arguments):
-    environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", HUB_SCRIPT, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.stderr == ""
-    return done.stdout.splitlines()
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Where the download cache is; nothing but it can be reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -545,29 +531,37 @@ def main(tmp_path, tensors):
     return save_published(tmp_path / "main", tensors, pickled=True)
 
 
-def test_a_hub_id_finds_the_safetensors_of_the_pull_request(tmp_path, main, tensors):
+@warnings_are_errors
+def test_a_hub_id_finds_the_safetensors_of_the_pull_request(tmp_path, hub, main, tensors, capfd):
     (tmp_path / "pull").mkdir()
     save_weights(tmp_path / "pull", tensors)
-    hub_cache(tmp_path / "home", {"main": main, nue_asr.SAFETENSORS_REVISION: tmp_path / "pull"})
-    assert run_with_hub(tmp_path / "home") == ["rinna/nue-asr"]
+    hub_cache(hub, {"main": main, nue_asr.SAFETENSORS_REVISION: tmp_path / "pull"})
+    assert load("rinna/nue-asr", device="cpu").name == "rinna/nue-asr"
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_hub_id_without_safetensors(tmp_path, main):
-    hub_cache(tmp_path / "home", {"main": main})
-    (line,) = run_with_hub(tmp_path / "home")
-    assert line.startswith("rinna/nue-asr: ")
-    assert line.endswith("run kikitori convert nue-asr rinna/nue-asr -o FOLDER")
-    notice, name = run_with_hub(tmp_path / "home", tmp_path / "ours")
+@warnings_are_errors
+def test_a_hub_id_without_safetensors(tmp_path, hub, main, capfd):
+    hub_cache(hub, {"main": main})
+    with pytest.raises(ModelError, match=r"^rinna/nue-asr: .*run kikitori convert nue-asr rinna/nue-asr -o FOLDER$"):
+        load("rinna/nue-asr", device="cpu")
+    notices = []
+    convert_nue_asr("rinna/nue-asr", tmp_path / "ours", notices.append)
+    (notice,) = notices
     assert notice.startswith("pytorch_model.bin is a pickle")
-    assert name == "ours"
+    assert load(tmp_path / "ours", device="cpu").name == "ours"
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_hub_that_cannot_be_reached(tmp_path):
-    (line,) = run_with_hub(tmp_path)
-    assert line.startswith("rinna/nue-asr: config.json cannot be fetched")
-    (line,) = run_with_hub(tmp_path, tmp_path / "ours")
-    assert line.startswith("rinna/nue-asr: config.json cannot be fetched")
+@warnings_are_errors
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_cannot_be_reached(tmp_path, capfd):
+    with pytest.raises(ModelError, match=r"^rinna/nue-asr: config\.json cannot be fetched"):
+        load("rinna/nue-asr", device="cpu")
+    with pytest.raises(ModelError, match=r"^rinna/nue-asr: config\.json cannot be fetched"):
+        convert_nue_asr("rinna/nue-asr", tmp_path / "ours", refuse_to_log)
     assert not (tmp_path / "ours").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_network_that_breaks_off(monkeypatch):

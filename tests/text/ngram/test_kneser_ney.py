@@ -1,6 +1,7 @@
 """The estimate against the formulas written out, word by word and context by context."""
 
 from collections import Counter
+from functools import cache
 from itertools import product
 from math import log, log10
 
@@ -38,6 +39,7 @@ class Plain:
             self.counts[len(gram)][gram] = len(self.before[gram]) if continued else count
         del self.counts[1][(self.start,)]
         self.discounts = {n: self.estimated(self.counts[n].values()) for n in self.counts}
+        self.behind = cache(self.behind)
         self.dropped = {gram for gram, count in self.raw.items() if len(gram) >= 3 and count < min_count}
 
     def estimated(self, counts):

@@ -3,20 +3,19 @@
 import json
 import os
 import socket
-from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from kikitori.train.loop import distributed
+from tests.processes import start
 from tests.train.helpers import Interruption, Toy, assert_same, checkpoint_contents, toy_trainer
 
 
 def worker(rank, port, folder):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank))
     torch.set_num_threads(1)
-    folder = Path(folder)
     toy_trainer(Toy(num_batches=6), folder / "even")[0].fit()  # six batches: three pairs
 
     # Dropout draws other numbers in each process; five batches leave a gap that the first one fills.
@@ -49,7 +48,10 @@ def test_two_processes_train_like_one_and_resume_exactly(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    workers = [start(worker, rank, port, tmp_path) for rank in range(2)]
+    for each in workers:
+        each.join()
+    assert [each.exitcode for each in workers] == [0, 0]
 
     task = Toy(num_batches=6)
     toy_trainer(task, tmp_path / "one", accumulate=2)[0].fit()
