@@ -112,19 +112,9 @@ def append(
     lengths: NDArray[np.int64],
     given: NDArray[np.float64],
 ) -> None:
-    """Takes words behind some states.
+    """Takes words (rows, n), of which so many count in each row (`lengths`), behind states (rows,), which are replaced.
 
-    Args:
-        starts: Of `NGram`, as are the next five.
-        arc_words: Of `NGram`.
-        arc_scores: Of `NGram`.
-        arc_targets: Of `NGram`.
-        backoffs: Of `NGram`.
-        lower: Of `NGram`.
-        states: States, (rows,), replaced by those after the words.
-        words: Words by number, (rows, n).
-        lengths: How many words of each row count, (rows,).
-        given: Receives their natural log-probabilities, (rows, n).
+    The first six arrays are those of `NGram`; `given` (rows, n) receives the natural log-probabilities.
     """
     for row in range(len(states)):
         state = states[row]
@@ -168,14 +158,10 @@ def following(
 
 
 def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> NGram:
-    """N-grams as arrays to walk.
+    """N-grams by order (of `kneser_ney.estimate`, `read_arpa` or `read_packed`) as arrays to walk.
 
     A state is an n-gram that something follows, or that leaves its context at a price. What cannot be followed needs
     no state: the longest of its endings that is one takes its place.
-
-    Args:
-        ngrams: By order, of `kneser_ney.estimate`, `read_arpa` or `read_packed`.
-        words: The word of each unigram, among them `<s>`, `</s>` and `<unk>`.
     """
     owners, states = [], []  # of the arcs by order: the state that each leaves, and the one that it is, else -1
     own, num_states = np.zeros(1, np.int32), 1
