@@ -147,12 +147,7 @@ class DecoderScorer:
 
 @dataclass(frozen=True, eq=False)
 class DecoderSequenceScorer:
-    """A decoder as a scorer of whole hypotheses of the utterances behind whose speech it stands.
-
-    Attributes:
-        decoder: The decoder.
-        name: Its name among the scores.
-    """
+    """A decoder as a scorer of whole hypotheses of the utterances behind whose speech it stands."""
 
     decoder: Decoder
     name: str = SPEECH_LLM

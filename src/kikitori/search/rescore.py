@@ -50,9 +50,7 @@ def with_scores(nbests: Sequence[Sequence[Hypothesis]], scorer: SequenceScorer) 
 def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None:
     """Refuses unknown scorers, and those with a path but without a scale.
 
-    Args:
-        options: To check.
-        known: Scorers that are there beside CTC, length and what the options name.
+    `known` are those that are there beside CTC, length and what the options name.
 
     Raises:
         ConfigError: With the name.
@@ -79,13 +77,7 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
 def lm_scorer(
     name: str, options: LMOptions, units: TokenizerUnits | None, device: torch.device | str = "cpu"
 ) -> SequenceScorer:
-    """An LLM from a folder or the hub, or an n-gram from its file.
-
-    Args:
-        name: Of the scorer.
-        options: Where it lies, and the form of texts.
-        units: The units of the hypotheses' labels; None goes by their texts.
-        device: Where an LLM computes.
+    """An LLM from a folder or the hub, or an n-gram from its file; without units hypotheses go by their texts.
 
     Raises:
         ModelError: It is missing, damaged or unsafe.
@@ -98,13 +90,7 @@ def lm_scorer(
 def prior_scorer(
     name: str, options: ScorerOptions, lms: Mapping[str, ScorerOptions], units: TokenizerUnits | None
 ) -> PriorSequenceScorer:
-    """A prior over the recogniser's units, or over those in which a language model reads texts.
-
-    Args:
-        name: Of the scorer.
-        options: Its file, and which of the language models.
-        lms: These by name; see `check_rescoring`.
-        units: The recogniser's, if they are known.
+    """A prior over the recogniser's units, or over those in which one of the language models reads texts.
 
     Raises:
         ConfigError: The recogniser's units are meant and not known.
