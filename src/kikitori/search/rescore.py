@@ -15,11 +15,12 @@ import torch
 from kikitori.errors import ConfigError
 from kikitori.scorers.base import SequenceScorer, weighted
 from kikitori.scorers.language_model import LMSequenceScorer, load_language_model
-from kikitori.scorers.ngram import NGramSequenceScorer, is_ngram, load_ngram_judge
+from kikitori.scorers.ngram import NGramSequenceScorer, is_ngram
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, SPEECH_LLM, LMOptions, ScorerOptions
 from kikitori.scorers.prior import PriorSequenceScorer, load_prior
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.options import RescoringSearch
+from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import TokenizerUnits, load_units, vocabulary_fingerprint, with_text_form
 from kikitori.types import Hypothesis, NBest
 
@@ -83,7 +84,7 @@ def lm_scorer(
         ModelError: It is missing, damaged or unsafe.
     """
     if is_ngram(options.path):
-        return NGramSequenceScorer(name, load_ngram_judge(options.path, options.text_form), units)
+        return NGramSequenceScorer(name, load_ngram(options.path), units, options.text_form, where=options.path)
     return LMSequenceScorer(name, load_language_model(options, device), units)
 
 
