@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from kikitori.errors import ModelError
 from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.lm import LMScorer
-from kikitori.scorers.ngram import NGramJudge, NGramScorer, is_ngram, label_words, load_ngram_judge
+from kikitori.scorers.ngram import NGramScorer, NGramSequenceScorer, is_ngram, label_words
 from kikitori.scorers.options import LMOptions
 from kikitori.scorers.prior import length_scorer
-from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import ShallowFusionSearch
 from kikitori.search.rescore import lm_scorer, with_scores
 from kikitori.text.ngram.arpa import write_arpa
@@ -22,7 +21,7 @@ from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, random_log_probs
-from tests.search.flat import flat
+from tests.search.flat import flat, shallow_fusion
 from tests.text.ngram.test_kneser_ney import SENTENCES, backed_off, histories, read
 from tests.tiny import tiny_bpe, tiny_llm, tiny_units
 
@@ -137,7 +136,7 @@ def nbest(units, *texts):
     return tuple(Hypothesis(tuple(units.encode(text)), text, 0.0) for text in texts)
 
 
-def test_a_judge_of_labels_or_words(tmp_path):
+def test_whole_hypotheses_by_labels_or_words(tmp_path):
     units = tiny_units()
     words, both = label_words(units), nbest(units, "the fox", "The dog!")
     alphabet, vocabulary = [word for word in words if word not in ("<s>", "</s>")], ["the", "fox", "dog", "<unk>"]
@@ -145,16 +144,15 @@ def test_a_judge_of_labels_or_words(tmp_path):
     write_arpa(tmp_path / "labels.arpa", estimate([[3, 4, 5]], len(alphabet), 2), alphabet)
     write_arpa(tmp_path / "words.arpa", estimate(pairs, 4, 2), vocabulary)
     by_labels, by_words = load_ngram(tmp_path / "labels.arpa"), load_ngram(tmp_path / "words.arpa")
-    found = NGramJudge(by_labels).scores([both, ()], units)
+    found = NGramSequenceScorer("lm", by_labels, units).scores([both, ()])
     expected = [from_scratch([words[label] for label in each.labels], [[3, 4, 5]], alphabet, 2) for each in both]
-    assert found.scores == [pytest.approx(expected, abs=1e-4), []]
-    assert found.labels == found.nodes == sum(len(each.labels) for each in both)
+    assert found == [pytest.approx(expected, abs=1e-4), []]
     texts = (["the", "fox"], ["The", "dog!"], ["the", "dog"])
     expected = [from_scratch(text, pairs, vocabulary, 2) for text in texts]
     for units_or_none in (units, None):
-        found = NGramJudge(by_words).scores([both], units_or_none).scores
+        found = NGramSequenceScorer("lm", by_words, units_or_none).scores([both])
         assert found == [pytest.approx(expected[:2], abs=1e-4)]
-    plain = NGramJudge(by_words, "en_plain").scores([both], units).scores
+    plain = NGramSequenceScorer("lm", by_words, units, "en_plain").scores([both])
     assert plain == [pytest.approx([expected[0], expected[2]], abs=1e-4)]
 
 
@@ -164,17 +162,18 @@ def test_characters_that_are_words_of_a_word_n_gram(tmp_path):
     more = [f"word{number}" for number in range(len(characters) + 5)]
     write_arpa(tmp_path / "lm.arpa", estimate([[3, 4, 5]], len(characters) + len(more), 2), [*characters, *more])
     both = nbest(units, "the fox", "a dog")
-    judge = NGramJudge(load_ngram(tmp_path / "lm.arpa"))
-    assert judge.scores([both], units).scores == judge.scores([both], None).scores
+    ngram = load_ngram(tmp_path / "lm.arpa")
+    by_labels, by_texts = (NGramSequenceScorer("lm", ngram, each) for each in (units, None))
+    assert by_labels.scores([both]) == by_texts.scores([both])
 
 
 def test_texts_in_another_form_than_its_own(tmp_path):
     write_arpa(tmp_path / "up.arpa", estimate([[0, 1]], 3, 2), ["THE", "FOX", "<unk>"])
-    judge = load_ngram_judge(str(tmp_path / "up.arpa"))
+    scorer = lm_scorer("lm", LMOptions(str(tmp_path / "up.arpa")), None)
     few, many = nbest(tiny_units(), "the fox"), nbest(tiny_units(), "a b c d e f", "the fox and the dog")
-    assert judge.scores([few], None).scores[0][0] < 0
+    assert scorer.scores([few])[0][0] < 0
     with pytest.raises(ModelError, match=r"up\.arpa: the n-gram has none of the 10 words .* 'a'; choose the text_form"):
-        judge.scores([many], None)
+        scorer.scores([many])
 
 
 def test_what_is_a_file_of_an_n_gram():

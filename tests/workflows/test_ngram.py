@@ -42,7 +42,7 @@ def test_words_of_a_text(tmp_path):
     counts = write_word_ngram(tmp_path / "lm.ngram", BOOKS, order=3, text_form="en_plain")
     ngram = load_ngram(tmp_path / "lm.ngram")
     assert ngram.words == ("<unk>", "dog", "the", "fox", "a", "no", "there", "</s>", "<s>")
-    assert (counts[0], sum(counts)) == (9, len(ngram.arc_words))
+    assert (counts[0], sum(counts)) == (9, len(ngram.automaton.arc_words))
     write_word_ngram(tmp_path / "lm.arpa", BOOKS, order=3, text_form="en_plain")
     as_text = load_ngram(tmp_path / "lm.arpa")
     assert as_text.words == ngram.words

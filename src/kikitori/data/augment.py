@@ -102,17 +102,10 @@ def spec_augment(
 
 
 def warp_frequencies(features: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
-    """Log-mel features as from vocal tracts of other lengths (Jaitly and Hinton 2013).
+    """Log-mel features (batch, frames, bins) as from vocal tracts of other lengths (Jaitly and Hinton 2013).
 
-    What an utterance has at frequency f comes to f divided by its factor; from 4.8 kHz on, less and less, so that the
-    end of the spectrum stays where it is.
-
-    Args:
-        features: Log-mel, (batch, frames, bins), bins from 0 Hz to half the sample rate.
-        factors: One for each utterance, about 1.
-
-    Returns:
-        The warped features, (batch, frames, bins).
+    What an utterance has at frequency f comes to f divided by its factor, about 1; from 4.8 kHz on, less and less, so
+    that the end of the spectrum stays where it is. Bins go from 0 Hz to half the sample rate.
     """
     bins = features.shape[2]
     highest = SAMPLE_RATE / 2

@@ -20,16 +20,11 @@ def epoch_batches(
     seed: int,
     epoch: int,
 ) -> list[list[int]]:
-    """Indices of the utterances of each batch of one epoch; every utterance occurs once.
+    """Indices of the utterances of each batch of one epoch; every utterance occurs once, in an order of that epoch.
 
-    Args:
-        durations: Seconds (or any other cost, such as labels) per utterance.
-        batch_seconds: Upper bound of a batch's padded total: its longest utterance times its size. Only a single
-            utterance that is longer may exceed it.
-        max_batch_size: Upper bound of utterances in a batch.
-        num_buckets: Most buckets of similar length; each holds about as many seconds as the others.
-        seed: Seed of the run.
-        epoch: Number of the epoch; another epoch gives another order.
+    Durations are seconds, or any other cost, such as labels. A batch's longest utterance times its size stays within
+    `batch_seconds`, but for single utterances that are longer. Each of at most `num_buckets` buckets of similar length
+    holds about as many seconds.
 
     Raises:
         DataError: There is nothing to batch.

@@ -31,12 +31,9 @@ class Manifest:
 
 
 def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnError = "stop") -> Manifest:
-    """Reads a JSONL manifest; audio paths are relative to the manifest's folder.
+    """Reads the rows of a JSONL manifest, those of a split or all; audio paths are relative to the manifest's folder.
 
-    Args:
-        path: The manifest file.
-        split: Keep only rows whose `split` equals this; None keeps all.
-        on_error: `stop` raises at the first broken line, `skip` collects it in `problems`.
+    `stop` raises at the first broken line, `skip` collects it in `problems`.
 
     Raises:
         DataError: The file is missing, holds no usable row, or (with `stop`) has a broken line.

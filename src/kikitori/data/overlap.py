@@ -25,11 +25,7 @@ Run = tuple[str, ...]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Runs of six words (or twelve characters) of transcripts; a shorter transcript is one run, as a whole.
-
-    Attributes:
-        runs: What no training text may share.
-    """
+    """Runs of six words (or twelve characters) of transcripts, or a shorter one: what no training text may share."""
 
     runs: frozenset[Run] = frozenset()
 

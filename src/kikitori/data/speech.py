@@ -30,7 +30,6 @@ class SpeechBatch:
     """Utterances of one batch.
 
     Attributes:
-        utt_ids: Names.
         waveforms: (batch, samples), float32, right-padded with zeros.
         lengths: Samples per utterance, (batch,).
         texts: Reference texts as the manifest has them.
@@ -100,9 +99,7 @@ class SpeechLoader:
     """Reads utterances into batches, with an optional cache of decoded audio.
 
     Attributes:
-        utterances: What can be read, by index.
         augment: Applied when an epoch is given.
-        seed: Seed of the augmentation.
         cache: Keep decoded audio in memory, as 16-bit samples.
         on_error: `skip` leaves unreadable files out of the batch and counts them in `unreadable`.
     """

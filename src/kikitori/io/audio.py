@@ -90,13 +90,7 @@ def read_audio(
     duration: float | None = None,
     limits: AudioLimits = _DEFAULT_LIMITS,
 ) -> NDArray[np.float32]:
-    """Return a file, or a cut of it, as one array of mono float32 samples at 16 kHz, (samples,).
-
-    Args:
-        source: Path of a regular file, or the bytes of one.
-        offset: Seconds from the start of the file.
-        duration: Seconds to read; None reads to the end.
-        limits: What to refuse.
+    """Return a file, or a cut of it, as one array of mono float32 samples at 16 kHz, (samples,); see `stream_audio`.
 
     Raises:
         AudioError: As `stream_audio` raises it.

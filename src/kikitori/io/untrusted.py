@@ -54,11 +54,7 @@ def check_files(folder: Path) -> None:
 
 
 def read_object(file: Path, *, vocabulary: bool = False) -> dict[str, Any]:
-    """Reads a JSON object with distinct keys and finite numbers.
-
-    Args:
-        file: The file.
-        vocabulary: Whether it may be as large as a vocabulary; its keys and numbers are then not looked at.
+    """Reads a JSON object with distinct keys and finite numbers; a `vocabulary` may be larger, and is not looked into.
 
     Raises:
         ModelError: It is missing or larger than it should be, or no such object.

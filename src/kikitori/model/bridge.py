@@ -27,8 +27,6 @@ class Bridge(Protocol):
 
     Attributes:
         reads_ctc: Whether it is called with the CTC log-probabilities of the frames too.
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
         stride: Frames per position.
     """
 
@@ -56,13 +54,9 @@ class Bridge(Protocol):
 class ConvBridge(nn.Module):
     """Strided convolutions without padding, each followed by GELU, then one linear map.
 
-    An utterance too short for one position (fewer than 10 frames at stride 4, none included) is padded with zero
-    frames up to exactly one position; any longer one loses the incomplete window at its end.
-
-    Args:
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
-        stride: Frames per position, a power of 2 from 2; one convolution (kernel 4, stride 2) per factor of 2.
+    One convolution (kernel 4, stride 2) halves the frames; the stride is their power of 2. An utterance too short for
+    one position (fewer than 10 frames at stride 4, none included) is padded with zero frames up to exactly one
+    position; any longer one loses the incomplete window at its end.
 
     Raises:
         ModelError: The stride is no such power of 2.
@@ -112,11 +106,6 @@ class ConvBridge(nn.Module):
 class StackBridge(nn.Module):
     """Every `stride` neighbouring frames side by side, the tail filled with zero frames, then one linear map.
 
-    Args:
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
-        stride: Frames per position, from 1.
-
     Raises:
         ModelError: The stride is below 1.
     """
@@ -147,10 +136,6 @@ class StackBridge(nn.Module):
 
 class IdentityBridge(nn.Module):
     """The frames themselves, for an encoder whose frames are as large as the LLM's embeddings.
-
-    Args:
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
 
     Raises:
         ModelError: The sizes differ.
@@ -185,13 +170,7 @@ def build_bridge(
 ) -> ConvBridge | StackBridge | IdentityBridge | CTCCompressBridge:
     """The bridge of a configuration: kind `conv`, `stack`, or with stride 1 only `identity` or `ctc_compress`.
 
-    Args:
-        kind: Its kind.
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
-        stride: Frames per position.
-        blanks: What `ctc_compress` does with blanks.
-        repeats: What `ctc_compress` does with repeats.
+    `ctc_compress` alone takes what becomes of blanks and repeats.
 
     Raises:
         ModelError: An unknown kind, or a stride or size that the kind cannot have.

@@ -15,13 +15,6 @@ class CTCCompressBridge(nn.Module):
     Neighbouring frames with the same best output are a run, as in CTC itself. Which frames stay, and whether a run
     becomes one position, is decided without gradient; see `compress`.
 
-    Args:
-        dim: Size of a frame.
-        llm_dim: Size of an LLM embedding.
-        blanks: `drop` the frames whose best output is blank, or `keep` them.
-        repeats: `keep` every frame of a run, or make each run one position: the `average` of its frames, or their
-            `weighted` average.
-
     Raises:
         ModelError: There is no such choice, or both are `keep`.
     """

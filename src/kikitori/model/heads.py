@@ -12,13 +12,9 @@ from torch import Tensor, nn
 
 
 class CTCHead(nn.Module):
-    """One linear layer from frames to label units and blank.
+    """One linear layer from frames to label units and blank, whose id is the number of labels.
 
-    Args:
-        dim: Size of a frame.
-        num_labels: Number of label units; the blank has id `num_labels`.
-        upsample: Outputs per frame. With 2, frames of 80 ms give a decision every 40 ms, which short units such as
-            characters need.
+    With an `upsample` of 2, frames of 80 ms give a decision every 40 ms, which short units such as characters need.
     """
 
     def __init__(self, dim: int, num_labels: int, upsample: int = 1) -> None:

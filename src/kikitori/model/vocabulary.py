@@ -15,12 +15,7 @@ def swap_vocabulary(llm: PreTrainedModel, units: TokenizerUnits, old: TokenizerU
     """Gives an LLM the matrices and the configuration for other label units; tied matrices stay tied.
 
     A new label begins as the mean of the old rows that stand for its text; BOS and EOS begin as the old ones. What the
-    old vocabulary does not say is drawn with the mean and the deviation of the old rows.
-
-    Args:
-        llm: Any decoder-only model of transformers, without adapters.
-        units: The label units it shall write.
-        old: Its own units; None if they are lost, and all is drawn.
+    old vocabulary does not say (all, if it is lost) is drawn with the mean and the deviation of the old rows.
     """
     pieces = [[] for _ in range(units.size)] if old is None else old_labels(units, old)
     model: Any = llm

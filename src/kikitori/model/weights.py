@@ -128,13 +128,9 @@ def check_finite(where: object, name: str, tensor: Tensor) -> None:
 def write_safetensors(
     directory: Path, tensors: Mapping[str, Tensor], where: object, *, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes `model.safetensors`, or shards with an index, one shard at a time.
+    """Writes `model.safetensors`, or shards of at most so many bytes with an index, one shard at a time.
 
-    Args:
-        directory: Folder for the files.
-        tensors: Tensors, which keep their type.
-        where: Where they come from, for errors.
-        shard_bytes: A shard gets no larger, unless for a single tensor.
+    A single tensor may be larger. `where` says where tensors come from, for errors.
 
     Raises:
         ModelError: A tensor holds values that are not finite.

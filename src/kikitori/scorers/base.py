@@ -125,7 +125,6 @@ class SumState:
     """Hypotheses of a `WeightedSum`.
 
     Attributes:
-        states: One of each scorer.
         scores: What each scorer has given to each hypothesis so far, before its scale, (rows, scorers) float64.
     """
 
@@ -134,13 +133,9 @@ class SumState:
 
 
 class WeightedSum:
-    """Scorers with a scale each, as one scorer; the scores of each are kept, before scaling.
+    """Scorers with a scale each (a negative one subtracts) as one scorer; the scores of each are kept, before scaling.
 
     Sums are those of `add_scaled`: finite or -inf.
-
-    Args:
-        scorers: One or more with names of their own, and their scales; a negative one subtracts.
-        name: Its own name.
     """
 
     def __init__(self, scorers: Sequence[tuple[Scorer[Any], float]], name: str = "sum") -> None:

@@ -21,10 +21,6 @@ from kikitori.text.units import TokenizerUnits
 def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
     """The internal language model as a scorer of label sequences, named `ilm`; a search subtracts it.
 
-    Args:
-        model: The speech LLM; its labels are those of the search.
-        num_labels: Labels of the search.
-
     Raises:
         ModelError: Nothing but speech stands before the first label, or the LLM's cache cannot be forked.
     """
@@ -34,11 +30,7 @@ def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
 
 
 def internal_sequence_scorer(model: SpeechLLM, units: TokenizerUnits) -> LMSequenceScorer:
-    """The internal language model as a scorer of whole hypotheses, named `ilm`.
-
-    Args:
-        model: The speech LLM.
-        units: Its label units, which are those of the hypotheses.
+    """The internal language model as a scorer of whole hypotheses in its own label units, named `ilm`.
 
     Raises:
         ModelError: Nothing but speech stands before the first label.

@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """An LLM with its units and the labels that it reads before each text.
+    """A decoder-only LLM with its units, in the form in which it shall read texts, and its end of a text.
 
-    Attributes:
-        llm: Any decoder-only model of transformers.
-        units: Its label units, in the form in which it shall read texts.
-        start: BOS, or EOS where the units have none, and perhaps a prompt.
-        eos_id: The label that ends a text.
+    It starts each text with BOS, or EOS where the units have none, and perhaps a prompt.
     """
 
     llm: "PreTrainedModel"
@@ -57,13 +53,7 @@ class LanguageModel:
 
 @dataclass(frozen=True, eq=False)
 class LMSequenceScorer:
-    """A language model as a scorer of whole hypotheses; where its label units differ, their texts are tokenised anew.
-
-    Attributes:
-        name: Its name among the scores.
-        lm: The language model.
-        units: The units of the hypotheses' labels; None goes by their texts.
-    """
+    """A language model as a scorer of whole hypotheses; where its label units differ, texts are tokenised anew."""
 
     name: str
     lm: LanguageModel

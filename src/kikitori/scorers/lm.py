@@ -16,13 +16,7 @@ from kikitori.scorers.options import LM
 class LMScorer(DecoderScorer):
     """A causal language model over the label units of the search: all hypotheses stand behind the same text.
 
-    Args:
-        llm: Any decoder-only model of transformers.
-        num_labels: Labels of the search, which are the first of the LLM's vocabulary.
-        bos_id: What stands before the first label.
-        eos_id: The LLM's end of a sentence.
-        before: What it reads before that, such as a prompt.
-        name: Its name among the scores.
+    The labels are the first of its vocabulary; before the first stand a prompt, if there is one, and BOS.
 
     Raises:
         ModelError: The LLM's cache cannot be forked.

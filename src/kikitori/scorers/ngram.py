@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.errors import ModelError
-from kikitori.scorers.tree import TreeScores
 from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable
-from kikitori.text.ngram.model import NGram, append, following, load_ngram, score_text
+from kikitori.text.ngram.model import NGram, append, following, score_text
 from kikitori.text.ngram.packed import SUFFIX as PACKED
 from kikitori.text.units import WORD_MARK, TextForm, TokenizerUnits, in_form
 from kikitori.types import Hypothesis
@@ -60,23 +59,13 @@ def _num_known(ngram: NGram, words: Sequence[str]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class NGramState:
-    """Hypotheses of an `NGramScorer`.
-
-    Attributes:
-        states: State of the n-gram after each, (rows,).
-    """
+    """The state of the n-gram after each hypothesis of an `NGramScorer`, (rows,)."""
 
     states: NDArray[np.int64]
 
 
 class NGramScorer:
-    """An n-gram over the label units of a search.
-
-    Args:
-        ngram: The n-gram.
-        words: What each label of the search is called, see `label_words`.
-        name: Its name among the shares.
-        where: Its file, for errors.
+    """An n-gram over the label units of a search, whose labels are called as `label_words` says.
 
     Raises:
         ModelError: The n-gram is over other words than the labels.
@@ -105,100 +94,55 @@ class NGramScorer:
         """Of each label behind some hypotheses and of their end, (rows, labels + 1), float64 on the CPU."""
         states = state.states[rows.numpy(force=True)]
         found = np.empty((len(states), len(self._numbers)))
-        following(*self._ngram.arrays, states, self._numbers, found)
+        following(self._ngram.automaton, states, self._numbers, found)
         return torch.from_numpy(found)
 
     def extend(self, state: NGramState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[NGramState, Tensor]:
-        """The states of some hypotheses with more labels, and the log-probabilities of these, (rows, n) float64.
-
-        Args:
-            state: The old one.
-            rows: The old hypothesis that each new one begins with, (rows,) int64.
-            labels: What it goes on with, (rows, n) int64.
-            lengths: How many of these count, (rows,) int64.
-        """
+        """Hypotheses with more labels, and the log-probabilities of these, (rows, n) float64."""
         states, given = state.states[rows.numpy(force=True)], np.zeros(tuple(labels.shape))
         words = np.ascontiguousarray(self._numbers[labels.numpy(force=True)])
-        append(*self._ngram.arrays, states, words, np.ascontiguousarray(lengths.numpy(force=True)), given)
+        append(self._ngram.automaton, states, words, np.ascontiguousarray(lengths.numpy(force=True)), given)
         return NGramState(states), torch.from_numpy(given)
-
-
-class NGramJudge:
-    """An n-gram that scores whole hypotheses: by their labels where it is over these, else by the words of their text.
-
-    Args:
-        ngram: The n-gram.
-        text_form: Form that texts get before they are split at spaces.
-        where: Its file, for errors.
-    """
-
-    def __init__(self, ngram: NGram, text_form: TextForm = "as_is", where: object = None) -> None:
-        self._ngram, self._text_form, self._where = ngram, text_form, where
-
-    def scores(self, nbests: Sequence[Sequence[Hypothesis]], units: TokenizerUnits | None) -> TreeScores:
-        """Natural log-probabilities of the hypotheses of some utterances, the end of the sentence included.
-
-        Args:
-            nbests: Hypotheses by utterance.
-            units: The units of their labels, which count if the n-gram is over them. None goes by texts.
-
-        Raises:
-            ModelError: It knows none of many words, so that its text must have had another form.
-        """
-        names = None if units is None else label_words(units)
-        if names is not None and not self._is_over(names):
-            names = None
-        spelled = [
-            [
-                in_form(each.text, self._text_form).split()
-                if names is None
-                else [names[label] for label in each.labels]
-                for each in nbest
-            ]
-            for nbest in nbests
-        ]
-        self._check({word for nbest in spelled for words in nbest for word in words})
-        num_words = sum(len(words) for nbest in spelled for words in nbest)
-        scores = [[score_text(self._ngram, words) for words in nbest] for nbest in spelled]
-        return TreeScores(scores, num_words, num_words)
-
-    def _is_over(self, names: Sequence[str]) -> bool:
-        """Whether its words are labels: the characters of Japanese labels may all be words of a word n-gram too."""
-        words = self._ngram.ids.keys()
-        return knows_labels(self._ngram, names) and 2 * len(words & {*names, START, END, UNKNOWN}) >= len(words)
-
-    def _check(self, words: set[str]) -> None:
-        if len(words) >= MANY_WORDS and not words & self._ngram.ids.keys():
-            raise ModelError(
-                f"the n-gram has none of the {len(words)} words of the hypotheses, which are such as {min(words)!r}",
-                where=self._where,
-                remedy="choose the text_form of the text that it was made from",
-            )
-
-
-def load_ngram_judge(path: str, text_form: TextForm = "as_is") -> NGramJudge:
-    """An n-gram that scores whole hypotheses.
-
-    Raises:
-        ModelError: It is missing or damaged.
-    """
-    return NGramJudge(load_ngram(path), text_form, where=path)
 
 
 @dataclass(frozen=True, eq=False)
 class NGramSequenceScorer:
-    """An n-gram as a scorer of whole hypotheses, over their labels or the words of their texts.
+    """An n-gram as a scorer of whole hypotheses: by their labels where it is over these, else by the words of texts.
 
     Attributes:
-        name: Its name among the scores.
-        ngram: The n-gram.
         units: The units of the hypotheses' labels; None goes by their texts.
+        text_form: Form that texts get before they are split at spaces.
     """
 
     name: str
-    ngram: NGramJudge
+    ngram: NGram
     units: TokenizerUnits | None
+    text_form: TextForm = "as_is"
+    where: object = None
 
     def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
-        """The natural log-probability of each hypothesis of some utterances, its end included."""
-        return self.ngram.scores(nbests, self.units).scores
+        """The natural log-probability of each hypothesis of some utterances, its end included.
+
+        Raises:
+            ModelError: It knows none of many words, so that its text must have had another form.
+        """
+        names = None if self.units is None else label_words(self.units)
+        if names is None or not self._is_over(names):
+            spelled = [[in_form(each.text, self.text_form).split() for each in nbest] for nbest in nbests]
+        else:
+            spelled = [[[names[label] for label in each.labels] for each in nbest] for nbest in nbests]
+        self._check({word for nbest in spelled for words in nbest for word in words})
+        return [[score_text(self.ngram, words) for words in nbest] for nbest in spelled]
+
+    def _is_over(self, names: Sequence[str]) -> bool:
+        """Whether its words are labels: the characters of Japanese labels may all be words of a word n-gram too."""
+        words = self.ngram.ids.keys()
+        return knows_labels(self.ngram, names) and 2 * len(words & {*names, START, END, UNKNOWN}) >= len(words)
+
+    def _check(self, words: set[str]) -> None:
+        if len(words) >= MANY_WORDS and not words & self.ngram.ids.keys():
+            raise ModelError(
+                f"the n-gram has none of the {len(words)} words of the hypotheses, which are such as {min(words)!r}",
+                where=self.where,
+                remedy="choose the text_form of the text that it was made from",
+            )

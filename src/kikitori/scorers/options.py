@@ -85,11 +85,7 @@ def with_scales(scorers: Mapping[str, ScorerOptions], scales: Mapping[str, float
 
 
 def one_of(known: Mapping[str, Sequence[str]]) -> AfterValidator:
-    """Takes the scorers that a search has.
-
-    Args:
-        known: What may be said of each beside its scale, by name.
-    """
+    """Takes the scorers that a search has, by name with what may be said of each beside its scale."""
 
     def check(scorers: Scorers) -> Scorers:
         for name, scorer in scorers.items():

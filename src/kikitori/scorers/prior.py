@@ -28,13 +28,9 @@ LOWEST = -80.0
 
 
 def softmax_prior(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """The mean of CTC outputs over all frames, without blank and renormalised.
+    """The mean of CTC outputs over all frames, without blank and renormalised: log-probabilities (labels,), float32.
 
-    Args:
-        outputs: Batches of log-probabilities (batch, frames, labels + 1), blank last, and valid frames (batch,).
-
-    Returns:
-        Log-probabilities (labels,), float32.
+    Outputs are batches of log-probabilities (batch, frames, labels + 1), blank last, and valid frames (batch,).
 
     Raises:
         DataError: There is no frame, or one that is no distribution.
@@ -50,15 +46,9 @@ def softmax_prior(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def count_prior(sentences: Iterable[Sequence[int]], num_labels: int, *, uniform: float = UNIFORM) -> Tensor:
-    """Relative counts of labels, mixed with a share of the uniform distribution.
+    """Relative counts of labels, mixed with a share of the uniform distribution; log-probabilities (labels,), float32.
 
-    Args:
-        sentences: Transcripts as labels.
-        num_labels: Labels that there are.
-        uniform: The share, above 0 for labels that never occur to be possible.
-
-    Returns:
-        Log-probabilities (labels,), float32.
+    The share is above 0 for labels that never occur to be possible.
 
     Raises:
         DataError: There is no label.
@@ -72,12 +62,7 @@ def count_prior(sentences: Iterable[Sequence[int]], num_labels: int, *, uniform:
 
 
 def save_prior(file: Path, log_probs: Tensor, *, vocabulary: str | None = None) -> None:
-    """Writes a prior (labels,).
-
-    Args:
-        file: To write.
-        log_probs: The prior.
-        vocabulary: Fingerprint of the units that it counts (`kikitori.text.units.vocabulary_fingerprint`).
+    """Writes a prior (labels,) with the `vocabulary_fingerprint` of the units that it counts.
 
     Raises:
         DataError: The file cannot be written.
@@ -87,12 +72,7 @@ def save_prior(file: Path, log_probs: Tensor, *, vocabulary: str | None = None) 
 
 
 def load_prior(file: Path, num_labels: int, *, vocabulary: str | None = None) -> Tensor:
-    """Reads a prior over so many labels.
-
-    Args:
-        file: To read.
-        num_labels: Labels of the units.
-        vocabulary: Their fingerprint; a file that has another is refused, one without is not.
+    """Reads a prior over so many labels; a file with another fingerprint is refused, one without is not.
 
     Raises:
         ModelError: There is no such file, it is damaged, or it is over other labels.
@@ -118,12 +98,7 @@ def load_prior(file: Path, num_labels: int, *, vocabulary: str | None = None) ->
 
 
 class PriorScorer:
-    """How probable each label is by itself, whatever stands before it (papers.md B3.5); the end counts 0.
-
-    Args:
-        log_probs: Of each label, (labels,), finite.
-        name: Its name among the scores.
-    """
+    """How probable each label is by itself, (labels,), whatever stands before it (papers.md B3.5); the end counts 0."""
 
     def __init__(self, log_probs: Tensor, name: str = "prior") -> None:
         self.name = name
@@ -152,13 +127,7 @@ def length_scorer(num_labels: int) -> PriorScorer:
 
 @dataclass(frozen=True, eq=False)
 class PriorSequenceScorer:
-    """A label prior as a scorer of whole hypotheses; the end counts 0.
-
-    Attributes:
-        name: Its name among the scores.
-        log_probs: Of each label, (labels,) float64.
-        spelt: What gives the hypotheses of an utterance in the labels that it counts.
-    """
+    """A label prior (labels,) as a scorer of whole hypotheses, which `spelt` gives in its labels; the end counts 0."""
 
     name: str
     log_probs: Tensor

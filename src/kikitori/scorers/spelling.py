@@ -9,12 +9,7 @@ from kikitori.types import Hypothesis
 
 @dataclass(frozen=True, eq=False)
 class Spelling:
-    """From the labels of hypotheses to those of a scorer.
-
-    Attributes:
-        wanted: The units of the scorer.
-        units: Those of the hypotheses; None goes by their texts.
-    """
+    """From the labels of hypotheses (in some units, or as texts without) to those of a scorer."""
 
     wanted: TokenizerUnits
     units: TokenizerUnits | None

@@ -31,7 +31,6 @@ class TreeScores:
 
     Attributes:
         scores: Natural log-probability of each sequence with its end, as nested as the sequences were.
-        labels: Labels of all sequences together.
         nodes: Labels that were read, those of shared beginnings once.
     """
 
@@ -42,12 +41,9 @@ class TreeScores:
 
 @torch.inference_mode()
 def score_sequences(decoder: Decoder, sequences: Sequence[Sequence[Sequence[int]]]) -> TreeScores:
-    """Scores label sequences and the label that ends them, for some utterances at once.
+    """Scores label sequences and the label that ends them, for each prefix of the decoder.
 
-    Args:
-        decoder: What scores, with a prefix for each utterance.
-        sequences: For each utterance its label sequences without EOS; equal, empty and no sequences are fine. One that
-            the decoder has too few positions for is impossible, -inf.
+    Equal, empty and no sequences are fine. One that the decoder has too few positions for is impossible, -inf.
     """
     sizes: list[int] = decoder.prefix_lengths.tolist()
     most = decoder.max_positions

@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Errors of a prediction, or of a whole corpus, against its reference.
-
-    Attributes:
-        substitutions: Reference units replaced by another.
-        deletions: Reference units missing from the prediction.
-        insertions: Predicted units that the reference does not have.
-        reference_length: Number of reference units.
-    """
+    """Errors of a prediction, or of a whole corpus, against its reference of `reference_length` units."""
 
     substitutions: int = 0
     deletions: int = 0

@@ -15,7 +15,6 @@ class Example:
     """An utterance to show.
 
     Attributes:
-        title: Set and name of the utterance.
         notes: Error and warnings, where there are any.
         pairs: Aligned reference and predicted units; None stands for a missing side.
         separator: What stands between units: a space between words, nothing between characters.
@@ -34,11 +33,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Section:
-    """Tables under a heading.
+    """Tables under a heading, with what they say in a sentence or two.
 
     Attributes:
-        title: The heading.
-        text: What they say, in a sentence or two.
         tables: Rows of each table; the first row is its heading.
     """
 
@@ -53,14 +50,7 @@ def render_page(
     substitutions: Iterable[tuple[tuple[str, str], int]],
     worst: Sequence[Example],
 ) -> str:
-    """Returns the page.
-
-    Args:
-        facts: Lines on model, decoding, normalizer and versions.
-        table: Summary rows; the first is the heading.
-        substitutions: Reference unit, predicted unit and how often, most frequent first.
-        worst: Utterances with most errors first.
-    """
+    """The page of an evaluation: facts, a table (heading first), frequent substitutions and the worst utterances."""
     confused = [[*pair, str(times)] for pair, times in substitutions]
     return _render(
         "evaluation.html.j2", title="evaluation", facts=facts, summary=table, substitutions=confused, worst=worst
@@ -68,13 +58,7 @@ def render_page(
 
 
 def render_sections(title: str, facts: Iterable[str], sections: Iterable[Section]) -> str:
-    """Returns a page of tables.
-
-    Args:
-        title: What it shows, one word in lower case.
-        facts: Lines on where it comes from.
-        sections: The tables.
-    """
+    """A page of tables, with facts on where they come from; the title is one word in lower case."""
     return _render("sections.html.j2", title=title, facts=facts, sections=sections)
 
 

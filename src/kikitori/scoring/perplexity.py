@@ -20,14 +20,9 @@ LINES = 256
 
 @dataclass(frozen=True)
 class Perplexity:
-    """What a language model makes of some text.
+    """What a language model makes of some text: natural log-probability of all lines with their ends, and counts.
 
-    Attributes:
-        log_prob: Natural log-probability of all lines, each with its end.
-        lines: Lines.
-        labels: Labels, without ends.
-        words: Words in the form that the language model reads.
-        characters: Characters in that form, one space between words.
+    Labels go without ends; words and characters are those of the form that the model reads, one space between words.
     """
 
     log_prob: float
@@ -59,12 +54,9 @@ class Perplexity:
 def perplexity(
     lm: LanguageModel, lines: Iterable[tuple[str, str]], progress: Callable[[int], None] = lambda _: None
 ) -> Perplexity:
-    """Scores lines of text, each by itself; lines that hold nothing for the language model are left out.
+    """Scores lines of text (where it stands, for errors, and the text itself), each by itself.
 
-    Args:
-        lm: The language model.
-        lines: For each line where it stands, for errors, and its text.
-        progress: Called with the number of lines just done.
+    Lines that hold nothing for the language model are left out; `progress` gets the number of lines just done.
 
     Raises:
         DataError: A line is longer than the language model can read, or there is no text.

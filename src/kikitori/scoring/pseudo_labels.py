@@ -29,14 +29,7 @@ UNREADABLE, FLAGGED, EMPTY, LENGTH, UNSURE = (
 
 @dataclass(frozen=True)
 class Recognized:
-    """What a recogniser made of an utterance.
-
-    Attributes:
-        text: Its text.
-        confidence: How sure the search is, see `kikitori.search.confidence`.
-        flags: Reasons for rejection by name, those of the guards among them.
-        error: Why the utterance could not be recognised.
-    """
+    """What a recogniser made of an utterance; flags are reasons for rejection, those of the guards among them."""
 
     text: str
     confidence: float
@@ -49,7 +42,6 @@ class PseudoLabelFilter:
     """Which texts are trusted.
 
     Attributes:
-        min_confidence: Those with at least so much confidence.
         rate: Those with at least and at most so many letters and digits per second of audio.
     """
 
@@ -80,13 +72,7 @@ class PseudoLabelFilter:
 
 @dataclass(frozen=True)
 class Subset:
-    """Utterances with one fate.
-
-    Attributes:
-        utterances: How many they are.
-        seconds: Their audio.
-        errors: Errors of what was recognised in those that have a reference; None without any.
-    """
+    """Utterances with one fate, and the errors in those that have a reference; None without any."""
 
     utterances: int
     seconds: float
@@ -95,14 +81,11 @@ class Subset:
 
 @dataclass(frozen=True)
 class FilterSummary:
-    """What became of the utterances.
+    """What became of the utterances: texts that are kept, and the others by reason.
 
     Attributes:
-        kept: Those whose texts are kept.
-        left_out: The others, by reason.
         groups: Utterances by confidence, those left out for other reasons apart.
         names: Names of the utterances that are left out, by reason.
-        form: The normalizer with which errors are counted.
     """
 
     kept: Subset

@@ -27,17 +27,14 @@ MAX_ALIGNED_PAIRS = 10_000_000  # alignment takes about four bytes per pair of w
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the recogniser made of one utterance.
+    """What the recogniser made of one utterance: the n-best list of the search, best first, or an error.
 
     Attributes:
-        utterance: The row of the manifest.
         pred_text: Raw predicted text; empty where the row failed.
         time: Compute seconds spent on this row; of a batch, its share.
-        error: Why the row failed, or None.
         llm_passes: Forward passes of the LLM after prefill.
         flags: Warnings, such as `length_limit`; `replaced` marks a text that a guard put in place.
         speech_positions: Positions of the speech in the LLM's input or memory, or None without an LLM.
-        nbest: What the search returned, best first; the first is the prediction.
         reasons: What flags mean here, in words, by their names.
         ctc_agreement: Agreement of the speech LLM's text with the CTC posteriors, 0 to 1; None without both.
     """
@@ -62,19 +59,12 @@ def build_report(
     model: str,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Scores all sets and returns the content of `report.json`.
+    """Scores sets of predictions by name and returns the content of `report.json`.
 
     `wer`, `cer` and `wer_ci` (95 %, bootstrap over utterances) are fractions, and None where nothing was scored; `rtfx`
     is None where no time was measured. `positions_per_second` are speech positions per second of audio, over the rows
-    that an LLM has read; None without any; `flags` are how many rows have each. The total's `normalizer` joins the
-    names where sets differ.
-
-    Args:
-        sets: Predictions per manifest.
-        normalizer: Name for all sets, or None to choose for each set by the languages of its rows.
-        decoding: Name of the decoding.
-        model: Name or directory of the model.
-        versions: Version per package.
+    that an LLM has read; None without any; `flags` are how many rows have each. Without a normalizer each set gets that
+    of its rows' languages, and the total's `normalizer` joins the names where sets differ.
     """
     shared = {"decoding": decoding, "model": model, "versions": dict(versions)}
     names = {
@@ -95,11 +85,6 @@ def write_report(
     directory: Path, report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]
 ) -> list[Path]:
     """Writes `report.json`, `report.html` and `predictions.jsonl`, each whole or not at all, and returns their paths.
-
-    Args:
-        directory: Where the files go; made if missing.
-        report: What `build_report` returned.
-        predictions: The same sets that the report was built from.
 
     Raises:
         DataError: A file cannot be written.

@@ -14,16 +14,11 @@ from kikitori.text.words import count_fillers
 
 
 def compare(before: Sequence[Prediction], after: Sequence[Prediction], *, language: str | None) -> dict[str, Any]:
-    """Error rates on one domain before and after adaptation.
+    """Error rates on the same rows before and after adaptation; `language` is that of rows that name none.
 
     Rates are fractions of normalized text, and None where no row has a reference; `wer_change` and `cer_change` are
     relative (-0.25: a quarter fewer errors), and None against a rate of 0. Fillers are counted in raw text, over the
     rows with a reference; None where we know none of the language.
-
-    Args:
-        before: Predictions of the base.
-        after: Predictions of the adapted recogniser, for the same rows.
-        language: Language of rows that do not name one.
     """
     languages = [prediction.utterance.language or language for prediction in before]
     normalizer = default_normalizer(languages)

@@ -42,8 +42,6 @@ class Lists:
         missing: Start of the sums (lists, hypotheses): 0, and -inf behind the end of a list.
         errors: Word errors, (lists, hypotheses).
         settled: Errors of the lists that are left out.
-        words: Words of all references.
-        utterances: References.
     """
 
     names: tuple[str, ...]
@@ -74,8 +72,6 @@ class Tuned:
     """Where the fewest word errors are, and what lies around.
 
     Attributes:
-        scales: By name, in the order of the sum.
-        errors: Their word errors.
         unscaled: Word errors with CTC alone.
         neighbours: Word errors with one scale a step of its grid lower and higher; None outside of the grid.
         points: All points of the grid, (points, names).
@@ -101,11 +97,7 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
     """The n-best lists of predictions with what each hypothesis costs in words.
 
     Texts are normalised as in a report, set by set. Utterances without a reference are left out. Those that no search
-    has scored, such as failed ones, keep their prediction.
-
-    Args:
-        sets: Predictions by set.
-        names: Scores that all scored hypotheses must have (`length` is counted where it is missing).
+    has scored, such as failed ones, keep their prediction. `length` is counted where it is missing.
 
     Raises:
         DataError: There is no reference, no list, or a hypothesis without one of the scores.
@@ -138,16 +130,9 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
 
 
 def error_counts(lists: Lists, points: Floats) -> Counts:
-    """Word errors of the hypotheses that some scales put first, exactly.
+    """Word errors, (points,), of the hypotheses that scales (points, names) put first, exactly.
 
     What is impossible for a scorer is impossible with any scale but 0; equal sums keep the order of the list.
-
-    Args:
-        lists: The n-best lists.
-        points: Scales in the order of `lists.names`, (points, names).
-
-    Returns:
-        (points,).
     """
     counts = np.full(len(points), lists.settled, np.int64)
     if not lists.errors.size:
@@ -172,10 +157,6 @@ def tune(lists: Lists, grids: Mapping[str, Grid]) -> Tuned:
     The local search moves one or two scales by a step up or down, to the best of these points while that is better, and
     goes on with steps half as long, down to 1/16 of the grid's; it stays within the grid's ends. Of scales with equally
     many errors the smaller ones are better, by the sum of their absolute values. Nothing is left to chance.
-
-    Args:
-        lists: The n-best lists.
-        grids: Scales to try, by the names of the lists' scores.
 
     Raises:
         ConfigError: There are too many points, see `check_grids`.

@@ -13,11 +13,8 @@ def confidence(best: Hypothesis, options: Decoding) -> float:
     """The score of a hypothesis over its labels, of which the end of the sentence is one; natural log.
 
     0 is certainty where the score is a log-probability. With scales, priors and rewards it is none: values then only
-    compare with those of the same recogniser and search, and may be above 0. `-inf` is impossible.
-
-    Args:
-        best: The first hypothesis of an utterance.
-        options: The search that found it, which may have divided the score by some power of the labels already.
+    compare with those of the same recogniser and search, and may be above 0. `-inf` is impossible. The search may have
+    divided the score by some power of the labels already.
     """
     total: float = best.score * (len(best.labels) + 1) ** options.length_exponent
     return total / (len(best.labels) + 1)

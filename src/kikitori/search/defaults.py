@@ -29,13 +29,8 @@ Search = TypeVar("Search", bound=Decoding)
 def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
     """The search that a name or a YAML file stands for, with overrides such as `decoding.max_labels=50` applied.
 
-    The name of the folder's own search means that, with the options of `decoding.yaml`; any other name the defaults of
-    its search. A YAML file means what it says.
-
-    Args:
-        name_or_yaml: Name or file.
-        folder: The model folder; None where there is none.
-        overrides: Changes to the options.
+    The name of the model folder's own search means that, with the options of `decoding.yaml`; any other name the
+    defaults of its search. A YAML file means what it says.
 
     Raises:
         ConfigError: No such search or file, or an option that does not fit.
@@ -78,12 +73,7 @@ def default_draft_search(folder: Path | None) -> DraftSearch:
 
 
 def within(folder: Path, options: Search, name: str) -> Search:
-    """A search with the paths that it names taken from a folder.
-
-    Args:
-        folder: The folder.
-        options: The search.
-        name: Name of the file that holds it.
+    """A search, held by a file of the given name, with the paths that it names taken from a folder.
 
     Raises:
         ModelError: One leads out of the folder, or to nothing.

@@ -38,12 +38,9 @@ def label_limit(seconds: float, trained_on: TrainedOn) -> int:
 
 
 def max_labels(seconds: float, labels_per_second: float) -> int:
-    """Most labels for so much speech: ceil(1.2 r s) + 20.
+    """Most labels for so much speech: ceil(1.2 r s) + 20, r being the highest rate of labels per second in training.
 
-    Args:
-        seconds: Duration of the speech.
-        labels_per_second: The highest rate seen in training, r. Paper A's rule 4 s + 20 suits only its own 32k
-            vocabulary (papers.md A3): smaller units would be cut off.
+    Paper A's rule 4 s + 20 suits only its own 32k vocabulary (papers.md A3): smaller units would be cut off.
     """
     return ceil(1.2 * labels_per_second * seconds) + SLACK
 
@@ -54,13 +51,9 @@ def nue_asr_max_labels(seconds: float) -> int:
 
 
 def overrun(seconds: float, prefix: int, labels: int, most: int | None) -> str | None:
-    """What is wrong with an utterance that the LLM has too few positions for; None if it fits.
+    """What is wrong with speech that the LLM has too few (`most`) positions for; None if it fits.
 
-    Args:
-        seconds: Duration of the speech.
-        prefix: Positions before the first label, those of the speech among them.
-        labels: Labels of the transcript, at most.
-        most: Positions that the LLM can have, None without a limit.
+    `prefix` are the positions before the first of at most so many labels, those of the speech among them.
     """
     if most is None or prefix + labels <= most:
         return None

@@ -42,11 +42,6 @@ GONE: Mapping[str, object] = {
 def new_form(values: Mapping[str, Any], search: str, where: str) -> dict[str, Any]:
     """The options of a search, from a file or overrides, in today's form; what is no old option stays as it is.
 
-    Args:
-        values: As they were written.
-        search: Name of the search.
-        where: For errors.
-
     Raises:
         ConfigError: An option that is gone has another value than it always has now, or an old scale is below 0.
     """

@@ -15,11 +15,12 @@ import torch
 from kikitori.errors import ConfigError
 from kikitori.scorers.base import SequenceScorer, weighted
 from kikitori.scorers.language_model import LMSequenceScorer, load_language_model
-from kikitori.scorers.ngram import NGramSequenceScorer, is_ngram, load_ngram_judge
+from kikitori.scorers.ngram import NGramSequenceScorer, is_ngram
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, SPEECH_LLM, LMOptions, ScorerOptions
 from kikitori.scorers.prior import PriorSequenceScorer, load_prior
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.options import RescoringSearch
+from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import TokenizerUnits, load_units, vocabulary_fingerprint, with_text_form
 from kikitori.types import Hypothesis, NBest
 
@@ -50,9 +51,7 @@ def with_scores(nbests: Sequence[Sequence[Hypothesis]], scorer: SequenceScorer) 
 def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None:
     """Refuses unknown scorers, and those with a path but without a scale.
 
-    Args:
-        options: To check.
-        known: Scorers that are there beside CTC, length and what the options name.
+    `known` are those that are there beside CTC, length and what the options name.
 
     Raises:
         ConfigError: With the name.
@@ -79,32 +78,20 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
 def lm_scorer(
     name: str, options: LMOptions, units: TokenizerUnits | None, device: torch.device | str = "cpu"
 ) -> SequenceScorer:
-    """An LLM from a folder or the hub, or an n-gram from its file.
-
-    Args:
-        name: Of the scorer.
-        options: Where it lies, and the form of texts.
-        units: The units of the hypotheses' labels; None goes by their texts.
-        device: Where an LLM computes.
+    """An LLM from a folder or the hub, or an n-gram from its file; without units hypotheses go by their texts.
 
     Raises:
         ModelError: It is missing, damaged or unsafe.
     """
     if is_ngram(options.path):
-        return NGramSequenceScorer(name, load_ngram_judge(options.path, options.text_form), units)
+        return NGramSequenceScorer(name, load_ngram(options.path), units, options.text_form, where=options.path)
     return LMSequenceScorer(name, load_language_model(options, device), units)
 
 
 def prior_scorer(
     name: str, options: ScorerOptions, lms: Mapping[str, ScorerOptions], units: TokenizerUnits | None
 ) -> PriorSequenceScorer:
-    """A prior over the recogniser's units, or over those in which a language model reads texts.
-
-    Args:
-        name: Of the scorer.
-        options: Its file, and which of the language models.
-        lms: These by name; see `check_rescoring`.
-        units: The recogniser's, if they are known.
+    """A prior over the recogniser's units, or over those in which one of the language models reads texts.
 
     Raises:
         ConfigError: The recogniser's units are meant and not known.

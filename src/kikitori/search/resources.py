@@ -49,13 +49,7 @@ UNKNOWN_SCORE = -5.0
 
 
 class ExternalModels:
-    """The external models of one recogniser; each is loaded once.
-
-    Args:
-        folder: The recogniser's folder, None where it has none.
-        units: Its label units.
-        device: Where the LM computes.
-    """
+    """The external models of one recogniser (in a folder, if it has one); each is loaded once."""
 
     def __init__(self, folder: Path | None, units: TokenizerUnits, device: torch.device) -> None:
         self._folder, self._units, self._device = folder, units, device
@@ -237,11 +231,7 @@ class ExternalModels:
         return self._readers[lm_options]
 
     def words(self, options: LexiconSearch, phones: Sequence[str]) -> tuple[WordModel, Tensor | None]:
-        """Pronunciations with an n-gram, and the phone prior if it counts, (phones,).
-
-        Args:
-            options: The search.
-            phones: The phones of the acoustic model, by number.
+        """Pronunciations in the acoustic model's phones with an n-gram, and the phone prior if it counts, (phones,).
 
         Raises:
             DataError: The lexicon cannot be read.

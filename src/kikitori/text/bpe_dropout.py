@@ -13,11 +13,7 @@ from kikitori.text.units import TokenizerUnits
 
 
 class BPEDropout:
-    """Segments text with merges left out at random.
-
-    Args:
-        units: Label units over a BPE tokenizer, as most LLMs have.
-        rate: Probability with which a merge is passed over, each time it could be made; 0 gives the usual labels.
+    """Segments text with merges of a BPE passed over at random, each with the probability `rate` when it could be made.
 
     Raises:
         ConfigError: The units are no BPE, or one that marks the inside or the end of words.

@@ -16,11 +16,7 @@ _TITLE = re.compile(r"\b(?:Mrs?|Dr|Messrs)\.")
 
 
 def read_lines(path: Path, *, max_lines: int = 0) -> Iterator[str]:
-    """Non-empty lines of a UTF-8 text file (`.xz` and `.gz` are decompressed).
-
-    Args:
-        path: The file.
-        max_lines: Take so many lines, evenly spread over the file; 0 takes all.
+    """Non-empty lines of a UTF-8 text file (`.xz` and `.gz` are decompressed); with `max_lines` so many, evenly spread.
 
     Raises:
         DataError: The file is missing or not UTF-8 text.
@@ -37,13 +33,7 @@ def read_lines(path: Path, *, max_lines: int = 0) -> Iterator[str]:
 
 
 def common_words(texts: Iterable[str], *, min_count: int = 1, most: int | None = None) -> list[str]:
-    """The words of texts that occur often enough, the most frequent first; equally frequent ones by alphabet.
-
-    Args:
-        texts: With spaces between words.
-        min_count: Leave out words that are rarer.
-        most: Take so many words; None takes all.
-    """
+    """The words of texts that occur often enough, the most frequent first; equally frequent ones by alphabet."""
     counts = Counter(word for text in texts for word in text.split())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [word for word, count in ordered[:most] if count >= min_count]

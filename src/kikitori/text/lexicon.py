@@ -20,11 +20,7 @@ Pronunciation = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Lexicon:
-    """How words are pronounced.
-
-    Attributes:
-        pronunciations: Word, in the form that transcripts are written in, to its pronunciations, the usual one first.
-    """
+    """How words, in the form that transcripts are written in, are pronounced; the usual pronunciation first."""
 
     pronunciations: Mapping[str, tuple[Pronunciation, ...]]
 
@@ -64,12 +60,7 @@ def read_lexicon(path: Path) -> Lexicon:
 
 
 def write_lexicon(path: Path, lexicon: Lexicon, notes: Iterable[str] = ()) -> None:
-    """Writes a lexicon, compressed if the file's name ends with .xz or .gz.
-
-    Args:
-        path: The file; its folder is made if need be.
-        lexicon: What to write.
-        notes: Lines about it, such as where it comes from.
+    """Writes a lexicon with notes at its head, compressed if the file's name ends with .xz or .gz; makes its folder.
 
     Raises:
         DataError: The disk refuses.

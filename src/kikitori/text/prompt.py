@@ -46,8 +46,6 @@ class PromptTemplate:
     """What surrounds the speech, in words.
 
     Attributes:
-        before: Text before the speech.
-        after: Text after the speech.
         bos: Token between the text and the target: `OWN`, a token, or None for none.
         eos: Token that ends the target: `OWN` (also None) or a token.
         special_tokens: Whether tokens such as `<s>` and `[SEP]` in the texts are single items of the vocabulary; if

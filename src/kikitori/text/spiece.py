@@ -47,11 +47,7 @@ def read_tokenizer(file: Path) -> "Tokenizer":
 
 
 def named_units(tokenizer: "Tokenizer", settings: Mapping[str, Any]) -> TokenizerUnits:
-    """Label units over a tokenizer whose special tokens `tokenizer_config.json` names.
-
-    Args:
-        tokenizer: The tokenizer.
-        settings: Contents of `tokenizer_config.json`; names that are not in the vocabulary are left out.
+    """Label units over a tokenizer whose special tokens `tokenizer_config.json` names; names not in the vocabulary go.
 
     Raises:
         ModelError: No end-of-sentence token is named.

@@ -44,11 +44,8 @@ def subword_sampler(units: TokenizerUnits) -> Sampler:
 class UnigramSampling:
     """Draws a segmentation y of a word with a probability in proportion to p(y)^alpha (Kudo 2018).
 
-    All segmentations may be drawn; forward sums, then a draw from behind.
-
-    Args:
-        units: Label units over a unigram model, as SentencePiece makes them.
-        alpha: 0 draws all segmentations alike; the larger, the rarer is another than the usual one.
+    All segmentations may be drawn; forward sums, then a draw from behind. With an alpha of 0 all are alike; the larger,
+    the rarer is another than the usual one.
     """
 
     def __init__(self, units: TokenizerUnits, alpha: float) -> None:

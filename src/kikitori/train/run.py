@@ -39,14 +39,10 @@ def train(
     resume: bool = False,
     weights_only: bool = False,
 ) -> bool:
-    """Trains a recipe into `directory`; False if SIGTERM ended it early, with everything saved.
+    """Trains a recipe into a run folder; False if SIGTERM ended it early, with everything saved.
 
-    Args:
-        recipe_path: The recipe.
-        directory: Run folder.
-        overrides: Strings `section.key=value`.
-        resume: Go on from the newest undamaged checkpoint; a run that was killed before its first one begins again.
-        weights_only: Resume from the weights alone, for example when the optimiser's state is damaged.
+    Resuming goes on from the newest undamaged checkpoint; a run that was killed before its first one begins again. The
+    weights alone do, for example, when the optimiser's state is damaged.
 
     Raises:
         KikitoriError: The recipe, its data or its models do not fit, or the run broke off.

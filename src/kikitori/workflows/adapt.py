@@ -51,11 +51,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Domain:
-    """What there is of the new domain and of the old one.
+    """Speech or text of the new domain to adapt to, and what there is of both domains beside it.
 
     Attributes:
-        data: Transcribed speech to adapt to; or
-        text: text files to adapt to.
         dev: Speech of the new domain that chooses between epochs and is reported on.
         replay: Speech of the old domain to mix in (for a text adaptation, its transcripts).
         source: Speech of the old domain that is reported on.
@@ -71,13 +69,9 @@ class Domain:
 def adapt(
     recipe: Adaptation, directory: Path, *, resume: bool = False, weights_only: bool = False
 ) -> dict[str, Any] | None:
-    """Adapts a recogniser and gives the report; None if SIGTERM ended the run early, with everything saved.
+    """Adapts a recogniser: `adapter/` and `adaptation.json` in the run folder; returns that report.
 
-    Args:
-        recipe: The adaptation.
-        directory: Run folder; `adapter/` and `adaptation.json` are the result.
-        resume: Go on from the newest undamaged checkpoint.
-        weights_only: Resume from the weights alone.
+    None if SIGTERM ended the run early, with everything saved.
 
     Raises:
         KikitoriError: The settings, the data or the base do not fit, or the run broke off.
@@ -93,12 +87,7 @@ def adapt(
 
 
 def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ()) -> Adaptation:
-    """The recipe of an adaptation.
-
-    Args:
-        model: Base recogniser: a folder, a run or a hub id.
-        domain: What to adapt to, and what to report on.
-        overrides: Strings `section.key=value`.
+    """The recipe of an adaptation of a base (a folder, a run or a hub id), with overrides `section.key=value`.
 
     Raises:
         ConfigError: There is nothing to adapt to, or an override does not fit.
@@ -150,11 +139,6 @@ def comparison_report(recipe: Adaptation, directory: Path, sides: Mapping[str, S
     """Content of `adaptation.json`: base and adapted recogniser on the rows of each side.
 
     Warns of an adapter that changes nothing, also if there are no sides.
-
-    Args:
-        recipe: The run's recipe.
-        directory: Its folder, with the adapter.
-        sides: Rows by name.
     """
     base, adapter, device = model_folder(recipe.adapt.model), directory / "adapter", recipe.run.device
     before, after = (

@@ -56,12 +56,7 @@ def reference_scores(
 
 
 def write_diagnosis(folder: Path, found: Diagnosis, facts: Sequence[str]) -> list[Path]:
-    """Writes `errors.json` and `errors.html` and returns their paths.
-
-    Args:
-        folder: Where; made if missing.
-        found: The diagnosis.
-        facts: Where it comes from.
+    """Writes `errors.json` and `errors.html`, with facts on where they come from, and returns their paths.
 
     Raises:
         DataError: A file cannot be written.

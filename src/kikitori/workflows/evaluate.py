@@ -52,19 +52,11 @@ def evaluate(
     progress: Progress = lambda _: None,
     guards: Guards = PLAIN,
 ) -> dict[str, list[Prediction]]:
-    """Recognises every utterance of every set.
+    """Recognises every utterance of every set; utterances of similar length share a batch.
 
-    Args:
-        recognizer: The recogniser.
-        sets: Utterances by name of their set.
-        decoding: The search.
-        batch_size: Utterances decoded together; utterances of similar length share a batch.
-        progress: Called with the number of utterances just done.
-        guards: What to do about doubtful texts; by default a search is measured as it is, and flagged.
-
-    Returns:
-        Predictions in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
-        time shared evenly; one warm-up batch goes before.
+    Predictions come in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
+    time shared evenly; one warm-up batch goes before. By default a search is measured as it is, and doubtful texts are
+    flagged, not replaced. `progress` gets the number of utterances just done.
     """
     recognizer.try_recognize([_sweep()] * batch_size, decoding)
     results = {}

@@ -25,18 +25,9 @@ def write_ngram(
     """Estimates an n-gram by interpolated modified Kneser-Ney smoothing and writes it as an ARPA file.
 
     Every label of the units is a word of it, seen or not. Its word `<unk>` is the unknown label, if the units have one,
-    and whatever an ARPA file cannot spell.
-
-    Args:
-        file: To write.
-        units: The label units.
-        lines: Sentences; those without labels are left out.
-        order: Longest n-grams, in labels.
-        min_count: N-grams of three labels and more that are rarer are left out.
-        prune: So are those without which the text would lose less than so many nats per label.
-
-    Returns:
-        How many n-grams there are of each order.
+    and whatever an ARPA file cannot spell. N-grams of three labels and more are left out if they are rarer than
+    `min_count`, and others if the text would lose less than `prune` nats per label without them. Returns how many there
+    are of each order.
 
     Raises:
         ConfigError: No such order.
@@ -63,22 +54,10 @@ def write_word_ngram(
     min_count: int = 1,
     prune: float = 0.0,
 ) -> list[int]:
-    """Estimates an n-gram over the words between spaces, by interpolated modified Kneser-Ney smoothing.
+    """Estimates an n-gram over the words between spaces as `write_ngram` does; `.ngram` files are packed.
 
-    Words beyond the vocabulary are `<unk>`. Numbers go by falling frequency, which makes packed files small.
-
-    Args:
-        file: To write: `.ngram` is packed (`packed_ngram`), anything else an ARPA file.
-        lines: Sentences; those without words are left out.
-        vocabulary: The words, seen or not; those of the text if there is none.
-        max_words: So many words at most, the most frequent ones; 0 takes all.
-        text_form: Form that the text gets first.
-        order: Longest n-grams, in words.
-        min_count: N-grams of three words and more that are rarer are left out.
-        prune: So are those without which the text would lose less than so many nats per word.
-
-    Returns:
-        How many n-grams there are of each order.
+    Words beyond the vocabulary (the text's own without one, at most the `max_words` most frequent) are `<unk>`. Numbers
+    go by falling frequency, which makes packed files small.
 
     Raises:
         ConfigError: No such order.

@@ -82,13 +82,9 @@ def attention_weights(
     layer: int | None = None,
     decoding: Decoding | str | None = None,
 ) -> AttentionWeights:
-    """The attention of an LLM layer in all its heads, over prompt, speech and the transcript that a search finds.
+    """The attention of an LLM layer (from 1; the last by default) in all its heads, over prompt, speech and transcript.
 
-    Args:
-        recognizer: A speech LLM.
-        audio: The recording: a file, its bytes, or 16 kHz samples.
-        layer: From 1; None takes the last.
-        decoding: The search; None takes the recogniser's own.
+    The audio is a file, its bytes, or 16 kHz samples; the transcript is what the search finds.
 
     Raises:
         ModelError: The model has no LLM.

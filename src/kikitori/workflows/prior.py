@@ -47,10 +47,6 @@ def speech_prior(
 def text_prior(units: TokenizerUnits, utterances: Sequence[Utterance]) -> Tensor:
     """Smoothed relative counts of the labels of some transcripts, (labels,) log-probabilities.
 
-    Args:
-        units: What is counted: those of a recogniser, or of an LLM that reads the texts of hypotheses.
-        utterances: The transcripts.
-
     Raises:
         DataError: There is no transcript.
     """
@@ -61,12 +57,6 @@ def sampled_text_prior(
     units: TokenizerUnits, utterances: Sequence[Utterance], *, samples: int = SAMPLES, seed: int = 0
 ) -> Tensor:
     """Relative frequencies of labels over several segmentations of each transcript, drawn at random (subword sampling).
-
-    Args:
-        units: What is counted.
-        utterances: The transcripts.
-        samples: Segmentations of each.
-        seed: Decides what is drawn.
 
     Raises:
         ConfigError: The units cannot be sampled.

@@ -47,15 +47,8 @@ def recognize(
 ) -> list[Recognized]:
     """Recognises utterances, in their order; those that the folder knows from an earlier run are not recognised again.
 
-    The texts do not depend on the batches, nor, but for rounding, do the confidences.
-
-    Args:
-        recognizer: The recogniser.
-        utterances: What is said; texts they may have are not looked at.
-        options: The search.
-        folder: Where the results are kept; it exists, and belongs to this recogniser, search and speech.
-        batch_size: Utterances decoded together.
-        progress: Is told how many more are done.
+    The texts do not depend on the batches, nor, but for rounding, do the confidences. The folder exists, and belongs to
+    this recogniser, search and speech; `progress` gets how many more are done.
 
     Raises:
         DataError: The folder holds the results of other weights, another search or other speech, or is in use.
@@ -96,20 +89,11 @@ def write_labels(
     label_filter: PseudoLabelFilter,
     origin: Mapping[str, str],
 ) -> FilterSummary:
-    """Writes the manifest of what is trusted, the rows that are not, and the summary.
+    """Writes the manifest of what is trusted, the rows that are not, and the summary; without a kept text no manifest.
 
-    Rows keep the order of the utterances, their names, speakers, languages and splits. Other keys of theirs
-    are left behind: they may say what was said. Audio is named by its way from the folder.
-
-    Args:
-        folder: Where to; it exists.
-        utterances: The speech.
-        found: What was recognised in each.
-        label_filter: Which texts are kept.
-        origin: Where the texts come from, for every row: `recognizer` and `search`.
-
-    Returns:
-        What became of the utterances. If no text is kept, there is no manifest.
+    Rows keep the order of the utterances, their names, speakers, languages and splits, and get `recognizer` and
+    `search` of the origin. Other keys are left behind: they may say what was said. Audio is named by its way from the
+    folder.
     """
     rejections = [label_filter.rejection(*pair) for pair in zip(utterances, found, strict=True)]
     labels = summarize(utterances, found, rejections)

@@ -19,14 +19,8 @@ def rescore(
 ) -> dict[str, list[Prediction]]:
     """Rescores predictions; those that no search has scored stay as they are.
 
-    The time of each has grown by its part of what the scorers took.
-
-    Args:
-        sets: Predictions by set, as `read_predictions` gives them. Scores that all hypotheses have may have a scale.
-        options: Scorers; the first search has been.
-        units: The units of the hypotheses' labels, which a language model over the same units then scores as they are;
-            None goes by their texts.
-        device: Where the language models compute.
+    Scores that all hypotheses have may have a scale. A language model over the given units scores labels as they are;
+    without units, texts count. The time of each has grown by its part of what the scorers took.
 
     Raises:
         ConfigError: An unknown scorer, or one without a scale.

@@ -37,14 +37,7 @@ TABLE, PICTURE = "tuning.json", "tuning.png"
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """A search with its best scales, and what led to them.
-
-    Attributes:
-        options: The search.
-        grids: The scales that were tried, by the name of the scorer.
-        lists: What they were tried on.
-        tuned: The best.
-    """
+    """A search with its best scales, the grids by the name of the scorer, and the lists that these were tried on."""
 
     options: Tunable
     grids: dict[str, Grid]
@@ -70,11 +63,8 @@ def chosen_grids(
 ) -> dict[str, Grid]:
     """The scales to try by the name of their scorer, CTC's first; without those that are held at 0.
 
-    Args:
-        options: The search.
-        given: Grids that are asked for; the others are `GRIDS`.
-        stored: Scores that n-best lists have brought along.
-        folder: The recogniser's, where a prior may be.
+    Beside the search's own scorers count scores that n-best lists have brought along, and a prior in the recogniser's
+    folder. What is not given is tried as `GRIDS` says.
 
     Raises:
         ConfigError: A scorer that the search does not know, a scale that it does not take, nothing to tune, too much.
@@ -139,16 +129,9 @@ def write_lists(folder: Path, sets: Sets, *, model: str) -> None:
 
 
 def write_tuning(folder: Path, tuning: Tuning, axes: Sequence[str], source: str) -> bool:
-    """Writes `decoding.yaml`, `tuning.json` with all points, and `tuning.png`.
+    """Writes `decoding.yaml`, `tuning.json` with all points, and `tuning.png`; False without the picture (matplotlib).
 
-    Args:
-        folder: Where.
-        tuning: What to write.
-        axes: Scales of the picture, as of `chosen_axes`.
-        source: What it was tuned on, for the first line of `decoding.yaml`.
-
-    Returns:
-        False without the picture, because matplotlib is missing.
+    The first line of `decoding.yaml` names the source; axes are the scales of the picture.
 
     Raises:
         DataError: A file cannot be written.

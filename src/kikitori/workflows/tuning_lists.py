@@ -33,13 +33,7 @@ LEXICON_NBEST = 200
 
 
 def scorer_names(options: Tunable, stored: Collection[str], folder: Path | None) -> list[str]:
-    """The scorers of a search beside CTC: what it names, and what lies in the recogniser's folder.
-
-    Args:
-        options: The search.
-        stored: Scores that n-best lists have brought along.
-        folder: The recogniser's.
-    """
+    """The scorers of a search beside CTC: what it or the lists name, and what lies in the recogniser's folder."""
     match options:
         case RescoringSearch():
             return [*options.first_scores, *options.scorers, *stored]
@@ -69,13 +63,10 @@ def with_tuned_scales(options: Tunable, scales: Mapping[str, float]) -> Tunable:
 
 
 def list_search(options: Tunable, names: Collection[str], folder: Path | None) -> RescoringSearch:
-    """The search whose n-best lists are in the order of CTC, and have some scores that another search weighs.
+    """The search whose n-best lists are in the order of CTC, and have the named scores that another search weighs.
 
-    Args:
-        options: That search. The CTC beam of one in one pass is widened to that of rescoring; the lists of a lexicon
-            search are its own.
-        names: The scores.
-        folder: The recogniser's, for a language model or a prior that the options do not name.
+    The CTC beam of a one-pass search is widened to that of rescoring; the lists of a lexicon search are its own. The
+    recogniser's folder may hold a language model or a prior that the options do not name.
 
     Raises:
         ModelError: One of them is not named, and not in that folder.
@@ -102,10 +93,7 @@ def list_search(options: Tunable, names: Collection[str], folder: Path | None) -
 def list_searches(options: Tunable, names: Collection[str], folder: Path | None) -> list[Tunable]:
     """The searches whose n-best lists are joined to tune another search on.
 
-    Args:
-        options: That search. What fusion finds beyond the lists of `list_search` joins them, with the scales it has.
-        names: The scores.
-        folder: The recogniser's.
+    What fusion finds beyond the lists of `list_search` joins them, with the scales it has.
 
     Raises:
         ModelError: A language model or a prior is missing.
@@ -128,15 +116,7 @@ def lists_from_speech(
     batch_size: int = 8,
     progress: Progress = lambda _: None,
 ) -> dict[str, list[Prediction]]:
-    """The joined n-best lists of `list_searches`.
-
-    Args:
-        recognizer: The recogniser.
-        utterances: Speech by the name of its set.
-        searches: The searches.
-        batch_size: Utterances decoded together.
-        progress: Called with the number of utterances just done, in each search.
-    """
+    """The joined n-best lists of `list_searches`; `progress` gets the utterances just done, in each search."""
     return merged_lists(
         [
             evaluate(recognizer, utterances, decoding=search, batch_size=batch_size, progress=progress)
@@ -155,13 +135,7 @@ def with_missing_scores(
 ) -> Sets:
     """N-best lists with those scores that a search weighs and that they have not; the same lists if they have all.
 
-    Args:
-        sets: Predictions by set.
-        options: The search.
-        names: The scores.
-        units: Label units of the hypotheses; None goes by their texts.
-        device: Where language models compute.
-        folder: The recogniser's.
+    Without the units of the hypotheses' labels, language models go by their texts.
 
     Raises:
         ConfigError: The score of the speech LLM is missing, which wants speech.

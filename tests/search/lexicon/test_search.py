@@ -15,7 +15,7 @@ from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.lexicon.trie import word_model
 from kikitori.search.options import LexiconSearch
 from kikitori.text.lexicon import Lexicon
-from kikitori.text.ngram.model import NGram, score_text
+from kikitori.text.ngram.model import Automaton, NGram, score_text
 from tests.search.ctc.test_beam import every_path, random_log_probs
 from tests.search.flat import flat
 
@@ -49,16 +49,15 @@ def bigram(seed, words=("<s>", "</s>", "<unk>", *KNOWN), pairs=14):
             arc_words.append(word)
             scores.append(score)
         starts.append(len(arc_words))
-    return NGram(
-        tuple(words),
+    automaton = Automaton(
         np.array(starts, np.int64),
         np.array(arc_words, np.int32),
         np.array(scores, np.float32),
         np.array([word + 1 for word in arc_words], np.int32),
         np.concatenate([[0.0], np.log(rng.uniform(0.3, 0.9, count))]).astype(np.float32),
         np.zeros(count + 1, np.int32),
-        1,
     )
+    return NGram(tuple(words), automaton, 1)
 
 
 def every_sentence(log_probs, ngram, lexicon=LEXICON, unknown_score=-5.0, ngram_scale=0.5, length_scale=0.0):
@@ -206,10 +205,8 @@ def test_histories_that_the_ngram_cannot_tell_apart_come_back_in_the_list():
     words = ("<s>", "</s>", "<unk>", "x", "y", "z")
     scores = np.log([0.1, 0.2, 0.1, 0.3, 0.2, 0.1]).astype(np.float32)
     nothing = np.zeros(1, np.int32)
-    unigram = NGram(
-        *(words, np.array([0, 6]), np.arange(6, dtype=np.int32), scores, np.zeros(6, np.int32)),
-        *(nothing.astype(np.float32), nothing, 0),
-    )
+    arcs = np.array([0, 6]), np.arange(6, dtype=np.int32), scores, np.zeros(6, np.int32)
+    unigram = NGram(words, Automaton(*arcs, nothing.astype(np.float32), nothing), 0)
     lexicon = Lexicon({"x": (("A",),), "y": (("A",),), "z": (("B",),)})
     log_probs = torch.full((5, 4), -20.0)
     for frame, phone in enumerate("A-B-A"):

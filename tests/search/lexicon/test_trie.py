@@ -44,7 +44,7 @@ def test_lookahead_is_the_best_unigram_below():
     model = word_model(LEXICON, PHONES, ngram, unknown_score=-2.0)
     best = np.full(len(model.trie.phones), -np.inf)
     for word, _, nodes in spelled(model):
-        score = ngram.arc_scores[ngram.ids.get(word, ngram.ids["<unk>"])] - 2.0 * (word not in ngram.ids)
+        score = ngram.automaton.arc_scores[ngram.ids.get(word, ngram.ids["<unk>"])] - 2.0 * (word not in ngram.ids)
         best[list(nodes)] = np.maximum(best[list(nodes)], score)
     assert model.trie.lookahead[len(PHONES) + 1 :] == pytest.approx(best[len(PHONES) + 1 :])
     assert not model.trie.lookahead[: len(PHONES) + 1].any()
@@ -52,12 +52,12 @@ def test_lookahead_is_the_best_unigram_below():
 
 def test_no_word_exceeds_the_peaks_of_its_nodes():
     ngram = bigram(0)
-    ngram.backoffs[3:6] = 0.4  # as n-grams of other makers may have
+    ngram.automaton.backoffs[3:6] = 0.4  # as n-grams of other makers may have
     model = word_model(LEXICON, PHONES, ngram, unknown_score=-2.0)
-    arrays = model.grammar[:6]
+    automaton = model.grammar.automaton
     for word, _, nodes in spelled(model):
         number = model.words.index(word)
-        scores = [advance(*arrays, state, model.grammar.ids[number])[0] for state in range(len(ngram.lower))]
+        scores = [advance(automaton, state, model.grammar.ids[number])[0] for state in range(len(automaton.lower))]
         best = max(scores) + model.grammar.extra[number]
         assert all(model.trie.peaks[node] >= best - 1e-6 for node in (model.num_phones, *nodes))
 

@@ -1,5 +1,6 @@
 """Folded n-grams against their tables, looked up n-gram by n-gram."""
 
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ModelError
-from kikitori.scorers.ngram import NGramJudge
+from kikitori.scorers.ngram import NGramSequenceScorer
 from kikitori.text.ngram import model as word_ngram
 from kikitori.text.ngram.arpa import write_arpa
 from kikitori.text.ngram.kneser_ney import estimate
@@ -44,26 +45,27 @@ def test_it_is_the_table(text, sentences, order, min_count, prune):
 @pytest.mark.parametrize(("order", "min_count"), [(1, 1), (2, 1), (3, 2), (4, 1)])
 def test_compiled_and_plain_steps_are_equal(order, min_count):
     ngram = fold(estimate(SENTENCES, 7, order, min_count=min_count), NAMES)
-    for state in range(len(ngram.backoffs)):
+    for state in range(len(ngram.automaton.backoffs)):
         for word in range(9):
-            log_prob, after = advance(*ngram.arrays, state, word)
-            plain = word_ngram._advance(ngram, state, word)
+            log_prob, after = advance(ngram.automaton, state, word)
+            plain = word_ngram._advance(ngram.automaton, state, word)
             assert (pytest.approx(plain[0], abs=1e-5), plain[1]) == (log_prob, after)
 
 
 def test_its_arrays_are_sound():
     ngram = fold(estimate(SENTENCES, 7, 4, min_count=2), NAMES)
-    num_states, num_arcs = len(ngram.backoffs), len(ngram.arc_words)
-    assert len(ngram.starts) == num_states + 1 == len(ngram.lower) + 1
-    assert (ngram.starts[0], ngram.starts[-1]) == (0, num_arcs)
-    assert ngram.arc_words[: ngram.starts[1]].tolist() == [*range(9)]
-    assert (ngram.lower[1:] < np.arange(1, num_states)).all()
-    assert ((ngram.arc_targets >= 0) & (ngram.arc_targets < num_states)).all()
-    for first, last in zip(ngram.starts[:-1], ngram.starts[1:], strict=True):
-        assert (np.diff(ngram.arc_words[first:last]) > 0).all()
-    kinds = [each.dtype for each in ngram.arrays]
+    starts, arc_words, _, arc_targets, backoffs, lower = ngram.automaton
+    num_states, num_arcs = len(backoffs), len(arc_words)
+    assert len(starts) == num_states + 1 == len(lower) + 1
+    assert (starts[0], starts[-1]) == (0, num_arcs)
+    assert arc_words[: starts[1]].tolist() == [*range(9)]
+    assert (lower[1:] < np.arange(1, num_states)).all()
+    assert ((arc_targets >= 0) & (arc_targets < num_states)).all()
+    for first, last in pairwise(starts):
+        assert (np.diff(arc_words[first:last]) > 0).all()
+    kinds = [each.dtype for each in ngram.automaton]
     assert kinds == [np.int64, np.int32, np.float32, np.int32, np.float32, np.int32]
-    assert (ngram.words[ngram.end], ngram.start) == ("</s>", int(ngram.arc_targets[ngram.ids["<s>"]]))
+    assert (ngram.words[ngram.end], ngram.start) == ("</s>", int(arc_targets[ngram.ids["<s>"]]))
 
 
 def test_words_that_it_has_not():
@@ -91,12 +93,12 @@ def test_files(order, tmp_path):
         load_ngram(tmp_path / "missing.ngram")
 
 
-def test_it_judges_hypotheses():
+def test_it_scores_hypotheses():
     ngram = fold(estimate(SENTENCES, 7, 3), NAMES)
     nbests = [[Hypothesis((0,), "A, b.", 0.0), Hypothesis((1,), "", 0.0)], []]
-    found = NGramJudge(ngram, "en_plain").scores(nbests, None)
-    assert found.scores == [[score_text(ngram, ["a", "b"]), score_text(ngram, [])], []]
-    assert NGramJudge(ngram).scores(nbests, None).scores[0][0] == score_text(ngram, ["<unk>", "<unk>"])
+    found = NGramSequenceScorer("lm", ngram, None, "en_plain").scores(nbests)
+    assert found == [[score_text(ngram, ["a", "b"]), score_text(ngram, [])], []]
+    assert NGramSequenceScorer("lm", ngram, None).scores(nbests)[0][0] == score_text(ngram, ["<unk>", "<unk>"])
 
 
 def test_a_binary_file_of_kenlm(tmp_path):
@@ -112,9 +114,9 @@ def test_a_binary_file_of_kenlm(tmp_path):
 @pytest.mark.parametrize(("order", "min_count"), [(1, 1), (3, 1), (4, 2)])
 def test_all_words_behind_a_state_at_once(order, min_count):
     ngram = fold(estimate(SENTENCES, 7, order, min_count=min_count), NAMES)
-    states = np.arange(len(ngram.backoffs), dtype=np.int64)
+    states = np.arange(len(ngram.automaton.backoffs), dtype=np.int64)
     words = np.array([3, 8, 7, 0, 3, 6], np.int64)
     found = np.empty((len(states), len(words)))
-    following(*ngram.arrays, states, words, found)
-    expected = [[advance(*ngram.arrays, state, word)[0] for word in words.tolist()] for state in states.tolist()]
+    following(ngram.automaton, states, words, found)
+    expected = [[advance(ngram.automaton, state, word)[0] for word in words.tolist()] for state in states.tolist()]
     assert found == pytest.approx(np.array(expected), abs=1e-5)

@@ -28,10 +28,9 @@ SEED = 1
 
 @dataclass(frozen=True, eq=False)
 class Alignments:
-    """State labels of utterances, at 100 frames a second.
+    """State labels of utterances, at 100 frames a second, with their names.
 
     Attributes:
-        labels: Names of the state labels.
         states: State label of each frame by name of the utterance, (frames,) each.
     """
 
@@ -45,13 +44,7 @@ def align_corpus(
     in_form: Callable[[str], str],
     log_line: Callable[[str], None],
 ) -> Alignments:
-    """Aligns what can be aligned: utterances of whose words all are in the lexicon.
-
-    Args:
-        utterances: Transcribed speech.
-        lexicon: Pronunciations.
-        in_form: Transcripts in the lexicon's form.
-        log_line: Takes lines for the log.
+    """Aligns what can be aligned: utterances of whose words all, in the lexicon's form, are in the lexicon.
 
     Raises:
         DataError: There is nothing to align.

@@ -37,15 +37,9 @@ def state_labels(phones: Sequence[str]) -> tuple[str, ...]:
 
 
 def utterance_graph(text: str, lexicon: Lexicon, numbers: Mapping[str, int]) -> Graph | None:
-    """The graph of a text: any pronunciation of each word, with or without silence around it.
+    """The graph of a text: any pronunciation of each word, with or without silence around it; None if a word has none.
 
-    Args:
-        text: Words in the lexicon's form.
-        lexicon: Pronunciations.
-        numbers: Number of each phone and of `SILENCE`.
-
-    Returns:
-        The graph; None if there are no words, or the lexicon lacks one.
+    `numbers` are those of each phone and of `SILENCE`.
     """
     words = text.split()
     if not words or lexicon.missing(text):

@@ -12,8 +12,6 @@ class SpeechRequest:
     """What is to be said, and how.
 
     Attributes:
-        text: A sentence.
-        voice: Name of the voice, as the engine knows it.
         speed: Against the engine's own, 1.2 is faster.
         pitch: Factor of the fundamental frequency, where the voice can change it.
         pause_s: Seconds between words, where the engine can make them.
@@ -28,11 +26,9 @@ class SpeechRequest:
 
 @dataclass(frozen=True)
 class Sound:
-    """What an engine said.
+    """What an engine said, (samples,) at its own sampling rate.
 
     Attributes:
-        waveform: (samples,).
-        rate_hz: Its sampling rate.
         reading: How the engine read the text, where it tells.
     """
 

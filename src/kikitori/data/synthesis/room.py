@@ -30,10 +30,7 @@ def trim_silence(waveform: Waveform) -> Waveform:
 def room_response(decay_s: float, direct_db: float, generator: np.random.Generator) -> Waveform:
     """An impulse response after Polack (1988): the direct sound, then coloured noise that decays exponentially.
 
-    Args:
-        decay_s: Seconds in which the sound falls by 60 dB (RT60).
-        direct_db: Energy of the direct sound against all that follows it.
-        generator: Source of all randomness.
+    The sound falls by 60 dB in `decay_s` (RT60); `direct_db` is the energy of the direct sound against the rest.
     """
     times = np.arange(max(2, round(decay_s * SAMPLE_RATE))) / SAMPLE_RATE
     slope = generator.uniform(0.0, 1.0)  # air and walls take the treble first

@@ -44,15 +44,12 @@ CHARACTERS_PER_S: Range = (2.0, 40.0)  # others are not the sentence
 
 @dataclass(frozen=True)
 class VoiceVariation:
-    """How much the voices are varied.
+    """How much the voices are varied: ranges of factors, and fractions of the recordings.
 
     Attributes:
         speed: Range of the rate of speech, against the engine's own.
-        pitch: Range of the factor of the fundamental frequency.
         size: Range of the factor by which all frequencies go up, as of a smaller speaker, at the same rate of speech.
-        reverberation: Fraction of the recordings made in a room.
         noise: Fraction of the recordings with noise 10 to 30 dB below the speech; others have 40 to 60 dB.
-        seed: Of all random numbers.
     """
 
     speed: Range = (0.8, 1.15)
@@ -69,8 +66,6 @@ class SynthesisConfig:
 
     Attributes:
         engines: Engines by name; each sentence gets one of them by chance, then one of its voices.
-        language: Language code, for the manifest.
-        variation: How the voices are varied.
         audio_format: 16-bit FLAC, or Ogg Opus of a fifth of its size.
         in_kana: The manifest's `text` is the reading, in kana as they sound; the sentence is its `written`.
     """
@@ -84,15 +79,7 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class PlannedUtterance:
-    """A sentence with the engine, voice, speed, pitch and size that were drawn for it.
-
-    Attributes:
-        number: Its place among the sentences.
-        sentence: The sentence.
-        engine: Name of the engine.
-        request: What the engine is asked for.
-        size: Factor by which all frequencies go up.
-    """
+    """A sentence, its place among all, and what is drawn for it; `size` is the factor of all frequencies."""
 
     number: int
     sentence: Sentence
@@ -108,12 +95,7 @@ class PlannedUtterance:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the sentences, or of some of them.
-
-    Attributes:
-        rows: Rows of the manifest.
-        failures: How many sentences were left out, by voice and reason.
-    """
+    """What became of sentences: rows of the manifest, and how many were left out, by voice and reason."""
 
     rows: list[dict[str, Any]]
     failures: dict[str, int]
@@ -134,15 +116,9 @@ def synthesize(
 ) -> Report:
     """Has sentences read aloud and writes `manifest.jsonl`, 16 kHz mono audio and `synthesis.json` into a folder.
 
-    A sentence on which its engine fails is left out. The folder belongs to these sentences and this configuration,
-    which `synthesis.json` names; to be called with them again finishes what is missing.
-
-    Args:
-        sentences: What is read.
-        config: Who reads it, and how.
-        folder: To write into; it exists.
-        workers: Batches that are done at a time.
-        progress: Is told how many more sentences are done.
+    A sentence on which its engine fails is left out. The folder exists and belongs to these sentences and this
+    configuration, which `synthesis.json` names; to be called with them again finishes what is missing. So many workers
+    do batches at a time; `progress` gets how many more sentences are done.
 
     Raises:
         DataError: There is no sentence, nothing could be spoken, the folder holds other speech or cannot be written.

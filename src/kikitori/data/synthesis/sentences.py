@@ -24,13 +24,7 @@ _AMBIGUOUS = re.compile(r"\.(?=.*\w)|\b[A-Z]{2,}\b")  # abbreviations; Roman num
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence.
-
-    Attributes:
-        text: As the manifest has it.
-        spoken: What the engine is given.
-        reading: That, where it is written otherwise than the text.
-    """
+    """A sentence as the manifest has it, as the engine is given it, and the reading where the two differ."""
 
     text: str
     spoken: str
@@ -42,15 +36,12 @@ class Choice:
     """Which lines of a corpus are read aloud, and how they are written.
 
     Attributes:
-        language: Language code such as `en`.
         column: Column of a tab-separated file that holds the text, from 1; 0 takes the line.
         spoken_column: Column that is spoken instead, such as a reading in kana; 0 speaks the text.
         shortest: Fewest words, or characters where a language writes no spaces.
         longest: Most of them.
         characters: All that a sentence may hold, as inside the brackets of a regular expression; empty takes those of
             the language, if it has any here, or else all.
-        text_form: Form of the text in the manifest.
-        spoken_titles: Write Mr., Mrs. and Dr. as they are spoken.
         avoid: Transcripts with which no sentence may share a run of words.
     """
 

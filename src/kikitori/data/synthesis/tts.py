@@ -30,12 +30,7 @@ _PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": "
 
 
 def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") -> Engine:
-    """An engine, whose voices are made sure of by a word each.
-
-    Args:
-        name: One of `ENGINES`.
-        voices: Its own names of voices; some that suit the language by default.
-        language: Language code such as `en`.
+    """One of `ENGINES`, whose voices (by default some that suit the language) are made sure of by a word each.
 
     Raises:
         ConfigError: There is no such engine, it is not installed, has no such voice or not that language.

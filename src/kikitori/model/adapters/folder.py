@@ -42,12 +42,9 @@ PREFIXES: dict[Component, tuple[str, ...]] = {
 
 
 def save_adapter(directory: Path, model: SpeechLLM, info: AdapterInfo) -> None:
-    """Writes what was adapted: the LoRA of the LLM, and of other components whatever training changes.
+    """Writes what was adapted into a folder: the LoRA of the LLM, and of other components whatever training changes.
 
-    Args:
-        directory: An existing folder.
-        model: The adapted recogniser; parameters that do not require gradients are those of the base.
-        info: What the folder says of itself.
+    Parameters that do not require gradients are those of the base.
     """
     if "llm" in info.components:
         save_lora(directory, model.llm)
@@ -58,12 +55,7 @@ def save_adapter(directory: Path, model: SpeechLLM, info: AdapterInfo) -> None:
 
 
 def load_adapter(loaded: LoadedModel, base: str | Path, adapter: str | Path) -> LoadedModel:
-    """Switches an adapter on; warns if it changes nothing.
-
-    Args:
-        loaded: The base as `load_model(base)` gave it; its network is changed in place.
-        base: Folder or hub id of the base.
-        adapter: An adapter folder, or the run folder of the adaptation.
+    """Switches an adapter (its folder, or its run) on in the network of a base; warns if it changes nothing.
 
     Raises:
         ModelError: The folder is damaged, holds anything but LoRA, or belongs to another base.

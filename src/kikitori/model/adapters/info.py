@@ -37,10 +37,8 @@ class AdapterInfo:
     """Contents of `kikitori_adapter.json`.
 
     Attributes:
-        format: Version of this file.
         base_name: What the base was called when the adapter was made; only ever shown.
         base: Fingerprint of the base.
-        components: What is adapted.
         labels_per_second: The highest rate of labels that base and adapter have seen (see `TrainedOn`).
         max_seconds: The longest utterance that they have seen.
     """

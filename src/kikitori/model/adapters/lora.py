@@ -33,12 +33,9 @@ UPDATE = ".lora_B."
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class Lora:
-    """Low-rank adaptation (Hu et al. 2021).
+    """Low-rank adaptation (Hu et al. 2021); the scale is alpha / rank.
 
     Attributes:
-        rank: Rank of the update.
-        alpha: Its scale is alpha / rank.
-        dropout: Dropout before the update.
         targets: Names of the linear layers; None takes a usual choice for the architecture: of an LLM PEFT's, of an
             encoder the queries and values of the attention (WavLM: the feed-forward layers).
         rank_stabilised: Its scale is alpha / √rank instead, which high ranks need (Kalajdzievski 2023).

@@ -14,11 +14,6 @@ class CrossLayer(SpeechLayer):
 
     The gate g starts at 0, where the LLM is as it was (the gating of Alayrac et al. 2022, "Flamingo"). With random
     weights in the LLM and an open gate this is the decoder of an AED model.
-
-    Args:
-        dim: Size of an LLM embedding.
-        heads: The LLM's heads.
-        dropout: Dropout on attention weights.
     """
 
     def __init__(self, dim: int, heads: Heads, dropout: float) -> None:

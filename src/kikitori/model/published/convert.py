@@ -79,15 +79,10 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
 def convert_nue_asr(
     source: str | Path, output: Path, log: Callable[[str], None], *, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes the published model of paper A as a model folder.
+    """Writes the published model of paper A (a folder, or the hub id) as a model folder that is not there yet.
 
-    No more than one shard is in memory at a time. The folder is there when it is complete, or not at all.
-
-    Args:
-        source: Folder in the layout of `rinna/nue-asr`, or that hub id.
-        output: Folder to write; it must not exist, or be empty.
-        log: Gets a line for each pickled file that is read.
-        shard_bytes: Largest size of a file of weights.
+    No more than one shard of at most so many bytes is in memory at a time. The folder is there when it is complete, or
+    not at all. The log gets a line for each pickled file that is read.
 
     Raises:
         ModelError: The source does not fit, or the output is not empty or cannot be written.

@@ -53,9 +53,7 @@ class Published:
     """The published model in our form.
 
     Attributes:
-        config: Configuration of the speech LLM.
         tensors: Its tensors under the names of our model folders, still on disk and of the type that they have there.
-        units: Label units.
     """
 
     config: SpeechLLMConfig
@@ -66,9 +64,7 @@ class Published:
 def open_published(path_or_id: str | Path, *, pickle_log: Log | None = None) -> Published:
     """Opens and checks a folder in the published layout, or a model of that kind on the hub.
 
-    Args:
-        path_or_id: Folder or hub id.
-        pickle_log: Also take a pickled `.bin` where there are no safetensors, with a notice to this log.
+    With a log, which gets a notice, a pickled `.bin` is taken too where there are no safetensors.
 
     Raises:
         ModelError: A file is missing, damaged or unsafe, or something does not fit.

@@ -40,8 +40,7 @@ class WeightSize:
 def check_weights(path_or_id: str | Path) -> WeightSize | None:
     """Refuses a local folder without sound safetensors, one with pickles alone, and one with a bare adapter.
 
-    Returns:
-        What the weights hold; None for a model on the hub.
+    Returns what the weights hold; None for a model on the hub.
 
     Raises:
         ModelError: With the file at fault.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.errors import ModelError
-from kikitori.scorers.ctc import prefix_kernel as prefix_scores
+from kikitori.scorers.ctc.prefix_kernel import Outputs, Prefixes, begin, extend, new_store, propose, score
 from kikitori.scorers.ctc.pruning import Candidates, candidates, candidates_of_logits
 
 MIN_LOG_PROB = -9.0
@@ -26,29 +26,15 @@ MIN_LOG_PROB = -9.0
 
 @dataclass(frozen=True, eq=False)
 class CTCOutputs:
-    """What the CTC head says of some utterances, as `prefix_scores` reads it; made by `ctc_outputs`.
+    """What the CTC head says of some utterances, for a search over so many labels; made by `ctc_outputs`.
 
     Attributes:
-        scores: Of all outputs, utterance after utterance and frame after frame, blank last in each.
-        norms: Subtracted from the scores of a frame to make log-probabilities, (utterances, frames).
-        starts: Where each utterance begins, (utterances,).
-        widths: Outputs of each, (utterances,).
-        lengths: Frames of each, (utterances,).
-        columns: Output of each label, -1 for none, (utterances, labels); (utterances, 0) where it is the label itself.
-        num_labels: Labels of the search.
-        blanks: Probability of blank, (utterances, frames).
         likely: The likeliest labels of each frame, all frames one after the other; None without proposals.
         firsts: The first frame of each utterance among these, (utterances,).
     """
 
-    scores: NDArray[np.float32]
-    norms: NDArray[np.float64]
-    starts: NDArray[np.int64]
-    widths: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    columns: NDArray[np.int32]
+    outputs: Outputs
     num_labels: int
-    blanks: NDArray[np.float64]
     likely: Candidates | None
     firsts: NDArray[np.int64]
 
@@ -82,12 +68,10 @@ def ctc_outputs(
     found = [candidates(each, most=likely, min_log_prob=MIN_LOG_PROB) for each in log_probs] if likely else None
     if found is not None and ids is not None:
         found = [each._replace(labels=labels[each.labels]) for each, labels in zip(found, ids, strict=True)]
-    return CTCOutputs(
-        *(scores, norms, sizes.cumsum() - sizes, np.array([row.shape[1] for row in rows], np.int64)),
-        *(np.array([len(row) for row in rows], np.int64), columns, num_labels),
-        _probabilities([row[:, -1] for row in rows], norms.shape),
-        *_joined(found, [len(row) for row in rows]),
-    )
+    lengths, widths = [len(row) for row in rows], [row.shape[1] for row in rows]
+    blank = [row[:, -1] for row in rows]
+    outputs = _outputs(scores, norms, sizes.cumsum() - sizes, widths, lengths, columns, blank)
+    return CTCOutputs(outputs, num_labels, *_joined(found, lengths))
 
 
 def ctc_outputs_of_logits(logits: Tensor, lengths: Tensor, *, likely: int = 1) -> CTCOutputs:
@@ -111,125 +95,88 @@ def ctc_outputs_of_logits(logits: Tensor, lengths: Tensor, *, likely: int = 1) -
     if not np.isfinite(norms).all():
         raise _not_finite()
     starts = np.arange(batch, dtype=np.int64) * (frames * outputs)
-    return CTCOutputs(
-        *(values.numpy().reshape(-1), norms, starts, np.full(batch, outputs, np.int64)),
-        *(np.array(sizes, np.int64), np.empty((batch, 0), np.int32), outputs - 1),
-        _probabilities([each.blank for each in found], norms.shape),
-        *_joined(found, sizes),
-    )
-
-
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Arrays = tuple[NDArray[np.float32], Floats, Integers, Integers, Integers, NDArray[np.int32], prefix_scores.Store]
-Parts = tuple[Integers, Integers, Floats, Floats, Floats, NDArray[np.int32]]
-
-
-@dataclass(frozen=True, eq=False)
-class PrefixState:
-    """Hypotheses of a `CTCPrefixScorer`.
-
-    Attributes:
-        utterances: Of each, (rows,).
-        last: Last label, -1 where there is none, (rows,).
-        prefix: Log-probability of everything that begins with it, (rows,).
-        b: See `prefix_scores`, (rows, frames + 1).
-        n: As above.
-        exponents: As above.
-    """
-
-    utterances: NDArray[np.int64]
-    last: NDArray[np.int64]
-    prefix: NDArray[np.float64]
-    b: NDArray[np.float64]
-    n: NDArray[np.float64]
-    exponents: NDArray[np.int32]
-
-    @property
-    def parts(self) -> Parts:
-        """The arrays, in the order in which `prefix_scores` takes them."""
-        return self.utterances, self.last, self.prefix, self.b, self.n, self.exponents
+    every_label, blank = np.empty((batch, 0), np.int32), [each.blank for each in found]
+    scores = values.numpy().reshape(-1)
+    made = _outputs(scores, norms, starts, [outputs] * batch, sizes, every_label, blank)
+    return CTCOutputs(made, outputs - 1, *_joined(found, sizes))
 
 
 class CTCPrefixScorer:
     """CTC prefix probabilities as a `CandidateScorer`.
 
     Args:
-        outputs: What the CTC head says.
         window: Frames that a hypothesis reaches with a probability that is below its best one's by more than this
             (natural log) are left out when next labels are scored; None leaves out none.
-        name: Its name among the shares.
     """
 
     def __init__(self, outputs: CTCOutputs, *, window: float | None = None, name: str = "ctc") -> None:
         self.name = name
         self._outputs, self._window = outputs, 0.0 if window is None else exp(-window)
-        store = prefix_scores.new_store(
-            len(outputs.lengths), int(outputs.widths.max(initial=1)), outputs.norms.shape[1]
-        )
-        places = outputs.starts, outputs.widths, outputs.lengths, outputs.columns
-        self._arrays: Arrays = (outputs.scores, outputs.norms, *places, store)
 
-    def start(self, batch: int) -> PrefixState:
-        """As of `Scorer`; the utterances are those of the outputs.
+    def start(self, batch: int) -> Prefixes:
+        """The empty hypothesis of each utterance of the outputs.
 
         Raises:
             ModelError: There is another number of them.
         """
-        outputs = self._outputs
+        outputs = self._outputs.outputs
         if batch != len(outputs.lengths):
             raise ModelError(f"a search over {batch} utterances, and CTC outputs of {len(outputs.lengths)}")
-        frames = outputs.blanks.shape[1] + 1
-        b, n, exponents = np.zeros((batch, frames)), np.zeros((batch, frames)), np.zeros((batch, frames), np.int32)
+        prefixes = Prefixes(np.arange(batch), np.full(batch, -1), np.zeros(batch), *_frames(batch, outputs))
         for row, length in enumerate(outputs.lengths.tolist()):
-            prefix_scores.begin(outputs.blanks[row], length, b[row], n[row], exponents[row])
-        return PrefixState(np.arange(batch), np.full(batch, -1), np.zeros(batch), b, n, exponents)
+            begin(outputs.blanks[row], length, prefixes.b[row], prefixes.n[row], prefixes.exponents[row])
+        return prefixes
 
-    def log_probs(self, state: PrefixState, rows: Tensor) -> Tensor:
-        """As of `Scorer`, in float64."""
+    def log_probs(self, state: Prefixes, rows: Tensor) -> Tensor:
+        """What every label and the end add to some hypotheses, (rows, labels + 1) float64."""
         return self.log_probs_of(state, rows, torch.arange(self._outputs.num_labels).expand(len(rows), -1))
 
-    def log_probs_of(self, state: PrefixState, rows: Tensor, labels: Tensor) -> Tensor:
-        """As of `CandidateScorer`, in float64."""
+    def log_probs_of(self, state: Prefixes, rows: Tensor, labels: Tensor) -> Tensor:
+        """What some labels (rows, n) of each hypothesis and its end add, (rows, n + 1) float64."""
         found = np.empty((labels.shape[0], labels.shape[1] + 1))
-        asked = _integers(rows), _integers(labels)
-        prefix_scores.score(*self._arrays, self._window, *state.parts, *asked, found)
+        score(self._outputs.outputs, self._window, state, _integers(rows), _integers(labels), found)
         return torch.from_numpy(found)
 
-    def likeliest(self, state: PrefixState, rows: Tensor, most: int) -> Tensor:
-        """As of `CandidateScorer`."""
-        outputs = self._outputs
-        found = np.full((len(rows), most), -1)
-        if most and outputs.likely is not None:
-            offsets, labels, log_probs, _ = outputs.likely
-            candidates = offsets, labels, log_probs, outputs.firsts, outputs.lengths, self._window
-            hypotheses = state.utterances, state.last, state.b, state.n, state.exponents, _integers(rows)
-            prefix_scores.propose(*candidates, *hypotheses, outputs.num_labels, found)
+    def likeliest(self, state: Prefixes, rows: Tensor, most: int) -> Tensor:
+        """The labels that CTC finds likeliest behind some hypotheses, (rows, most), -1 where there are no more."""
+        found, ours = np.full((len(rows), most), -1), self._outputs
+        if most and ours.likely is not None:
+            lengths, num_labels = ours.outputs.lengths, ours.num_labels
+            propose(ours.likely, ours.firsts, lengths, self._window, state, _integers(rows), num_labels, found)
         return torch.from_numpy(found)
 
-    def extend(self, state: PrefixState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[PrefixState, Tensor]:
-        """As of `Scorer`, in float64."""
-        count, frames = len(rows), state.b.shape[1]
-        new = PrefixState(
-            *(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)),
-            *(np.empty((count, frames)), np.empty((count, frames)), np.empty((count, frames), np.int32)),
-        )
-        given = np.zeros(tuple(labels.shape))
-        appended = _integers(rows), _integers(labels), _integers(lengths)
-        prefix_scores.extend(
-            *(*self._arrays, self._outputs.blanks, *state.parts, *appended),
-            *(new.utterances, new.last, new.prefix, new.b, new.n, new.exponents, given),
-        )
+    def extend(self, state: Prefixes, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[Prefixes, Tensor]:
+        """Hypotheses with more labels, and what each of these adds, (rows, n) float64."""
+        count, outputs = len(rows), self._outputs.outputs
+        hypotheses = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+        new, given = Prefixes(*hypotheses, *_frames(count, outputs)), np.zeros(tuple(labels.shape))
+        extend(outputs, state, _integers(rows), _integers(labels), _integers(lengths), new, given)
         return new, torch.from_numpy(given)
 
 
-def _probabilities(blank: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    found = np.zeros(shape)
-    for row, values in zip(found, blank, strict=True):
+def _outputs(
+    scores: NDArray[np.float32],
+    norms: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    widths: Sequence[int],
+    lengths: Sequence[int],
+    columns: NDArray[np.int32],
+    blank: Sequence[NDArray[Any]],
+) -> Outputs:
+    blanks = np.zeros(norms.shape)
+    for row, values in zip(blanks, blank, strict=True):
         row[: len(values)] = np.exp(values, dtype=np.float64)
-    if np.isnan(found).any():
+    if np.isnan(blanks).any():
         raise _not_finite()
-    return found
+    store = new_store(len(lengths), max(widths, default=1), norms.shape[1])
+    sizes = np.array(widths, np.int64), np.array(lengths, np.int64)
+    return Outputs(scores, norms, starts, *sizes, columns, blanks, store)
+
+
+def _frames(rows: int, outputs: Outputs) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """Room for what some hypotheses have in each frame."""
+    shape = rows, outputs.blanks.shape[1] + 1
+    return np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int32)
 
 
 def _joined(found: Sequence[Candidates] | None, lengths: Sequence[int]) -> tuple[Candidates | None, NDArray[np.int64]]:

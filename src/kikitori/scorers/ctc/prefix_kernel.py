@@ -9,9 +9,8 @@ so that candidates cost no recursion; that is left to the hypotheses that surviv
 not as logarithms, with an exponent beside each frame: x[t] stands for x[t] * 2^(STEP * exponent[t]), and b + n stays
 within 2^-HALF and 2^HALF. So nothing overflows or vanishes, however long the utterance and improbable the hypothesis.
 
-Scores of the CTC head lie in one array, utterance after utterance and frame after frame; `starts` and `widths` say
-where an utterance begins and how many outputs it has, blank last; `norms` are subtracted from them. Searches ask for
-the same few outputs again and again, so that their probabilities are kept (`Store`), frame beside frame.
+Searches ask for the same few outputs again and again, so that their probabilities are kept (`Store`), frame beside
+frame.
 """
 
 from math import exp, inf, log
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.compiled import compiled, inner, kth_largest
+from kikitori.scorers.ctc.pruning import Candidates
 
 STEP, HALF = 256, 128
 LOG_STEP = STEP * log(2.0)
@@ -54,6 +54,50 @@ class Store(NamedTuple):
     used: Ints
 
 
+class Outputs(NamedTuple):
+    """What the CTC head says of some utterances.
+
+    Attributes:
+        scores: Of all outputs, utterance after utterance and frame after frame, blank last in each.
+        norms: Subtracted from the scores of a frame to make log-probabilities, (utterances, frames).
+        starts: Where each utterance begins among the scores, (utterances,).
+        widths: Outputs of each, (utterances,).
+        lengths: Frames of each, (utterances,).
+        columns: Output of each label, -1 for none, (utterances, labels); (utterances, 0) where it is the label itself.
+        blanks: Probability of blank, (utterances, frames).
+        store: For the probabilities of outputs that are asked for.
+    """
+
+    scores: Scores
+    norms: Floats
+    starts: Ints
+    widths: Ints
+    lengths: Ints
+    columns: Small
+    blanks: Floats
+    store: Store
+
+
+class Prefixes(NamedTuple):
+    """Hypotheses: label sequences that utterances may begin with.
+
+    Attributes:
+        utterances: Of each, (rows,).
+        last: Last label, -1 where there is none, (rows,).
+        prefix: Log-probability of everything that begins with it, (rows,).
+        b: (rows, frames + 1), as are the next two.
+        n: See the module.
+        exponents: See the module.
+    """
+
+    utterances: Ints
+    last: Ints
+    prefix: Floats
+    b: Floats
+    n: Floats
+    exponents: Small
+
+
 STORED = 2**22  # probabilities, 32 MiB; memory that is not used is not taken
 
 
@@ -79,77 +123,36 @@ def begin(blank: Floats, frames: int, b: Floats, n: Floats, exponents: Small) ->
 
 @compiled
 def extend(
-    scores: Scores,
-    norms: Floats,
-    starts: Ints,
-    widths: Ints,
-    lengths: Ints,
-    columns: Small,
-    store: Store,
-    blanks: Floats,
-    utterances: Ints,
-    last: Ints,
-    prefix: Floats,
-    b: Floats,
-    n: Floats,
-    exponents: Small,
-    rows: Ints,
-    labels: Ints,
-    counts: Ints,
-    new_utterances: Ints,
-    new_last: Ints,
-    new_prefix: Floats,
-    new_b: Floats,
-    new_n: Floats,
-    new_exponents: Small,
-    given: Floats,
+    outputs: Outputs, old: Prefixes, rows: Ints, labels: Ints, counts: Ints, new: Prefixes, given: Floats
 ) -> None:
     """Makes new hypotheses, which begin with old ones.
 
     Args:
-        scores: See above, as for the next four; `norms` (utterances, frames).
-        norms: See above.
-        starts: See above.
-        widths: See above.
-        lengths: Frames of each utterance.
-        columns: Output of each label, -1 for none, (utterances, labels); (utterances, 0) where it is the label.
-        store: For the probabilities of outputs.
-        blanks: Probability of blank, (utterances, frames).
-        utterances: Of the old hypotheses, (hypotheses,).
-        last: Their last labels, -1 where there is none, (hypotheses,).
-        prefix: Log-probabilities of all that begins with them, (hypotheses,).
-        b: (hypotheses, frames + 1), as are the next two.
-        n: See above.
-        exponents: See above.
+        outputs: Of the CTC head.
+        old: The old hypotheses.
         rows: What each new hypothesis begins with, (rows,).
         labels: What is appended, (rows, n).
         counts: How many of them, (rows,).
-        new_utterances: Receives the same of the new hypotheses, (rows,), as do the next five.
-        new_last: See above.
-        new_prefix: See above.
-        new_b: See above.
-        new_n: See above.
-        new_exponents: See above.
+        new: Receives the new hypotheses.
         given: Receives what each label adds to the prefix's log-probability, (rows, n).
     """
     for at, row in enumerate(rows):
-        u, before = utterances[row], prefix[row]
-        frames, previous = lengths[u], last[row]
-        from_b, from_n, from_exponents = b[row], n[row], exponents[row]
-        to_b, to_n, to_exponents = new_b[at], new_n[at], new_exponents[at]
+        u, before = old.utterances[row], old.prefix[row]
+        frames, previous = outputs.lengths[u], old.last[row]
+        from_b, from_n, from_exponents = old.b[row], old.n[row], old.exponents[row]
+        to_b, to_n, to_exponents = new.b[at], new.n[at], new.exponents[at]
         if counts[at] == 0:
             for t in range(len(to_b)):
                 to_b[t], to_n[t], to_exponents[t] = from_b[t], from_n[t], from_exponents[t]
         for place in range(counts[at]):
             label = labels[at, place]
-            output, total = _output(columns, u, label), -inf
+            output, total = _output(outputs.columns, u, label), -inf
             if output < 0 or before == -inf:
                 to_b[:], to_n[:], to_exponents[:] = 0.0, 0.0, 0
             else:
-                column = _column(scores, norms, starts, widths, store, u, output, 0, frames)
                 total = _advance(
-                    column,
-                    blanks[u],
+                    _column(outputs, u, output, 0, frames),
+                    outputs.blanks[u],
                     frames,
                     label == previous,
                     from_b,
@@ -162,54 +165,26 @@ def extend(
             given[at, place] = total - before if before > -inf else -inf
             before, previous = total, label
             from_b, from_n, from_exponents = to_b, to_n, to_exponents
-        new_utterances[at], new_last[at], new_prefix[at] = u, previous, before
+        new.utterances[at], new.last[at], new.prefix[at] = u, previous, before
 
 
 @compiled
-def score(
-    scores: Scores,
-    norms: Floats,
-    starts: Ints,
-    widths: Ints,
-    lengths: Ints,
-    columns: Small,
-    store: Store,
-    window: float,
-    utterances: Ints,
-    last: Ints,
-    prefix: Floats,
-    b: Floats,
-    n: Floats,
-    exponents: Small,
-    rows: Ints,
-    labels: Ints,
-    found: Floats,
-) -> None:
+def score(outputs: Outputs, window: float, prefixes: Prefixes, rows: Ints, labels: Ints, found: Floats) -> None:
     """What labels, and the end, would add to the log-probabilities of prefixes.
 
     Args:
-        scores: As of `extend`, as for what is not listed here.
-        norms: As above.
-        starts: As above.
-        widths: As above.
-        lengths: As above.
-        columns: As above.
-        store: As above.
+        outputs: Of the CTC head.
         window: Frames that a hypothesis reaches with less than this part of its best one are left out.
-        utterances: As above.
-        last: As above.
-        prefix: As above.
-        b: As above.
-        n: As above.
-        exponents: As above.
-        rows: The hypotheses that are asked about.
+        prefixes: Hypotheses.
+        rows: Those that are asked about.
         labels: Candidates of each of them, -1 for none, (rows, candidates).
         found: Receives the scores, (rows, candidates + 1), the end last.
     """
+    utterances, last, prefix, b, n, exponents = prefixes
     both, blank_only = np.empty(b.shape[1]), np.empty(b.shape[1])
     for at, row in enumerate(rows):
         u = utterances[row]
-        frames = lengths[u]
+        frames = outputs.lengths[u]
         found[at] = -inf
         if prefix[row] == -inf:
             continue
@@ -219,15 +194,15 @@ def score(
         top, first, stop = _weigh(b[row], n[row], 1.0, exponents[row], frames, window, both)
         for place in range(labels.shape[1]):
             label = labels[at, place]
-            output = _output(columns, u, label) if label >= 0 else -1
+            output = _output(outputs.columns, u, label) if label >= 0 else -1
             if output < 0:
                 continue
             if label == last[row]:
                 own_top, own_first, own_stop = _weigh(b[row], n[row], 0.0, exponents[row], frames, window, blank_only)
-                column = _column(scores, norms, starts, widths, store, u, output, own_first, own_stop)
+                column = _column(outputs, u, output, own_first, own_stop)
                 total, exponent = _dot(blank_only, column, own_first, own_stop), own_top
             else:
-                column = _column(scores, norms, starts, widths, store, u, output, first, stop)
+                column = _column(outputs, u, output, first, stop)
                 total, exponent = _dot(both, column, first, stop), top
             if total > 0.0:
                 found[at, place] = log(total) + LOG_STEP * exponent - prefix[row]
@@ -235,17 +210,11 @@ def score(
 
 @compiled
 def propose(
-    offsets: Ints,
-    labels: Small,
-    log_probs: Floats,
+    likely: Candidates,
     firsts: Ints,
     lengths: Ints,
     window: float,
-    utterances: Ints,
-    last: Ints,
-    b: Floats,
-    n: Floats,
-    exponents: Small,
+    prefixes: Prefixes,
     rows: Ints,
     num_labels: int,
     found: Ints,
@@ -253,21 +222,17 @@ def propose(
     """The labels that CTC finds likeliest behind each hypothesis, of those that are likely in a frame it reaches.
 
     Args:
-        offsets: Where the labels of each frame begin, utterance after utterance.
-        labels: Labels that are likely in some frame.
-        log_probs: Theirs.
+        likely: Labels that are likely in some frame, utterance after utterance.
         firsts: The first frame of each utterance among all, (utterances,).
-        lengths: As of `extend`, as for what is not listed here.
-        window: As of `score`.
-        utterances: As above.
-        last: As above.
-        b: As above.
-        n: As above.
-        exponents: As above.
-        rows: The hypotheses that are asked about.
+        lengths: Frames of each, (utterances,).
+        window: The same part of the best frame as for `score`.
+        prefixes: Hypotheses.
+        rows: Those that are asked about.
         num_labels: Of the search.
         found: Receives the labels, best first, -1 where there are no more, (rows, most).
     """
+    offsets, labels, log_probs, _ = likely
+    utterances, last, _, b, n, exponents = prefixes
     both = np.empty(b.shape[1])
     sums, touched = np.zeros(num_labels), np.empty(num_labels, np.int64)
     values = np.empty(num_labels)
@@ -408,18 +373,9 @@ def _weigh(
 
 
 @inner
-def _column(
-    scores: Scores,
-    norms: Floats,
-    starts: Ints,
-    widths: Ints,
-    store: Store,
-    utterance: int,
-    output: int,
-    first: int,
-    stop: int,
-) -> Floats:
+def _column(outputs: Outputs, utterance: int, output: int, first: int, stop: int) -> Floats:
     """Probabilities of one output, (frames,), of which those from `first` to `stop` are there."""
+    store = outputs.store
     place = store.places[utterance, output]
     if place < 0:
         if store.used[0] == len(store.owners):
@@ -433,12 +389,12 @@ def _column(
         store.frames[place] = first
     column: Floats = store.probabilities[place]
     filled = store.frames[place]
-    width, start = widths[utterance], starts[utterance] + output
+    width, start = outputs.widths[utterance], outputs.starts[utterance] + output
     if first < filled[0]:
-        _fill(scores, norms[utterance], start, width, first, filled[0], column)
+        _fill(outputs.scores, outputs.norms[utterance], start, width, first, filled[0], column)
         filled[0] = first
     if stop > filled[1]:
-        _fill(scores, norms[utterance], start, width, filled[1], stop, column)
+        _fill(outputs.scores, outputs.norms[utterance], start, width, filled[1], stop, column)
         filled[1] = stop
     return column
 

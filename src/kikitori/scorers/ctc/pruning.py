@@ -41,12 +41,9 @@ class Candidates(NamedTuple):
 
 
 def candidates(log_probs: Tensor, *, most: int | None = None, min_log_prob: float | None = None) -> Candidates:
-    """The likeliest labels of every frame; impossible ones never are.
+    """The likeliest labels of every frame of an utterance (frames, labels + 1), blank last; impossible ones never are.
 
-    Args:
-        log_probs: One utterance, (frames, labels + 1), blank last, float32 or float64.
-        most: Most labels per frame, None for all; of equals those with the lowest ids.
-        min_log_prob: Labels below are left out; None keeps all.
+    At most `most`, of equals those with the lowest ids, and none below `min_log_prob`; None takes all.
     """
     values = log_probs.detach().cpu().contiguous().numpy()
     return Candidates(

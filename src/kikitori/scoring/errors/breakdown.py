@@ -31,14 +31,8 @@ class Row:
     """An utterance that has a reference, after normalization; "words" are the units that errors are counted in.
 
     Attributes:
-        set_name: Its set.
-        prediction: What the recogniser made of it.
         form: Name of the normalizer.
-        reference: Words that were said.
-        predicted: Words that were recognised.
         pairs: Both aligned, None for a missing side; empty where they are too long for that.
-        words: Errors in words.
-        characters: Errors in characters.
     """
 
     set_name: str
@@ -58,14 +52,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Utterances that have something in common.
+    """Utterances that have something in common, which `name` tells, and their errors.
 
     Attributes:
-        name: What that is.
-        utterances: How many they are.
-        seconds: Their audio.
-        words: Their errors in words.
-        characters: Their errors in characters.
         interval: 95 % bootstrap interval of the rate of word errors, resampling utterances.
     """
 
@@ -79,13 +68,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long outputs are beside their references.
+    """How long outputs are beside their references, in words.
 
     Attributes:
-        reference: Words that were said.
-        predicted: Words that were recognised.
         difference: By how many words an output is longer or shorter than its reference, on average.
-        equal: Outputs with as many words as their reference.
         empty: Outputs without words for references with some.
         short: Other outputs with at most half the words of their reference.
         long: Outputs with at least one and a half times the words, and more of them.

@@ -16,13 +16,7 @@ GROUPS = 10
 
 @dataclass(frozen=True)
 class ScoredUtterance:
-    """An utterance whose text was recognised.
-
-    Attributes:
-        confidence: How sure the search is.
-        seconds: Of audio.
-        errors: Errors in words, or in characters; None without a reference.
-    """
+    """An utterance whose text was recognised, with its errors in words or characters if it has a reference."""
 
     confidence: float
     seconds: float
@@ -31,13 +25,10 @@ class ScoredUtterance:
 
 @dataclass(frozen=True)
 class ConfidenceBin:
-    """Utterances of similar confidence.
+    """Utterances of similar confidence; errors are None where none of them has a reference.
 
     Attributes:
         lowest: The least of their confidences: a threshold that keeps these and all surer ones.
-        utterances: How many they are.
-        seconds: Their audio.
-        errors: Their errors; None where none of them has a reference.
         kept: The errors of these and of all surer ones; None without a reference.
         left_out: The errors of all others; None without a reference.
     """
@@ -51,12 +42,7 @@ class ConfidenceBin:
 
 
 def by_confidence(utterances: Sequence[ScoredUtterance], groups: int = GROUPS) -> list[ConfidenceBin]:
-    """Utterances in groups of equal size, the surest first; equal confidences are never parted, so some may be larger.
-
-    Args:
-        utterances: In any order.
-        groups: How many there are at most.
-    """
+    """Utterances in at most `groups` of equal size, the surest first; equal confidences are never parted."""
     ordered = sorted(utterances, key=lambda each: -each.confidence)
     edges = [0]
     for number in range(1, groups + 1):

@@ -12,13 +12,7 @@ from kikitori.scoring.errors.words import Confusions, Known, Words, confusions, 
 
 @dataclass(frozen=True)
 class Bound:
-    """What mending one kind of error could win at most; kinds overlap.
-
-    Attributes:
-        kind: Which errors.
-        errors: How many.
-        rate: Rate of word errors without them.
-    """
+    """What mending one kind of error could win at most; kinds overlap. `rate` is that of word errors without them."""
 
     kind: str
     errors: int
@@ -31,14 +25,8 @@ class Diagnosis:
 
     Attributes:
         form: Names of the normalizers; with `nfkc_ja` characters count as words.
-        total: All utterances.
         groups: Utterances by what they have in common (`set`, `speaker`, `seconds`, `words`, `rate`, `flag`).
-        confusions: What was taken for what.
-        known: Errors by what texts know, by the names of the texts.
-        lists: What reordering could win.
         ctc: What the CTC head prefers, references or predictions; None where it was not asked.
-        lengths: How long outputs are.
-        bounds: What each lever could win at most.
         unaligned: Utterances too long to be aligned, whose words are counted in groups alone.
     """
 
@@ -55,13 +43,7 @@ class Diagnosis:
 
 
 def diagnose(rows: Sequence[Row], texts: Mapping[str, Words], scores: Sequence[Scores] | None = None) -> Diagnosis:
-    """Where the errors of some utterances come from.
-
-    Args:
-        rows: The utterances, from `breakdown.scored_rows`.
-        texts: Words of texts by name, from `words.count_words`.
-        scores: What the CTC head gives to the reference and to the prediction of each utterance.
-    """
+    """Where errors come from, by the words of texts (`words.count_words`) and by the CTC scores of each utterance."""
     groups = {
         "set": breakdown.by_set(rows),
         "speaker": breakdown.by_speaker(rows),

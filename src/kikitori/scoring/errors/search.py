@@ -18,13 +18,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Preference:
-    """What one scorer says of better hypotheses that are not first.
-
-    Attributes:
-        share: Its name.
-        better: Lists in which it gives more to the better hypothesis.
-        first: Lists in which it gives more to the first.
-    """
+    """Lists in which a scorer gives more to the better hypothesis, or to the first, where these are two."""
 
     share: str
     better: int
@@ -36,11 +30,7 @@ class ListErrors:
     """What reordering n-best lists could win.
 
     Attributes:
-        longest: Hypotheses of the longest list.
-        hypotheses: Of an average list.
-        words: Words of all references.
         oracle: Word errors of the best hypothesis among so many, by that number; the last has all.
-        right: Utterances whose first hypothesis is the reference.
         below: Others that have the reference in their list: the scores prefer something else.
         missing: Those that do not have it.
         improvable: Utterances with a better hypothesis than the first.
@@ -117,12 +107,7 @@ def list_errors(rows: Sequence[Row]) -> ListErrors:
 
 
 def score_errors(rows: Sequence[Row], scores: Sequence[Scores]) -> ScoreErrors:
-    """Whose fault it is that references were not found, from their scores.
-
-    Args:
-        rows: Utterances.
-        scores: Of each, by one scorer.
-    """
+    """Whose fault it is that references were not found, from the scores that one scorer gives to each utterance."""
     found = search = impossible = 0
     margins = []
     for row, score in zip(rows, scores, strict=True):

@@ -27,14 +27,7 @@ _Key = TypeVar("_Key", str, tuple[str, str])
 
 @dataclass(frozen=True)
 class Boundary:
-    """Words that were run together, or one that was taken apart.
-
-    Attributes:
-        reference: The words that were said, with spaces.
-        predicted: What was recognised, with spaces.
-        exact: The letters are right; else they are nearly so.
-        errors: What it costs in words.
-    """
+    """Words run together, or one taken apart: all letters are right (`exact`), or nearly so. `errors` counts words."""
 
     reference: str
     predicted: str
@@ -47,12 +40,8 @@ class Confusions:
     """What was taken for what.
 
     Attributes:
-        substituted: Words that were taken for others, in the alignment.
         near: Those of which most letters are right, see `is_near`.
         substitutions: The most frequent: said, recognised, how often.
-        deletions: Words that are missing most often.
-        insertions: Words that are too many most often.
-        boundaries: Words run together or taken apart.
     """
 
     substituted: int
@@ -65,15 +54,7 @@ class Confusions:
 
 @dataclass(frozen=True)
 class WordClass:
-    """Words of the references that a text has about equally often.
-
-    Attributes:
-        name: How often.
-        correct: Words that were recognised.
-        near: Words that were nearly recognised.
-        substituted: Other words that were taken for others.
-        deleted: Words that are missing.
-    """
+    """Words of the references that a text has about equally often (`name` says how often), by what became of them."""
 
     name: str
     correct: int
@@ -97,13 +78,9 @@ class Known:
     """Errors by what a text knows.
 
     Attributes:
-        words: Words of the text.
-        distinct: Different words of the text.
         by_count: Words of the references by how often the text has them, never first.
         by_rank: Its most frequent words, mostly function words, and all others.
-        wrong: Words of the outputs that are wrong.
         invented: Those that the text does not have.
-        invented_near: Those of them that are near misses.
     """
 
     words: int

@@ -17,15 +17,7 @@ FORGET = 0.98
 
 
 class Draft:
-    """A draft of one row.
-
-    Args:
-        labels: The draft.
-
-    Attributes:
-        right: Proposals that were written, the older the less they count.
-        wrong: Proposals in whose place another label was written, likewise.
-    """
+    """The draft of one row, with how many of its proposals were right and wrong: the older, the less they count."""
 
     def __init__(self, labels: Sequence[int]) -> None:
         self._labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
@@ -82,10 +74,8 @@ class Draft:
 def pass_size(reliabilities: Sequence[float], available: Sequence[int], price: float) -> int:
     """Labels of their drafts that rows share a pass for: as many as bring most labels for what the pass costs.
 
-    Args:
-        reliabilities: Of each row's draft.
-        available: Labels that each draft has left.
-        price: What each further label of all rows costs, in passes without any.
+    `reliabilities` and `available` labels are those of each row's draft; each further label of all rows costs `price`,
+    in passes without any.
     """
     size, cost, gain = 0, 1.0, 1.0  # a pass without any brings a label
     reach = [1.0] * len(available)  # probability that a row comes so far

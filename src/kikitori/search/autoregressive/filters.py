@@ -15,12 +15,7 @@ from kikitori.model.decoder.base import Decoder
 
 @dataclass(frozen=True)
 class Row:
-    """A hypothesis that waits for its next label.
-
-    Attributes:
-        utterance: Its utterance, by place in the batch.
-        labels: Its labels so far.
-    """
+    """A hypothesis of an utterance (by place in the batch) that waits for its next label."""
 
     utterance: int
     labels: Sequence[int]
@@ -72,13 +67,7 @@ def suppress_first(labels: Sequence[int]) -> LogitFilter:
 
 
 def decoder_filters(decoder: Decoder, num_labels: int, end: int) -> list[LogitFilter]:
-    """What a decoder itself rules out.
-
-    Args:
-        decoder: What writes.
-        num_labels: Labels of the search, which are the first of the decoder's vocabulary.
-        end: Column of the end of a hypothesis.
-    """
+    """What a decoder itself rules out, for a search over the first `num_labels` of its vocabulary."""
 
     def columns(labels: Sequence[int]) -> list[int]:
         ends = [end] if decoder.eos_id in labels else []

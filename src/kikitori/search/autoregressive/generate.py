@@ -30,12 +30,6 @@ def generate(
 
     Its score is the log-probability of the labels, EOS included, as the decoder gives it: before labels are ruled out
     or a distribution is sharpened; NaN if the decoder's numbers are not finite, which ends the row.
-
-    Args:
-        decoder: What writes.
-        select: Picks the next labels.
-        limits: Most and fewest labels.
-        filters: What rules labels out beside the fewest labels.
     """
     eos_id, most = decoder.eos_id, limits.max_labels
     if limits.min_labels:

@@ -44,15 +44,7 @@ class Sampling:
 def sample(
     decoder: Decoder, settings: Sampling, seeds: Sequence[int], limits: Limits, filters: Sequence[LogitFilter] = ()
 ) -> list[NBest]:
-    """Write drawn labels until EOS or each utterance's limit, see `generate`.
-
-    Args:
-        decoder: What writes.
-        settings: Distribution to draw from.
-        seeds: Start of each utterance's random stream, such as `utterance_seed`.
-        limits: Most and fewest labels.
-        filters: What rules labels out beside the fewest labels.
-    """
+    """Write drawn labels until EOS or each utterance's limit, see `generate`; seeds are such as `utterance_seed`."""
     streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def draw(log_probs: Tensor, rows: Sequence[int]) -> Tensor:

@@ -35,15 +35,9 @@ class _Row:
     """An utterance that is being written.
 
     Attributes:
-        utterance: Its place in the batch.
-        draft: Where it stands in its draft.
-        most: Most labels.
         known: Positions in the cache.
         proposals: What the draft proposes at each position that a pass settles, `NONE` behind its end; the pass reads
             all of them but the last.
-        labels: What is written.
-        score: Log-probability of that.
-        complete: Whether EOS was written.
         passes: Passes after the first.
     """
 
@@ -78,14 +72,8 @@ def speculative(
 ) -> list[NBest]:
     """Write each utterance's most probable labels until EOS or its limit: the result of `greedy`.
 
-    In float32 the labels are equal and scores differ by rounding; `llm_passes` are fewer.
-
-    Args:
-        decoder: What writes.
-        drafts: For each utterance what it may write, in the decoder's labels; anything will do. EOS and labels that
-            the decoder does not have are left out.
-        limits: Most and fewest labels.
-        filters: What rules labels out beside the fewest labels.
+    In float32 the labels are equal and scores differ by rounding; `llm_passes` are fewer. Drafts are in the decoder's
+    labels; anything will do. EOS and labels that the decoder does not have are left out.
     """
     filters = (*filters, min_labels([limits.min_labels] * len(drafts), decoder.eos_id))
     known, eos_id = decoder.vocab_size, decoder.eos_id
@@ -122,13 +110,7 @@ def speculative(
 def _write(row: _Row, verdicts: Sequence[tuple[int, float]], eos_id: int) -> bool:
     """Write what a pass has settled: its proposals up to the first slip, and the decoder's label there or behind them.
 
-    Args:
-        row: The row.
-        verdicts: Those of `_judge` at its positions.
-        eos_id: The end.
-
-    Returns:
-        Whether the row goes on. All its labels but the last are then in the cache.
+    Whether the row goes on; all its labels but the last are then in the cache.
     """
     for proposal, (label, score) in zip(row.proposals, verdicts, strict=True):
         if label == eos_id:
@@ -150,15 +132,9 @@ def _write(row: _Row, verdicts: Sequence[tuple[int, float]], eos_id: int) -> boo
 def _judge(
     decoder: Decoder, hidden: Tensor, rows: Sequence[_Row], filters: Sequence[LogitFilter]
 ) -> list[list[tuple[int, float]]]:
-    """The decoder's best label, and its log-probability, at each row's positions.
+    """The decoder's best label at each row's positions, and its log-probability.
 
-    These are behind its last label, and behind each label of the draft that was read.
-
-    Args:
-        decoder: What writes.
-        hidden: Its states, (rows, columns, dim), the first behind each row's last label.
-        rows: The rows.
-        filters: What rules labels out.
+    These are behind its last label, and behind each label of the draft that was read; `hidden` is (rows, columns, dim).
     """
     cells = [(place, column) for place, row in enumerate(rows) for column in range(len(row.proposals))]
     places, columns = torch.tensor(cells, device=hidden.device).T

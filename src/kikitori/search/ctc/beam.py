@@ -33,8 +33,6 @@ class SearchInput:
     """What is left of an utterance for the search.
 
     Attributes:
-        candidates: The likeliest labels of every frame.
-        num_labels: Labels that these may be, without blank.
         ids: For each of these labels its id in the vocabulary; None where it is the same.
     """
 
@@ -47,11 +45,7 @@ def ctc_beam(log_probs: Tensor, lengths: Tensor, options: CTCBeamSearch) -> list
     """The n-best list of each utterance, best first, equal scores by their labels.
 
     It holds at least one hypothesis: where no label sequence is possible, the empty one with a score of -inf.
-
-    Args:
-        log_probs: (batch, frames, labels + 1), blank last.
-        lengths: Valid frames, (batch,).
-        options: Beam, pruning and recombination.
+    Log-probabilities are (batch, frames, labels + 1), blank last; `lengths` (batch,) are valid frames.
     """
     rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
     return [search(prepare(row[:length], options), options) for row, length in rows]
@@ -93,15 +87,11 @@ def search(utterance: SearchInput, options: FrameBeam) -> NBest:
 
 
 class FrameSearch:
-    """The same search with the loop over frames left to the caller, who brings other scorers in.
+    """The same search with the loop over frames left to the caller, who brings other scorers in and thins out frames.
 
     Scores of new labels enter a frame before pruning (`label_gains` of `step`), or after it, for the prefixes that
     survived (`set_bonus`). A prefix is named by its node, a number that it keeps; prefixes that leave the beam may come
     back to it, under the same number and with the same bonus.
-
-    Args:
-        num_labels: Labels without blank.
-        options: Beam and recombination; what thins out frames and labels is the caller's.
     """
 
     def __init__(self, num_labels: int, options: FrameBeam) -> None:
@@ -115,13 +105,9 @@ class FrameSearch:
         blank: float,
         label_gains: NDArray[np.float64] = NO_GAINS,
     ) -> NDArray[np.int32]:
-        """Takes one frame; returns the nodes that it has newly made, (new,), all of them in the beam.
+        """Takes one frame with its candidates; returns the nodes that it has newly made, all of them in the beam.
 
-        Args:
-            labels: Candidates, (candidates,).
-            log_probs: Theirs.
-            blank: Log-probability of blank.
-            label_gains: What each candidate adds behind each prefix of the beam, (hypotheses, candidates).
+        `label_gains` (hypotheses, candidates) is what each candidate adds behind each prefix of the beam.
         """
         self._beam = prefix_beam.reserve(self._beam, len(labels), self._options.beam)
         before = self._num_nodes
@@ -163,16 +149,9 @@ class FrameSearch:
 
 
 def restrict_vocabulary(log_probs: Tensor, keep: int) -> tuple[Tensor, NDArray[np.int32]]:
-    """An utterance with its most probable labels and blank alone, renormalised (papers.md B3.4).
+    """The most probable labels of an utterance (frames, labels + 1) and blank alone, renormalised (papers.md B3.4).
 
-    Labels are ranked by their highest log-probability over the frames.
-
-    Args:
-        log_probs: (frames, labels + 1), blank last.
-        keep: Most labels that stay.
-
-    Returns:
-        Log-probabilities (frames, kept + 1), blank last, and the labels that are kept, ascending, (kept,).
+    Labels are ranked by their highest log-probability over the frames. Those that are kept are returned too, ascending.
     """
     num_labels = log_probs.shape[1] - 1
     if keep >= num_labels or not len(log_probs):
@@ -183,13 +162,9 @@ def restrict_vocabulary(log_probs: Tensor, keep: int) -> tuple[Tensor, NDArray[n
 
 
 def collapse_frames(log_probs: Tensor, threshold: float) -> Tensor:
-    """An utterance whose sure repetitions are one frame each, with their mean probabilities (papers.md B3.4).
+    """An utterance (frames, outputs) whose sure repetitions are one frame each, with their mean (papers.md B3.4).
 
     A frame joins the one before if both have the same best output, with a probability of at least `threshold` in both.
-
-    Args:
-        log_probs: (frames, outputs).
-        threshold: Probability.
     """
     if len(log_probs) < 2:
         return log_probs

@@ -17,9 +17,7 @@ def collapse(frame_labels: Sequence[int], blank_id: int) -> list[int]:
 def ctc_greedy(log_probs: Tensor, num_frames: Tensor) -> list[NBest]:
     """The best path of each utterance, whose log-probability is its score.
 
-    Args:
-        log_probs: (batch, frames, labels + 1), blank last.
-        num_frames: Valid frames, (batch,).
+    Log-probabilities are (batch, frames, labels + 1), blank last; `num_frames` (batch,) are valid.
     """
     scores, best = log_probs.max(dim=-1)
     blank_id = log_probs.shape[2] - 1

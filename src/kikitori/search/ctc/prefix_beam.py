@@ -143,18 +143,9 @@ def advance(
 ) -> None:
     """One frame: every hypothesis stays, repeats its last label or is extended; the best survive.
 
-    Equal ranks are decided for the older hypothesis, then for the lower label.
-
-    Args:
-        state: Changed in place; must have room (`reserve`).
-        labels: The frame's candidates, (candidates,), each once.
-        log_probs: Theirs, (candidates,).
-        blank: Log-probability of blank.
-        label_gains: What other scorers add for each candidate behind each hypothesis, (hypotheses, candidates), or
-            empty.
-        limit: Most survivors.
-        score_beam: Survivors rank at most so far below the best.
-        use_sum: Paths of a label sequence are summed; else the best counts.
+    At most `limit` do, and rank at most `score_beam` below the best; equal ranks are decided for the older hypothesis,
+    then for the lower label. Paths of a label sequence are summed, or the best counts. `label_gains` (hypotheses,
+    candidates), or empty, is what other scorers add. The state must have room (`reserve`), and changes in place.
     """
     if len(labels) == 0:
         skip(state.counts, state.beam, blank)
@@ -317,17 +308,9 @@ def search(
     score_beam: float,
     use_sum: bool,
 ) -> PrefixBeam:
-    """All frames of an utterance without other scorers; returns the beam, whose arrays may be new ones.
+    """All frames of an utterance without other scorers, as `advance` takes them; the beam's arrays may be new ones.
 
-    Args:
-        state: A new beam.
-        offsets: Where each frame's candidates begin, (frames + 1,).
-        labels: Candidates of all frames, one frame after the other.
-        log_probs: Theirs.
-        blank: Log-probability of blank, (frames,).
-        limit: Most hypotheses in the beam.
-        score_beam: They rank at most so far below the best.
-        use_sum: Paths of a label sequence are summed; else the best counts.
+    Candidates of all frames come one frame after the other, those of each from its offset (frames + 1,) on.
     """
     no_gains = np.zeros((0, 0), np.float64)
     for frame in range(len(blank)):

@@ -35,13 +35,7 @@ def delayed_fusion(
 
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. One that is too long
     for the LM keeps what the words had that there was room for, and comes after all that are possible in the end.
-
-    Args:
-        log_probs: Of the CTC head, (batch, frames, labels + 1), blank last.
-        lengths: Valid frames, (batch,).
-        reader: The language model.
-        prior: Log-probability of each label by itself, (labels,); may be None where its scale is 0.
-        options: Beam, pruning and recombination, scales and trigger.
+    Log-probabilities are (batch, frames, labels + 1), blank last; the prior is (labels,).
     """
     rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
     return fuse_words([prepare(row[:length], options) for row, length in rows], reader, prior, options)

@@ -20,9 +20,7 @@ Labels = tuple[int, ...]
 class RetokenizingLM:
     """A language model and the label units of the recogniser whose hypotheses it scores.
 
-    Attributes:
-        lm: The language model, over units in the form in which it shall read texts.
-        units: The recogniser's; the LM reads equal ones as they are, and the text of others.
+    The LM reads units equal to its own as they are, and the text of others.
     """
 
     lm: LanguageModel

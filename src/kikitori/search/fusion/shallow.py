@@ -29,13 +29,8 @@ Ints = NDArray[np.int32]
 def shallow_fusion(log_probs: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
-    It holds at least one hypothesis: where none is possible, the empty one with a score of -inf.
-
-    Args:
-        log_probs: Of the CTC head, (batch, frames, labels + 1), blank last.
-        lengths: Valid frames, (batch,).
-        scorer: What scores the labels beside the CTC head.
-        options: Beam, pruning and recombination.
+    It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. Log-probabilities of
+    the CTC head are (batch, frames, labels + 1), blank last; the scorer gives what joins them.
     """
     rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
     return fuse([prepare(row[:length], options) for row, length in rows], scorer, options)
@@ -80,14 +75,9 @@ class _Search:
         self._gains: dict[int, Floats] = {}
 
     def take(self, start: int, gains: Floats) -> tuple[int, Floats]:
-        """Takes what was asked for.
+        """Takes what was asked for: gains (new, labels + 1), those of this utterance first, from a row of the state on.
 
-        Args:
-            start: Row of the state in which the sequences that `moves` named begin.
-            gains: What each label adds, (new, labels + 1), those of this utterance first.
-
-        Returns:
-            Where the next utterance's begin, and the gains that are left for it.
+        Returns where the next utterance's begin, and the gains that are left for it.
         """
         nodes = [*self._kept, *self._new.tolist()]
         self._rows = dict(zip(nodes, range(start, start + len(nodes)), strict=True))

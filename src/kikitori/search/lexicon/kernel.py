@@ -128,15 +128,7 @@ def search(
 ) -> LexiconBeam:
     """All frames of an utterance; returns the beam, best hypotheses first, whose arrays may be new ones.
 
-    Args:
-        state: A new beam.
-        trie: Pronunciations.
-        grammar: The n-gram.
-        offsets: Where each frame's candidates begin, (frames + 1,).
-        phones: Candidates of all frames, one frame after the other.
-        log_probs: Theirs.
-        blank: Log-probability of blank, (frames,).
-        weights: Scales and pruning.
+    Candidates of all frames come one frame after the other, those of each from its offset (frames + 1,) on.
     """
     for frame in range(len(blank)):
         start, stop = offsets[frame], offsets[frame + 1]
@@ -210,12 +202,7 @@ def _longer_history(state: LexiconBeam, grammar: Grammar, parent: int, word: int
     if known[slot] == NONE:
         above = histories[parent]
         log_prob, target = advance(
-            grammar.starts,
-            grammar.arc_words,
-            grammar.arc_scores,
-            grammar.arc_targets,
-            grammar.backoffs,
-            grammar.lower,
+            grammar.automaton,
             np.int64(above["state"]),  # type: ignore[arg-type]  # one type, one compilation
             np.int64(grammar.ids[word]),  # type: ignore[arg-type]
         )

@@ -49,16 +49,9 @@ def lexicon_search(
     """The n-best list of each utterance, best first, equal scores by their words; labels are numbers of `model.words`.
 
     It holds at least one hypothesis. Where the beam has no complete word at the end, that is the best one without the
-    word that was begun; where nothing is possible, the empty one with a score of -inf.
-
-    Args:
-        log_probs: Of phones, (batch, frames, phones + 1), blank last.
-        lengths: Valid frames, (batch,).
-        model: Pronunciations and n-gram.
-        options: Scales and pruning.
-        prior: Log-probabilities of phones, (phones,); added in every frame, times the scale of `prior`.
-        histories: Most word histories that are kept of those between which the n-gram's state and the word at hand make
-            no difference; None for all.
+    word that was begun; where nothing is possible, the empty one with a score of -inf. Log-probabilities of phones are
+    (batch, frames, phones + 1), blank last; their prior (phones,) is added in every frame, times its scale. Of word
+    histories between which the n-gram's state and the word at hand make no difference at most `histories` are kept.
     """
     values = log_probs.detach().cpu()
     if values.dtype not in (torch.float32, torch.float64):
@@ -110,7 +103,7 @@ def _ended(
     found = []
     for history, total in totals.items():
         words = beam.histories[history]
-        end, _ = advance(*model.grammar[:6], int(words["state"]), model.end)
+        end, _ = advance(model.grammar.automaton, int(words["state"]), model.end)
         score = total + float(words["bonus"]) + ngram_scale * end
         found.append((score, history, float(words["ngram"]) + end))
     return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kikitori.errors import ModelError
 from kikitori.text.lexicon import Lexicon
 from kikitori.text.ngram.arpa import UNKNOWN
-from kikitori.text.ngram.model import NGram
+from kikitori.text.ngram.model import Automaton, NGram
 
 
 class Trie(NamedTuple):
@@ -44,40 +44,18 @@ class Trie(NamedTuple):
 
 
 class Grammar(NamedTuple):
-    """A word n-gram for the words of a lexicon, as compiled code takes it.
+    """A word n-gram, and of each word of a lexicon its number there and what is added to its score, (words,)."""
 
-    Attributes:
-        starts: The arcs of state s are [starts[s], starts[s + 1]), (states + 1,).
-        arc_words: Word of each arc, (arcs,).
-        arc_scores: Its natural log-probability, (arcs,).
-        arc_targets: The state after it, (arcs,).
-        backoffs: Natural logarithm of each state's back-off weight, (states,).
-        lower: The state with the oldest word dropped, (states,).
-        ids: Number of each word of the lexicon in the n-gram, (words,).
-        extra: What is added to its score, (words,).
-    """
-
-    starts: NDArray[np.int64]
-    arc_words: NDArray[np.int32]
-    arc_scores: NDArray[np.float32]
-    arc_targets: NDArray[np.int32]
-    backoffs: NDArray[np.float32]
-    lower: NDArray[np.int32]
+    automaton: Automaton
     ids: NDArray[np.int32]
     extra: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class WordModel:
-    """What turns phones into words.
+    """What turns phones into words: numbered words, their pronunciations, and what they score behind each other.
 
-    Attributes:
-        words: The words that may be found, by number.
-        num_phones: Phones that there are.
-        trie: Their pronunciations.
-        grammar: What they score behind each other.
-        start: State of the n-gram at the beginning of a sentence.
-        end: The word of the n-gram that ends one.
+    `start` is the n-gram's state at the beginning of a sentence, `end` its word that ends one.
     """
 
     words: tuple[str, ...]
@@ -91,15 +69,10 @@ class WordModel:
 def word_model(
     lexicon: Lexicon, phones: Sequence[str], ngram: NGram, *, unknown_score: float = 0.0, where: object = "lexicon"
 ) -> WordModel:
-    """A lexicon and an n-gram made ready for search.
+    """A lexicon and an n-gram over words in the same form, made ready for search over numbered phones.
 
-    Args:
-        lexicon: Pronunciations.
-        phones: The phones of the acoustic model, by number.
-        ngram: Over words in the same form.
-        unknown_score: Added to the log-probability of `<unk>` for words that the n-gram has not; without `<unk>` they
-            are left out.
-        where: The lexicon's file, for errors.
+    `unknown_score` is added to the log-probability of `<unk>` for words that the n-gram has not; without `<unk>` they
+    are left out.
 
     Raises:
         ModelError: A pronunciation has other phones, or the n-gram knows none of the words.
@@ -127,19 +100,19 @@ def word_model(
         raise ModelError("the n-gram has none of its words", where=where, remedy="give both the same form of words")
     taken, extra = np.array(ids, np.int32), np.zeros(len(ids))
     extra[[word not in ngram.ids for word in words]] = unknown_score
-    unigrams = ngram.arc_scores[taken].astype(np.float64) + extra
-    trie = _trie(ways, unigrams, _peaks(ngram)[taken] + extra, len(phones))
-    return WordModel(tuple(words), len(phones), trie, Grammar(*ngram.arrays, taken, extra), ngram.start, ngram.end)
+    unigrams = ngram.automaton.arc_scores[taken].astype(np.float64) + extra
+    trie = _trie(ways, unigrams, _peaks(ngram.automaton)[taken] + extra, len(phones))
+    return WordModel(tuple(words), len(phones), trie, Grammar(ngram.automaton, taken, extra), ngram.start, ngram.end)
 
 
-def _peaks(ngram: NGram) -> NDArray[np.float64]:
+def _peaks(automaton: Automaton) -> NDArray[np.float64]:
     """What no word exceeds behind any others, (words,): its best arc, reached from where backing off gains most."""
-    peaks = np.full(len(ngram.words), -np.inf)
-    np.maximum.at(peaks, ngram.arc_words, ngram.arc_scores)
-    gained, state, most = ngram.backoffs.astype(np.float64), ngram.lower, 0.0
+    peaks = np.full(automaton.starts[1], -np.inf)
+    np.maximum.at(peaks, automaton.arc_words, automaton.arc_scores)
+    gained, state, most = automaton.backoffs.astype(np.float64), automaton.lower, 0.0
     while state.any():
         most = max(most, float(gained.max()))
-        gained, state = gained + ngram.backoffs[state], ngram.lower[state]
+        gained, state = gained + automaton.backoffs[state], automaton.lower[state]
     return peaks + max(most, float(gained.max()))
 
 

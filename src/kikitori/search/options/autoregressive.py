@@ -27,7 +27,6 @@ class GreedySearch:
     """The speech LLM's most probable labels.
 
     Attributes:
-        search: Name.
         max_labels: Most labels per utterance; None derives it from the duration (see `kikitori.search.length`).
         min_labels: Fewest labels per utterance; None takes the model's.
     """
@@ -42,12 +41,9 @@ class GreedySearch:
 
 @dataclass(frozen=True, config=STRICT)
 class SamplingSearch:
-    """Labels drawn from the speech LLM.
+    """Labels drawn from the speech LLM; lengths as in `GreedySearch`.
 
     Attributes:
-        search: Name.
-        max_labels: Most labels per utterance; None derives it from the duration.
-        min_labels: Fewest labels per utterance; None takes the model's.
         temperature: Divides the logits before drawing.
         top_k: Draw from so many of the most probable labels; 0 draws from all.
         top_p: Draw from the most probable labels that together reach this probability.
@@ -71,13 +67,9 @@ class LabelBeam:
     """What the beam searches of the speech LLM share, see `kikitori.search.autoregressive.beam`.
 
     Attributes:
-        search: Name.
         beam: Most hypotheses that are kept from label to label.
         nbest: Most hypotheses that are returned.
-        max_labels: Most labels per utterance; None derives it from the duration.
-        min_labels: Fewest labels per utterance; None takes the model's.
         length_exponent: Scores are divided by so high a power of the number of labels, the end being one.
-        pruning: What is left out.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
@@ -96,7 +88,6 @@ class BeamSearch(LabelBeam, Scored):
     """The label sequences that the speech LLM finds most probable.
 
     Attributes:
-        search: Name; further options are those of `LabelBeam`.
         scorers: `speech_llm` (scale 1), `ilm` (its internal language model, 0), `length` (the number of labels, 0).
     """
 
@@ -119,8 +110,6 @@ class JointSearch(LabelBeam, Scored):
     """Beam search of the speech LLM in which the CTC head scores every hypothesis, see `autoregressive.joint`.
 
     Attributes:
-        search: Name; further options are those of `LabelBeam`.
-        pruning: What is left out.
         scorers: `ctc` (scale 0.3), `speech_llm` (what is missing to 1), `ilm`, `lm`, `ngram`, `prior`, `length` (0).
     """
 

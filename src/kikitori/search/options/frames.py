@@ -37,10 +37,8 @@ class FrameBeam:
     """What the searches over the frames of the CTC head share, see `kikitori.search.ctc.beam`.
 
     Attributes:
-        search: Name.
         beam: Most hypotheses that are kept from frame to frame.
         nbest: Most hypotheses that are returned.
-        pruning: What is left out.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"ctc"})
@@ -66,7 +64,6 @@ class ShallowFusionSearch(FrameBeam, Scored):
     CTC has the scale 1. Scores of LM and n-gram have that of the sentence's end in them.
 
     Attributes:
-        search: Name; further options are those of `FrameBeam`.
         scorers: `lm` (scale 0.5; also the file of an n-gram), `ngram` (file of an n-gram that joins beside the LM, or
             alone where no LM is named or at hand; 0.5), `prior` (of the labels, 0), `length` (the number of labels, 0).
     """
@@ -83,7 +80,6 @@ class JointTimeSyncSearch(FrameBeam, Scored):
     CTC has the scale 1.
 
     Attributes:
-        search: Name; further options are those of `FrameBeam`.
         scorers: `speech_llm` (scale 0.5), `length` (0.5), `ilm`, `lm`, `ngram`, `prior` (0).
     """
 
@@ -106,7 +102,6 @@ class DelayedFusionSearch(FrameBeam, Scored):
     CTC has the scale 1. Other scores count from when the words are scored.
 
     Attributes:
-        search: Name; further options are those of `FrameBeam`.
         trigger: When complete words are scored: after every so many frames; at every `word_end`; when the `shortest`
             hypothesis has some; or `never`, that is, when the frames are over.
         scorers: `lm` (scale 0.5), `prior` (of the recogniser's labels, 0), `length` (their number, 0).
@@ -134,11 +129,7 @@ class LexiconSearch(Scored):
     See `kikitori.search.lexicon.search`. CTC has the scale 1.
 
     Attributes:
-        search: Name.
-        beam: Most hypotheses that are kept from frame to frame.
-        nbest: Most hypotheses that are returned.
         lexicon: File of the pronunciations; None takes `lexicon.tsv.xz` in the model folder.
-        pruning: What is left out.
         scorers: `ngram` (over words, scale 0.5; `words.ngram` in the model folder), `length` (the number of words, 0),
             `prior` (of phones, in every frame, 0; `phone_prior.safetensors` in the model folder).
     """

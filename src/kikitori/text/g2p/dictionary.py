@@ -27,10 +27,6 @@ class Dictionary:
     What follows # is a comment, and so are lines that begin with ;;;. Upper and lower case of words count as one, and
     ARPAbet becomes lower case, as flite writes it.
 
-    Args:
-        path: The file, plain, .gz or .xz.
-        stress: Keep the marks of stress.
-
     Raises:
         DataError: It cannot be read, a word has no phones, or there is no word.
     """

@@ -36,12 +36,10 @@ PREFIXES = {
 
 
 class EnglishWords:
-    """Words of others that a dictionary has, in ARPAbet.
+    """Words formed of others that a dictionary (in lower case, ARPAbet) has.
 
-    Args:
-        dictionary: Words, in lower case, to their pronunciations.
-        listed: The words that a lexicon is made for. Compounds are made of these alone: dictionaries have so many rare
-            names that nearly any word could be two of them.
+    Compounds are made of the words that a lexicon is made for (`listed`) alone: dictionaries have so many rare names
+    that nearly any word could be two of them.
     """
 
     name = "english"

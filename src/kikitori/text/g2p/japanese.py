@@ -88,11 +88,9 @@ class OpenJTalkG2P:
 
 
 def kana_phones(word: str, *, long_vowels: bool) -> Pronunciation | None:
-    """Phones of a word in kana; None if it has another character, or a mark that nothing goes before.
+    """Phones of a word in kana of any width; None if it has another character, or a mark that nothing goes before.
 
-    Args:
-        word: Hiragana or katakana, of full or half width.
-        long_vowels: Take おう and えい as long vowels.
+    `long_vowels` takes おう and えい as long vowels.
     """
     phones: list[str] = []
     for onset, vowel, kana in _moras(_hiragana(word)):

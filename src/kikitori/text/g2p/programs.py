@@ -20,9 +20,6 @@ class FliteG2P:
     """English by flite's letter-to-sound rules (Black, Lenzo and Pagel 1998), which were trained on CMUdict.
 
     Its phones become those of CMUdict in lower case: `ax` is their unstressed `ah`.
-
-    Args:
-        stress: Keep the marks of stress.
     """
 
     name = "flite"
@@ -54,12 +51,7 @@ class FliteG2P:
 
 
 class EspeakG2P:
-    """A hundred languages by the rules of espeak-ng, in the IPA.
-
-    Args:
-        voice: Language as espeak-ng names it (`espeak-ng --voices`), such as de or en-us.
-        stress: Keep the marks of stress.
-    """
+    """A hundred languages by the rules of espeak-ng, in the IPA; voices such as de or en-us (`espeak-ng --voices`)."""
 
     def __init__(self, voice: str, *, stress: bool) -> None:
         if not voice or voice.startswith("-"):

@@ -29,11 +29,9 @@ class Pronouncer(Protocol):
 
 @dataclass(frozen=True)
 class Share:
-    """What one source gave to a lexicon.
+    """What one source gave to a lexicon: so many words and new phones.
 
     Attributes:
-        source: Its name.
-        words: How many words it pronounces there.
         new_phones: Phones that no source before it used, in alphabetical order.
     """
 
@@ -74,10 +72,7 @@ def build_lexicon(words: Sequence[str], sources: Sequence[Pronouncer]) -> Built:
 def open_sources(names: Sequence[str], words: Sequence[str], *, stress: bool) -> list[Pronouncer]:
     """Sources by name: a file, `english` (of the files before it), `flite`, `espeak-ng:VOICE`, `kana`, `openjtalk`.
 
-    Args:
-        names: Of the sources, in turn.
-        words: What the lexicon is made for.
-        stress: Keep the marks of stress.
+    The words are those that the lexicon is made for; `stress` keeps the marks of stress.
 
     Raises:
         ConfigError: There is no such source, or it is not installed.

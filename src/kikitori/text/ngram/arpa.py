@@ -59,12 +59,7 @@ def spelled(ngrams: Sequence[NGrams]) -> list[NDArray[np.int32]]:
 
 
 def write_arpa(file: Path, ngrams: Sequence[NGrams], words: Sequence[str]) -> None:
-    """Writes an ARPA file.
-
-    Args:
-        file: To write.
-        ngrams: Of `kneser_ney.estimate`.
-        words: The string of each word; none is empty or has a blank or the name of a sentence's ends.
+    """Writes the n-grams of `kneser_ney.estimate` over some words as an ARPA file.
 
     Raises:
         ConfigError: A word that the format cannot hold.
@@ -97,10 +92,8 @@ def read_arpa(file: Path) -> tuple[tuple[NGrams, ...], list[str]]:
 
     `<UNK>` is `<unk>`, which is added at a log10 probability of -100 where it is missing. A file without `</s>` says
     nothing of where sentences end, so that the end costs nothing; without `<s>` sentences begin in the empty context.
-    N-grams may be listed whose beginnings were pruned. Orders at the end that have no n-grams are dropped.
-
-    Returns:
-        The n-grams by order, and the word of each unigram.
+    N-grams may be listed whose beginnings were pruned. Orders at the end that have no n-grams are dropped. Returns the
+    n-grams by order, and the word of each unigram.
 
     Raises:
         ModelError: It is missing or damaged.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import log
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +23,10 @@ from kikitori.text.ngram.packed import SUFFIX, read_packed
 LN10 = log(10.0)
 
 
-Arrays = tuple[
-    NDArray[np.int64],
-    NDArray[np.int32],
-    NDArray[np.float32],
-    NDArray[np.int32],
-    NDArray[np.float32],
-    NDArray[np.int32],
-]
-
-
-@dataclass(frozen=True, eq=False)
-class NGram:
-    """A back-off n-gram language model.
+class Automaton(NamedTuple):
+    """States and arcs, as compiled code takes them.
 
     Attributes:
-        words: The words by number; among them `<s>`, `</s>` and `<unk>`, which stands for all others.
         starts: (states + 1) int64; the arcs of state s are [starts[s], starts[s + 1]), ascending by word.
         arc_words: (arcs) int32.
         arc_scores: (arcs) float32, natural log-probabilities.
@@ -45,27 +34,31 @@ class NGram:
         backoffs: (states) float32, natural logarithms of the weights.
         lower: (states) int32, the state with the oldest word dropped. State 0, the empty context, has an arc for every
             word, in the order of their numbers.
-        start: The state after `<s>`.
     """
 
-    words: tuple[str, ...]
     starts: NDArray[np.int64]
     arc_words: NDArray[np.int32]
     arc_scores: NDArray[np.float32]
     arc_targets: NDArray[np.int32]
     backoffs: NDArray[np.float32]
     lower: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class NGram:
+    """A back-off n-gram language model over numbered words; it begins in the state after `<s>`.
+
+    Among the words are `<s>`, `</s>` and `<unk>`, which stands for all others.
+    """
+
+    words: tuple[str, ...]
+    automaton: Automaton
     start: int
 
     @cached_property
     def ids(self) -> dict[str, int]:
         """The numbers of the words."""
         return {word: number for number, word in enumerate(self.words)}
-
-    @cached_property
-    def arrays(self) -> "Arrays":
-        """What compiled code needs, in the order of its arguments."""
-        return self.starts, self.arc_words, self.arc_scores, self.arc_targets, self.backoffs, self.lower
 
     @property
     def end(self) -> int:
@@ -79,74 +72,42 @@ class NGram:
 
 
 @compiled
-def advance(
-    starts: NDArray[np.int64],
-    arc_words: NDArray[np.int32],
-    arc_scores: NDArray[np.float32],
-    arc_targets: NDArray[np.int32],
-    backoffs: NDArray[np.float32],
-    lower: NDArray[np.int32],
-    state: int,
-    word: int,
-) -> tuple[float, int]:
-    """The natural log-probability of a word behind a state, and the state after it; arguments as of `NGram`."""
+def advance(automaton: Automaton, state: int, word: int) -> tuple[float, int]:
+    """The natural log-probability of a word behind a state, and the state after it."""
     score = 0.0
     while True:
-        arc = _arc(starts, arc_words, state, word)
+        arc = _arc(automaton, state, word)
         if arc >= 0:
-            return score + arc_scores[arc], int(arc_targets[arc])
-        score += backoffs[state]
-        state = int(lower[state])
+            return score + automaton.arc_scores[arc], int(automaton.arc_targets[arc])
+        score += automaton.backoffs[state]
+        state = int(automaton.lower[state])
 
 
 @compiled
 def append(
-    starts: NDArray[np.int64],
-    arc_words: NDArray[np.int32],
-    arc_scores: NDArray[np.float32],
-    arc_targets: NDArray[np.int32],
-    backoffs: NDArray[np.float32],
-    lower: NDArray[np.int32],
+    automaton: Automaton,
     states: NDArray[np.int64],
     words: NDArray[np.int64],
     lengths: NDArray[np.int64],
     given: NDArray[np.float64],
 ) -> None:
-    """Takes words behind some states.
+    """Takes words (rows, n), of which so many count in each row (`lengths`), behind states (rows,), which are replaced.
 
-    Args:
-        starts: Of `NGram`, as are the next five.
-        arc_words: Of `NGram`.
-        arc_scores: Of `NGram`.
-        arc_targets: Of `NGram`.
-        backoffs: Of `NGram`.
-        lower: Of `NGram`.
-        states: States, (rows,), replaced by those after the words.
-        words: Words by number, (rows, n).
-        lengths: How many words of each row count, (rows,).
-        given: Receives their natural log-probabilities, (rows, n).
+    `given` (rows, n) receives the natural log-probabilities.
     """
     for row in range(len(states)):
         state = states[row]
         for place in range(lengths[row]):
-            word = words[row, place]
-            given[row, place], state = advance(starts, arc_words, arc_scores, arc_targets, backoffs, lower, state, word)
+            given[row, place], state = advance(automaton, state, words[row, place])
         states[row] = state
 
 
 @compiled
 def following(
-    starts: NDArray[np.int64],
-    arc_words: NDArray[np.int32],
-    arc_scores: NDArray[np.float32],
-    arc_targets: NDArray[np.int32],  # noqa: ARG001
-    backoffs: NDArray[np.float32],
-    lower: NDArray[np.int32],
-    states: NDArray[np.int64],
-    words: NDArray[np.int64],
-    found: NDArray[np.float64],
+    automaton: Automaton, states: NDArray[np.int64], words: NDArray[np.int64], found: NDArray[np.float64]
 ) -> None:
     """Natural log-probabilities of some words (words,) behind each of some states (rows,), to `found` (rows, words)."""
+    starts, arc_words, arc_scores, _, backoffs, lower = automaton
     scores = np.empty(starts[1], np.float64)
     for row in range(len(states)):
         depth, state, cost = 0, states[row], 0.0
@@ -168,14 +129,10 @@ def following(
 
 
 def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> NGram:
-    """N-grams as arrays to walk.
+    """N-grams by order (of `kneser_ney.estimate`, `read_arpa` or `read_packed`) as arrays to walk.
 
     A state is an n-gram that something follows, or that leaves its context at a price. What cannot be followed needs
     no state: the longest of its endings that is one takes its place.
-
-    Args:
-        ngrams: By order, of `kneser_ney.estimate`, `read_arpa` or `read_packed`.
-        words: The word of each unigram, among them `<s>`, `</s>` and `<unk>`.
     """
     owners, states = [], []  # of the arcs by order: the state that each leaves, and the one that it is, else -1
     own, num_states = np.zeros(1, np.int32), 1
@@ -195,16 +152,16 @@ def fold(ngrams: Sequence[NGrams], words: Sequence[str]) -> NGram:
     arc_words = np.concatenate([each.last for each in ngrams]).astype(np.int32)
     arc_scores = (LN10 * np.concatenate([each.log10_probs for each in ngrams])).astype(np.float32)
     targets, lower = np.zeros(len(owner), np.int32), np.zeros(num_states, np.int32)
-    _link(starts, arc_words, arc_scores, backoffs, owner, state, targets, lower)
-    begin = int(targets[list(words).index(START)])
-    return NGram(tuple(words), starts, arc_words, arc_scores, targets, backoffs, lower, begin)
+    automaton = Automaton(starts, arc_words, arc_scores, targets, backoffs, lower)
+    _link(automaton, owner, state)
+    return NGram(tuple(words), automaton, int(targets[list(words).index(START)]))
 
 
 def score_text(ngram: NGram, words: Sequence[str]) -> float:
     """The natural log-probability of a sentence and its end; unknown words count as `<unk>`."""
     total, state = 0.0, ngram.start
     for number in [*ngram.numbers(words), ngram.end]:
-        log_prob, state = _advance(ngram, state, number)
+        log_prob, state = _advance(ngram.automaton, state, number)
         total += log_prob
     return total
 
@@ -223,39 +180,31 @@ def load_ngram(path: str | Path) -> NGram:
     return fold(*(read_packed(path) if path.suffix == SUFFIX else read_arpa(path)))
 
 
-def _advance(ngram: NGram, state: int, word: int) -> tuple[float, int]:
+def _advance(automaton: Automaton, state: int, word: int) -> tuple[float, int]:
     """As `advance`, in plain Python."""
     score = 0.0
     while True:
-        first, last = int(ngram.starts[state]), int(ngram.starts[state + 1])
-        arc = first + int(np.searchsorted(ngram.arc_words[first:last], word))
-        if arc < last and ngram.arc_words[arc] == word:
-            return score + float(ngram.arc_scores[arc]), int(ngram.arc_targets[arc])
-        score += float(ngram.backoffs[state])
-        state = int(ngram.lower[state])
+        first, last = automaton.starts[state : state + 2].tolist()
+        arc = first + int(np.searchsorted(automaton.arc_words[first:last], word))
+        if arc < last and automaton.arc_words[arc] == word:
+            return score + float(automaton.arc_scores[arc]), int(automaton.arc_targets[arc])
+        score += float(automaton.backoffs[state])
+        state = int(automaton.lower[state])
 
 
 @compiled
-def _link(
-    starts: NDArray[np.int64],
-    arc_words: NDArray[np.int32],
-    arc_scores: NDArray[np.float32],
-    backoffs: NDArray[np.float32],
-    owners: NDArray[np.int32],
-    states: NDArray[np.int32],
-    targets: NDArray[np.int32],
-    lower: NDArray[np.int32],
-) -> None:
+def _link(automaton: Automaton, owners: NDArray[np.int32], states: NDArray[np.int32]) -> None:
     """Fills in where arcs lead and where states back off to; what is needed of shorter n-grams is there by then.
 
     An arc whose score is NaN gets that of backing off.
     """
+    _, arc_words, arc_scores, targets, backoffs, lower = automaton
     for arc in range(len(owners)):
         state, word, below, cost = owners[arc], arc_words[arc], 0, np.float32(0.0)
         while state != 0:
             cost += backoffs[state]
             state = lower[state]
-            shorter = _arc(starts, arc_words, state, word)
+            shorter = _arc(automaton, state, word)
             if shorter >= 0:
                 below = targets[shorter]
                 if np.isnan(arc_scores[arc]):
@@ -268,8 +217,9 @@ def _link(
 
 
 @inner
-def _arc(starts: NDArray[np.int64], arc_words: NDArray[np.int32], state: int, word: int) -> int:
+def _arc(automaton: Automaton, state: int, word: int) -> int:
     """Where the arc of a word behind a state is; -1 where there is none."""
+    starts, arc_words = automaton.starts, automaton.arc_words
     if state == 0:
         return word
     low, high = starts[state], starts[state + 1]

@@ -28,12 +28,9 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def write_packed(file: Path, ngrams: Sequence[NGrams], words: Sequence[str]) -> None:
-    """Writes a file; logarithms lose what lies between their 256 steps, and what nothing follows backs off for free.
+    """Writes n-grams by order over the words of all unigrams, `<s>` and `</s>` among them.
 
-    Args:
-        file: To write.
-        ngrams: By order.
-        words: The word of each unigram, `<s>` and `</s>` among them.
+    Logarithms lose what lies between their 256 steps, and what nothing follows backs off for free.
 
     Raises:
         ConfigError: A word that the format cannot hold.

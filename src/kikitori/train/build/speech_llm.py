@@ -24,10 +24,7 @@ from kikitori.train.recipe.speech import SpeechLLMRecipe
 def build_llm(settings: LLM, units: TokenizerUnits, num_phones: int = 0) -> PreTrainedModel:
     """The LLM, from scratch or from where the recipe says, with the units' vocabulary; its policy comes later.
 
-    Args:
-        settings: Where it starts from.
-        units: Label units.
-        num_phones: Outputs of a phone head that get embeddings behind those of the label units.
+    Phones get embeddings behind those of the label units, one for each output of the phone head.
     """
     special = {"bos_token_id": units.bos_id, "eos_token_id": units.eos_id, "pad_token_id": None}
     if settings.config is not None:

@@ -34,13 +34,7 @@ TextRecipe = LanguageModelRecipe | TextAdaptationRecipe
 def build_simulator(
     recipe: TextRecipe, units: TokenizerUnits, drafter: Drafter | None, log: Log
 ) -> PromptSimulator | None:
-    """What simulates the CTC posteriors of the recipe's sentences, if it asks for any.
-
-    Args:
-        recipe: The run's recipe.
-        units: Its label units.
-        drafter: Of the drafts beside phones, if the LLM reads them.
-        log: Takes lines for the log.
+    """What simulates the CTC posteriors of the recipe's sentences, if it asks for any, perhaps with drafts beside.
 
     Raises:
         ConfigError: There is no such head, or it has other label units or phones.

@@ -107,11 +107,9 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def load_newest(directory: Path, *, weights_only: bool = False) -> tuple[Path, Checkpoint, list[str]]:
-    """The newest undamaged checkpoint, and a line for each damaged one that was passed over.
+    """The newest undamaged checkpoint of a folder, and a line for each damaged one that was passed over.
 
-    Args:
-        directory: The folder of the checkpoints.
-        weights_only: Be content with weights and position: damage to the rest does not matter, and it is not read.
+    `weights_only` is content with weights and position: damage to the rest does not matter, and it is not read.
 
     Raises:
         TrainingError: There is none, or a newer kikitori wrote it.

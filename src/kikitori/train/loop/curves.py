@@ -20,14 +20,10 @@ Curve = list[tuple[float, float]]
 
 
 def draw_curves(metrics: Path, picture: Path) -> bool:
-    """Draws the losses above and, where there are any, the dev scores below.
+    """Draws the losses in a run's `metrics.jsonl` above and, where there are any, the dev scores below, as PNG.
 
-    Args:
-        metrics: The run's `metrics.jsonl`; a torn line and what a resumed run repeated are left out.
-        picture: PNG file to write.
-
-    Returns:
-        False if matplotlib is missing or there is nothing to draw.
+    A torn line and what a resumed run repeated are left out. False if matplotlib is missing or there is nothing to
+    draw.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -39,12 +39,7 @@ def total(*counts: int) -> tuple[int, ...]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], batches: int) -> None:
-    """Averages gradients over all batches of all processes.
-
-    Args:
-        parameters: Those that learn, with gradients summed over this process's batches.
-        batches: Batches of all processes together.
-    """
+    """Averages gradients, summed over this process's batches, over all batches of all processes."""
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     if dist.is_initialized():
         # One flat message: many small ones would cost more than the sums.

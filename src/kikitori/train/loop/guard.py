@@ -25,11 +25,7 @@ class Guard:
     statistics; these are put back.
 
     Attributes:
-        module: What learns.
-        directory: Run folder, for `skipped.jsonl`.
-        log: Called with each line for the user.
         writes: Whether this process keeps `skipped.jsonl`.
-        skipped: Steps skipped so far.
         in_a_row: Those since the last good step.
         max_in_a_row: So many of them end the run.
         max_fraction: More than this fraction of the steps ends it, from `MIN_SKIPPED_FOR_FRACTION` skipped ones on.
@@ -59,10 +55,8 @@ class Guard:
     def skip(self, problem: str | None, row: dict[str, Any], utt_ids: Sequence[str]) -> None:
         """After a step that must not move the weights; every process comes here.
 
-        Args:
-            problem: What is not finite in this process, None if the trouble is another one's.
-            row: Where the step stands: `epoch` and `batch` (from 0) and `step`.
-            utt_ids: The utterances of the step in this process.
+        `problem` is what is not finite in this process, None if the trouble is another one's. The row says where the
+        step stands: `epoch` and `batch` (from 0) and `step`.
 
         Raises:
             TrainingError: There were too many such steps.

@@ -69,9 +69,6 @@ class Estimate:
     """Bytes that training takes.
 
     Attributes:
-        weights: All parameters and buffers.
-        gradients: Of the parameters that learn.
-        optimizer: AdamW's averages.
         copies: Weights worth exporting, kept beside.
         activations: What the forward pass of the largest batch held at most.
     """
@@ -100,13 +97,7 @@ class Estimate:
 
 
 def estimate(module: nn.Module, run: Run, activations: int) -> Estimate:
-    """What a run takes when all that ever learns does.
-
-    Args:
-        module: What learns, with its policies set.
-        run: How many copies of the weights are kept.
-        activations: As `LiveTensors` measured them.
-    """
+    """What a run takes when all that ever learns does, with activations as `LiveTensors` measured them."""
     learning = _bytes([parameter for parameter in module.parameters() if parameter.requires_grad])
     return Estimate(
         weights=_bytes([*module.parameters(), *module.buffers()]),
@@ -118,14 +109,10 @@ def estimate(module: nn.Module, run: Run, activations: int) -> Estimate:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Inside, counts the bytes of tensors that are made and not yet freed.
+    """Inside, counts the bytes of tensors that are made and not yet freed (`live`), and the most so far (`peak`).
 
     What is there before, such as weights, is not counted; what autograd keeps for the backward pass is. (torch's own
     `MemTracker` is private, `torch.distributed._tools`, and counts weights and gradients too.)
-
-    Attributes:
-        live: Bytes now.
-        peak: The most so far.
     """
 
     def __init__(self) -> None:

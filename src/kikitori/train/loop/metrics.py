@@ -18,8 +18,6 @@ class Metrics:
     """What a run measures.
 
     Attributes:
-        directory: Run folder.
-        log: Called with each line for the user.
         writes: Whether this process writes.
         sums: Losses and gradient norms summed since the last line, with the number of batches.
     """
@@ -37,15 +35,7 @@ class Metrics:
             self.sums["batches"] = self.sums.get("batches", 0.0) + batches
 
     def training(self, epoch: int, passes: float, step: int, lr: float, left: str) -> None:
-        """Logs the means since the last line.
-
-        Args:
-            epoch: The epoch, from 1.
-            passes: Epochs done, parts of one included.
-            step: Optimiser steps done.
-            lr: Learning rate.
-            left: What is said of the time left.
-        """
+        """Logs the means since the last line; `passes` are epochs done, `left` is what is said of the time left."""
         count = self.sums.pop("batches", 1.0)
         means = {name: value / count for name, value in self.sums.items()}
         self.sums = {}

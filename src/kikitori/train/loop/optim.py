@@ -14,13 +14,7 @@ EPS = 1e-8
 
 
 def build_optimizer(module: nn.Module, settings: Optim, lr_factor: Callable[[str], float]) -> AdamW:
-    """AdamW over the trainable parameters; biases (2-D ones too), norms and embeddings do not decay.
-
-    Args:
-        module: What learns.
-        settings: Learning rate and the rest.
-        lr_factor: Factor on the learning rate by parameter name.
-    """
+    """AdamW over the trainable parameters; biases (2-D ones too), norms and embeddings do not decay."""
     embeddings = {
         id(parameter)
         for part in module.modules()

@@ -22,11 +22,8 @@ class Selection:
     it comes.
 
     Attributes:
-        run: How many copies, and the patience.
-        names: The parameters that learn.
         ranks: A number for each copy, small is good.
         copies: Weights after the epochs chosen.
-        best: Best dev score so far.
         stale: Evaluations since then.
     """
 

@@ -17,9 +17,7 @@ class Stages:
     """The plan of a run.
 
     Attributes:
-        module: What learns.
         starts: The step, from 0, at which each parameter that ever learns begins to, by name.
-        component: The component of a parameter, by its name.
     """
 
     module: nn.Module
@@ -48,12 +46,7 @@ class Stages:
 
 
 def plan(module: nn.Module, unfreeze_at: Callable[[str], int], component: Callable[[str], str]) -> Stages:
-    """The stages of a module whose policies are set.
-
-    Args:
-        module: What learns is what requires gradients now.
-        unfreeze_at: First step by parameter name.
-        component: Component by parameter name.
+    """The stages of a module whose policies are set: what learns requires gradients now.
 
     Raises:
         TrainingError: Nothing learns, or nothing yet at the first step.

@@ -46,13 +46,7 @@ def frozen_digests(module: nn.Module, names: Container[str], component: Callable
 
 
 def check_frozen(then: Mapping[str, str], now: Mapping[str, str], recipe: Mapping[str, Any], *, where: Path) -> None:
-    """Checks that what a checkpoint does not hold is what it was.
-
-    Args:
-        then: Digests in the checkpoint.
-        now: Digests of the run.
-        recipe: The recipe in the checkpoint, which says where the weights came from.
-        where: The checkpoint.
+    """Checks by digests that what a checkpoint does not hold is what it was; the recipe says where weights came from.
 
     Raises:
         TrainingError: Weights have changed that the run starts from.

@@ -50,7 +50,6 @@ class _Step:
         batches: Batches taken, unreadable ones included.
         used: Batches whose gradients were summed.
         problem: What is not finite.
-        utt_ids: Utterances of the batches.
     """
 
     batches: int = 0
@@ -64,12 +63,6 @@ class Trainer:
     """A run: the task, its settings and where it stands.
 
     Attributes:
-        task: What is trained.
-        optim: Optimiser and schedule.
-        run: Length and precision.
-        seed: Seed of torch's generator.
-        directory: Run folder.
-        log: Called with each line for the user.
         stop: Asked after each step whether to save and end.
         provenance: What checkpoints say of where they come from, as JSON.
         product: Name of the folder that the task exports to at the end.
@@ -131,9 +124,8 @@ class Trainer:
     def resume(self, *, weights_only: bool = False) -> None:
         """Continues from the newest undamaged checkpoint.
 
-        Args:
-            weights_only: Take a checkpoint whose weights alone are sound too, and start the optimiser, the random
-                numbers and the choice of weights to export afresh.
+        `weights_only` takes one whose weights alone are sound too, and starts the optimiser, the random numbers and the
+        choice of weights to export afresh.
 
         Raises:
             TrainingError: There is none, or it belongs to another recipe.

@@ -132,26 +132,17 @@ def perplexity(counts: NDArray[np.int64]) -> float:
 
 @dataclass
 class FrameTargets:
-    """Clusters of the frames of utterances, found when they are first asked for and kept (2 bytes a frame).
-
-    Attributes:
-        features: What is clustered.
-        speech: The utterances.
-    """
+    """Clusters of the frames of utterances, found when they are first asked for and kept (2 bytes a frame)."""
 
     features: FrameFeatures
     speech: SpeechLoader
     _found: dict[int, tuple[NDArray[np.uint16], int]] = field(default_factory=dict, repr=False)
 
     def at_outputs(self, index: int, means: Rows, outputs: int, seconds: float, samples: int) -> NDArray[np.int64]:
-        """The cluster at the middle of each output for an utterance, (outputs,).
+        """The cluster at the middle of each output for an utterance, (outputs,), so many seconds apart.
 
-        Args:
-            index: The utterance.
-            means: Of the clusters; the same at each call.
-            outputs: Their number.
-            seconds: Their distance.
-            samples: Length of the utterance as the encoder reads it, perhaps made faster or slower.
+        `samples` is the length of the utterance as the encoder reads it, perhaps made faster or slower; the means are
+        the same at each call.
 
         Raises:
             AudioError: The file cannot be read.

@@ -21,12 +21,7 @@ MIN_PROBABILITY = 1e-12
 
 
 def phone_trigrams(sentences: Iterable[Sequence[int]], num_phones: int) -> Tensor:
-    """p(c | a, b) of phones by interpolated Witten-Bell smoothing, (phones + 1,) * 3; the last number is the boundary.
-
-    Args:
-        sentences: Phones of transcripts.
-        num_phones: How many there are.
-    """
+    """p(c | a, b) by interpolated Witten-Bell smoothing, (phones + 1,) * 3; the last number is the boundary."""
     size = num_phones + 1
     counts = torch.zeros(size, size, size, dtype=torch.float64)
     for sentence in sentences:
@@ -54,10 +49,7 @@ def sentence_log_prob(trigrams: Tensor, sentence: Sequence[int]) -> float:
 def log_denominator(log_probs: Tensor, lengths: Tensor, trigrams: Tensor) -> Tensor:
     """What all phone sequences s have together, log Σ p_ctc(s | x) p(s), of each utterance, (batch,).
 
-    Args:
-        log_probs: Of a phone head, (batch, frames, phones + 1), blank last.
-        lengths: Frames of each utterance.
-        trigrams: p(c | a, b), (phones + 1,) * 3.
+    Log-probabilities are (batch, frames, phones + 1), blank last; trigrams p(c | a, b), (phones + 1,) * 3.
     """
     value: Tensor = _Denominator.apply(log_probs, lengths, trigrams)  # type: ignore[no-untyped-call]
     return value

@@ -29,13 +29,8 @@ from kikitori.train.recipe.components import Phones
 class PhoneLosses(nn.Module):
     """Losses of the phone heads of an acoustic model.
 
-    Args:
-        settings: Their weights.
-        model: The acoustic model.
-        units: Its label units, whose text form the lexicon's words have.
-        lexicon: Pronunciations.
-        texts: Of the training speech; MMI takes from them how likely phones are beforehand.
-        alignments: When which phone state is spoken in training speech, if it is known.
+    The lexicon's words have the text form of the label units. MMI takes from the texts of the training speech how
+    likely phones are beforehand; alignments say when which phone state is spoken in it.
     """
 
     def __init__(

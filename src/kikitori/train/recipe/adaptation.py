@@ -22,7 +22,6 @@ class Adapt:
     """Adaptation of a finished speech LLM to a domain (papers.md A2).
 
     Attributes:
-        model: Folder or hub id of the base recogniser.
         components: What is adapted, the rest is frozen: the `llm` by LoRA; the `bridge` (with the interface), and the
             `encoder` (all but its convolutional front end, with the CTC heads that `ctc.weights` names), by full
             fine-tuning. `whole_llm` fine-tunes the LLM fully instead; its adapter is as large as the LLM.
@@ -56,8 +55,7 @@ class Replay:
 class KLPenalty:
     """KL regularisation to the base model: KL(base ‖ adapted) of the LLM's next label, in nats, on training batches.
 
-    Attributes:
-        weight: Its weight beside the cross-entropy.
+    It is added to the cross-entropy, times its weight.
     """
 
     weight: Positive = 1.0
@@ -68,10 +66,6 @@ class AdaptationRecipe(TrainingRecipe):
     """What adaptations to speech and to text share.
 
     Attributes:
-        units: The base's label units.
-        adapt: What the adaptation starts from.
-        augment: Augmentation of speech.
-        lora: LoRA on the LLM.
         replay: Data of the old domain to mix in.
         kl_to_base: Penalty on leaving the base.
         report: Manifests that base and adapted recogniser are measured on at the end, by name of the side (`target`,
@@ -98,11 +92,7 @@ class AdaptationRecipe(TrainingRecipe):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SpeechAdaptationRecipe(AdaptationRecipe, SpeechTrainingRecipe):
-    """Adaptation to transcribed speech.
-
-    Attributes:
-        ctc: CTC losses, where the encoder is adapted.
-    """
+    """Adaptation to transcribed speech, with CTC losses where the encoder is adapted."""
 
     ctc: CTC = Field(default_factory=CTC)
 
@@ -120,7 +110,6 @@ class TextAdaptationRecipe(AdaptationRecipe):
     """Adaptation to text alone, with simulated CTC posteriors in place of speech.
 
     Attributes:
-        text: The domain's text.
         text_injection: How the posteriors are simulated; None shows the LLM text alone.
     """
 

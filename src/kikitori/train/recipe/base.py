@@ -14,9 +14,6 @@ class TrainingRecipe:
     """A training run; each task has a class of its own with the sections that it needs.
 
     Attributes:
-        task: What is trained.
-        optim: Optimiser and schedule.
-        run: Length, precision and bookkeeping.
         seed: Decides initial weights, order and augmentation.
         data_root: Folder that `data` and `text` paths are relative to.
         language: Language of the transcripts; it picks the normalizer of the dev scores.
@@ -37,12 +34,7 @@ class TrainingRecipe:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SpeechTrainingRecipe(TrainingRecipe):
-    """A training run on speech.
-
-    Attributes:
-        data: Speech to train on and to choose by.
-        augment: Augmentation of the training speech.
-    """
+    """A training run on speech, which may be augmented."""
 
     data: SpeechData
     augment: Augment = Field(default_factory=Augment)

@@ -44,9 +44,6 @@ class LanguageModelRecipe(TrainingRecipe):
     """A causal language model on text.
 
     Attributes:
-        units: Label units.
-        text: Text.
-        llm: The language model.
         text_injection: Simulated CTC posteriors before a fraction of the sentences; None for none.
         augment: Augmentation of the speech of `text_injection`.
         prompt: Text around the simulated posteriors.

@@ -86,12 +86,6 @@ def without_unused(
 
     Saved recipes of earlier runs hold the sections of all tasks, those not used as null or with their defaults.
 
-    Args:
-        values: What was read.
-        used: The keys of the task.
-        known: The keys of all tasks.
-        where: The file, for errors.
-
     Raises:
         ConfigError: A section of another task says something.
     """

@@ -37,10 +37,9 @@ class Targets:
 
 @dataclass(frozen=True, config=STRICT)
 class Masks:
-    """What masked prediction hides from the encoder: stretches of time.
+    """What masked prediction hides from the encoder: stretches of time, a fraction of its frames.
 
     Attributes:
-        share: Fraction of the encoder frames that is hidden.
         seconds: Length of a stretch, rounded to whole encoder frames.
     """
 
@@ -50,13 +49,7 @@ class Masks:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MaskedPredictionRecipe(SpeechTrainingRecipe):
-    """Masked prediction (HuBERT, Hsu et al. 2021).
-
-    Attributes:
-        encoder: Speech encoder.
-        targets: What is predicted.
-        masks: What is hidden.
-    """
+    """Masked prediction (HuBERT, Hsu et al. 2021)."""
 
     task: Literal["masked_prediction"]
     encoder: Encoder

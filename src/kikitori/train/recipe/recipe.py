@@ -49,11 +49,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from plain values, of today's form or an older one.
-
-    Args:
-        values: What stands in the file.
-        where: The file, for errors.
+    """A recipe from the plain values of a file (named in errors), of today's form or an older one.
 
     Raises:
         ConfigError: A key is unknown, has the wrong type, or does not fit the task.

@@ -16,10 +16,7 @@ class AcousticModelRecipe(SpeechTrainingRecipe):
     """An encoder with CTC heads.
 
     Attributes:
-        units: Label units.
         text: Text that the units are trained on; None takes the transcripts.
-        encoder: Speech encoder.
-        ctc: CTC losses.
     """
 
     task: Literal["acoustic_model"]
@@ -47,16 +44,10 @@ class SpeechLLMRecipe(SpeechTrainingRecipe):
     """An encoder, a bridge and an LLM.
 
     Attributes:
-        units: Label units.
         text: Text that the units are trained on; None takes the transcripts.
-        encoder: Speech encoder.
-        bridge: The network between encoder and LLM.
         interface: How the LLM gets at the speech: `prefix` in its input, or by attention of every layer to the bridge's
             output, `merged_attention` or `cross_attention`. These two leave a pre-trained LLM as it is at first;
             with an LLM from scratch they start open, and `cross_attention` is then an AED model.
-        llm: LLM.
-        ctc: CTC losses.
-        prompt: Text around the speech.
     """
 
     task: Literal["speech_llm"]

@@ -94,11 +94,7 @@ def set_components(model: SpeechLLM, settings: Adapt, lora: Lora, ctc_layers: Se
 def with_replay(indices: Sequence[int], num_new: int, fraction: float, seed: Sequence[int]) -> list[int]:
     """The indices of an epoch: all of the new domain, and so many of the old that these make up `fraction`.
 
-    Args:
-        indices: What there is; those from `num_new` on belong to the old domain.
-        num_new: How many indices the new domain has.
-        fraction: Fraction of the old domain in the result, as near as whole numbers come.
-        seed: Decides the draw. Nothing is drawn twice before everything was drawn once.
+    Indices from `num_new` on belong to the old domain. Nothing is drawn twice before everything was drawn once.
     """
     new, old = [i for i in indices if i < num_new], [i for i in indices if i >= num_new]
     wanted = round(len(new) * fraction / (1.0 - fraction)) if old else 0
@@ -118,15 +114,8 @@ def divergence(adapted: Tensor, base: Tensor) -> Tensor:
 class AdaptationTask(SpeechLLMTask):
     """Adapts to transcribed speech; see `kikitori.train.tasks.base.Task`.
 
-    Args:
-        recipe: The run's recipe.
-        base: The recogniser to start from.
-        model: Its network, after `set_components`.
-        units: Its label units.
-        train: Training speech: the new domain, then what may be replayed of the old one.
-        num_new: Utterances of the new domain.
-        dev: Dev speech of the new domain, or None.
-        drafter: Of what the LLM reads beside the speech, if the model has a place for it.
+    The model is the base's network after `set_components`. Training speech is that of the new domain (`num_new`), then
+    what may be replayed of the old one; drafts come in if the model has a place for them.
     """
 
     def __init__(
@@ -188,15 +177,8 @@ class AdaptationTask(SpeechLLMTask):
 class TextAdaptationTask(TextTask):
     """Adapts to text alone, with simulated CTC posteriors in place of speech; see `kikitori.train.tasks.base.Task`.
 
-    Args:
-        recipe: The run's recipe.
-        base: The recogniser to start from.
-        model: Its network, after `set_components`; only its LLM is used.
-        units: Its label units.
-        train: Training sentences as labels: the new domain, then what may be replayed of the old one.
-        num_new: Sentences of the new domain.
-        dev: Held-out sentences of the new domain.
-        simulator: What simulates posteriors for the sentences; None for none.
+    Of the base's network after `set_components` only the LLM is used. Training sentences are those of the new domain
+    (`num_new`), then what may be replayed of the old one, as labels.
     """
 
     def __init__(

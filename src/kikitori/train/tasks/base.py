@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BatchPosition:
-    """Where in the training a batch stands.
+    """Where in the training a batch of an epoch stands, both from 0.
 
     Attributes:
-        epoch: From 0.
-        batch: Index of the batch within its epoch.
         progress: Fraction of the training done, 0 to 1.
     """
 

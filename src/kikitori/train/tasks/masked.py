@@ -36,7 +36,6 @@ class MaskedBatch:
     """Speech, what is hidden of it, and what is to be predicted.
 
     Attributes:
-        speech: The utterances.
         masks: Which encoder frames are hidden, (batch, frames).
         targets: Clusters, (batch, frames, upsample); `NOTHING` behind the end of an utterance.
     """
@@ -72,15 +71,7 @@ class Prediction:
 
 
 class MaskedPredictionTask(SpeechBatches):
-    """Trains an encoder by masked prediction; see `kikitori.train.tasks.base.Task`.
-
-    Args:
-        recipe: The run's recipe.
-        predictor: The encoder and what predicts.
-        features: What the clusters are of.
-        train: Training speech.
-        dev: Dev speech, or None.
-    """
+    """Trains an encoder by masked prediction of clusters of features; see `kikitori.train.tasks.base.Task`."""
 
     def __init__(
         self,

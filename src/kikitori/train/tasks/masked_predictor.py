@@ -17,11 +17,7 @@ from kikitori.train.losses.frame_targets import Rows
 def draw_mask(frames: int, span: int, fraction: float, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Which frames of an utterance are hidden, (frames,): stretches that do not overlap, any places equally likely.
 
-    Args:
-        frames: Encoder frames of the utterance, at least 1.
-        span: Frames of a stretch; half of the utterance at most.
-        fraction: Fraction of the frames that is hidden on average, unless one stretch or the whole is less or more.
-        generator: Source of all randomness.
+    Stretches have `span` frames, or half of the utterance; they hide `fraction` of it on average, or one stretch.
     """
     span = max(1, min(span, frames // 2))
     expected = fraction * frames / span
@@ -37,10 +33,7 @@ def draw_mask(frames: int, span: int, fraction: float, generator: np.random.Gene
 class MaskedPredictor(nn.Module):
     """An encoder over log-mel features, what hides them, and one linear layer from frames to clusters.
 
-    Args:
-        encoder: The encoder.
-        means: Of the clusters, (clusters, size).
-        upsample: Predictions per frame.
+    Their means are (clusters, size).
     """
 
     def __init__(self, encoder: SpeechEncoder, means: Rows, upsample: int) -> None:

@@ -39,14 +39,7 @@ class TextBatch:
 class TextTask:
     """Trains an LLM on text; see `kikitori.train.tasks.base.Task`.
 
-    Args:
-        recipe: The run's recipe.
-        llm: The language model.
-        units: Its label units.
-        train: Training sentences as labels.
-        dev: Held-out sentences as labels.
-        simulator: What simulates posteriors for the sentences; None for none.
-        prompt: Text around the simulated posteriors.
+    Sentences are labels, those of `dev` held out; before some of them a simulator puts posteriors in a prompt.
     """
 
     def __init__(

@@ -32,24 +32,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, eq=False)
 class Drafter:
-    """Makes drafts for one recogniser.
-
-    Attributes:
-        search: The first search.
-        external_models: Where it finds its lexicon, n-gram and prior.
-    """
+    """Makes drafts for one recogniser by a first search, which finds its files among the external models."""
 
     search: DraftSearch
     external_models: ExternalModels
 
     @torch.no_grad()
     def of_speech(self, loaded: LoadedModel, encoded: EncoderOutput) -> list[list[int]]:
-        """Drafts of a batch, as label units.
-
-        Args:
-            loaded: The recogniser as it is now.
-            encoded: Output of its encoder.
-        """
+        """Drafts of a batch, as label units, by the recogniser as it is now."""
         batch = EncodedBatch(loaded, self.external_models, (), encoded)
         return batch.encode_texts(first_pass(batch, self.search))
 

@@ -78,7 +78,6 @@ class RandomErrors:
     """Labels among blanks, with random errors.
 
     Attributes:
-        wrong: What wrong labels are drawn from.
         max_error_rate: Highest fraction of errors: labels wrong, missing or inserted; drawn per sentence from 0 up.
         frames_per_label: Average positions per label.
     """
@@ -169,9 +168,7 @@ class PhonePromptSimulator:
     """Simulates the prompts of a phone head.
 
     Attributes:
-        posteriors: What simulates single outputs of the head.
         phones: The phones of a sentence in label units; None if it has a word whose pronunciation is not known.
-        num_phones: Number of phones.
         upsample: Outputs of the head per frame of the encoder.
         offset: Row of the LLM's embeddings where those of the phones begin.
         draft: What makes a draft of log-probabilities (outputs, phones + 1), in label units; None, nothing does.
@@ -212,10 +209,8 @@ def posterior_sampler(
 ) -> PosteriorSampler:
     """Cuts the posteriors of transcribed speech into pieces, at the last frame of each label of the best path.
 
-    Args:
-        utterances: CTC log-probabilities (frames, labels + 1), blank last, and labels of each; those whose labels do
-            not fit into their frames are left out.
-        num_labels: Number of label units.
+    Utterances are CTC log-probabilities (frames, labels + 1), blank last, and labels; those whose labels do not fit
+    into their frames are left out.
     """
     shown = min(SHOWN, num_labels)
     frames_labels, frames_weights = [np.zeros((0, shown), np.int32)], [np.zeros((0, shown), np.float16)]
