@@ -55,6 +55,7 @@ app.add_typer(_data)
 _convert = _group("convert", "Make a model folder from a published model in another layout.")
 _convert.command("nue-asr")(convert.nue_asr)
 _convert.command("heads")(convert.heads)
+_convert.command("ctranslate2")(convert.ctranslate2)
 app.add_typer(_convert)
 
 _picture = _group("picture", "Draw the attention of the speech LLM, or the posteriors of the CTC head.")

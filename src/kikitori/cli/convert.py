@@ -1,6 +1,7 @@
 """`kikitori convert ...`: a model folder from a published model in another layout."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,4 +33,17 @@ def heads(
         from kikitori.model.published import convert as conversion
 
         conversion.convert_heads(run, base, output)
+        print(output)
+
+
+def ctranslate2(
+    source: Annotated[Path, typer.Argument(help="Whisper folder of CTranslate2 or faster-whisper.")],
+    output: Folder = None,
+) -> None:
+    """Convert a Whisper of CTranslate2 to the layout of transformers; such folders are also read as they are."""
+    with one_line_errors():
+        output = folder_for("the model", output)
+        from kikitori.model.published import convert as conversion
+
+        conversion.convert_ctranslate2(source, output, lambda line: print(f"kikitori: {line}", file=sys.stderr))
         print(output)

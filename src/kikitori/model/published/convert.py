@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
+from transformers import GenerationConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import DECODING, copy_search_files
 from kikitori.model.encoder import SpeechEncoder
-from kikitori.model.folder import forget_places, load_model, load_whisper, model_folder, save_sides
+from kikitori.model.folder import forget_places, load_model, model_folder, save_network, save_sides
 from kikitori.model.part import find_base, own_tensors, part_config, save_tensors, shared_layers, values_digest
+from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
+from kikitori.model.published.whisper import load_whisper, whisper_recogniser
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
@@ -40,6 +43,35 @@ in the type that they have there ({dtype}); kikitori computes in float32. No num
 kikitori transcribe --model THIS_FOLDER talk.wav
 ```
 """
+
+
+def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) -> None:
+    """Writes a Whisper of CTranslate2 (faster-whisper) as a folder of transformers, in float32.
+
+    Args:
+        source: Its folder, with the tokenizer.
+        output: Folder to write; it must not exist, or be empty.
+        log: Told if the weights were whole numbers, which lost something when they were made.
+
+    Raises:
+        ModelError: The source is no such folder or damaged, or the output is not empty or cannot be written.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ModelError("is there already", where=output, remedy="name a new folder")
+    if not is_ctranslate2(source):
+        raise ModelError("there is no model.bin alone", where=source, remedy="name a folder of CTranslate2")
+    network = load_whisper(source, read_json(source, "config.json"))
+    _, units = whisper_recogniser(source, network, None)
+    if is_quantized(read_arrays(source)):
+        log("the weights are whole numbers with scales; what was lost when they were made stays lost")
+    network.generation_config = GenerationConfig(**generation_values(source, network.config, units))
+    try:
+        with replace_folder(output) as staging:
+            save_network(staging, network)
+            units.save(staging)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"cannot be written ({reason})", where=output, remedy="check the free space") from None
 
 
 def convert_heads(run: str | Path, name: str, output: Path) -> None:

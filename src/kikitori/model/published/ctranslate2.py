@@ -138,9 +138,10 @@ def generation_values(folder: Path, config: WhisperConfig, units: TokenizerUnits
 
 def _name(content: BinaryIO) -> str:
     (length,) = struct.unpack("<H", content.read(2))
-    if length > LONGEST_NAME:
+    read = content.read(length)
+    if length > LONGEST_NAME or len(read) < length:
         raise ValueError
-    return content.read(length).rstrip(b"\0").decode()
+    return read.rstrip(b"\0").decode()
 
 
 def _array(content: BinaryIO, size: int) -> tuple[str, NDArray[Any]]:

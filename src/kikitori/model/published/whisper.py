@@ -1,0 +1,82 @@
+"""Whisper recognisers in the layouts of transformers and CTranslate2, read as they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import WhisperForConditionalGeneration
+
+from kikitori.errors import ModelError
+from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.encoder_decoder import EncoderDecoder, language_code, read_rules
+from kikitori.model.published.ctranslate2 import (
+    generation_values,
+    is_ctranslate2,
+    read_arrays,
+    whisper_config,
+    whisper_tensors,
+)
+from kikitori.model.safety.config import read_json
+from kikitori.model.safety.load import check_loaded, encoder_alone, other_units, read_weights
+from kikitori.text.units import TokenizerUnits, load_units
+
+MODEL_TYPE = "whisper"
+
+
+def is_whisper(path_or_id: str | Path, config: Mapping[str, Any]) -> bool:
+    """Whether a folder, or a model on the hub, is a Whisper, by its `config.json`."""
+    return config.get("model_type") == MODEL_TYPE or is_ctranslate2(Path(path_or_id))
+
+
+def load_whisper(path_or_id: str | Path, config: dict[str, Any]) -> Any:
+    """The `WhisperForConditionalGeneration` of a folder or the hub; these often carry buffers of old releases.
+
+    Raises:
+        ModelError: A file is missing, damaged or unsafe, or there is an encoder alone.
+    """
+    if is_ctranslate2(Path(path_or_id)):
+        return _load_ctranslate2(Path(path_or_id))
+    whisper, info = read_weights(WhisperForConditionalGeneration, path_or_id, config)
+    if "model.decoder.embed_positions.weight" in info["missing_keys"]:
+        raise encoder_alone(path_or_id, MODEL_TYPE)
+    check_loaded(path_or_id, whisper, sorted(info["missing_keys"]))
+    return whisper
+
+
+def whisper_recogniser(
+    path_or_id: str | Path,
+    whisper: Any,
+    language: str | None,
+    heads: AcousticModel | None = None,
+    shared_layers: int = 0,
+) -> tuple[EncoderDecoder, TokenizerUnits]:
+    """A Whisper with the rules and units that lie beside it, and perhaps CTC heads (see `EncoderDecoder`).
+
+    Raises:
+        ModelError: A file is missing or damaged, or the model does not know the language.
+    """
+    units, vocabulary = load_units(path_or_id), int(whisper.config.vocab_size)
+    if is_ctranslate2(Path(path_or_id)):
+        values = generation_values(Path(path_or_id), whisper.config, units)
+    else:
+        values = read_json(path_or_id, "generation_config.json")
+    rules = read_rules(path_or_id, values, vocabulary)
+    if units.size > vocabulary or units.eos_id != rules.eos:
+        raise other_units(path_or_id, units.size, vocabulary)
+    code = language_code(path_or_id, rules, language or values.get("language"))
+    return EncoderDecoder(whisper, rules, code, heads, shared_layers).eval(), units
+
+
+def _load_ctranslate2(folder: Path) -> Any:
+    arrays = read_arrays(folder)
+    try:
+        config, tensors = whisper_config(arrays, load_units(folder)), whisper_tensors(arrays)
+        whisper = WhisperForConditionalGeneration(config)
+        info = whisper.load_state_dict(tensors, strict=False)
+    except KeyError as error:
+        raise ModelError(f"model.bin has no {error.args[0]}", where=folder, remedy="copy the folder again") from None
+    except (RuntimeError, IndexError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+        raise ModelError(f"model.bin is no Whisper ({reason})", where=folder, remedy="copy the folder again") from None
+    check_loaded(folder, whisper, sorted({*info.missing_keys, *info.unexpected_keys}))
+    return whisper
