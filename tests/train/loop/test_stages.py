@@ -27,7 +27,7 @@ STAGED = {
     "encoder": {"unfreeze_at": 3},
     "bridge": {"kind": "stack", "stride": 2, "unfreeze_at": 2},
     "llm": {"unfreeze_at": 5},
-    "run": {"checkpoint_every": 1, "log_every": 1},
+    "run": {"checkpoint_every": 1, "log_every": 1, "evaluate_every": 2},
 }
 STEPS = {"model.acoustic.encoder.": 3, "model.acoustic.ctc_heads.": 0, "model.bridge.": 2, "model.llm.": 5}
 
