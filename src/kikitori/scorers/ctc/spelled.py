@@ -13,7 +13,8 @@ from math import inf
 import torch
 from torch import Tensor
 
-from kikitori.scorers.ctc.prefix import CTCPrefixScorer, PrefixState
+from kikitori.scorers.ctc.prefix import CTCPrefixScorer
+from kikitori.scorers.ctc.prefix_kernel import Prefixes
 from kikitori.scorers.ctc.speller import Place, TokenSpeller
 
 
@@ -21,7 +22,7 @@ from kikitori.scorers.ctc.speller import Place, TokenSpeller
 class SpelledState:
     """Hypotheses of a `SpelledCTCScorer`: their prefix scores, and where in its text each stands."""
 
-    prefixes: PrefixState
+    prefixes: Prefixes
     places: tuple[Place, ...]
 
 
@@ -93,7 +94,7 @@ class SpelledCTCScorer:
 
     def _append(
         self, state: SpelledState, rows: Sequence[int], letters: Sequence[Sequence[int]]
-    ) -> tuple[PrefixState, Tensor]:
+    ) -> tuple[Prefixes, Tensor]:
         """Hypotheses with more letters, and what is given to each letter, (rows, longest)."""
         lengths = torch.tensor([len(each) for each in letters], dtype=torch.int64)
         padded = torch.zeros(len(letters), max((len(each) for each in letters), default=0), dtype=torch.int64)
