@@ -78,14 +78,12 @@ def is_quantized(arrays: Arrays) -> bool:
 def whisper_config(arrays: Arrays, units: TokenizerUnits) -> WhisperConfig:
     """The configuration that transformers has for a network of these sizes."""
     mels, dim = arrays["encoder/conv1/weight"].shape[1], arrays["decoder/embeddings/weight"].shape[1]
-    sizes = {}
+    settings: dict[str, Any] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), units.eos_id)
     for side in ("encoder", "decoder"):
         layers = {name.split("/")[1] for name in arrays if name.startswith(f"{side}/layer_")}
-        sizes[f"{side}_layers"] = len(layers - {"layer_norm"})
-        sizes[f"{side}_attention_heads"] = int(arrays[f"{side}/num_heads"])
-        sizes[f"{side}_ffn_dim"] = arrays[f"{side}/layer_0/ffn/linear_0/bias"].shape[0]
-    end = units.eos_id
-    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), end)
+        settings[f"{side}_layers"] = len(layers - {"layer_norm"})
+        settings[f"{side}_attention_heads"] = int(arrays[f"{side}/num_heads"])
+        settings[f"{side}_ffn_dim"] = arrays[f"{side}/layer_0/ffn/linear_0/bias"].shape[0]
     return WhisperConfig(
         vocab_size=arrays["decoder/embeddings/weight"].shape[0],
         num_mel_bins=mels,
@@ -93,8 +91,7 @@ def whisper_config(arrays: Arrays, units: TokenizerUnits) -> WhisperConfig:
         max_source_positions=arrays["encoder/position_encodings/encodings"].shape[0],
         max_target_positions=arrays["decoder/position_encodings/encodings"].shape[0],
         decoder_start_token_id=units.special_id("<|startoftranscript|>"),
-        **special,
-        **sizes,
+        **settings,
     )
 
 
