@@ -90,7 +90,7 @@ def whisper_config(arrays: Arrays, units: TokenizerUnits) -> WhisperConfig:
         d_model=dim,
         max_source_positions=arrays["encoder/position_encodings/encodings"].shape[0],
         max_target_positions=arrays["decoder/position_encodings/encodings"].shape[0],
-        decoder_start_token_id=units.special_id("<|startoftranscript|>"),
+        decoder_start_token_id=units.special_id("<|startoftranscript|>") or 0,
         **settings,
     )
 
