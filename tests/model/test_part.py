@@ -20,6 +20,7 @@ from kikitori.scorers.options import ScorerOptions
 from kikitori.search.options import BeamSearch, JointSearch, RescoringSearch
 from kikitori.text.unit_training import character_units
 from kikitori.types import TrainedOn
+from tests.model.published.test_ctranslate2 import save as save_ctranslate2
 from tests.tiny import save_tiny_whisper, shake, tiny_waveforms, tiny_whisper
 
 WAVEFORMS = tiny_waveforms(4)
@@ -147,8 +148,12 @@ def test_another_base_is_refused(folders, tmp_path, monkeypatch):
         load_model(folders / "part")
 
 
-def test_half_precision_files_are_the_same_base(folders, tmp_path, monkeypatch):
-    save_tiny_whisper(tmp_path / "whisper-tiny", tiny_whisper(multilingual=True).half())
+@pytest.mark.parametrize("form", ["float16", "ctranslate2"])
+def test_other_files_with_the_same_weights_are_the_same_base(folders, tmp_path, monkeypatch, form):
+    if form == "float16":
+        save_tiny_whisper(tmp_path / "whisper-tiny", tiny_whisper(multilingual=True).half())
+    else:
+        save_ctranslate2(tmp_path / "whisper-tiny")
     monkeypatch.setenv(PARTS, str(tmp_path))
     assert load_model(folders / "part").own_ctc_units is not None
 
