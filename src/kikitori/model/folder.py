@@ -2,7 +2,7 @@
 
 A folder holds `config.json`, `model.safetensors` (one file or shards), tokenizer files, `processor_config.json` and
 `generation_config.json`. Nothing but safetensors and JSON is read; pickles are refused with the reason. The published
-model of paper A, which has a layout of its own, is read as it is (see `kikitori.model.published.nue_asr`).
+models of paper A and Whisper, which have layouts of their own, are read as they are (see `kikitori.model.published`).
 """
 
 import json
@@ -12,28 +12,21 @@ from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    WhisperForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.io.files import open_weights
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
-from kikitori.model.encoder_decoder import EncoderDecoder, language_code, read_rules
+from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.processor import SpeechProcessor
+from kikitori.model.published import whisper
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.published.nue_asr import open_published
 from kikitori.model.safety.config import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
-from kikitori.model.safety.weights import check_weights, no_larger_than
+from kikitori.model.safety.load import check_loaded, encoder_alone, load_weights, other_units
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
-from kikitori.model.weights import check_finite
 from kikitori.text.units import TokenizerUnits, load_units
 from kikitori.types import LengthRule
 from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
@@ -124,8 +117,10 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
     """
     config = read_json(path_or_id, "config.json")
     match str(config.get("model_type")):
-        case "whisper":
-            return _load_whisper(path_or_id, config, language)
+        case whisper.MODEL_TYPE:
+            network = whisper.load_whisper(path_or_id, config)
+            model, units = whisper.whisper_recogniser(path_or_id, network, language)
+            return LoadedModel(model, units, model.trained_on)
         case "nue_asr":
             loaded = _load_published(path_or_id)
         case _:
@@ -139,7 +134,7 @@ def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """A folder that `save_model` wrote."""
     model_type = str(config.get("model_type"))
     if model_type in ENCODERS:
-        raise _encoder_alone(path_or_id, model_type)
+        raise encoder_alone(path_or_id, model_type)
     if model_type not in MODEL_CLASSES:
         raise ModelError(
             f"model type '{model_type}' is no recogniser",
@@ -147,7 +142,7 @@ def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
             remedy="give a folder that kikitori train wrote (RUN/model)",
         )
     _check_version(path_or_id, config.get("format_version", 1))
-    model = _load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
+    model = load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
     units = load_units(path_or_id)
     _check_units(path_or_id, model, units)
     return LoadedModel(model.eval(), units, read_trained_on(path_or_id))
@@ -168,7 +163,7 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
         config = read_json(path_or_id, "config.json")
         check_llm_type(path_or_id, config)
         # Public checkpoints often carry buffers of old releases beside their weights.
-        llm = _load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
+        llm = load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
 
 
@@ -205,57 +200,6 @@ def _without_places(values: Any) -> Any:
     return values
 
 
-def _load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any], *, may_hold_more: bool) -> Any:
-    """Weights from safetensors in float32, all of them there and finite."""
-    model, info = _read_weights(model_class, path_or_id, config)
-    wrong = sorted(info["missing_keys"]) or ([] if may_hold_more else sorted(info["unexpected_keys"]))
-    _check_loaded(path_or_id, model, wrong)
-    return model
-
-
-def _read_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Weights from safetensors in float32, and what transformers says of them."""
-    check_config(path_or_id, config)
-    size = check_weights(path_or_id)
-    # The Auto classes would otherwise ask on standard input; ours know no remote code.
-    auto = {"trust_remote_code": False} if model_class is AutoModelForCausalLM else {}
-    with one_line_errors(path_or_id), quiet_transformers(), no_larger_than(size, path_or_id):
-        model, info = model_class.from_pretrained(
-            str(path_or_id), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **auto
-        )
-    return model, info
-
-
-def _load_whisper(path_or_id: str | Path, config: dict[str, Any], language: str | None) -> LoadedModel:
-    """A Whisper recogniser in the layout of transformers, which often carries buffers of old releases."""
-    whisper, info = _read_weights(WhisperForConditionalGeneration, path_or_id, config)
-    if "model.decoder.embed_positions.weight" in info["missing_keys"]:
-        raise _encoder_alone(path_or_id, "whisper")
-    _check_loaded(path_or_id, whisper, sorted(info["missing_keys"]))
-    values, vocabulary = read_json(path_or_id, "generation_config.json"), int(whisper.config.vocab_size)
-    rules, units = read_rules(path_or_id, values, vocabulary), load_units(path_or_id)
-    if units.size > vocabulary or units.eos_id != rules.eos:
-        raise _other_units(path_or_id, units.size, vocabulary)
-    model = EncoderDecoder(whisper, rules, language_code(path_or_id, rules, language or values.get("language")))
-    return LoadedModel(model.eval(), units, model.trained_on)
-
-
-def _encoder_alone(path_or_id: str | Path, model_type: str) -> ModelError:
-    return ModelError(
-        f"a speech encoder alone ('{model_type}') writes no text",
-        where=path_or_id,
-        remedy="train a recogniser that starts from it (encoder.init in a recipe)",
-    )
-
-
-def _other_units(path_or_id: str | Path, units: int, labels: int) -> ModelError:
-    return ModelError(
-        f"the tokenizer has {units} labels, the model {labels}",
-        where=path_or_id,
-        remedy="copy the tokenizer files that belong to the model",
-    )
-
-
 def _load_published(path_or_id: str | Path) -> LoadedModel:
     published = open_published(path_or_id)
     model_class: Any = SpeechLLM
@@ -267,17 +211,8 @@ def _load_published(path_or_id: str | Path) -> LoadedModel:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    _check_loaded(path_or_id, model, sorted({*info["missing_keys"], *info["unexpected_keys"]}))
+    check_loaded(path_or_id, model, sorted({*info["missing_keys"], *info["unexpected_keys"]}))
     return LoadedModel(model.eval(), published.units, NUE_ASR_TRAINED_ON)
-
-
-def _check_loaded(path_or_id: str | Path, model: PreTrainedModel, wrong: list[str]) -> None:
-    if wrong:
-        raise ModelError(
-            f"the weights do not fit config.json at {wrong[0]}", where=path_or_id, remedy="copy the folder again"
-        )
-    for name, weight in model.state_dict().items():
-        check_finite(path_or_id, name, weight)
 
 
 def _check_version(path_or_id: str | Path, version: object) -> None:
@@ -335,4 +270,4 @@ def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units
         # An output matrix may be padded to a round size.
         sizes.add(min(units.size, int(speech_llm.llm.get_input_embeddings().num_embeddings)))
     if sizes - {units.size}:
-        raise _other_units(path_or_id, units.size, min(sizes - {units.size}))
+        raise other_units(path_or_id, units.size, min(sizes - {units.size}))
