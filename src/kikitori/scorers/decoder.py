@@ -147,7 +147,12 @@ class DecoderScorer:
 
 @dataclass(frozen=True, eq=False)
 class DecoderSequenceScorer:
-    """A decoder as a scorer of whole hypotheses of the utterances behind whose speech it stands."""
+    """A decoder as a scorer of whole hypotheses of the utterances behind whose speech it stands.
+
+    Attributes:
+        decoder: The decoder.
+        name: Its name among the scores.
+    """
 
     decoder: Decoder
     name: str = SPEECH_LLM

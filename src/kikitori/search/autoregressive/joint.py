@@ -21,7 +21,7 @@ from kikitori.scorers.ctc.prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs
 from kikitori.scorers.decoder import DecoderScorer
 from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer
-from kikitori.search.autoregressive.beam import Judge, beam_search
+from kikitori.search.autoregressive.beam import PartialScorer, beam_search
 from kikitori.search.autoregressive.filters import LogitFilter
 from kikitori.search.ctc.beam import collapse_frames, restrict_vocabulary
 from kikitori.search.length import Limits
@@ -92,8 +92,8 @@ def joint(
     outputs, allowed = _outputs(logits, num_frames, options.pruning, LIKELY if proposed else 1)
     scorer = _weighted(DecoderScorer(decoder, num_labels, allowed=allowed), num_labels, options, others)
     asked = pre_beam if any((options.scale(SPEECH_LLM), *(scale for _, scale in others))) else None
-    judge = Judge(CTCPrefixScorer(outputs, window=options.pruning.window), options.scale(CTC), asked, proposed)
-    return beam_search(scorer, options, limits, judge=judge, most_gain=_most_gain(options, others), filters=filters)
+    ctc = PartialScorer(CTCPrefixScorer(outputs, window=options.pruning.window), options.scale(CTC), asked, proposed)
+    return beam_search(scorer, options, limits, partial=ctc, most_gain=_most_gain(options, others), filters=filters)
 
 
 def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch, others: Others = ()) -> WeightedSum:
