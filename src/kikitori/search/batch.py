@@ -22,7 +22,14 @@ from kikitori.types import Hypothesis, TrainedOn
 
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
-    """Recordings (16 kHz mono), their encoder output, the recogniser that made it, and models that may join."""
+    """Recordings with their encoder output, and the recogniser that made it.
+
+    Attributes:
+        loaded: The recogniser.
+        external_models: Language models and priors that may join.
+        waveforms: The recordings, 16 kHz mono.
+        encoded: The encoder's output.
+    """
 
     loaded: LoadedModel
     external_models: ExternalModels
@@ -71,7 +78,10 @@ class EncodedBatch:
         return self.acoustic.ctc_logits(self.encoded)
 
     def decoder(self, drafts: Sequence[Sequence[int]] | None = None) -> Decoder:
-        """The decoder behind the speech, with drafts in its labels if it reads some.
+        """The decoder behind the speech.
+
+        Args:
+            drafts: In its labels, for a decoder that reads some.
 
         Raises:
             ModelError: The network has none.

@@ -53,9 +53,12 @@ Text = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class CTCEvidence:
-    """What the CTC posteriors of an utterance say: the best path, its text and its log-probability.
+    """What the CTC posteriors of an utterance say.
 
     Attributes:
+        labels: Those of its best path.
+        text: The same as text.
+        score: Log-probability of that path (natural log).
         label_frames: Expected number of frames that are not blank: each label that is written takes one at least.
         surest: The highest probability in a frame that it is not blank.
     """
@@ -137,7 +140,14 @@ def no_speech(waveform: Waveform, evidence: CTCEvidence | None) -> str | None:
 
 
 def checked(nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guards) -> NBest:
-    """The hypotheses of a decoder, the best with its warnings and, if it ran away, the CTC text before it."""
+    """The hypotheses of a decoder, the best with its warnings and, if it ran away, the CTC text before it.
+
+    Args:
+        nbest: What the decoder wrote, best first.
+        evidence: The CTC posteriors; None without a CTC head.
+        text: Decodes labels.
+        guards: Whether the CTC text shall stand first.
+    """
     best = nbest[0]
     agreed = None if evidence is None else agreement(best.text, evidence.text)
     best = replace(best, warnings=_warnings(best, agreed, evidence, text), ctc_agreement=agreed)

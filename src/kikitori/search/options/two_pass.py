@@ -25,6 +25,7 @@ class RescoringSearch(Scored):
     """The hypotheses of a CTC beam search in another order, see `kikitori.search.rescore`.
 
     Attributes:
+        search: Name.
         first: The search that makes the hypotheses: that of CTC, or `lexicon`.
         scorers: By any name language models, n-grams and priors; and `ctc` (scale 1), `speech_llm`, `ilm` (its internal
             language model), `length` (the number of labels). What is named is computed, also with scale 0. Behind
@@ -73,6 +74,9 @@ class SpeculativeSearch:
     """What `greedy` writes, in fewer passes over drafts of a faster search, see `autoregressive.speculative`.
 
     Attributes:
+        search: Name.
+        max_labels: Most labels per utterance; None derives it from the duration.
+        min_labels: Fewest labels per utterance; None takes the model's.
         draft: The search that makes the drafts; None takes those that the LLM reads beside the speech, if it does, and
             else `ctc_greedy`.
     """
