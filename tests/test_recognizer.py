@@ -489,7 +489,7 @@ def test_rescoring(recognizer, rescoring):
             assert shares.keys() == {"ctc", "lm", "speech_llm", "length"}
             expected = shares["ctc"] + 0.4 * shares["lm"] + 0.2 * shares["speech_llm"] + 0.1 * len(hypothesis.labels)
             assert hypothesis.score == pytest.approx(expected)
-    assert len(recognizer.external_models._texts) == 1
+    assert sum(isinstance(key, LMOptions) for key in recognizer.external_models._loaded) == 1
 
 
 def test_rescoring_without_scales_is_the_first_search(recognizer, rescoring):

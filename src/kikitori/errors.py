@@ -55,3 +55,8 @@ class TrainingError(KikitoriError):
 
 class KikitoriWarning(UserWarning):
     """Something that works and is still not what the user can have wanted."""
+
+
+def first_line(error: BaseException) -> str:
+    """What to quote of an error of a library."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -126,7 +126,7 @@ class Transcript:
         duration: Seconds of audio.
         llm_passes: Forward passes of the LLM after prefill.
         reasons: What flags mean here, in words, by their names.
-        ctc_agreement: As of `Hypothesis`.
+        ctc_agreement: How far the decoder's text agrees with the CTC head's, 0 to 1; None without both.
     """
 
     text: str

@@ -9,12 +9,12 @@ from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
 from kikitori.scorers.prior import PriorScorer
-from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import ShallowFusionSearch
 from kikitori.search.pruning import FramePruning
 from kikitori.search.rescore import with_scores
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, random_log_probs
+from tests.search.flat import shallow_fusion
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_units, tiny_waveforms
 
 UNITS = tiny_units()
@@ -43,7 +43,7 @@ def share(model, labels):
 
 
 @kinds
-def test_scorer_and_judge_are_as_from_scratch(kind):
+def test_scorers_are_as_from_scratch(kind):
     model = MODELS[kind]
     nbest = tuple(Hypothesis(tuple(UNITS.encode(text)), text, 0.0) for text in TEXTS)
     ((*judged,),) = with_scores([nbest], internal_sequence_scorer(model, UNITS))

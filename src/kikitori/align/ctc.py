@@ -13,13 +13,8 @@ def ctc_align(log_probs: NDArray[np.float32], labels: Sequence[int]) -> list[tup
     """First frame of each label and the one after its last, on the most probable path that writes the labels.
 
     The Viterbi path through the label sequence with blanks around every label (Graves et al. 2006, figure 3).
-
-    Args:
-        log_probs: (frames, labels + 1), blank last.
-        labels: What is written.
-
-    Returns:
-        One pair for each label, in order and without overlap; None if the labels do not fit into the frames.
+    Log-probabilities are (frames, labels + 1), blank last. One pair for each label, in order and without overlap; None
+    if the labels do not fit into the frames.
     """
     if needed_frames(labels) > len(log_probs):
         return None

@@ -6,19 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    BatchSize,
-    Data,
-    Device,
-    DeviceOption,
-    Folder,
-    MaxLines,
-    Split,
-    make_folder,
-    one_line_errors,
-    progress_bar,
-    warnings_as_lines,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError
 
 
@@ -28,18 +16,18 @@ def diagnose(
         list[Path] | None,
         typer.Option("--text", help="Text whose words count as known, plain, .gz, .xz; may be repeated."),
     ] = None,
-    data: Data = None,
-    split: Split = None,
-    max_lines: MaxLines = 0,
+    data: common.Data = None,
+    split: common.Split = None,
+    max_lines: common.MaxLines = 0,
     model: Annotated[
         str | None, typer.Option("--model", help="Recogniser whose CTC head scores the references; reads the audio.")
     ] = None,
-    output: Folder = None,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = Device.auto,
+    output: common.Folder = None,
+    batch_size: common.BatchSize = 8,
+    device: common.DeviceOption = common.Device.auto,
 ) -> None:
     """Show where errors come from: speakers, lengths, unknown words, search, spelling; and what each could win."""
-    with one_line_errors():
+    with common.one_line_errors():
         if split and not data:
             raise ConfigError("a split of what", where="--split", remedy="name a manifest with --data")
         from kikitori.data.manifest import read_manifest
@@ -55,7 +43,7 @@ def diagnose(
         rows = scored_rows(read_evaluations(predictions))
         form = form_of(rows) if text or data else ""
         if output is not None:
-            make_folder(output)
+            common.make_folder(output)
         texts = {_short(path): count_words(read_lines(path, max_lines=max_lines), form) for path in text or ()}
         for path in data or ():
             spoken = (row.text for row in read_manifest(path, split=split).utterances if row.text)
@@ -64,9 +52,9 @@ def diagnose(
         if model is not None:
             from kikitori.recognizer import load
 
-            with warnings_as_lines():
+            with common.warnings_as_lines():
                 recognizer = load(model, device=device.value)
-            with progress_bar("encoding", len(rows)) as progress:
+            with common.progress_bar("encoding", len(rows)) as progress:
                 scores = reference_scores(recognizer, rows, batch_size=batch_size, progress=progress)
         found = diagnose_rows(rows, texts, scores)
         print(format_sections(sections(found)), flush=True)

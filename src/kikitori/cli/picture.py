@@ -5,19 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    Adapter,
-    Device,
-    DeviceOption,
-    DtypeOption,
-    Model,
-    Overrides,
-    Precision,
-    Search,
-    load_recognizer,
-    make_folder,
-    one_line_errors,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError
 
 Recording = Annotated[Path, typer.Argument(help="Audio file.")]
@@ -26,20 +14,20 @@ Picture = Annotated[Path | None, typer.Option("-o", "--output", help="Picture, .
 
 def attention(
     audio: Recording,
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     output: Picture = None,
     layer: Annotated[int | None, typer.Option("--layer", min=1, help="LLM layer from 1; the last by default.")] = None,
     head: Annotated[int | None, typer.Option("--head", min=1, help="Head from 1; the mean of all by default.")] = None,
-    model: Model = None,
-    decoding: Search = None,
-    device: DeviceOption = Device.auto,
-    dtype: DtypeOption = Precision.float32,
-    adapter: Adapter = None,
+    model: common.Model = None,
+    decoding: common.Search = None,
+    device: common.DeviceOption = common.Device.auto,
+    dtype: common.DtypeOption = common.Precision.float32,
+    adapter: common.Adapter = None,
 ) -> None:
     """Draw what the speech LLM attends to, in speech and text, while it writes the transcript of a recording."""
-    with one_line_errors():
+    with common.one_line_errors():
         file = _picture_file(output)
-        recognizer = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
         from kikitori.workflows.picture import attention_weights, draw_attention
 
         found = attention_weights(recognizer, audio, layer=layer, decoding=recognizer.decoding)
@@ -49,18 +37,18 @@ def attention(
 
 def ctc(
     audio: Recording,
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     output: Picture = None,
-    model: Model = None,
-    decoding: Search = None,
-    device: DeviceOption = Device.auto,
-    dtype: DtypeOption = Precision.float32,
-    adapter: Adapter = None,
+    model: common.Model = None,
+    decoding: common.Search = None,
+    device: common.DeviceOption = common.Device.auto,
+    dtype: common.DtypeOption = common.Precision.float32,
+    adapter: common.Adapter = None,
 ) -> None:
     """Draw the CTC posteriors of the labels of a transcript, frame by frame."""
-    with one_line_errors():
+    with common.one_line_errors():
         file = _picture_file(output)
-        recognizer = load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
         from kikitori.workflows.picture import ctc_posteriors, draw_ctc
 
         found = ctc_posteriors(recognizer, audio, decoding=recognizer.decoding)
@@ -71,5 +59,5 @@ def ctc(
 def _picture_file(output: Path | None) -> Path:
     if output is None or output.suffix != ".png":
         raise ConfigError("no file for the picture", where="-o", remedy="name one, such as talk.png")
-    make_folder(output.parent)
+    common.make_folder(output.parent)
     return output

@@ -6,25 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    SOME_FAILED,
-    Adapter,
-    BatchSize,
-    Device,
-    DeviceOption,
-    DtypeOption,
-    Folder,
-    Precision,
-    Split,
-    folder_for,
-    load_recognizer,
-    make_folder,
-    one_line_errors,
-    progress_bar,
-    search_for,
-    split_overrides,
-    warnings_as_lines,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +22,7 @@ def tune(
         ),
     ] = None,
     data: Annotated[list[Path] | None, typer.Option("--data", help="Speech instead, a manifest; may repeat.")] = None,
-    split: Split = None,
+    split: common.Split = None,
     decoding: Annotated[
         str | None,
         typer.Option(
@@ -54,22 +36,22 @@ def tune(
         typer.Option("--scale", help="Scales to try, NAME=FROM:TO:STEP, or to hold, NAME=VALUE; may repeat."),
     ] = None,
     axes: Annotated[str, typer.Option("--axes", help="The two scales of the picture, such as lm,prior.")] = "",
-    output: Folder = None,
+    output: common.Folder = None,
     model: Annotated[
         str | None, typer.Option("--model", help="The recogniser; of a file, the one that wrote the labels.")
     ] = None,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = Device.auto,
-    dtype: DtypeOption = Precision.float32,
-    adapter: Adapter = None,
+    batch_size: common.BatchSize = 8,
+    device: common.DeviceOption = common.Device.auto,
+    dtype: common.DtypeOption = common.Precision.float32,
+    adapter: common.Adapter = None,
 ) -> None:
     """Find the scales of a search with the lowest WER on transcribed speech, or on n-best lists of an evaluation."""
-    with one_line_errors():
-        files, overrides = split_overrides(arguments or [])
+    with common.one_line_errors():
+        files, overrides = common.split_overrides(arguments or [])
         if bool(files) == bool(data) or (split and not data):
             remedy = "name predictions.jsonl files, or speech with --data"
             raise ConfigError("what to tune on is not clear", remedy=remedy)
-        output = folder_for("the results", output)
+        output = common.folder_for("the results", output)
         from kikitori.scoring.grids import parse_grid
         from kikitori.workflows import tune as tuning
 
@@ -81,13 +63,13 @@ def tune(
             from kikitori.workflows.tuning_lists import list_searches, lists_from_speech
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
-            recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter)
+            recognizer = common.load_recognizer(model, decoding, overrides, device, dtype, adapter)
             options = tuning.check_tunable(recognizer.decoding)
             grids = tuning.chosen_grids(options, given, folder=recognizer.folder)
             picture = tuning.chosen_axes(grids, picture)
-            make_folder(output)
+            common.make_folder(output)
             searches = list_searches(options, grids, recognizer.folder)
-            with progress_bar("searching", len(searches) * sum(map(len, speech.values()))) as progress:
+            with common.progress_bar("searching", len(searches) * sum(map(len, speech.values()))) as progress:
                 sets: Sets = lists_from_speech(recognizer, speech, searches, batch_size=batch_size, progress=progress)
             tuning.write_lists(output, sets, model=recognizer.name)
             errors = [row.error for rows in sets.values() for row in rows if row.error is not None]
@@ -104,16 +86,16 @@ def tune(
 
             found = merged_lists([read_predictions(Path(file)) for file in files])
             folder = Path(model_folder(model)) if model is not None and Path(model).is_dir() else None
-            search = search_for(folder, decoding, overrides)
+            search = common.search_for(folder, decoding, overrides)
             if search is None:
                 remedy = "name one with --decoding, such as shallow_fusion or rescoring"
                 raise ConfigError("which search shall be tuned", where="--decoding", remedy=remedy)
             options = tuning.check_tunable(search)
             grids = tuning.chosen_grids(options, given, stored_scores(found), folder)
             picture = tuning.chosen_axes(grids, picture)
-            make_folder(output)
+            common.make_folder(output)
             units = None if model is None else load_units(model)
-            with warnings_as_lines():
+            with common.warnings_as_lines():
                 sets = with_missing_scores(found, options, grids, units, torch_device(device.value), folder)
             if sets is not found:
                 tuning.write_lists(output, sets, model=", ".join(files))
@@ -128,4 +110,4 @@ def tune(
         print(tuning.format_tuning(result))
         print(f"\n{output / DECODING}", flush=True)
     if failed:
-        raise typer.Exit(SOME_FAILED)
+        raise typer.Exit(common.SOME_FAILED)

@@ -117,8 +117,8 @@ def warp_frequencies(features: torch.Tensor, factors: Sequence[float]) -> torch.
         source = np.interp(centres, [0.0, bend, highest], [0.0, bend * factor, highest])
         places = np.interp(np.asarray(hertz_to_mel(source, mel_scale="slaney")), edges[1:-1], np.arange(bins))
         below = torch.from_numpy(np.minimum(places.astype(np.int64), bins - 2)).to(features.device)
-        share = torch.from_numpy(places).to(features) - below
-        warped[row] = features[row][:, below] * (1 - share) + features[row][:, below + 1] * share
+        fraction = torch.from_numpy(places).to(features) - below
+        warped[row] = features[row][:, below] * (1 - fraction) + features[row][:, below + 1] * fraction
     return warped
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -93,6 +93,15 @@ def validate(schema: type[T], values: dict[str, Any], where: str) -> T:
             where=f"{where}: {'.'.join(keys) or 'top level'}",
             remedy=_suggestion(keys[-1], siblings) if first["type"] in _UNEXPECTED else None,
         ) from None
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes, section by section."""
+    result = dict(values)
+    for key, change in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return result
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -1,10 +1,13 @@
 """Writing files and folders so that a reader never sees half of one, and no two writers share one."""
 
 import contextlib
+import gzip
+import lzma
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
@@ -12,6 +15,17 @@ from kikitori.errors import DataError
 
 LOCK = ".lock"
 """File of a folder whose lock `locked` holds."""
+
+
+def open_compressed(path: Path) -> BinaryIO:
+    """A file to read bytes of, which are decompressed if its name ends with `.xz` or `.gz`."""
+    match path.suffix:
+        case ".xz":
+            return cast(BinaryIO, lzma.open(path))
+        case ".gz":
+            return cast(BinaryIO, gzip.open(path))
+        case _:
+            return path.open("rb")
 
 
 def write_text(path: Path, content: str) -> None:

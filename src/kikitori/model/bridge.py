@@ -90,7 +90,7 @@ class ConvBridge(nn.Module):
         return lengths
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Bridge`."""
+        """Frames (batch, frames, dim) to the speech prompt (batch, positions, llm_dim), and lengths."""
         hidden = _pad_frames(mask_tail(frames, lengths), self.min_frames - frames.shape[1])
         hidden = hidden.transpose(1, 2)
         for conv in self.convs:
@@ -98,7 +98,7 @@ class ConvBridge(nn.Module):
         return cut_tail(self.linear(hidden.transpose(1, 2)), self.output_lengths(lengths))
 
     def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
-        """See `Bridge`; a frame belongs to the position in the middle of whose window it lies, or to the nearest."""
+        """Sums over the frames that lie in the middle of a position's window, or nearest to it."""
         margin = (self.min_frames - self.stride) // 2
         return _sum_frames(values, lengths, self.output_lengths(lengths), self.stride, margin)
 
@@ -124,13 +124,13 @@ class StackBridge(nn.Module):
         return (lengths + self.stride - 1) // self.stride
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Bridge`."""
+        """Frames (batch, frames, dim) to the speech prompt (batch, positions, llm_dim), and lengths."""
         stacked = _pad_frames(mask_tail(frames, lengths), -frames.shape[1] % self.stride)
         stacked = stacked.reshape(frames.shape[0], stacked.shape[1] // self.stride, self.stride * self.dim)
         return cut_tail(self.linear(stacked), self.output_lengths(lengths))
 
     def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
-        """See `Bridge`."""
+        """Sums of values (batch, frames, n) over the frames of each position."""
         return _sum_frames(values, lengths, self.output_lengths(lengths), self.stride)
 
 
@@ -157,11 +157,11 @@ class IdentityBridge(nn.Module):
         return lengths
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Bridge`."""
+        """Frames (batch, frames, dim) to the speech prompt (batch, positions, llm_dim), and lengths."""
         return cut_tail(frames, lengths)
 
     def pool(self, values: Tensor, lengths: Tensor) -> Tensor:
-        """See `Bridge`."""
+        """Sums of values (batch, frames, n) over the frames of each position."""
         return cut_tail(values, lengths)[0]
 
 

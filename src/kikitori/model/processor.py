@@ -19,9 +19,6 @@ class SpeechProcessor(ProcessorMixin):
     """Audio arrays to `waveforms` and `lengths`, text to `labels`, labels to text.
 
     Log-mel features are the encoder's own business, so that they are the same in training and in use.
-
-    Args:
-        tokenizer: Tokenizer of the label units.
     """
 
     attributes: ClassVar[list[str]] = ["tokenizer"]

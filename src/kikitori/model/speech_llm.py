@@ -171,7 +171,7 @@ class SpeechLLM(PreTrainedModel):
         return bool(self.config.show_draft)
 
     def decoder(self, encoded: EncoderOutput, drafts: Labels | None = None) -> LLMDecoder:
-        """The LLM behind the speech of some utterances, as searches take it; arguments as of `prefix`."""
+        """The LLM behind the speech of some utterances, as searches take it; some read a draft of each."""
         return LLMDecoder(self.llm, self.prefix(encoded, drafts), self.config.eos_id)
 
     def prefix(self, encoded: EncoderOutput, drafts: Labels | None = None) -> AssembledInput:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kikitori.errors import ModelError
+from kikitori.errors import ModelError, first_line
 from kikitori.model.safety.config import read_json
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
@@ -68,7 +68,7 @@ def map_safetensors(files: Sequence[Path]) -> dict[str, Tensor]:
                 tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
         except (OSError, SafetensorError, ValueError) as error:
             raise ModelError(
-                f"{file.name} cannot be read ({_first_line(error)})", where=file.parent, remedy="copy the folder again"
+                f"{file.name} cannot be read ({first_line(error)})", where=file.parent, remedy="copy the folder again"
             ) from None
     return tensors
 
@@ -88,7 +88,7 @@ def map_pickles(files: Sequence[Path], log: Callable[[str], None]) -> dict[str, 
             content = None
         except Exception as error:  # noqa: BLE001  (what a damaged file can raise in torch has no end)
             raise ModelError(
-                f"{file.name} cannot be read ({_first_line(error)})", where=file.parent, remedy="copy the folder again"
+                f"{file.name} cannot be read ({first_line(error)})", where=file.parent, remedy="copy the folder again"
             ) from None
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
             raise ModelError(
@@ -160,7 +160,3 @@ def write_safetensors(
 
 def _is_plain_name(name: object) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

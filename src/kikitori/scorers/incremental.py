@@ -27,9 +27,13 @@ class _Node:
     """A token behind those above it.
 
     Attributes:
+        parent: The one before, None for the root, which is no token.
+        token: The token.
         counts: Whether it belongs to the text, not to what stands before every text.
         place: Where its keys and values lie, once it is read; so the rest.
         total: Log-probability of the text up to it.
+        hidden: Hidden state, (dim,).
+        children: Those that were seen behind it.
     """
 
     parent: "_Node | None" = None
@@ -57,7 +61,12 @@ class _Row:
 
 
 class IncrementalLMScorer:
-    """What a language model, which must pass `check_llm`, has read for one search: a tree for each utterance."""
+    """What a language model has read for one search.
+
+    Args:
+        lm: The language model, which must pass `check_llm`.
+        batch: Utterances, each of which has a tree of its own.
+    """
 
     def __init__(self, lm: LanguageModel, batch: int) -> None:
         self._lm, self._most, self._decoder = lm, lm.most_labels, lm.decoder()

@@ -46,9 +46,9 @@ def softmax_prior(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def count_prior(sentences: Iterable[Sequence[int]], num_labels: int, *, uniform: float = UNIFORM) -> Tensor:
-    """Relative counts of labels, mixed with a share of the uniform distribution; log-probabilities (labels,), float32.
+    """Relative counts of labels, mixed with the uniform distribution; log-probabilities (labels,), float32.
 
-    The share is above 0 for labels that never occur to be possible.
+    Its weight is above 0 for labels that never occur to be possible.
 
     Raises:
         DataError: There is no label.

@@ -92,7 +92,7 @@ def merged_lists(several: Sequence[Mapping[str, Sequence[Prediction]]]) -> dict[
     """The n-best lists of several searches over the same speech as one list for each utterance.
 
     Its first hypotheses, and all that is no hypothesis, are those of the first search; the others follow where they
-    have other labels. Of the same labels the larger share of CTC counts, since pruning only ever loses paths.
+    have other labels. Of the same labels the larger score of CTC counts, since pruning only ever loses paths.
 
     Raises:
         DataError: Two searches disagree about what was said.

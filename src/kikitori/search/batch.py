@@ -102,7 +102,10 @@ class EncodedBatch:
         return self.acoustic.ctc_logits(self.encoded)
 
     def decoder(self, drafts: Sequence[Sequence[int]] | None = None) -> Decoder:
-        """The decoder behind the speech, with drafts in its labels if it reads some.
+        """The decoder behind the speech.
+
+        Args:
+            drafts: In its labels, for a decoder that reads some.
 
         Raises:
             ModelError: The network has none.

@@ -53,9 +53,12 @@ Text = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class CTCEvidence:
-    """What the CTC posteriors of an utterance say: the best path, its text and its log-probability.
+    """What the CTC posteriors of an utterance say.
 
     Attributes:
+        labels: Those of its best path.
+        text: The same as text.
+        score: Log-probability of that path (natural log).
         label_frames: Expected number of frames that are not blank: each label that is written takes one at least.
         surest: The highest probability in a frame that it is not blank.
     """

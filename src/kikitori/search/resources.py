@@ -1,10 +1,10 @@
 """External language models and priors of a recogniser: by path, or from its own folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ from kikitori.text.units import (
     vocabulary_fingerprint,
 )
 
+T = TypeVar("T")
 UNKNOWN_SCORE = -5.0
 """Added to the log-probability of `<unk>` for words of the lexicon that the n-gram has not."""
 
@@ -53,14 +54,7 @@ class ExternalModels:
 
     def __init__(self, folder: Path | None, units: TokenizerUnits, device: torch.device) -> None:
         self._folder, self._units, self._device = folder, units, device
-        self._lms: dict[str, LMScorer] = {}
-        self._ngrams: dict[tuple[str, str], NGramScorer] = {}
-        self._texts: dict[LMOptions, LanguageModel] = {}
-        self._sequence_scorers: dict[tuple[str, LMOptions], SequenceScorer] = {}
-        self._priors: dict[tuple[str, ScorerOptions, ScorerOptions | None], SequenceScorer] = {}
-        self._readers: dict[LMOptions, RetokenizingLM] = {}
-        self._words: dict[tuple[Path, Path], WordModel] = {}
-        self._speller: TokenSpeller | None = None
+        self._loaded: dict[Hashable, Any] = {}
 
     def speller(self, units: TokenizerUnits) -> TokenSpeller:
         """From tokens of a decoder to these units, characters.
@@ -68,9 +62,7 @@ class ExternalModels:
         Raises:
             ModelError: They are no characters.
         """
-        if self._speller is None:
-            self._speller = TokenSpeller(units, self._units)
-        return self._speller
+        return self._once("speller", lambda: TokenSpeller(units, self._units))
 
     @cached_property
     def draft_search(self) -> DraftSearch:
@@ -149,10 +141,10 @@ class ExternalModels:
         return found
 
     def _ngram(self, file: str, name: str) -> NGramScorer:
-        if (file, name) not in self._ngrams:
-            model = load_ngram(file)
-            self._ngrams[file, name] = NGramScorer(model, label_words(self._units), name=name, where=file)
-        return self._ngrams[file, name]
+        def load() -> NGramScorer:
+            return NGramScorer(load_ngram(file), label_words(self._units), name=name, where=file)
+
+        return self._once((name, file), load)
 
     def lm(self, path_or_id: str | None) -> LMScorer | NGramScorer:
         """A language model over the recogniser's units by folder, run, hub id or n-gram's file; None for its own.
@@ -163,9 +155,7 @@ class ExternalModels:
         if path_or_id is not None and is_ngram(path_or_id):
             return self._ngram(path_or_id, LM)
         path = model_folder(path_or_id or self._own_lm())
-        if path not in self._lms:
-            self._lms[path] = self._load(path)
-        return self._lms[path]
+        return self._once(path, lambda: self._load(path))
 
     def text_lm(self, options: LMOptions) -> LanguageModel:
         """A language model that scores whole texts, over any units.
@@ -173,9 +163,7 @@ class ExternalModels:
         Raises:
             ModelError: It is missing or damaged.
         """
-        if options not in self._texts:
-            self._texts[options] = load_language_model(options, self._device)
-        return self._texts[options]
+        return self._once(options, lambda: load_language_model(options, self._device))
 
     def with_paths(self, options: RescoringSearch) -> RescoringSearch:
         """Rescoring whose `lm` and `prior` without a path are those of the recogniser's folder, if they lie there."""
@@ -199,15 +187,11 @@ class ExternalModels:
     def _sequence_lm(self, name: str, options: LMOptions) -> SequenceScorer:
         if not is_ngram(options.path):
             return LMSequenceScorer(name, self.text_lm(options), self._units)
-        if (name, options) not in self._sequence_scorers:
-            self._sequence_scorers[name, options] = lm_scorer(name, options, self._units)
-        return self._sequence_scorers[name, options]
+        return self._once((name, options), lambda: lm_scorer(name, options, self._units))
 
     def _sequence_prior(self, name: str, options: ScorerOptions, lms: Scorers) -> SequenceScorer:
         key = name, options, None if options.lm is None else lms[options.lm]
-        if key not in self._priors:
-            self._priors[key] = prior_scorer(name, options, lms, self._units)
-        return self._priors[key]
+        return self._once(key, lambda: prior_scorer(name, options, lms, self._units))
 
     def reader(self, options: DelayedFusionSearch) -> RetokenizingLM:
         """The language model over any units that scores words as they are completed.
@@ -222,13 +206,7 @@ class ExternalModels:
             raise ModelError(
                 "an n-gram, and delayed fusion takes causal LMs", where=lm_options.path, remedy="use it in rescoring"
             )
-        if lm_options not in self._readers:
-            lm = self.text_lm(lm_options)
-            check_llm(lm.llm)
-            reader = RetokenizingLM(lm, self._units)
-            reader.check(lm_options.path)
-            self._readers[lm_options] = reader
-        return self._readers[lm_options]
+        return self._once((RetokenizingLM, lm_options), lambda: self._reader(lm_options))
 
     def words(self, options: LexiconSearch, phones: Sequence[str]) -> tuple[WordModel, Tensor | None]:
         """Pronunciations in the acoustic model's phones with an n-gram, and the phone prior if it counts, (phones,).
@@ -240,16 +218,17 @@ class ExternalModels:
         lexicon = self._file(options.lexicon, LEXICON, "decoding.lexicon", "build it with kikitori lexicon")
         named, where = options.scorer(NGRAM).path, "decoding.scorers.ngram.path"
         ngram = self._file(named, WORD_NGRAM, where, "estimate it with kikitori ngram")
-        key = lexicon, ngram
-        if key not in self._words:
-            self._words[key] = word_model(
-                *(read_lexicon(lexicon), phones, load_ngram(ngram)), unknown_score=UNKNOWN_SCORE, where=lexicon
-            )
+
+        def load_words() -> WordModel:
+            parts = read_lexicon(lexicon), phones, load_ngram(ngram)
+            return word_model(*parts, unknown_score=UNKNOWN_SCORE, where=lexicon)
+
+        words = self._once((lexicon, ngram), load_words)
         if not options.scale(PRIOR):
-            return self._words[key], None
+            return words, None
         named, where = options.scorer(PRIOR).path, "decoding.scorers.prior.path"
         prior = self._file(named, PHONE_PRIOR, where, "estimate it with kikitori prior --phones")
-        return self._words[key], load_prior(prior, len(phones), vocabulary=labels_fingerprint(phones))
+        return words, load_prior(prior, len(phones), vocabulary=labels_fingerprint(phones))
 
     def _file(self, named: str | None, own: str, option: str, remedy: str) -> Path:
         """A file that is named or lies in the recogniser's folder."""
@@ -258,6 +237,20 @@ class ExternalModels:
             where = file or option
             raise ModelError(f"there is no {own}", where=where, remedy=f"{remedy}, and name it with {option}")
         return file
+
+    def _reader(self, options: LMOptions) -> RetokenizingLM:
+        lm = self.text_lm(options)
+        check_llm(lm.llm)
+        reader = RetokenizingLM(lm, self._units)
+        reader.check(options.path)
+        return reader
+
+    def _once(self, key: Hashable, load: Callable[[], T]) -> T:
+        """What `load` gives, kept for later; keys are the options that it is loaded by."""
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        found: T = self._loaded[key]
+        return found
 
     def _load(self, path: str) -> LMScorer:
         units = load_units(path)

@@ -4,6 +4,7 @@ A model that sees a word in several segmentations learns what its letters are. D
 """
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -35,11 +36,7 @@ class BPEDropout:
 
     def encode(self, text: str, generator: np.random.Generator) -> list[int]:
         """Text to labels, in the units' text form and without special labels."""
-        normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
-        text = text if normalizer is None else normalizer.normalize_str(text)
-        words = [text] if splitter is None else [word for word, _ in splitter.pre_tokenize_str(text)]
-        labels = [label for word in words for label in self._segment(word, generator)]
-        return [label for label in labels if label not in (self.units.bos_id, self.units.eos_id)]
+        return segmented(self.units, text, lambda word: self._segment(word, generator))
 
     def _segment(self, word: str, generator: np.random.Generator) -> list[int]:
         if self._whole_words and word in self._vocabulary and generator.random() >= self.rate:
@@ -60,6 +57,16 @@ class BPEDropout:
             _, index = min(merges)
             pieces[index : index + 2] = [pieces[index] + pieces[index + 1]]
         return [self._vocabulary[piece] for piece in pieces]
+
+
+def segmented(units: TokenizerUnits, text: str, segment: Callable[[str], list[int]]) -> list[int]:
+    """Text to labels, in the units' text form and without special labels, where something else segments words."""
+    backend = units.tokenizer.backend_tokenizer
+    normalizer, splitter = backend.normalizer, backend.pre_tokenizer
+    text = text if normalizer is None else normalizer.normalize_str(text)
+    words = [text] if splitter is None else [word for word, _ in splitter.pre_tokenize_str(text)]
+    labels = [label for word in words for label in segment(word)]
+    return [label for label in labels if label not in (units.bos_id, units.eos_id)]
 
 
 def _refusal(what: str) -> ConfigError:

@@ -1,15 +1,16 @@
 """Text corpora: one sentence a line, plain or compressed, read lazily."""
 
 import gzip
+import io
 import lzma
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from kikitori.errors import DataError
+from kikitori.io.files import open_compressed
 
 SPOKEN_TITLES = {"Mr.": "mister", "Mrs.": "missus", "Dr.": "doctor", "Messrs.": "messieurs"}
 _TITLE = re.compile(r"\b(?:Mrs?|Dr|Messrs)\.")
@@ -48,17 +49,7 @@ def _lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise DataError("no such text file", where=path, remedy="check the path or data_root")
     try:
-        with _open(path) as lines:
+        with io.TextIOWrapper(open_compressed(path), encoding="utf-8") as lines:
             yield from (line.strip() for line in lines if line.strip())
     except (UnicodeDecodeError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"cannot be read as UTF-8 text ({error})", where=path) from None
-
-
-def _open(path: Path) -> IO[str]:
-    match path.suffix:
-        case ".xz":
-            return lzma.open(path, "rt", encoding="utf-8")
-        case ".gz":
-            return gzip.open(path, "rt", encoding="utf-8")
-        case _:
-            return path.open(encoding="utf-8")

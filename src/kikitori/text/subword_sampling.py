@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kikitori.errors import ConfigError
-from kikitori.text.bpe_dropout import BPEDropout
+from kikitori.text.bpe_dropout import BPEDropout, segmented
 from kikitori.text.units import TokenizerUnits
 
 DROPOUT = 0.1
@@ -58,11 +58,7 @@ class UnigramSampling:
 
     def encode(self, text: str, generator: np.random.Generator) -> list[int]:
         """Text to labels, in the units' text form and without special labels."""
-        normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
-        text = text if normalizer is None else normalizer.normalize_str(text)
-        words = [text] if splitter is None else [word for word, _ in splitter.pre_tokenize_str(text)]
-        labels = [label for word in words for label in self._segment(word, generator)]
-        return [label for label in labels if label not in (self._units.bos_id, self._units.eos_id)]
+        return segmented(self._units, text, lambda word: self._segment(word, generator))
 
     def _segment(self, word: str, generator: np.random.Generator) -> list[int]:
         if not all(character in self._pieces for character in word):

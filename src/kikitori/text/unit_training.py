@@ -1,7 +1,7 @@
 """New label units from text: characters, or SentencePiece pieces."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kikitori.errors import DataError
@@ -38,7 +38,7 @@ def sentencepiece_units(texts: Iterable[str], size: int, text_form: TextForm) ->
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_nonempty(normalizer.normalize_str(text) for text in texts),
+            sentence_iterator=filter(None, map(normalizer.normalize_str, texts)),
             model_writer=model,
             vocab_size=size,
             model_type="unigram",
@@ -59,10 +59,6 @@ def sentencepiece_units(texts: Iterable[str], size: int, text_form: TextForm) ->
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
     return unigram_units(pieces, normalizer)
-
-
-def _nonempty(texts: Iterable[str]) -> Iterator[str]:
-    return (text for text in texts if text)
 
 
 def unigram_units(pieces: list[tuple[str, float]], normalizer: "Normalizer") -> TokenizerUnits:

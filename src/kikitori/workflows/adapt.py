@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ConfigError
-from kikitori.io.config import merge_yaml
+from kikitori.io.config import merge_yaml, merged
 from kikitori.io.files import write_text
 from kikitori.io.model_folder import LEXICON
 from kikitori.model.adapters.folder import num_bytes, num_parameters
@@ -113,7 +113,7 @@ def adaptation_recipe(model: str, domain: Domain, overrides: Sequence[str] = ())
         values["data"] = {"train": domain.data.references(), "dev": domain.dev.references(), "batch_seconds": 80.0}
     if domain.replay.manifests:
         values["replay"] = {"train": domain.replay.references()}
-    match parse_recipe(_updated(values, merge_yaml(None, renamed_overrides(overrides))), "adapt"):
+    match parse_recipe(merged(values, merge_yaml(None, renamed_overrides(overrides))), "adapt"):
         case SpeechAdaptationRecipe() as recipe if "encoder" in recipe.adapt.components and not recipe.ctc.weights:
             return replace(recipe, ctc=CTC(weights=dict.fromkeys(_ctc_layers(folder), CTC_WEIGHT)))
         case SpeechAdaptationRecipe() | TextAdaptationRecipe() as recipe:
@@ -175,12 +175,3 @@ def _shown_lexicon(folder: str) -> str | None:
 def _ctc_layers(folder: str) -> list[int]:
     acoustic = read_json(folder, "config.json").get("acoustic_config")
     return list(acoustic.get("ctc_layers") or []) if isinstance(acoustic, dict) else []
-
-
-def _updated(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with changes, section by section."""
-    result = dict(values)
-    for key, change in changes.items():
-        old = result.get(key)
-        result[key] = _updated(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
-    return result

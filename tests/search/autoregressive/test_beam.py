@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.ctc.prefix import CTCPrefixScorer, ctc_outputs
 from kikitori.scorers.prior import length_scorer
-from kikitori.search.autoregressive.beam import Judge, beam_search
+from kikitori.search.autoregressive.beam import PartialScorer, beam_search
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch
 from tests.search.ctc.test_beam import every_path, random_log_probs
@@ -48,10 +48,10 @@ class Table:
         return [(old[0], (*old[1], label)) for old, label in pairs], given_scores
 
 
-def found(tables, *, most=4, least=0, judge=None, length_scale=0.0, **options):
+def found(tables, *, most=4, least=0, partial=None, length_scale=0.0, **options):
     scorer = WeightedSum([(tables, 1.0), (length_scorer(tables.num_labels), length_scale)])
     limits = [most] * len(tables.seeds) if isinstance(most, int) else most
-    settings = {"judge": judge, "most_gain": length_scale}
+    settings = {"partial": partial, "most_gain": length_scale}
     return beam_search(scorer, flat(BeamSearch, **options), Limits(limits, least), **settings)
 
 
@@ -88,12 +88,12 @@ def test_a_full_beam_finds_the_best_sequences(num_labels, most, least, seeds, ex
             )
 
 
-def judged(tables, seeds, frames, **options):
+def with_ctc(tables, seeds, frames, **options):
     heard = [random_log_probs(frames, tables.num_labels, seed) for seed in seeds]
     scale = options.pop("scale")
     limits = {key: options.pop(key) for key in ("labels", "proposed") if key in options}
     scorer = CTCPrefixScorer(ctc_outputs(heard, tables.num_labels, likely=8))
-    return heard, lambda: Judge(scorer, scale, **limits), options
+    return heard, lambda: PartialScorer(scorer, scale, **limits), options
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,12 +104,12 @@ def judged(tables, seeds, frames, **options):
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([0.0, 1.0]),
 )
-def test_with_a_judge_a_full_beam_finds_the_best_sum(num_labels, frames, seeds, scale, llm_scale):
+def test_with_a_partial_scorer_a_full_beam_finds_the_best_sum(num_labels, frames, seeds, scale, llm_scale):
     tables = Table(num_labels, seeds)
-    heard, judge, _ = judged(tables, seeds, frames, scale=scale)
+    heard, partial, _ = with_ctc(tables, seeds, frames, scale=scale)
     scorer = WeightedSum([(tables, llm_scale)])
     options = BeamSearch(beam=1000, nbest=1000, length_exponent=0.0)
-    results = beam_search(scorer, options, Limits([frames] * len(seeds)), judge=judge())
+    results = beam_search(scorer, options, Limits([frames] * len(seeds)), partial=partial())
     for row, hypotheses in enumerate(results):
         ctc = every_path(heard[row], "sum")
         sequences = every_sequence(num_labels, frames)
@@ -140,11 +140,11 @@ def test_utterances_do_not_meet(seeds, beam, score_beam, exponent, scale):
 
     def run(order):
         tables = Table(6, [seeds[row] for row in order])
-        judge = None
+        partial = None
         if scale is not None:
-            _, make, _ = judged(tables, tables.seeds, 7, scale=scale, labels=3, proposed=2)
-            judge = make()
-        return found(tables, most=[1 + seeds[row] % 6 for row in order], judge=judge, **options)
+            _, make, _ = with_ctc(tables, tables.seeds, 7, scale=scale, labels=3, proposed=2)
+            partial = make()
+        return found(tables, most=[1 + seeds[row] % 6 for row in order], partial=partial, **options)
 
     together = run(range(len(seeds)))
     for row in range(len(seeds)):
@@ -185,8 +185,8 @@ def test_what_reaches_the_limit_is_told_apart():
 
 def test_where_nothing_is_possible_there_is_an_empty_hypothesis():
     heard = torch.full((1, 4), -inf).index_fill(1, torch.tensor([0]), 0.0)  # the first label, surely
-    judge = Judge(CTCPrefixScorer(ctc_outputs([heard], 3)), 0.5)
-    (hypotheses,) = found(Table(3, [1]), most=0, judge=judge)
+    partial = PartialScorer(CTCPrefixScorer(ctc_outputs([heard], 3)), 0.5)
+    (hypotheses,) = found(Table(3, [1]), most=0, partial=partial)
     assert [(each.labels, each.score) for each in hypotheses] == [((), -inf)]
     assert len(hypotheses[0].scores) == 3
     assert found(Table(3, []), most=[]) == []

@@ -61,7 +61,27 @@ def test_the_best_of_all_sequences_is_found(setting, scale):
             total = (1 - scale) * share + (scale * ctc if scale else 0.0)
             if total > -inf:
                 expected[labels] = total
-        assert {each.labels for each in nbest} == {*expected}
+        assert sorted(each.score for each in nbest) == pytest.approx(sorted(expected.values()), abs=1e-4)
+        written = {labels: score for labels, score in expected.items() if speller.letters(labels)}
+        assert {each.labels for each in nbest} == {(), *written}  # what has no letter is empty
         for each in nbest:
-            assert each.score == pytest.approx(expected[each.labels], abs=1e-4)
+            assert each.score == pytest.approx(written.get(each.labels, each.score), abs=1e-4)
         assert nbest[0].score == pytest.approx(max(expected.values()), abs=1e-4)
+
+
+def test_punctuation_alone_is_no_transcript(setting):
+    units, decoder, _, lengths, _ = setting
+    blank = torch.full((2, 9, CHARACTERS.size + 1), -20.0)
+    blank[..., -1] = 20.0
+    comma = units.encode(",")
+    others = [label for label in range(decoder.vocab_size) if label not in comma]
+    found = joint_by_letters(
+        decoder,
+        blank,
+        lengths,
+        TokenSpeller(units, CHARACTERS),
+        JointSearch(),
+        Limits([3, 3], 1),
+        filters=[suppress(others)],
+    )
+    assert all(each.labels == () and each.score > -inf for nbest in found for each in nbest)

@@ -17,16 +17,15 @@ from kikitori.scorers.options import LMOptions
 from kikitori.scorers.prior import PriorScorer, length_scorer
 from kikitori.search.ctc.beam import ctc_beam
 from kikitori.search.fusion import delayed as module
-from kikitori.search.fusion.delayed import delayed_fusion, delayed_fusion_of_logits, fuse_words
+from kikitori.search.fusion.delayed import delayed_fusion_of_logits, fuse_words
 from kikitori.search.fusion.retokenizing import RetokenizingLM
-from kikitori.search.fusion.shallow import shallow_fusion
 from kikitori.search.options import CTCBeamSearch, DelayedFusionSearch, ShallowFusionSearch
 from kikitori.search.pruning import FramePruning
 from kikitori.search.rescore import rescored, with_scores
 from kikitori.text.unit_training import character_units
 from kikitori.types import Hypothesis
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
-from tests.search.flat import flat
+from tests.search.flat import delayed_fusion, flat, shallow_fusion
 from tests.tiny import TEXTS, tiny_bpe, tiny_gpt2, tiny_llm, tiny_units
 
 ALL = {"beam": 100_000, "nbest": 100_000, "score_beam": None, "frame_labels": None, "min_log_prob": None}
@@ -136,7 +135,7 @@ def test_shares_are_those_from_scratch(kind, seed, recombine, beam, scales, trig
 
 @pytest.mark.parametrize("kind", ["bytes", "characters"])
 def test_bonuses_in_the_beam_are_those_of_the_complete_words(kind, monkeypatch):
-    """Whenever words were judged, each hypothesis has what its words are worth, and what may return what they were."""
+    """Whenever words were scored, each hypothesis has what its words are worth, and what may return what they were."""
     reader, options, checked = READERS[kind], search(trigger=3, beam=4), 0
 
     class Watched(module._Search):
@@ -151,12 +150,12 @@ def test_bonuses_in_the_beam_are_those_of_the_complete_words(kind, monkeypatch):
                 words = tuple(labels[: max((place for place, x in enumerate(labels) if x == MARK), default=0)])
                 parent = self._parents[node]
                 if node in beam:
-                    assert bonus == pytest.approx(judged(words))
+                    assert bonus == pytest.approx(worth(words))
                 else:
-                    assert self._judged[node] >= self._judged[parent]
-                    checked += self._judged[parent] > 0
+                    assert self._scored[node] >= self._scored[parent]
+                    checked += self._scored[parent] > 0
 
-    def judged(words):
+    def worth(words):
         ((score,),) = module.IncrementalLMScorer(reader.lm, 1).scores([[reader.tokens(words)]])
         return weigh({**from_scratch(words, reader), "lm": score}, options)
 
@@ -271,7 +270,7 @@ def spelt(text, units=OWN):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The texts that are judged before the end, call by call."""
+    """The texts that are scored before the end, call by call."""
     calls = []
 
     class Watched(module.IncrementalLMScorer):
@@ -296,7 +295,7 @@ def asked(monkeypatch):
         ("equal", 5, [["a"], ["a bo"], ["a box d"]]),
     ],
 )
-def test_when_words_are_judged(kind, trigger, expected, asked):
+def test_when_words_are_scored(kind, trigger, expected, asked):
     reader = READERS[kind]
     (found,) = one(spelt("a box do"), reader, search(trigger=trigger))
     assert asked == expected

@@ -14,11 +14,11 @@ from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.prior import PriorScorer, length_scorer
 from kikitori.search.ctc.beam import FrameSearch, ctc_beam, ctc_beam_of_logits
 from kikitori.search.fusion import shallow as module
-from kikitori.search.fusion.shallow import fuse, shallow_fusion, shallow_fusion_of_logits
+from kikitori.search.fusion.shallow import fuse, shallow_fusion_of_logits
 from kikitori.search.options import CTCBeamSearch, ShallowFusionSearch
 from kikitori.search.pruning import FramePruning
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
-from tests.search.flat import flat
+from tests.search.flat import flat, shallow_fusion
 from tests.tiny import tiny_llm
 
 BOS, EOS, LABELS = 1, 2, 12

@@ -1,7 +1,7 @@
 import pytest
 
 from kikitori.errors import ConfigError, DataError
-from kikitori.text.g2p.sources import Share, build_lexicon, open_sources
+from kikitori.text.g2p.sources import Contribution, build_lexicon, open_sources
 
 
 class Known:
@@ -21,7 +21,10 @@ def test_the_first_source_that_knows_a_word_says_it():
         "the": (("dh", "ax"),),
         "green": (("g", "r", "iy", "n"),),
     }
-    assert built.shares == (Share("first", 1, ("iy", "t")), Share("second", 2, ("ax", "dh", "g", "n", "r")))
+    assert built.contributions == (
+        Contribution("first", 1, ("iy", "t")),
+        Contribution("second", 2, ("ax", "dh", "g", "n", "r")),
+    )
     assert built.missing == ("cup",)
 
 

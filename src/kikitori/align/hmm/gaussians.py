@@ -71,7 +71,7 @@ def align(features: Features, graph: Graph, mixtures: Mixtures) -> tuple[States,
     """The most likely states of an utterance and their log-likelihood per frame; None if it is too short for them."""
     scores = mixtures.log_likelihoods(features)
     states = np.empty(len(features), np.int32)
-    total = _viterbi(scores, graph.labels, graph.offsets, graph.before, graph.first, graph.last, states)
+    total = _viterbi(scores, graph, states)
     return None if total == -np.inf else (states, total / len(features))
 
 
@@ -142,7 +142,7 @@ def _accumulate(
 ) -> None:
     """Adds the frames of an utterance to the statistics of their states; `halves` are halves of precisions."""
     gaussians, size = means.shape[1], means.shape[2]
-    shares = np.empty(gaussians)
+    posteriors = np.empty(gaussians)
     for frame in range(len(features)):
         state = states[frame]
         best = -np.inf
@@ -151,33 +151,26 @@ def _accumulate(
             for i in range(size):
                 away = features[frame, i] - means[state, g, i]
                 score -= away * away * halves[state, g, i]
-            shares[g] = score
+            posteriors[g] = score
             best = max(best, score)
         total = 0.0
         for g in range(gaussians):
-            shares[g] = np.exp(shares[g] - best)
-            total += shares[g]
+            posteriors[g] = np.exp(posteriors[g] - best)
+            total += posteriors[g]
         for g in range(gaussians):
-            share = shares[g] / total
-            if share > 1e-4:
-                counts[state, g] += share
+            weight = posteriors[g] / total
+            if weight > 1e-4:
+                counts[state, g] += weight
                 for i in range(size):
                     value = features[frame, i]
-                    sums[state, g, i] += share * value
-                    squares[state, g, i] += share * value * value
+                    sums[state, g, i] += weight * value
+                    squares[state, g, i] += weight * value * value
 
 
 @compiled
-def _viterbi(
-    scores: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    before: NDArray[np.int32],
-    first: NDArray[np.bool_],
-    last: NDArray[np.bool_],
-    states: States,
-) -> float:
+def _viterbi(scores: NDArray[np.float32], graph: Graph, states: States) -> float:
     """Writes the best path's labels into `states`; its log-likelihood, -inf if no path is short enough."""
+    labels, offsets, before, first, last = graph
     frames, size = len(scores), len(labels)
     came = np.empty((frames, size), np.int32)
     now, then = np.full(size, -np.inf), np.full(size, -np.inf)

@@ -1,7 +1,7 @@
 """What may be said in an utterance: its words' pronunciations as states of a hidden Markov model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,7 @@ STATES_PER_PHONE = 3
 SILENCE = "<sil>"
 
 
-@dataclass(frozen=True, eq=False)
-class Graph:
+class Graph(NamedTuple):
     """States in an order in which every path goes forward; each may also be kept from frame to frame.
 
     Attributes:

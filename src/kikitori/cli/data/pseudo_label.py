@@ -7,39 +7,18 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    SOME_FAILED,
-    Adapter,
-    BatchSize,
-    Device,
-    DeviceOption,
-    DtypeOption,
-    Folder,
-    Model,
-    Overrides,
-    Precision,
-    Search,
-    Split,
-    folder_for,
-    load_recognizer,
-    make_folder,
-    manifests,
-    one_line_errors,
-    only_overrides,
-    progress_bar,
-    read_rows,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError, DataError
 
 
 def pseudo_label(
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     data: Annotated[
         list[Path] | None,
         typer.Option("--data", help="JSONL manifest; texts in it only serve to count errors. May be repeated."),
     ] = None,
-    split: Split = None,
-    output: Folder = None,
+    split: common.Split = None,
+    output: common.Folder = None,
     min_confidence: Annotated[
         float | None,
         typer.Option("--min-confidence", help="Leave out texts with less; the table of an earlier run says how much."),
@@ -48,18 +27,18 @@ def pseudo_label(
         tuple[float, float],
         typer.Option("--rate", help="Leave out texts with fewer or more letters and digits per second of audio."),
     ] = (2.0, 30.0),
-    model: Model = None,
-    decoding: Search = None,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = Device.auto,
-    dtype: DtypeOption = Precision.float32,
-    adapter: Adapter = None,
+    model: common.Model = None,
+    decoding: common.Search = None,
+    batch_size: common.BatchSize = 8,
+    device: common.DeviceOption = common.Device.auto,
+    dtype: common.DtypeOption = common.Precision.float32,
+    adapter: common.Adapter = None,
 ) -> None:
     """Have a recogniser write the texts of speech, as a manifest to train on; killed, it goes on."""
-    with one_line_errors():
-        settings = only_overrides(overrides)
-        paths = manifests(data)
-        output = folder_for("the manifest", output)
+    with common.one_line_errors():
+        settings = common.only_overrides(overrides)
+        paths = common.manifests(data)
+        output = common.folder_for("the manifest", output)
         if min_confidence is not None and not isfinite(min_confidence):
             raise ConfigError("is no number", where="--min-confidence", remedy="leave it out to keep all")
         if not 0.0 <= rate[0] < rate[1]:
@@ -67,11 +46,11 @@ def pseudo_label(
         from kikitori.scoring.pseudo_labels import PseudoLabelFilter
         from kikitori.workflows.pseudo_label import MANIFEST, origin_of, recognize, write_labels
 
-        rows = read_rows(paths, split)
-        recognizer = load_recognizer(model, decoding, settings, device, dtype, adapter)
+        rows = common.read_rows(paths, split)
+        recognizer = common.load_recognizer(model, decoding, settings, device, dtype, adapter)
         options = recognizer.decoding
-        make_folder(output)
-        with progress_bar("recognising", len(rows)) as progress:
+        common.make_folder(output)
+        with common.progress_bar("recognising", len(rows)) as progress:
             found = recognize(recognizer, rows, options, output, batch_size=batch_size, progress=progress)
         failures = [each.error for each in found if each.error is not None]
         for error in failures:
@@ -88,4 +67,4 @@ def pseudo_label(
             )
         print(output / MANIFEST, flush=True)
     if failures:
-        raise typer.Exit(SOME_FAILED)
+        raise typer.Exit(common.SOME_FAILED)

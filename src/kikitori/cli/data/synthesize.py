@@ -6,18 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    Folder,
-    Seed,
-    SpokenTitles,
-    Text,
-    TextForm,
-    TextFormOption,
-    folder_for,
-    make_folder,
-    one_line_errors,
-    progress_bar,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError
 
 
@@ -29,7 +18,7 @@ class AudioFormat(StrEnum):
 
 
 def synthesize(
-    text: Text = None,
+    text: common.Text = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +35,7 @@ def synthesize(
             "row with one; may be repeated.",
         ),
     ] = None,
-    output: Folder = None,
+    output: common.Folder = None,
     language: Annotated[str, typer.Option("--language", help="Language code of text and voices.")] = "en",
     max_lines: Annotated[int, typer.Option("--max-lines", min=0, help="Sentences, evenly spread; 0 takes all.")] = 1000,
     shortest: Annotated[int, typer.Option("--shortest", min=1, help="Words, or characters of Japanese.")] = 3,
@@ -58,11 +47,11 @@ def synthesize(
     spoken_column: Annotated[
         int, typer.Option("--spoken-column", min=0, help="Column that is spoken instead, such as kana.")
     ] = 0,
-    text_form: TextFormOption = TextForm.own,
+    text_form: common.TextFormOption = common.TextForm.own,
     in_kana: Annotated[
         bool, typer.Option("--in-kana", help="The manifest's text is the reading in kana, the sentence is `written`.")
     ] = False,
-    spoken_titles: SpokenTitles = False,
+    spoken_titles: common.SpokenTitles = False,
     speed: Annotated[tuple[float, float], typer.Option(help="Range of the rate of speech.")] = (0.8, 1.15),
     pitch: Annotated[tuple[float, float], typer.Option(help="Range of factors of the pitch.")] = (0.85, 1.2),
     size: Annotated[
@@ -75,16 +64,16 @@ def synthesize(
         float, typer.Option("--noise", min=0.0, max=1.0, help="Fraction of the recordings with audible noise.")
     ] = 0.4,
     audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.flac,
-    seed: Seed = 0,
+    seed: common.Seed = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Synthesisers that run at a time.")] = 1,
 ) -> None:
     """Have sentences of a text read aloud by speech synthesisers, as speech to train on; killed, it goes on."""
-    with one_line_errors():
+    with common.one_line_errors():
         if not text:
             raise ConfigError("no text given", where="--text", remedy="name at least one file")
         if not engine:
             raise ConfigError("no engine given", where="--engine", remedy="name espeak-ng, flite, festival, openjtalk")
-        output = folder_for("the recordings", output)
+        output = common.folder_for("the recordings", output)
         for name, (low, high) in (("--speed", speed), ("--pitch", pitch), ("--size", size)):
             if not 0.4 <= low <= high <= 2.5:
                 raise ConfigError("not a range within 0.4 to 2.5", where=name, remedy=f"write {name} 0.9 1.1")
@@ -112,9 +101,9 @@ def synthesize(
                 raise ConfigError("is given twice", where=f"--engine {name}", remedy="name all its voices in one")
             engines[name] = load_engine(name, [voice for voice in voices.split(",") if voice], language=language)
         variation = VoiceVariation(speed, pitch, size, reverberation, noise, seed)
-        make_folder(output)
+        common.make_folder(output)
         sentences = choose_sentences(text, choice, max_lines=max_lines)
-        with progress_bar("speaking", len(sentences)) as progress:
+        with common.progress_bar("speaking", len(sentences)) as progress:
             config = SynthesisConfig(engines, language, variation, audio_format.value, in_kana)
             report = read_aloud(sentences, config, output, workers=workers, progress=progress)
         for problem, count in sorted(report.failures.items()):

@@ -68,16 +68,16 @@ def lexicon(
         words = list(dict.fromkeys((*of_texts, *of_rows)))
         make_folder(output.parent)
         built = build_lexicon(words, open_sources(source, words, stress=stress))
-        shares = [f"{share.words} words by {share.source}" for share in built.shares]
-        write_lexicon(output, built.lexicon, [*notes, *shares])
+        sources = [f"{each.words} words by {each.source}" for each in built.contributions]
+        write_lexicon(output, built.lexicon, [*notes, *sources])
         _report(built)
         print(output, flush=True)
 
 
 def _report(built: "Built") -> None:
-    for number, share in enumerate(built.shares):
-        own = f", with phones of its own: {' '.join(share.new_phones)}" if number and share.new_phones else ""
-        print(f"kikitori: {share.words} words by {share.source}{own}", file=sys.stderr)
+    for number, each in enumerate(built.contributions):
+        own = f", with phones of its own: {' '.join(each.new_phones)}" if number and each.new_phones else ""
+        print(f"kikitori: {each.words} words by {each.source}{own}", file=sys.stderr)
     if built.missing:
         named = ", ".join((*built.missing[:SHOWN], *(["..."] if len(built.missing) > SHOWN else [])))
         print(f"kikitori: {len(built.missing)} words by none: {named}", file=sys.stderr)

@@ -4,33 +4,21 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    Data,
-    Device,
-    DeviceOption,
-    MaxLines,
-    Split,
-    Text,
-    TextForm,
-    TextFormOption,
-    one_line_errors,
-    progress_bar,
-    warnings_as_lines,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError
 
 
 def perplexity(
     model: Annotated[str | None, typer.Option("--model", help="Language model, or that of a speech LLM.")] = None,
-    text: Text = None,
-    data: Data = None,
-    split: Split = None,
-    text_form: TextFormOption = TextForm.own,
-    max_lines: MaxLines = 0,
-    device: DeviceOption = Device.auto,
+    text: common.Text = None,
+    data: common.Data = None,
+    split: common.Split = None,
+    text_form: common.TextFormOption = common.TextForm.own,
+    max_lines: common.MaxLines = 0,
+    device: common.DeviceOption = common.Device.auto,
 ) -> None:
     """Perplexity of a language model on text: per token, per word and per character."""
-    with one_line_errors():
+    with common.one_line_errors():
         if model is None:
             raise ConfigError("no language model given", where="--model", remedy="name its folder")
         if not text and not data:
@@ -47,8 +35,8 @@ def perplexity(
         for path in data or ():
             rows = read_manifest(path, split=split).utterances
             lines += [(f"{path}: {row.utt_id}", row.text) for row in rows if row.text]
-        with warnings_as_lines():
+        with common.warnings_as_lines():
             lm = load_language_model(LMOptions(model, text_form.value), torch_device(device.value))
-        with progress_bar("scoring", len(lines)) as progress:
+        with common.progress_bar("scoring", len(lines)) as progress:
             found = measure(lm, lines, progress)
         print(format_perplexity(found), flush=True)

@@ -5,24 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import (
-    BatchSize,
-    Data,
-    Device,
-    DeviceOption,
-    Model,
-    SafetensorsFile,
-    Seed,
-    Split,
-    TextForm,
-    TextFormOption,
-    make_folder,
-    manifests,
-    one_line_errors,
-    progress_bar,
-    read_rows,
-    warnings_as_lines,
-)
+from kikitori.cli import common
 from kikitori.errors import ConfigError
 
 
@@ -35,9 +18,9 @@ class Estimate(StrEnum):
 
 
 def prior(
-    data: Data = None,
-    split: Split = None,
-    model: Model = None,
+    data: common.Data = None,
+    split: common.Split = None,
+    model: common.Model = None,
     by: Annotated[
         Estimate,
         typer.Option(
@@ -50,16 +33,16 @@ def prior(
     units: Annotated[
         str | None, typer.Option("--units", help="Count in the units of this language model, as it reads texts.")
     ] = None,
-    text_form: TextFormOption = TextForm.own,
+    text_form: common.TextFormOption = common.TextForm.own,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Segmentations drawn of each transcript.")] = 4,
-    seed: Seed = 0,
-    output: SafetensorsFile = None,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = Device.auto,
+    seed: common.Seed = 0,
+    output: common.SafetensorsFile = None,
+    batch_size: common.BatchSize = 8,
+    device: common.DeviceOption = common.Device.auto,
 ) -> None:
     """Estimate how probable each label is by itself, for fusion with a language model."""
-    with one_line_errors():
-        paths = manifests(data)
+    with common.one_line_errors():
+        paths = common.manifests(data)
         if output is None or output.suffix != ".safetensors":
             raise ConfigError("no file for the prior", where="-o", remedy="name one, such as prior.safetensors")
         if units is not None and by == Estimate.softmax:
@@ -71,14 +54,14 @@ def prior(
         from kikitori.text.units import labels_fingerprint, load_units, vocabulary_fingerprint, with_text_form
         from kikitori.workflows.prior import sampled_text_prior, speech_prior, text_prior
 
-        rows = read_rows(paths, split)
-        with warnings_as_lines():
+        rows = common.read_rows(paths, split)
+        with common.warnings_as_lines():
             recognizer = load(model, device=device.value)
         counted = recognizer.loaded.units if units is None else with_text_form(load_units(units), text_form.value)
-        make_folder(output.parent)
+        common.make_folder(output.parent)
         match by:
             case Estimate.softmax:
-                with progress_bar("encoding", len(rows)) as progress:
+                with common.progress_bar("encoding", len(rows)) as progress:
                     found = speech_prior(recognizer, rows, phones=phones, batch_size=batch_size, progress=progress)
             case Estimate.counts:
                 found = text_prior(counted, rows)

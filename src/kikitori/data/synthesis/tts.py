@@ -121,21 +121,8 @@ class Flite:
         text = file.with_suffix(".txt")
         text.write_text(_ascii(request.text), encoding="ascii")
         stretch, shift = f"duration_stretch={1 / request.speed:.4f}", f"f0_shift={request.pitch:.4f}"
-        _run(
-            [
-                self.program,
-                "-voice",
-                request.voice,
-                "--setf",
-                stretch,
-                "--setf",
-                shift,
-                "-f",
-                str(text),
-                "-o",
-                str(file),
-            ]
-        )
+        settings = ["-voice", request.voice, "--setf", stretch, "--setf", shift]
+        _run([self.program, *settings, "-f", str(text), "-o", str(file)])
         return _read(file)
 
 

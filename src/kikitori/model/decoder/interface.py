@@ -13,7 +13,7 @@ the forward pass as the keyword `memory`. Without it the LLM is the plain text m
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,53 +32,17 @@ FAMILIES = ("gpt_neox", "llama", "qwen2", "qwen3")
 """LLMs whose layers hand the memory on to their attention, and which rotate queries half against half."""
 
 
-class Interface(Protocol):
-    """From the speech prompt to the LLM's input; every interface is also an `nn.Module`."""
+class Interface(nn.Module):
+    """From the speech prompt to the LLM's input.
 
-    def __call__(
-        self,
-        llm_embed: Callable[[Tensor], Tensor],
-        prompt: Prompt,
-        speech_embeds: Tensor,
-        speech_lengths: Tensor,
-        targets: Sequence[Sequence[int]] | None,
-        drafts: Sequence[Sequence[int]] | None = None,
-    ) -> AssembledInput:
-        """Lay out prompt, speech and targets; the arguments are those of `assemble`."""
-        ...
-
-    def open(self) -> None:
-        """Start with all gates open, for an LLM that has nothing to lose."""
-        ...
-
-
-class PrefixInterface(nn.Module):
-    """The speech prompt stands in the LLM's input, between the parts of the text prompt."""
-
-    def forward(
-        self,
-        llm_embed: Callable[[Tensor], Tensor],
-        prompt: Prompt,
-        speech_embeds: Tensor,
-        speech_lengths: Tensor,
-        targets: Sequence[Sequence[int]] | None,
-        drafts: Sequence[Sequence[int]] | None = None,
-    ) -> AssembledInput:
-        """See `Interface`."""
-        return assemble(llm_embed, prompt, speech_embeds, speech_lengths, targets, drafts)
-
-    def open(self) -> None:
-        """There are no gates."""
-
-
-class MemoryInterface(nn.Module):
-    """Text alone stands in the LLM's input, and every LLM layer reads the speech from memory.
+    Without layers, the speech prompt stands in the LLM's input, between the parts of the text prompt. With layers, text
+    alone stands there, and every LLM layer reads the speech from memory.
 
     Args:
-        layers: `MergedLayer` or `CrossLayer`, one for each LLM layer.
+        layers: None, or one for each LLM layer.
     """
 
-    def __init__(self, layers: "Iterable[MergedLayer | CrossLayer]") -> None:
+    def __init__(self, layers: "Iterable[MergedLayer | CrossLayer]" = ()) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
@@ -91,7 +55,10 @@ class MemoryInterface(nn.Module):
         targets: Sequence[Sequence[int]] | None,
         drafts: Sequence[Sequence[int]] | None = None,
     ) -> AssembledInput:
-        """See `Interface`; the text before and after the speech becomes one."""
+        """Lay out prompt, speech and targets; the arguments are those of `assemble`."""
+        if not self.layers:
+            return assemble(llm_embed, prompt, speech_embeds, speech_lengths, targets, drafts)
+        # The text before and after the speech becomes one.
         text = assemble(llm_embed, prompt, speech_embeds[:, :0], torch.zeros_like(speech_lengths), targets, drafts)
         speech_embeds = mask_tail(speech_embeds, speech_lengths)  # what is masked still reaches others if it is NaN
         remembered = tuple(layer(speech_embeds) for layer in self.layers)
@@ -99,12 +66,12 @@ class MemoryInterface(nn.Module):
         return replace(text, speech_lengths=speech_lengths, memory=memory)
 
     def open(self) -> None:
-        """See `Interface`."""
+        """Start with all gates open, for an LLM that has nothing to lose."""
         for layer in self.layers:
             nn.init.constant_(cast(Tensor, layer.gate), 1 / GATE_SPEED)
 
 
-def build_interface(kind: str, llm: PreTrainedModel) -> PrefixInterface | MemoryInterface:
+def build_interface(kind: str, llm: PreTrainedModel) -> Interface:
     """The interface of a configuration, closed: kind `prefix`, `merged_attention` or `cross_attention`.
 
     The last two prepare `llm` to read a memory; preparing it twice does no harm.
@@ -113,7 +80,7 @@ def build_interface(kind: str, llm: PreTrainedModel) -> PrefixInterface | Memory
         ModelError: An unknown kind, or an LLM that it is not made for.
     """
     if kind == "prefix":
-        return PrefixInterface()
+        return Interface()
     if kind not in ("merged_attention", "cross_attention"):
         raise ModelError(f"unknown interface {kind!r}", remedy="use prefix, merged_attention or cross_attention")
     config: Any = llm.config
@@ -126,7 +93,7 @@ def build_interface(kind: str, llm: PreTrainedModel) -> PrefixInterface | Memory
     dim, heads = int(config.hidden_size), Heads.of(config)
     if kind == "merged_attention":
         llm.set_attn_implementation(MERGED)
-        return MemoryInterface(MergedLayer(dim, heads, key_bias_of(layer, heads)) for layer in decoder.layers)
+        return Interface(MergedLayer(dim, heads, key_bias_of(layer, heads)) for layer in decoder.layers)
     for index, layer in enumerate(decoder.layers):
         layer.register_forward_pre_hook(partial(cross_attention, index), with_kwargs=True)
-    return MemoryInterface(CrossLayer(dim, heads, float(config.attention_dropout)) for _ in decoder.layers)
+    return Interface(CrossLayer(dim, heads, float(config.attention_dropout)) for _ in decoder.layers)

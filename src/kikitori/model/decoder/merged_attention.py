@@ -28,11 +28,6 @@ class MergedLayer(SpeechLayer):
 
     Where the LLM adds a bias to its keys, it stands in speech keys too. All scores of a query share its share of them,
     which may be larger than any b; a text key at the query's own position has just that of an unrotated one.
-
-    Args:
-        dim: Size of an LLM embedding.
-        heads: The LLM's heads.
-        key_bias: The LLM's own, (heads * head_dim,), if it has one.
     """
 
     def __init__(self, dim: int, heads: Heads, key_bias: Tensor | None = None) -> None:

@@ -41,7 +41,7 @@ class LabelTree:
             prefixes: The prefix that each row begins with, (rows,).
 
         Returns:
-            Logits (rows, n, vocab), as of `step`, and the places of the new labels (rows, n), 0 beyond `lengths`.
+            Logits (rows, n, vocab) of what follows each label, and the labels' places (rows, n), 0 beyond `lengths`.
         """
         places = places[:, : int(counts.max())]
         valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kikitori.errors import ConfigError, ModelError
+from kikitori.errors import ConfigError, ModelError, first_line
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.bridge import CONV_KERNEL, CONV_STRIDE
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
@@ -236,7 +236,5 @@ def _snapshot(model_id: str, files: list[str], revision: str | None) -> Path:
     except Exception as error:  # noqa: BLE001  (what a network can raise has no end)
         if revision is not None and isinstance(error, LocalEntryNotFoundError | RevisionNotFoundError):
             return Path(model_id)  # no such folder, so there is nothing in it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"cannot be fetched ({reason})", where=model_id, remedy="check the hub id and the network"
-        ) from None
+        what = f"cannot be fetched ({first_line(error)})"
+        raise ModelError(what, where=model_id, remedy="check the hub id and the network") from None

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from kikitori.errors import KikitoriError, ModelError
+from kikitori.errors import KikitoriError, ModelError, first_line
 from kikitori.io.untrusted import check_files, read_object
 
 REDIRECTIONS = ("configuration_files", "transformers_weights", "gguf_file")
@@ -110,11 +110,6 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if progress:
             transformers_logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """What to quote of an error of a library."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _objection(key: str, value: object) -> str | None:

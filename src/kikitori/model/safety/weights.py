@@ -18,9 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn.modules import module as registry
 
-from kikitori.errors import ModelError
+from kikitori.errors import ModelError, first_line
 from kikitori.io.untrusted import check_files, distinct
-from kikitori.model.safety.config import first_line
 from kikitori.model.weights import SAFETENSORS, find_weights
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".nemo")

@@ -73,7 +73,7 @@ class Lengths:
     Attributes:
         difference: By how many words an output is longer or shorter than its reference, on average.
         empty: Outputs without words for references with some.
-        short: Other outputs with at most half the words of their reference.
+        short: Outputs, not empty, with at most half the words of their reference.
         long: Outputs with at least one and a half times the words, and more of them.
         cut: Words missing at the end of outputs.
     """

@@ -31,8 +31,8 @@ class ListErrors:
 
     Attributes:
         oracle: Word errors of the best hypothesis among so many, by that number; the last has all.
-        below: Others that have the reference in their list: the scores prefer something else.
-        missing: Those that do not have it.
+        below: Utterances with the reference further down in their list: the scores prefer something else.
+        missing: Utterances without it in their list.
         improvable: Utterances with a better hypothesis than the first.
         preferences: What each scorer says of these; a scorer that is subtracted should prefer the first.
     """
@@ -87,10 +87,10 @@ def list_errors(rows: Sequence[Row]) -> ListErrors:
             continue
         improvable += 1
         first, better = row.prediction.nbest[0].scores, row.prediction.nbest[best].scores
-        for share in first.keys() & better.keys():
-            counts = preferences.setdefault(share, [0, 0])
-            counts[0] += better[share] > first[share]
-            counts[1] += better[share] < first[share]
+        for name in first.keys() & better.keys():
+            counts = preferences.setdefault(name, [0, 0])
+            counts[0] += better[name] > first[name]
+            counts[1] += better[name] < first[name]
     right = sum(errors[0] == 0 for errors in costs)
     present = sum(min(errors) == 0 for errors in costs)
     return ListErrors(
@@ -102,7 +102,7 @@ def list_errors(rows: Sequence[Row]) -> ListErrors:
         below=present - right,
         missing=len(rows) - present,
         improvable=improvable,
-        preferences=tuple(Preference(share, *counts) for share, counts in sorted(preferences.items())),
+        preferences=tuple(Preference(name, *counts) for name, counts in sorted(preferences.items())),
     )
 
 

@@ -89,8 +89,8 @@ def _classes(heading: str, classes: Sequence[WordClass]) -> Table:
     rows = [[heading, "words", "recall", "near misses", "other sub", "deleted", "share of errors"]]
     total = sum(each.errors for each in classes)
     for each in classes:
-        shares = [_rate(part, each.words) for part in (each.correct, each.near, each.substituted, each.deleted)]
-        rows.append([each.name, str(each.words), *shares, _rate(each.errors, total)])
+        rates = [_rate(part, each.words) for part in (each.correct, each.near, each.substituted, each.deleted)]
+        rows.append([each.name, str(each.words), *rates, _rate(each.errors, total)])
     return rows
 
 
@@ -105,8 +105,8 @@ def _search(lists: ListErrors, ctc: ScoreErrors | None) -> Section:
     ]
     tables: list[Table] = [oracle, where] if lists.longest > 1 else []
     if lists.preferences:
-        shares = [["scorer prefers", "the better one", "the first"]]
-        tables.append(shares + [[each.share, str(each.better), str(each.first)] for each in lists.preferences])
+        scorers = [["scorer prefers", "the better one", "the first"]]
+        tables.append(scorers + [[each.share, str(each.better), str(each.first)] for each in lists.preferences])
     if ctc is not None:
         verdicts = [["the CTC head", "utterances"], ["the reference was found", str(ctc.found)]]
         verdicts += [["prefers the reference: search or other scorers lost it", str(ctc.search)]]

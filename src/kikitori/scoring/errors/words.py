@@ -40,7 +40,7 @@ class Confusions:
     """What was taken for what.
 
     Attributes:
-        near: Those of which most letters are right, see `is_near`.
+        near: Substituted words of which most letters are right, see `is_near`.
         substitutions: The most frequent: said, recognised, how often.
     """
 
@@ -80,7 +80,7 @@ class Known:
     Attributes:
         by_count: Words of the references by how often the text has them, never first.
         by_rank: Its most frequent words, mostly function words, and all others.
-        invented: Those that the text does not have.
+        invented: Wrong words of the outputs that the text does not have.
     """
 
     words: int

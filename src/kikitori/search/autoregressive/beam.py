@@ -28,12 +28,10 @@ END = -1
 
 
 @dataclass(frozen=True)
-class Judge:
+class PartialScorer:
     """A scorer that only sees the labels which are likeliest without it, and some that it proposes itself.
 
     Attributes:
-        scorer: What judges.
-        scale: Its weight.
         labels: Of each hypothesis so many labels get to it, but at least as many as the beam is wide; None for all.
         proposed: And so many that it proposes.
     """
@@ -50,27 +48,21 @@ def beam_search(
     options: LabelBeam,
     limits: Limits,
     *,
-    judge: Judge | None = None,
+    partial: PartialScorer | None = None,
     most_gain: float = 0.0,
     filters: Sequence[LogitFilter] = (),
 ) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. With a beam that holds
-    everything the best label sequence is found; ever wider beams need not be better before that.
-
-    Args:
-        scorer: What judges all labels.
-        options: Beam, n-best, thresholds and length normalisation.
-        limits: What has the most labels can only end; before the fewest it cannot.
-        judge: A scorer beside the sum, for fewer labels.
-        most_gain: What a label can add at most, 0 if scores only fall: for knowing when to stop.
-        filters: What rules labels out beside the fewest labels; the end is the last column.
+    everything the best label sequence is found; ever wider beams need not be better before that. What has the most
+    labels can only end; before the fewest it cannot. Filters rule out labels, the end being the last column. A label
+    can add `most_gain` at most, 0 if scores only fall: for knowing when to stop.
     """
     least = [min(limits.min_labels, most) for most in limits.max_labels]
     filters = (*filters, min_labels(least, END))
     utterances = [_Utterance(number, options, most, most_gain) for number, most in enumerate(limits.max_labels)]
-    scorers = _Scorers(scorer, judge, filters, len(utterances), options.beam)
+    scorers = _Scorers(scorer, partial, filters, len(utterances), options.beam)
     going = utterances
     for written in count():
         if not going:
@@ -93,37 +85,37 @@ def beam_search(
 
 
 class _Scorers:
-    """The sum and the judge over the hypotheses of all utterances that go on."""
+    """The sum and the partial scorer over the hypotheses of all utterances that go on."""
 
     def __init__(
-        self, scorer: WeightedSum, judge: Judge | None, filters: Sequence[LogitFilter], batch: int, beam: int
+        self, scorer: WeightedSum, partial: PartialScorer | None, filters: Sequence[LogitFilter], batch: int, beam: int
     ) -> None:
-        self._scorer, self._judge, self._filters, self._beam = scorer, judge, filters, beam
-        self.names = scorer.names if judge is None else (*scorer.names, judge.scorer.name)
+        self._scorer, self._partial, self._filters, self._beam = scorer, partial, filters, beam
+        self.names = scorer.names if partial is None else (*scorer.names, partial.scorer.name)
         self._state: SumState = scorer.start(batch)
-        self._judged: Any = None if judge is None else judge.scorer.start(batch)
-        self._given = torch.zeros(batch, dtype=torch.float64)  # by the judge
+        self._partial_state: Any = None if partial is None else partial.scorer.start(batch)
+        self._given = torch.zeros(batch, dtype=torch.float64)  # by the partial scorer
 
     def candidates(self, hypotheses: Sequence[Row]) -> tuple[Floats, NDArray[np.int64]]:
         """What some labels add to each hypothesis, and its end: (rows, n + 1), and these labels (rows, n)."""
         rows = torch.arange(len(self._given))
         every = apply_filters(self._filters, self._scorer.log_probs(self._state, rows), hypotheses)
-        size, judge = every.shape[1] - 1, self._judge
-        most = self._beam if judge is None else (judge.labels and max(judge.labels, self._beam))
+        size, partial = every.shape[1] - 1, self._partial
+        most = self._beam if partial is None else (partial.labels and max(partial.labels, self._beam))
         if most is None or most >= size:
             labels = torch.arange(size).expand(len(rows), -1)
         else:
             labels = every[:, :-1].topk(most).indices
-            if judge is not None and judge.proposed:
-                proposed = judge.scorer.likeliest(self._judged, rows, judge.proposed)
+            if partial is not None and partial.proposed:
+                proposed = partial.scorer.likeliest(self._partial_state, rows, partial.proposed)
                 known = (proposed[:, :, None] == labels[:, None, :]).any(dim=2)
                 labels = torch.cat([labels, proposed.masked_fill(known, -1)], dim=1)
             labels = labels.masked_fill(labels < 0, size).sort(dim=1).values  # of equals the first is taken
             labels = labels.masked_fill(labels == size, -1)
         gains = torch.cat([every.gather(1, labels.clamp(min=0)).masked_fill(labels < 0, -inf), every[:, -1:]], dim=1)
-        if judge is not None and judge.scale != 0.0:
-            judged = judge.scorer.log_probs_of(self._judged, rows, labels).cpu().double()
-            add_scaled(gains.numpy(), judged.numpy(), judge.scale)
+        if partial is not None and partial.scale != 0.0:
+            given = partial.scorer.log_probs_of(self._partial_state, rows, labels).cpu().double()
+            add_scaled(gains.numpy(), given.numpy(), partial.scale)
         return gains.numpy(), labels.numpy()
 
     def scores(self, rows: Sequence[int]) -> Iterator[dict[str, float]]:
@@ -132,9 +124,9 @@ class _Scorers:
             return iter(())
         ending = torch.tensor(rows)
         scores = self._scorer.scores(self._state, ending)
-        if self._judge is not None:
+        if self._partial is not None:
             nothing = torch.empty(len(rows), 0, dtype=torch.int64)
-            ends = self._judge.scorer.log_probs_of(self._judged, ending, nothing).cpu().double()
+            ends = self._partial.scorer.log_probs_of(self._partial_state, ending, nothing).cpu().double()
             scores = torch.cat([scores, self._given[ending, None] + ends], dim=1)
         return (dict(zip(self.names, row, strict=True)) for row in scores.tolist())
 
@@ -145,8 +137,8 @@ class _Scorers:
         moves = torch.tensor(rows), torch.tensor(labels)[:, None], torch.ones(len(rows), dtype=torch.int64)
         self._state, _ = self._scorer.extend(self._state, *moves)
         self._given = self._given[moves[0]]
-        if self._judge is not None:
-            self._judged, given = self._judge.scorer.extend(self._judged, *moves)
+        if self._partial is not None:
+            self._partial_state, given = self._partial.scorer.extend(self._partial_state, *moves)
             self._given = self._given + given.cpu().double()[:, 0]
 
 

@@ -9,6 +9,7 @@ see `frame_scorer`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -23,13 +24,13 @@ from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.decoder import DecoderScorer
 from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer
-from kikitori.search.autoregressive.beam import Judge, beam_search
+from kikitori.search.autoregressive.beam import PartialScorer, beam_search
 from kikitori.search.autoregressive.filters import LogitFilter
 from kikitori.search.ctc.beam import collapse_frames, restrict_vocabulary
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch, Scored
 from kikitori.search.pruning import JointPruning
-from kikitori.types import NBest
+from kikitori.types import Hypothesis, NBest
 
 LIKELY = 8
 """Of each frame so many labels may be proposed by CTC."""
@@ -94,8 +95,8 @@ def joint(
     outputs, allowed = _outputs(logits, num_frames, options.pruning, LIKELY if proposed else 1)
     scorer = _weighted(DecoderScorer(decoder, num_labels, allowed=allowed), num_labels, options, others)
     asked = pre_beam if any((options.scale(SPEECH_LLM), *(scale for _, scale in others))) else None
-    judge = Judge(CTCPrefixScorer(outputs, window=options.pruning.window), options.scale(CTC), asked, proposed)
-    return beam_search(scorer, options, limits, judge=judge, most_gain=_most_gain(options, others), filters=filters)
+    ctc = PartialScorer(CTCPrefixScorer(outputs, window=options.pruning.window), options.scale(CTC), asked, proposed)
+    return beam_search(scorer, options, limits, partial=ctc, most_gain=_most_gain(options, others), filters=filters)
 
 
 def joint_by_letters(
@@ -111,6 +112,8 @@ def joint_by_letters(
     pre_beam: int | None = PRE_BEAM,
 ) -> list[NBest]:
     """As `joint`, over the decoder's own labels, which CTC scores by the characters that they are spelt with.
+
+    Hypotheses of nothing but punctuation, which is free, become empty.
 
     Args:
         decoder: What writes.
@@ -129,9 +132,15 @@ def joint_by_letters(
     num_labels = decoder.vocab_size
     letters, _ = _outputs(logits, num_frames, options.pruning, 1)
     scorer = _weighted(DecoderScorer(decoder, num_labels), num_labels, options, others)
-    ctc = SpelledCTCScorer(CTCPrefixScorer(letters, window=options.pruning.window), speller, num_labels)
-    judge = Judge(ctc, options.scale(CTC), pre_beam)
-    return beam_search(scorer, options, limits, judge=judge, most_gain=_most_gain(options, others), filters=filters)
+    spelled = SpelledCTCScorer(CTCPrefixScorer(letters, window=options.pruning.window), speller, num_labels)
+    ctc = PartialScorer(spelled, options.scale(CTC), pre_beam)
+    found = beam_search(scorer, options, limits, partial=ctc, most_gain=_most_gain(options, others), filters=filters)
+    return [tuple(_without_mere_punctuation(each, speller) for each in nbest) for nbest in found]
+
+
+def _without_mere_punctuation(hypothesis: Hypothesis, speller: TokenSpeller) -> Hypothesis:
+    """No labels where none has a letter: Whisper cannot begin with the end, and CTC heard nothing."""
+    return hypothesis if speller.letters(hypothesis.labels) else replace(hypothesis, labels=())
 
 
 def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch, others: Others = ()) -> WeightedSum:

@@ -88,8 +88,8 @@ def speculative(
     rows = every
     while True:
         filled = [row.known + len(row.proposals) - 1 for row in rows]  # positions in the cache, slips among them
-        verdicts = _judge(decoder, hidden, rows, filters)
-        going = [place for place, row in enumerate(rows) if _write(row, verdicts[place], eos_id)]
+        chosen = _best_labels(decoder, hidden, rows, filters)
+        going = [place for place, row in enumerate(rows) if _write(row, chosen[place], eos_id)]
         if not going:
             return [generated(row.labels, row.score, row.complete, row.passes) for row in every]
         slipped = any(rows[place].known < filled[place] for place in going)
@@ -107,12 +107,12 @@ def speculative(
             row.passes += 1
 
 
-def _write(row: _Row, verdicts: Sequence[tuple[int, float]], eos_id: int) -> bool:
+def _write(row: _Row, chosen: Sequence[tuple[int, float]], eos_id: int) -> bool:
     """Write what a pass has settled: its proposals up to the first slip, and the decoder's label there or behind them.
 
     Whether the row goes on; all its labels but the last are then in the cache.
     """
-    for proposal, (label, score) in zip(row.proposals, verdicts, strict=True):
+    for proposal, (label, score) in zip(row.proposals, chosen, strict=True):
         if label == eos_id:
             row.complete = True
             row.score += score
@@ -129,7 +129,7 @@ def _write(row: _Row, verdicts: Sequence[tuple[int, float]], eos_id: int) -> boo
     return True
 
 
-def _judge(
+def _best_labels(
     decoder: Decoder, hidden: Tensor, rows: Sequence[_Row], filters: Sequence[LogitFilter]
 ) -> list[list[tuple[int, float]]]:
     """The decoder's best label at each row's positions, and its log-probability.

@@ -81,7 +81,7 @@ def prepare_logits(logits: Tensor, options: FrameBeam) -> SearchInput:
 
 
 def search(utterance: SearchInput, options: FrameBeam) -> NBest:
-    """The n-best list of one utterance, as of `ctc_beam`."""
+    """The n-best list of one utterance, see `ctc_beam`."""
     beam = prefix_beam.new_beam(utterance.num_labels)
     return _nbest(prefix_beam.search(beam, *utterance.candidates, *_limits(options)), options.nbest, utterance.ids)
 

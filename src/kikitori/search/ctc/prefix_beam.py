@@ -2,7 +2,7 @@
 
 A hypothesis is a node of the tree, that is, a label sequence; it holds the log-probability of its paths that end in
 blank and of those that end in its last label (Graves et al. 2006). `advance` takes one frame and
-leaves the survivors in the beam; nodes are made for survivors only. Another scorer's share is the node's `bonus`: it
+leaves the survivors in the beam; nodes are made for survivors only. What another scorer adds is the node's `bonus`: it
 counts in pruning, and either enters with the frame (`label_gains`, before pruning) or is written into `bonus` between
 frames (after pruning).
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from kikitori.scorers.base import weighted
 from kikitori.scorers.incremental import IncrementalLMScorer, Tokens
 from kikitori.scorers.options import CTC, LENGTH, LM, PRIOR
-from kikitori.search.ctc.beam import FrameSearch, SearchInput, prepare, prepare_logits
+from kikitori.search.ctc.beam import FrameSearch, SearchInput, prepare_logits
 from kikitori.search.fusion.retokenizing import Labels, RetokenizingLM
 from kikitori.search.options import DelayedFusionSearch
 from kikitori.types import Hypothesis, NBest
@@ -28,23 +28,15 @@ from kikitori.types import Hypothesis, NBest
 ROOT = 0
 
 
-def delayed_fusion(
-    log_probs: Tensor, lengths: Tensor, reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
+def delayed_fusion_of_logits(
+    logits: Tensor, lengths: Tensor, reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
 ) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores as the beam had them.
 
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. One that is too long
     for the LM keeps what the words had that there was room for, and comes after all that are possible in the end.
-    Log-probabilities are (batch, frames, labels + 1), blank last; the prior is (labels,).
+    Logits of the CTC head are (batch, frames, labels + 1), blank last; the prior is (labels,).
     """
-    rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
-    return fuse_words([prepare(row[:length], options) for row, length in rows], reader, prior, options)
-
-
-def delayed_fusion_of_logits(
-    logits: Tensor, lengths: Tensor, reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
-) -> list[NBest]:
-    """Delayed fusion of `logits.log_softmax(-1)`, see `delayed_fusion`."""
     rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
     return fuse_words([prepare_logits(row[:length], options) for row, length in rows], reader, prior, options)
 
@@ -53,7 +45,7 @@ def delayed_fusion_of_logits(
 def fuse_words(
     utterances: Sequence[SearchInput], reader: RetokenizingLM, prior: Tensor | None, options: DelayedFusionSearch
 ) -> list[NBest]:
-    """Delayed fusion of utterances that are prepared, see `delayed_fusion`."""
+    """Delayed fusion of utterances that are prepared, see `delayed_fusion_of_logits`."""
     scorers = _Scorers(reader, prior, options)
     searches = [_Search(utterance, scorers, options) for utterance in utterances]
     memory = IncrementalLMScorer(reader.lm, len(searches))
@@ -91,7 +83,7 @@ class _Search:
     """One utterance: its beam, and how far the words of each label sequence are scored.
 
     A prefix of labels is a node of the beam's tree. `_words` has for every node the one above it (or itself) where its
-    last complete word ends, `_judged` the one whose bonus it has; `_bonus` the bonus of all that were scored.
+    last complete word ends, `_scored` the one whose bonus it has; `_bonus` the bonus of all that were scored.
     """
 
     def __init__(self, utterance: SearchInput, scorers: _Scorers, options: DelayedFusionSearch) -> None:
@@ -106,7 +98,7 @@ class _Search:
         starts = scorers.reader.word_starts if utterance.ids is None else scorers.reader.word_starts[utterance.ids]
         self._starts = starts if by_word else None
         self._frame, self._calls = 0, 0
-        self._parents, self._lengths, self._words, self._judged = [-1], [0], [ROOT], [ROOT]
+        self._parents, self._lengths, self._words, self._scored = [-1], [0], [ROOT], [ROOT]
         self._bonus: dict[int, float | None] = {ROOT: 0.0}  # None: the LM had no room
         self._reachable = [ROOT]
         self._asked: list[tuple[int, Labels, Tokens]] = []
@@ -157,7 +149,7 @@ class _Search:
         for node, parent, label in zip(new.tolist(), parents, labels, strict=True):
             self._parents.append(parent)
             self._lengths.append(self._lengths[parent] + 1)
-            self._judged.append(self._judged[parent])
+            self._scored.append(self._scored[parent])
             if self._starts is None:
                 self._words.append(node)
             else:
@@ -178,7 +170,7 @@ class _Search:
                 return self._frame % frames == 0
 
     def _is_behind(self, node: int) -> bool:
-        return self._words[node] != self._judged[node]
+        return self._words[node] != self._scored[node]
 
     def _ask(self) -> bool:
         """Whether hypotheses have complete words that the LM has not scored; takes note of them."""
@@ -200,13 +192,13 @@ class _Search:
             if node not in beam and parent not in reachable:
                 continue
             reachable.add(node)
-            words = self._words[node] if node in beam else self._judged[parent]
+            words = self._words[node] if node in beam else self._scored[parent]
             # Numbers grow along a branch, so that of a longer prefix is the higher one.
-            if words > self._judged[node] and self._bonus.get(words) is not None:
-                self._judged[node] = words
+            if words > self._scored[node] and self._bonus.get(words) is not None:
+                self._scored[node] = words
                 changed.append(node)
         self._reachable = sorted(reachable)
-        bonus = np.array([self._bonus[self._judged[node]] for node in changed], np.float64)
+        bonus = np.array([self._bonus[self._scored[node]] for node in changed], np.float64)
         self._beam.set_bonus(np.array(changed, np.int32), bonus)
 
     def _written(self, labels: Labels) -> Labels:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kikitori.scorers.base import SumState, WeightedSum
 from kikitori.scorers.options import CTC
-from kikitori.search.ctc.beam import NO_GAINS, FrameSearch, SearchInput, prepare, prepare_logits
+from kikitori.search.ctc.beam import NO_GAINS, FrameSearch, SearchInput, prepare_logits
 from kikitori.search.options import FrameBeam
 from kikitori.types import Hypothesis, NBest
 
@@ -26,25 +26,19 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
-def shallow_fusion(log_probs: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
+def shallow_fusion_of_logits(logits: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
-    It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. Log-probabilities of
-    the CTC head are (batch, frames, labels + 1), blank last; the scorer gives what joins them.
+    It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. Logits of the CTC head
+    are (batch, frames, labels + 1), blank last; the scorer gives what joins their log-probabilities.
     """
-    rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
-    return fuse([prepare(row[:length], options) for row, length in rows], scorer, options)
-
-
-def shallow_fusion_of_logits(logits: Tensor, lengths: Tensor, scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
-    """Shallow fusion of `logits.log_softmax(-1)`, see `shallow_fusion`."""
     rows = zip(logits.detach().float().cpu(), lengths.tolist(), strict=True)
     return fuse([prepare_logits(row[:length], options) for row, length in rows], scorer, options)
 
 
 @torch.inference_mode()
 def fuse(utterances: Sequence[SearchInput], scorer: WeightedSum, options: FrameBeam) -> list[NBest]:
-    """Shallow fusion of utterances that are prepared, see `shallow_fusion`."""
+    """Shallow fusion of utterances that are prepared, see `shallow_fusion_of_logits`."""
     searches = [_Search(utterance, options) for utterance in utterances]
     if not searches:
         return []

@@ -89,6 +89,9 @@ class SpeculativeSearch:
     """What `greedy` writes, in fewer passes over drafts of a faster search, see `autoregressive.speculative`.
 
     Attributes:
+        search: Name.
+        max_labels: Most labels per utterance; None derives it from the duration.
+        min_labels: Fewest labels per utterance; None takes the model's.
         draft: The search that makes the drafts; None takes those that the LLM reads beside the speech, if it does, and
             else `ctc_greedy`.
     """

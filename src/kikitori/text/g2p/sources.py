@@ -28,7 +28,7 @@ class Pronouncer(Protocol):
 
 
 @dataclass(frozen=True)
-class Share:
+class Contribution:
     """What one source gave to a lexicon: so many words and new phones.
 
     Attributes:
@@ -42,10 +42,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Built:
-    """A lexicon, the shares of its sources, and the words that none of them knew."""
+    """A lexicon, what each source gave to it, and the words that none of them knew."""
 
     lexicon: Lexicon
-    shares: tuple[Share, ...]
+    contributions: tuple[Contribution, ...]
     missing: tuple[str, ...]
 
 
@@ -56,17 +56,17 @@ def build_lexicon(words: Sequence[str], sources: Sequence[Pronouncer]) -> Built:
         DataError: No source knows any of the words.
     """
     found: dict[str, tuple[Pronunciation, ...]] = {}
-    missing, shares, phones = list(dict.fromkeys(words)), [], set[str]()
+    missing, contributions, phones = list(dict.fromkeys(words)), [], set[str]()
     for source in sources:
         known = source.pronounce(missing)
         used = {phone for ways in known.values() for way in ways for phone in way}
-        shares.append(Share(source.name, len(known), tuple(sorted(used - phones))))
+        contributions.append(Contribution(source.name, len(known), tuple(sorted(used - phones))))
         found.update(known)
         missing = [word for word in missing if word not in known]
         phones |= used
     if not found:
         raise DataError("no word is known to any source", remedy="check --text-form and the sources")
-    return Built(Lexicon(found), tuple(shares), tuple(missing))
+    return Built(Lexicon(found), tuple(contributions), tuple(missing))
 
 
 def open_sources(names: Sequence[str], words: Sequence[str], *, stress: bool) -> list[Pronouncer]:

@@ -1,6 +1,5 @@
 """N-grams as tables, and ARPA files of them."""
 
-import gzip
 import lzma
 import re
 import zlib
@@ -9,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.errors import ConfigError, DataError, ModelError
+from kikitori.io.files import open_compressed
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 MOST_ORDERS = 6
@@ -99,7 +98,7 @@ def read_arpa(file: Path) -> tuple[tuple[NGrams, ...], list[str]]:
         ModelError: It is missing or damaged.
     """
     try:
-        with _opened(file) as lines:
+        with open_compressed(file) as lines:
             return _read(_content(lines, file), file)
     except OSError as error:
         raise ModelError(f"cannot be read ({error.strerror or error})", where=file, remedy="check the path") from None
@@ -110,16 +109,6 @@ def read_arpa(file: Path) -> tuple[tuple[NGrams, ...], list[str]]:
 def writable(word: str) -> bool:
     """Whether an ARPA file can hold a word."""
     return bool(word) and not {*word.encode(errors="replace")} & {*_BLANKS}
-
-
-def _opened(file: Path) -> BinaryIO:
-    match file.suffix:
-        case ".xz":
-            return cast("BinaryIO", lzma.open(file))
-        case ".gz":
-            return cast("BinaryIO", gzip.open(file))
-        case _:
-            return file.open("rb")
 
 
 def _content(lines: Iterable[bytes], file: Path) -> Iterator[tuple[int, bytes]]:

@@ -145,11 +145,6 @@ def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:
 
 
 def _template(settings: Prompt) -> PromptTemplate:
-    given: dict[str, Any] = {
-        "before": settings.before,
-        "after": settings.after,
-        "bos": settings.bos,
-        "eos": settings.eos,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
+    texts: dict[str, Any] = {name: getattr(settings, name) for name in ("before", "after", "bos", "eos")}
+    given = {name: text for name, text in texts.items() if text is not None}
     return replace(PRESETS[settings.preset], draft=settings.draft is not None, **given)

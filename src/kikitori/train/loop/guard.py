@@ -26,7 +26,7 @@ class Guard:
 
     Attributes:
         writes: Whether this process keeps `skipped.jsonl`.
-        in_a_row: Those since the last good step.
+        in_a_row: Steps skipped since the last good one.
         max_in_a_row: So many of them end the run.
         max_fraction: More than this fraction of the steps ends it, from `MIN_SKIPPED_FOR_FRACTION` skipped ones on.
     """

@@ -24,7 +24,7 @@ class Selection:
     Attributes:
         ranks: A number for each copy, small is good.
         copies: Weights after the epochs chosen.
-        stale: Evaluations since then.
+        stale: Evaluations since the best dev score.
     """
 
     run: Run
