@@ -125,7 +125,8 @@ def test_rescoring_what_the_decoder_wrote(folders, first):
             loss = None if letters is None else ctc_loss(log_probs[row : row + 1], lengths[row : row + 1], [letters])
             ctc = -inf if loss is None or loss.infeasible else -float(loss.total)
             assert each.scores["ctc"] == pytest.approx(ctc, rel=1e-4)
-            assert each.score == pytest.approx(each.scores["speech_llm"] + 0.5 * ctc + 0.1 * len(each.labels), rel=1e-4)
+            expected = each.scores["speech_llm"] + 0.5 * ctc + 0.1 * each.scores["length"]
+            assert each.score == pytest.approx(expected, rel=1e-4)
         scores = [each.score for each in nbest]
         assert scores == sorted(scores, reverse=True)
     assert any(len(nbest) > 1 for nbest in found)
