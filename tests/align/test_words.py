@@ -1,4 +1,4 @@
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -31,10 +31,10 @@ def align(path, text, **more):
 def check(words, text, seconds):
     assert [word.word for word in words] == text.split()
     edges = [edge for word in words for edge in (word.start, word.end)]
-    assert all(a <= b + 1e-9 for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a <= b + 1e-9 for a, b in pairwise(edges))
     assert all(word.end > word.start for word in words)
     if words:
-        assert 0.0 <= edges[0]
+        assert edges[0] >= 0.0
         assert edges[-1] <= seconds + 1e-9
 
 
