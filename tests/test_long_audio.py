@@ -117,17 +117,14 @@ def test_words_of_every_search_have_times(recognizer):
         assert all(word.end > word.start for word in found.words)
 
 
-@pytest.mark.parametrize("search", ["ctc_greedy", "lexicon"])
-def test_words_move_with_the_silence_before_them(search):
-    recognizer = load(BUNDLED, device="cpu", decoding=search)
+def test_words_of_real_speech_move_with_the_silence_before_them():
+    recognizer = load(BUNDLED, device="cpu")
     wave = read_audio(BUNDLED.parents[1] / "samples" / "2136-5147-0021.opus")
     alone = recognizer.transcribe(wave, word_times=True)
-    for seconds in (0.8, 2.4):
-        later = recognizer.transcribe(
-            np.concatenate([np.zeros(round(seconds * 16000), np.float32), wave]), word_times=True
-        )
-        common = [(a, b) for a, b in zip(alone.words, later.words, strict=False) if a.word == b.word]
-        assert len(common) > 0.8 * len(alone.words)
-        moved = [b.start - a.start for a, b in common]
-        assert np.median(moved) == pytest.approx(seconds, abs=0.01)
-        assert np.quantile(np.abs(np.array(moved) - seconds), 0.9) <= 0.09
+    assert len(alone.words) > 4
+    for seconds in (1.0, 2.24):
+        silence = np.zeros(round(seconds * 16000), np.float32)
+        later = recognizer.transcribe(np.concatenate([silence, wave]), word_times=True)
+        assert later.text == alone.text
+        moved = [b.start - a.start - seconds for a, b in zip(alone.words, later.words, strict=True)]
+        assert np.abs(moved).max() <= 0.08 + 1e-6  # one frame

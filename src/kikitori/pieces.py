@@ -37,9 +37,9 @@ class Piece:
     error: KikitoriError | None = None
 
     @property
-    def last(self) -> bool:
-        """Whether the recording ends with it."""
-        return self.seconds is not None
+    def alone(self) -> bool:
+        """Whether it is the whole recording."""
+        return self.seconds is not None and self.chunk.samples == round(self.seconds * SAMPLE_RATE)
 
 
 def pieces(audio: Audio | NDArray[Any], longest: int) -> Iterator[Piece]:
@@ -52,14 +52,14 @@ def pieces(audio: Audio | NDArray[Any], longest: int) -> Iterator[Piece]:
             samples += len(block)
             yield block
 
-    held = Chunk(0, np.empty(0, np.float32))
+    none = held = Chunk(0, 0, waveform=np.empty(0, np.float32))
     try:
         for number, chunk in enumerate(utterances(counted(), longest)):
             if number:
                 yield Piece(held, name)
             held = chunk
     except KikitoriError as error:
-        yield Piece(Chunk(0, np.empty(0, np.float32)), name, samples / SAMPLE_RATE, error)
+        yield Piece(none, name, samples / SAMPLE_RATE, error)
     else:
         yield Piece(held, name, samples / SAMPLE_RATE)
 

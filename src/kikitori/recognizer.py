@@ -33,7 +33,7 @@ from kikitori.search.guards import Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, LexiconSearch
 from kikitori.search.resources import ExternalModels
 from kikitori.search.run import Result, check_search
-from kikitori.transcript import Part, segments, transcript
+from kikitori.transcript import Part, part_of, segments, transcript
 from kikitori.types import Hypothesis, Segment, Transcript
 from kikitori.word_times import with_words
 
@@ -185,7 +185,7 @@ class Recognizer:
         parts: list[Part] = []
         for part in self._parts(remaining, batch_size, decoding, word_times):
             parts.append(part)
-            if part.piece.last:
+            if part.seconds is not None:
                 yield transcript(parts, self.loaded.trained_on.language, word_times)
                 parts = []
 
@@ -293,7 +293,7 @@ class Recognizer:
         while batch := list(islice(remaining, batch_size)):
             timed = [word_times or each.chunk.joined for each in batch]
             results = self._recognize([each.chunk.waveform for each in batch], options, self.guards, timed)
-            yield from (Part(piece, result) for piece, result in zip(batch, results, strict=True))
+            yield from map(part_of, batch, results)
 
     @torch.inference_mode()
     def _recognize(

@@ -10,7 +10,7 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.pieces import Piece
 from kikitori.search.guards import NO_SPEECH
 from kikitori.search.run import Result
-from kikitori.segment.chunks import Chunk
+from kikitori.segment.chunks import Stretch
 from kikitori.text.words import join_words as texts_joined
 from kikitori.types import Hypothesis, NBest, Segment, Transcript, Word
 
@@ -19,10 +19,29 @@ LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """An utterance of a recording with what was found in it."""
+    """What was found in an utterance of a recording.
 
-    piece: Piece
-    result: Result
+    Attributes:
+        stretch: Where in the recording it is.
+        result: The best hypothesis, with all others if the utterance is the whole recording; or why there is none.
+        seconds: Duration of the recording if it ends here, else None.
+    """
+
+    stretch: Stretch
+    result: NBest | KikitoriError
+    seconds: float | None
+
+
+def part_of(piece: Piece, result: Result) -> Part:
+    """What was found in a piece, without its samples."""
+    found: NBest | KikitoriError
+    if piece.error is not None:
+        found = piece.error
+    elif isinstance(result, AudioError):
+        found = AudioError(result.what, where=piece.name, remedy=result.remedy)
+    else:
+        found = result if piece.alone else result[:1]
+    return Part(piece.chunk.stretch, found, piece.seconds)
 
 
 def transcript(parts: Sequence[Part], language: str | None, word_times: bool) -> Transcript | KikitoriError:
@@ -34,12 +53,10 @@ def transcript(parts: Sequence[Part], language: str | None, word_times: bool) ->
         word_times: Whether it shall have times of words.
     """
     for part in parts:
-        try:
-            _nbest(part)
-        except KikitoriError as error:
-            return error
-    seconds = parts[-1].piece.seconds or 0.0
-    if len(parts) == 1 and len(parts[0].piece.chunk.waveform) == round(seconds * SAMPLE_RATE):
+        if isinstance(part.result, KikitoriError):
+            return part.result
+    seconds = parts[-1].seconds or 0.0
+    if len(parts) == 1 and parts[0].stretch.samples == round(seconds * SAMPLE_RATE):
         return _short_transcript(_nbest(parts[0]), seconds)
     found, best = [*segments(parts, language, word_times)], [_nbest(part)[0] for part in parts]
     # Utterances without speech are no reason for doubt where there are others.
@@ -68,16 +85,15 @@ def segments(parts: Iterable[Part], language: str | None, word_times: bool) -> I
     Raises:
         KikitoriError: A part has none but an error; the segments before it have been given.
     """
-    held: _Text | None = None
+    held: _Text | None = None  # what shares sound with the next part
     for part in parts:
         text = _text(part, language)
         if held is not None:
-            if part.piece.chunk.shared:
-                held, text = _joined(held, text, language)
+            held, text = _joined(held, text, language)
             yield from _segment(held, word_times)
         held = text
-        if not part.piece.chunk.shares:
-            yield from _segment(held, word_times)
+        if not part.stretch.shares:
+            yield from _segment(text, word_times)
             held = None
 
 
@@ -98,17 +114,15 @@ def clock(seconds: float) -> str:
 class _Text:
     """The best hypothesis of an utterance in its recording, and its words in times of the recording."""
 
-    chunk: Chunk
+    stretch: Stretch
     best: Hypothesis
     words: tuple[Word, ...]
     aligned: bool
 
 
 def _nbest(part: Part) -> NBest:
-    if part.piece.error is not None:
-        raise part.piece.error
-    if isinstance(part.result, AudioError):
-        raise AudioError(part.result.what, where=part.piece.name, remedy=part.result.remedy)
+    if isinstance(part.result, KikitoriError):
+        raise part.result
     return part.result
 
 
@@ -132,20 +146,20 @@ def _short_transcript(nbest: NBest, seconds: float) -> Transcript:
 
 def _text(part: Part, language: str | None) -> _Text:
     """What was found in a part; its words where they are known, or needed to join it with a neighbour."""
-    chunk, best = part.piece.chunk, _nbest(part)[0]
-    seconds, start = len(chunk.waveform) / SAMPLE_RATE, chunk.start / SAMPLE_RATE
+    stretch, best = part.stretch, _nbest(part)[0]
+    seconds, start = stretch.samples / SAMPLE_RATE, stretch.start / SAMPLE_RATE
     words = best.words
-    if not words and chunk.joined:
-        words = estimated_words(best.text, language, seconds=seconds, speech=chunk.speech)
+    if not words and stretch.joined:
+        words = estimated_words(best.text, language, seconds=seconds, speech=stretch.speech)
     moved = tuple(Word(word.word, start + word.start, start + word.end, word.confidence) for word in words)
-    return _Text(chunk, best, moved, bool(best.words))
+    return _Text(stretch, best, moved, bool(best.words))
 
 
 def _joined(before: _Text, after: _Text, language: str | None) -> tuple[_Text, _Text]:
     """Two utterances that share some sound, each with what is left to it of the text."""
-    start = after.chunk.start / SAMPLE_RATE
+    start = after.stretch.start / SAMPLE_RATE
     slack = ALIGNED_S if before.aligned and after.aligned else ESTIMATED_S
-    kept = join_words(before.words, after.words, start, start + after.chunk.shared / SAMPLE_RATE, slack)
+    kept = join_words(before.words, after.words, start, start + after.stretch.shared / SAMPLE_RATE, slack)
     return _with_words(before, kept[0], language), _with_words(after, kept[1], language)
 
 
@@ -155,11 +169,11 @@ def _with_words(text: _Text, words: tuple[Word, ...], language: str | None) -> _
 
 
 def _segment(text: _Text, word_times: bool) -> Iterator[Segment]:
-    best, chunk = text.best, text.chunk
+    best, stretch = text.best, text.stretch
     if not best.text:
         return
-    start = chunk.start / SAMPLE_RATE
-    spans = chunk.speech or ((0.0, len(chunk.waveform) / SAMPLE_RATE),)
+    start = stretch.start / SAMPLE_RATE
+    spans = stretch.speech or ((0.0, stretch.samples / SAMPLE_RATE),)
     times = start + spans[0][0], start + spans[-1][1]
     if text.words:
         times = text.words[0].start, text.words[-1].end

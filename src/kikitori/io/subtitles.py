@@ -14,7 +14,7 @@ from itertools import accumulate
 from kikitori.errors import ConfigError
 from kikitori.types import Segment, Transcript
 
-PAUSE_MS = 1_000  # between two words, at which a cue ends
+PAUSE_MS = 700  # between two words, at which a cue ends
 LONGEST_MS = 7_000  # that a cue lasts, unless it is one word
 SHORTEST_MS = 1_000  # that a cue stays, if the next one leaves time for it
 SENTENCE_END = re.compile(r"""[.!?。！？…]["'”’」』)）]*$""")

@@ -6,7 +6,7 @@ so that each word is whole in one of them, and `kikitori.align.join` makes one t
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -26,19 +26,19 @@ FORCED_S, OVERLAP_S = 2.0, 1.0  # stretch at the end of a chunk to look for a fo
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
-    """A stretch of a recording that is recognised as one utterance.
+class Stretch:
+    """Where in a recording an utterance is.
 
     Attributes:
-        start: Where it begins in the recording, in samples at 16 kHz.
-        waveform: Its samples.
-        shared: How many of them are also the last ones of the chunk before; 0 at a pause.
-        shares: Whether the next chunk shares some.
-        speech: Its stretches of speech in seconds from its start; the whole where nothing is known.
+        start: Where it begins, in samples at 16 kHz.
+        samples: How many it has.
+        shared: How many of them are also the last ones of the utterance before; 0 at a pause.
+        shares: Whether the next one shares some.
+        speech: Its stretches of speech in seconds from its start; none where they are not known.
     """
 
     start: int
-    waveform: Waveform
+    samples: int
     shared: int = 0
     shares: bool = False
     speech: tuple[tuple[float, float], ...] = ()
@@ -47,6 +47,18 @@ class Chunk:
     def joined(self) -> bool:
         """Whether its text is joined with that of a neighbour by the times of words."""
         return self.shared > 0 or self.shares
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk(Stretch):
+    """A stretch of a recording that is recognised as one utterance, with its samples."""
+
+    waveform: Waveform = field(kw_only=True)
+
+    @property
+    def stretch(self) -> Stretch:
+        """Where it is, to be kept when its samples are no longer needed."""
+        return Stretch(self.start, self.samples, self.shared, self.shares, self.speech)
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ def utterances(blocks: Iterable[Waveform], longest: int) -> Iterator[Chunk]:
         if samples > longest:
             yield from chunks(chain(held, source), new_segmenter(), longest)
             return
-    yield Chunk(0, np.concatenate(held) if held else np.empty(0, np.float32))
+    yield Chunk(0, samples, waveform=np.concatenate(held) if held else np.empty(0, np.float32))
 
 
 def new_segmenter() -> Segmenter:
@@ -101,7 +113,8 @@ def chunks(blocks: Iterable[Waveform], segmenter: Segmenter, longest: int) -> It
         if not len(held):
             continue
         cut = _cut(speech, len(held), longest, ended)
-        yield Chunk(start, held[: cut.end].copy(), shared, cut.end > cut.start, _spans(speech, cut.end))
+        speaking, shares = _spans(speech, cut.end), cut.end > cut.start
+        yield Chunk(start, cut.end, shared, shares, speaking, waveform=held[: cut.end].copy())
         shared = max(cut.end - cut.start, 0)
         held, speech, start = held[cut.start :].copy(), speech[cut.start // WINDOW :].copy(), start + cut.start
 
