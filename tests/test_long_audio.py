@@ -15,7 +15,7 @@ from kikitori.transcript import clock
 from tests.segmenters import AllSpeech, LoudIsSpeech
 from tests.tiny import TRAINED_ON, save_tiny, tiny_waveform
 
-SPOKEN = [tiny_waveform(seconds, seed) for seed, seconds in enumerate((1.2, 0.8, 1.5, 0.9, 1.6, 1.1))]
+SPOKEN = [tiny_waveform(seconds, seed) for seed, seconds in enumerate((1.2, 0.8, 1.1, 0.9, 1.2, 1.0))]
 PAUSE = np.zeros(8_000, np.float32)
 LONG = np.concatenate([part for wave in SPOKEN for part in (wave, PAUSE)])
 

@@ -26,7 +26,8 @@ from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
 from kikitori.model.device import Device, torch_device
 from kikitori.model.folder import LoadedModel, load_model
-from kikitori.pieces import Audio, Piece, name_of, pieces
+from kikitori.pieces import Audio as Audio  # also for those who take it from here
+from kikitori.pieces import Piece, name_of, pieces
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards, guarded

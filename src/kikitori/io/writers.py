@@ -114,7 +114,12 @@ def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[s
     words = _words_by_segment(parts, transcript.words)
     segments: list[dict[str, Any]] = []
     for index, segment in enumerate(parts):
-        entry = {"id": index, "start": _number(segment.start), "end": _number(segment.end), "text": segment.text}
+        entry: dict[str, Any] = {
+            "id": index,
+            "start": _number(segment.start),
+            "end": _number(segment.end),
+            "text": segment.text,
+        }
         entry |= {"words": [_word(word) for word in words[index]]} if words[index] else {}
         segments.append(entry | ({"flags": [*segment.flags]} if segment.flags else {}))
     nbest = [
