@@ -95,12 +95,38 @@ def test_all_files_bad(model, tmp_path):
 
 
 def test_doubtful_transcripts_are_flagged(model, audio):
-    long = audio("long.wav", 2.5)
-    result = call("transcribe", long, "--model", model, "decoding.max_labels=1")
+    talk = audio("talk.wav")
+    result = call("transcribe", talk, "--model", model, *KEEP, "decoding.max_labels=1")
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{long}\t")
-    assert f"{long}: length limit" in result.stderr
-    assert f"{long}: longer than training" in result.stderr
+    assert result.stdout.startswith(f"{talk}\t")
+    assert f"{talk}: length limit" in result.stderr
+
+
+def test_a_long_recording_without_speech_says_so(model, tmp_path):
+    sf.write(tmp_path / "silence.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
+    result = call("transcribe", tmp_path / "silence.wav", "--model", model)
+    assert result.stdout == f"{tmp_path / 'silence.wav'}\t\n"
+    assert "no speech (none is found anywhere in it); check this transcript" in result.stderr
+
+
+def test_one_format_of_one_file_is_printed(model, audio):
+    talk = audio("talk.wav")
+    search = ("--model", model, "--decoding", "ctc_greedy")
+    printed = {fmt: call("transcribe", talk, *search, "-f", fmt).stdout for fmt in ("txt", "srt", "vtt", "tsv", "json")}
+    text = printed["txt"].strip()
+    assert printed["srt"].startswith("1\n00:00:0")
+    assert printed["vtt"].startswith("WEBVTT\n\n00:00:0")
+    assert printed["tsv"] == f"start\tend\ttext\n0\t1000\t{text}\n"
+    (segment,) = json.loads(printed["json"])["segments"]
+    assert "words" not in segment
+    (segment,) = json.loads(call("transcribe", talk, *search, "-f", "json", "--word-times").stdout)["segments"]
+    assert [word["word"] for word in segment["words"]] == text.split()
+    assert 0.0 <= segment["words"][0]["start"] < segment["words"][-1]["end"] <= 1.0
+    narrow = call("transcribe", talk, *search, "-f", "srt", "--max-line-width", "3", "--max-line-count", "1")
+    assert max(map(len, narrow.stdout.splitlines())) == len("00:00:00,000 --> 00:00:00,000")
+    assert "<u>" in call("transcribe", talk, *search, "-f", "vtt", "--highlight-words").stdout
+    assert "-f prints one file" in one_line(call("transcribe", talk, talk, *search, "-f", "srt"))
+    assert "several formats are several files" in one_line(call("transcribe", talk, *search, "-f", "all"))
 
 
 def test_runaways_and_silence_are_explained(model, audio, tmp_path):
@@ -133,7 +159,7 @@ def test_runaways_and_silence_are_explained(model, audio, tmp_path):
         ([], {".txt"}),
         (["-f", "json"], {".json"}),
         (["-f", "txt", "-f", "jsonl"], {".txt", ".jsonl"}),
-        (["-f", "all"], {".txt", ".json", ".jsonl"}),
+        (["-f", "all"], {".txt", ".srt", ".vtt", ".tsv", ".json", ".jsonl"}),
     ],
 )
 def test_writes_files(model, audio, tmp_path, formats, suffixes):
@@ -259,7 +285,7 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["transcribe", "a.wav", "-f", "txt"], "-o"),
+        (["transcribe", "a.wav", "-f", "txt", "-f", "srt"], "-o"),
         (["transcribe", "a.wav", "--decoding", "viterbi"], "viterbi"),
         (["transcribe", "a.wav", "--decoding", "missing.yaml"], "missing.yaml: no such file"),
         (["transcribe", "a.wav", "--model", "./missing"], "./missing: no such model folder"),

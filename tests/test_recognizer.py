@@ -27,10 +27,9 @@ from kikitori.search.options import (
     SpeculativeSearch,
 )
 from kikitori.search.pruning import FramePruning
-from kikitori.transcript import LENGTH_LIMIT_FLAG, LONG_FLAG
+from kikitori.transcript import LENGTH_LIMIT_FLAG
 from tests.noise import soundless
 from tests.tiny import (
-    TRAINED_ON,
     save_tiny,
     save_tiny_llm,
     tiny_acoustic_model,
@@ -180,17 +179,6 @@ def test_those_before_an_unreadable_file_are_given(recognizer, files, expected, 
     assert given == expected[:3]
 
 
-def test_too_long_for_the_encoder_is_an_error_of_that_recording(tmp_path):
-    save_tiny(tmp_path, tiny_speech_llm("whisper"))
-    recognizer = load(tmp_path, device="cpu", guards=PLAIN)
-    long = tmp_path / "long.wav"
-    sf.write(long, tiny_waveform(2.5), 16000)
-    results = list(recognizer.try_transcribe_many([WAVEFORMS[0], long, WAVEFORMS[1]]))
-    assert isinstance(results[1], AudioError)
-    assert "long.wav: 2.5 s are more than the model's 2 s; split" in str(results[1])
-    assert [results[0], results[2]] == [recognizer.transcribe(waveform) for waveform in WAVEFORMS[:2]]
-
-
 @pytest.mark.parametrize("compression", [("drop", "keep"), ("drop", "average"), ("keep", "weighted")])
 def test_compressed_speech_keeps_its_text_in_any_batch(compression, tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(bridge="ctc_compress", compression=compression))
@@ -223,6 +211,8 @@ def test_too_long_for_the_llm_is_an_error_of_that_recording(family, bridge, tmp_
     model = tiny_speech_llm(bridge=bridge, body=llm)
     save_tiny(tmp_path, model)
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
+    loaded = replace(recognizer.loaded, trained_on=replace(recognizer.loaded.trained_on, max_seconds=6.0))
+    recognizer = replace(recognizer, loaded=loaded)
     long = tmp_path / "long.wav"
     sf.write(long, tiny_waveform(6.0), 16000, subtype="FLOAT")
     results = list(recognizer.try_transcribe_many([WAVEFORMS[2], long, WAVEFORMS[3]], batch_size=3))
@@ -550,8 +540,6 @@ def test_flags(recognizer, expected):
     assert all(t.llm_passes >= 20 for t in limited)
     for transcript in recognizer.transcribe_many(WAVEFORMS, decoding=GreedySearch(max_labels=1)):
         assert transcript.llm_passes <= 1
-    assert LONG_FLAG not in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds)).flags
-    assert LONG_FLAG in recognizer.transcribe(tiny_waveform(TRAINED_ON.max_seconds + 0.01)).flags
 
 
 def test_the_limit_follows_the_duration_and_the_training_data(recognizer, expected):
@@ -676,7 +664,7 @@ def test_a_runaway_gives_way_to_the_ctc_text_unless_it_is_to_be_kept(folder, exp
         if row in replaced:
             assert [hypothesis.text for hypothesis in transcript.nbest] == [heard[row].text, kept.text]
             assert transcript.llm_passes == kept.llm_passes
-            assert set(transcript.flags) - {LONG_FLAG, LENGTH_LIMIT_FLAG} == set(transcript.reasons)
+            assert set(transcript.flags) - {LENGTH_LIMIT_FLAG} == set(transcript.reasons)
     for found in (careful.recognize(WAVEFORMS), [row[0] for row in careful.try_recognize(WAVEFORMS)]):
         assert [hypothesis.text for hypothesis in found] == [kept.text for kept in expected]
 

@@ -13,7 +13,9 @@ from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.recognizer import PLAIN, load
 from kikitori.search.guards import NO_SPEECH
+from kikitori.segment import chunks
 from tests.commands import call, one_line
+from tests.segmenters import AllSpeech
 from tests.tiny import save_tiny, save_tiny_whisper, tiny_waveform, tiny_waveforms, tiny_whisper
 
 WAVEFORMS = tiny_waveforms(8)
@@ -62,13 +64,29 @@ def test_searches_over_a_ctc_head_are_refused(recognizer, search):
         recognizer.recognize(WAVEFORMS[:1], search)
 
 
-def test_recordings_longer_than_the_window_are_an_error_of_their_own(recognizer, tmp_path):
+def test_recordings_longer_than_the_window_are_cut(recognizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "new_segmenter", AllSpeech)
     long = tmp_path / "long.wav"
-    sf.write(long, tiny_waveform(2.5), 16000)
-    first, error, last = recognizer.try_transcribe_many([WAVEFORMS[0], long, WAVEFORMS[1]])
-    assert isinstance(error, AudioError)
-    assert "long.wav: 2.5 s are more than the model's 2 s; split the recording" in str(error)
+    sf.write(long, np.concatenate([tiny_waveform(1.5, 1), tiny_waveform(1.5, 2), tiny_waveform(1.5, 3)]), 16000)
+    first, found, last = recognizer.try_transcribe_many([WAVEFORMS[0], long, WAVEFORMS[1]])
     assert [first, last] == [recognizer.transcribe(waveform) for waveform in WAVEFORMS[:2]]
+    assert len(found.segments) > 1
+    assert (found.duration, found.words) == (4.5, ())
+
+
+def test_words_have_no_times_yet(recognizer):
+    with pytest.raises(ModelError, match="whisper-tiny: word times need a CTC head, and the model has none"):
+        recognizer.transcribe(WAVEFORMS[0], word_times=True)
+
+
+def test_subtitles_are_estimated_and_say_so(folder, tmp_path):
+    sf.write(tmp_path / "talk.wav", WAVEFORMS[1], 16000)
+    result = call("transcribe", tmp_path / "talk.wav", "--model", folder, "-f", "srt")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1\n00:00:00,000 --> ")
+    assert "times of subtitles within an utterance are estimated" in result.stderr
+    refused = call("transcribe", tmp_path / "talk.wav", "--model", folder, "-f", "srt", "--highlight-words")
+    assert "no words without their times" in one_line(refused)
 
 
 def test_more_labels_than_positions_are_refused_and_the_window_has_no_more(recognizer):

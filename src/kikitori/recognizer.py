@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
-from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning
+from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter
@@ -28,6 +28,8 @@ from kikitori.model.device import Device, torch_device
 from kikitori.model.encoder.whisper import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model
+from kikitori.pieces import Audio as Audio  # also for those who take it from here
+from kikitori.pieces import Piece, name_of, pieces
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import NO_SPEECH, Guards, guarded
@@ -35,17 +37,18 @@ from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, Lex
 from kikitori.search.resources import ExternalModels
 from kikitori.search.run import Result, check_search
 from kikitori.search.windows import is_doubtful
-from kikitori.transcript import transcript
-from kikitori.types import Hypothesis, Transcript
+from kikitori.transcript import Part, part_of, segments, transcript
+from kikitori.types import Hypothesis, Segment, Transcript
+from kikitori.word_times import with_words
 
 BUNDLED = Path(__file__).parent / "models" / "mini-en"
 CHECKOUT = Path(__file__).parents[2] / "models"
 """Where a checkout of the repository has models that are too large for the package."""
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
+LEAST_LONGEST = 8_000  # half a second: recordings are cut no shorter, whatever a model was trained on
 CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards()
 """What to do about doubtful transcripts: for reading, and for measuring a search as it is."""
 
-Audio = str | Path | bytes
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -150,17 +153,24 @@ class Recognizer:
             return None
         return ExternalModels(None, self.loaded.units, self._acoustic.device)
 
-    def transcribe(self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None) -> Transcript:
-        """Transcribes one recording.
+    def transcribe(
+        self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None, word_times: bool = False
+    ) -> Transcript:
+        """Transcribes one recording of any length.
+
+        What is longer than the utterances that the model was trained on is cut at pauses, and no more than a few
+        utterances of it are in memory at a time.
 
         Args:
             audio: A file, the bytes of a file, or 16 kHz mono samples.
             decoding: Search to use instead of the default, as of `load`.
+            word_times: Whether words shall have times and confidences, which the CTC head gives them.
 
         Raises:
             AudioError: The audio cannot be read.
+            ModelError: Word times are asked for, and there is no CTC head.
         """
-        return next(self.transcribe_many([audio], batch_size=1, decoding=decoding))
+        return next(self.transcribe_many([audio], decoding=decoding, word_times=word_times))
 
     def transcribe_many(
         self,
@@ -168,13 +178,16 @@ class Recognizer:
         *,
         batch_size: int = 8,
         decoding: Decoding | str | None = None,
+        word_times: bool = False,
     ) -> Iterator[Transcript]:
-        """Transcribes recordings in order, `batch_size` at a time.
+        """Transcribes recordings in order, `batch_size` utterances at a time.
 
         Raises:
             AudioError: A recording cannot be read; those before its batch have been given.
+            ModelError: Word times are asked for, and there is no CTC head.
         """
-        for result in self.try_transcribe_many(audio, batch_size=batch_size, decoding=decoding):
+        results = self.try_transcribe_many(audio, batch_size=batch_size, decoding=decoding, word_times=word_times)
+        for result in results:
             if isinstance(result, KikitoriError):
                 raise result
             yield result
@@ -185,13 +198,46 @@ class Recognizer:
         *,
         batch_size: int = 8,
         decoding: Decoding | str | None = None,
+        word_times: bool = False,
     ) -> Iterator[Transcript | KikitoriError]:
         """As `transcribe_many`, but gives the error of a recording in its place and goes on."""
-        if batch_size < 1:
-            raise ConfigError(f"{batch_size} is no batch size", where="batch_size", remedy="use 1 or more")
-        options, remaining = self._options(decoding), iter(audio)
-        while chunk := list(islice(remaining, batch_size)):
-            yield from self._transcribe_chunk(chunk, options)
+        remaining = (piece for each in audio for piece in pieces(each, self.longest))
+        parts: list[Part] = []
+        for part in self._parts(remaining, batch_size, decoding, word_times):
+            parts.append(part)
+            if part.seconds is not None:
+                yield transcript(parts, self.loaded.trained_on.language, word_times)
+                parts = []
+
+    def transcribe_stream(
+        self,
+        audio: Audio | NDArray[Any],
+        *,
+        batch_size: int = 8,
+        decoding: Decoding | str | None = None,
+        word_times: bool = False,
+    ) -> Iterator[Segment]:
+        """Transcribes one recording and gives each segment as soon as it is known, `batch_size` utterances at a time.
+
+        The segments are those of `transcribe`. With a smaller batch they come sooner, and all of them later.
+
+        Raises:
+            AudioError: The audio cannot be read, or not to its end; the segments before have been given.
+            ModelError: Word times are asked for, and there is no CTC head.
+        """
+        parts = self._parts(pieces(audio, self.longest), batch_size, decoding, word_times)
+        return segments(parts, self.loaded.trained_on.language, word_times)
+
+    @property
+    def has_word_times(self) -> bool:
+        """Whether words can have times: whether there is a CTC head."""
+        return bool(self._acoustic.config.ctc_layers)
+
+    @property
+    def longest(self) -> int:
+        """The longest utterance, in samples, that recordings are cut into: as long as those of training."""
+        most = round(self.loaded.trained_on.max_seconds * SAMPLE_RATE)
+        return max(min(most, self._acoustic.encoder.max_samples or most), LEAST_LONGEST)
 
     def recognize(self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None) -> list[Hypothesis]:
         """Decodes one batch of 16 kHz mono waveforms; returns the best hypothesis of each.
@@ -206,7 +252,6 @@ class Recognizer:
             hypotheses.append(result[0])
         return hypotheses
 
-    @torch.inference_mode()
     def try_recognize(
         self, waveforms: Sequence[Waveform], decoding: Decoding | str | None = None, guards: Guards = PLAIN
     ) -> list[Result]:
@@ -214,40 +259,7 @@ class Recognizer:
 
         Without other `guards`, what the search finds is flagged and kept; recordings without speech have no text.
         """
-        options = self._options(decoding)
-        empty = Hypothesis(labels=(), text="", score=0.0)
-        long_enough = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
-        results: list[Result] = [(empty,)] * len(waveforms)
-        if long_enough:
-            with self.arithmetic():
-                found = guarded(self.encode([waveforms[row] for row in long_enough]), options, guards)
-            for row, result in zip(long_enough, found, strict=True):
-                results[row] = result
-            if self.padded is not None and options.autoregressive:
-                self._mend(self.padded, waveforms, results, options, guards)
-        return results
-
-    def _mend(
-        self,
-        padded: LoadedModel,
-        waveforms: Sequence[Waveform],
-        results: list[Result],
-        options: Decoding,
-        guards: Guards,
-    ) -> None:
-        """Decodes again, behind windows of 30 s, what is doubtful behind shorter ones."""
-        lengths = [len(waveform) / SAMPLE_RATE for waveform in waveforms]
-        rows = [
-            row
-            for row, (result, seconds) in enumerate(zip(results, lengths, strict=True))
-            if not isinstance(result, AudioError) and NO_SPEECH not in result[0].warnings
-            if is_doubtful(result[0], seconds)
-        ]
-        if rows:
-            other = replace(self, loaded=padded, padded=None)
-            again = other.try_recognize([waveforms[row] for row in rows], options, guards)
-            for row, result in zip(rows, again, strict=True):
-                results[row] = result
+        return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms))
 
     @property
     def phones(self) -> list[str]:
@@ -289,23 +301,47 @@ class Recognizer:
         """The context in which the networks compute in `dtype`."""
         return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
-    def _transcribe_chunk(
-        self, chunk: Sequence[Audio | NDArray[Any]], options: Decoding
-    ) -> list[Transcript | KikitoriError]:
-        results: dict[int, Transcript | KikitoriError] = {}
-        waveforms: dict[int, Waveform] = {}
-        for place, audio in enumerate(chunk):
-            try:
-                waveforms[place] = self.read(audio)
-            except KikitoriError as error:
-                results[place] = error
-        found = self.try_recognize(list(waveforms.values()), options, self.guards)
-        for (place, waveform), result in zip(waveforms.items(), found, strict=True):
-            if isinstance(result, AudioError):
-                results[place] = AudioError(result.what, where=_name(chunk[place]), remedy=result.remedy)
-            else:
-                results[place] = transcript(result, len(waveform) / SAMPLE_RATE, self.loaded.trained_on)
-        return [results[place] for place in range(len(chunk))]
+    def _parts(
+        self, remaining: Iterator[Piece], batch_size: int, decoding: Decoding | str | None, word_times: bool
+    ) -> Iterator[Part]:
+        """What is found in each piece of recordings."""
+        if batch_size < 1:
+            raise ConfigError(f"{batch_size} is no batch size", where="batch_size", remedy="use 1 or more")
+        options = self._options(decoding)
+        if word_times and not self.has_word_times:
+            raise ModelError("word times need a CTC head, and the model has none", where=self.name)
+        while batch := list(islice(remaining, batch_size)):
+            timed = [word_times or each.chunk.joined for each in batch]
+            results = self._recognize([each.chunk.waveform for each in batch], options, self.guards, timed)
+            yield from map(part_of, batch, results)
+
+    @torch.inference_mode()
+    def _recognize(
+        self, waveforms: Sequence[Waveform], options: Decoding, guards: Guards, timed: Sequence[bool]
+    ) -> list[Result]:
+        """What the search finds in each waveform; in those that are `timed` with times of words, if there can be."""
+        results: list[Result] = [(Hypothesis(labels=(), text="", score=0.0),)] * len(waveforms)
+        rows = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
+        if rows:
+            with self.arithmetic():
+                batch = self.encode([waveforms[row] for row in rows])
+                found = with_words(batch, guarded(batch, options, guards), [timed[row] for row in rows])
+            for row, result in zip(rows, found, strict=True):
+                results[row] = result
+            if self.padded is not None and options.autoregressive:
+                again = [row for row in rows if self._is_doubtful(results[row], waveforms[row])]
+                other = replace(self, loaded=self.padded, padded=None)
+                timed = [timed[row] for row in again]
+                mended = other._recognize([waveforms[row] for row in again], options, guards, timed) if again else []
+                for row, result in zip(again, mended, strict=True):
+                    results[row] = result
+        return results
+
+    def _is_doubtful(self, result: Result, waveform: Waveform) -> bool:
+        """Whether what was found behind a short window is to be decoded again at 30 s."""
+        if isinstance(result, AudioError) or NO_SPEECH in result[0].warnings:
+            return False
+        return is_doubtful(result[0], len(waveform) / SAMPLE_RATE)
 
     def read(self, audio: Audio | NDArray[Any]) -> Waveform:
         """A recording as 16 kHz mono samples.
@@ -318,7 +354,7 @@ class Recognizer:
         if limit is not None and len(waveform) > limit:
             raise AudioError(
                 f"{len(waveform) / SAMPLE_RATE:.1f} s are more than the model's {limit / SAMPLE_RATE:g} s",
-                where=_name(audio),
+                where=name_of(audio),
                 remedy="split the recording",
             )
         return waveform
@@ -334,7 +370,3 @@ class Recognizer:
         if model.autoregressive is not None and model.autoregressive.reads_drafts and "decoder" in options.needs:
             check_search(self.external_models.draft_search, model, self.name)
         return options
-
-
-def _name(audio: object) -> object:
-    return audio if isinstance(audio, str | Path) else "audio"

@@ -1,29 +1,181 @@
-"""From what a search finds in a recording to its transcript."""
+"""From what a search finds in the utterances of a recording to its transcript."""
 
-from kikitori.types import Hypothesis, NBest, Segment, TrainedOn, Transcript
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from kikitori.align.join import ALIGNED_S, ESTIMATED_S, join_words
+from kikitori.align.words import estimated_words
+from kikitori.errors import AudioError, KikitoriError
+from kikitori.io.audio import SAMPLE_RATE
+from kikitori.pieces import Piece
+from kikitori.search.guards import NO_SPEECH
+from kikitori.search.run import Result
+from kikitori.segment.chunks import Stretch
+from kikitori.text.words import join_words as texts_joined
+from kikitori.types import Hypothesis, NBest, Segment, Transcript, Word
 
 LENGTH_LIMIT_FLAG, LONG_FLAG = "length_limit", "longer_than_training"
 
 
-def transcript(nbest: NBest, seconds: float, trained_on: TrainedOn) -> Transcript:
-    """The transcript of a recording of so many seconds, with what is doubtful about it."""
-    hypothesis = nbest[0]
-    flags = flags_of(hypothesis)
-    if seconds > trained_on.max_seconds:
-        flags.append(LONG_FLAG)
-    segments = (Segment(0.0, round(seconds, 3), hypothesis.text),) if hypothesis.text else ()
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What was found in an utterance of a recording.
+
+    Attributes:
+        stretch: Where in the recording it is.
+        result: The best hypothesis, with all others if the utterance is the whole recording; or why there is none.
+        seconds: Duration of the recording if it ends here, else None.
+    """
+
+    stretch: Stretch
+    result: NBest | KikitoriError
+    seconds: float | None
+
+
+def part_of(piece: Piece, result: Result) -> Part:
+    """What was found in a piece, without its samples."""
+    found: NBest | KikitoriError
+    if piece.error is not None:
+        found = piece.error
+    elif isinstance(result, AudioError):
+        found = AudioError(result.what, where=piece.name, remedy=result.remedy)
+    else:
+        found = result if piece.alone else result[:1]
+    return Part(piece.chunk.stretch, found, piece.seconds)
+
+
+def transcript(parts: Sequence[Part], language: str | None, word_times: bool) -> Transcript | KikitoriError:
+    """The transcript of a recording from all its parts, with what is doubtful about it; its error if there is one.
+
+    Args:
+        parts: At least one; the last one has the duration.
+        language: Of the text.
+        word_times: Whether it shall have times of words.
+    """
+    for part in parts:
+        if isinstance(part.result, KikitoriError):
+            return part.result
+    seconds = parts[-1].seconds or 0.0
+    if len(parts) == 1 and parts[0].stretch.samples == round(seconds * SAMPLE_RATE):
+        return _short_transcript(_nbest(parts[0]), seconds)
+    found, best = [*segments(parts, language, word_times)], [_nbest(part)[0] for part in parts]
+    # Utterances without speech are no reason for doubt where there are others.
+    reasons = {} if found else {NO_SPEECH: "none is found anywhere in it"}
+    for segment in found:
+        for flag in segment.flags:
+            why = f": {segment.reasons[flag]}" if flag in segment.reasons else ""
+            reasons.setdefault(flag, f"from {clock(segment.start)} to {clock(segment.end)}{why}")
+    known = [(len(each.text), each.ctc_agreement) for each in best if each.ctc_agreement is not None]
+    letters = sum(count for count, _ in known)
     return Transcript(
-        text=hypothesis.text,
-        segments=segments,
-        nbest=nbest if len(nbest) > 1 else (),
-        flags=tuple(flags),
+        text=texts_joined((segment.text for segment in found), language),
+        segments=tuple(found),
+        words=tuple(word for segment in found for word in segment.words),
+        flags=tuple(reasons),
         duration=seconds,
-        llm_passes=hypothesis.llm_passes,
-        reasons=hypothesis.warnings,
-        ctc_agreement=hypothesis.ctc_agreement,
+        llm_passes=sum(each.llm_passes for each in best),
+        reasons=reasons,
+        ctc_agreement=sum(count * agreed for count, agreed in known) / letters if letters else None,
     )
+
+
+def segments(parts: Iterable[Part], language: str | None, word_times: bool) -> Iterator[Segment]:
+    """The segments of a recording, each as soon as it is known; none without text.
+
+    Raises:
+        KikitoriError: A part has none but an error; the segments before it have been given.
+    """
+    held: _Text | None = None  # what shares sound with the next part
+    for part in parts:
+        text = _text(part, language)
+        if held is not None:
+            held, text = _joined(held, text, language)
+            yield from _segment(held, word_times)
+        held = text
+        if not part.stretch.shares:
+            yield from _segment(text, word_times)
+            held = None
 
 
 def flags_of(hypothesis: Hypothesis) -> list[str]:
     """Names of what is doubtful about the best hypothesis of a recording."""
     return [*([] if hypothesis.complete else [LENGTH_LIMIT_FLAG]), *hypothesis.warnings]
+
+
+def clock(seconds: float) -> str:
+    """A time for reading, such as 1:02:03.4."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest / 10:04.1f}" if hours else f"{minutes}:{rest / 10:04.1f}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """The best hypothesis of an utterance in its recording, and its words in times of the recording."""
+
+    stretch: Stretch
+    best: Hypothesis
+    words: tuple[Word, ...]
+    aligned: bool
+
+
+def _nbest(part: Part) -> NBest:
+    if isinstance(part.result, KikitoriError):
+        raise part.result
+    return part.result
+
+
+def _short_transcript(nbest: NBest, seconds: float) -> Transcript:
+    """The transcript of a recording that is one utterance."""
+    best = nbest[0]
+    flags = tuple(flags_of(best))
+    segment = Segment(0.0, round(seconds, 3), best.text, best.words, flags, best.warnings)
+    return Transcript(
+        text=best.text,
+        segments=(segment,) if best.text else (),
+        words=best.words,
+        nbest=nbest if len(nbest) > 1 else (),
+        flags=flags,
+        duration=seconds,
+        llm_passes=best.llm_passes,
+        reasons=best.warnings,
+        ctc_agreement=best.ctc_agreement,
+    )
+
+
+def _text(part: Part, language: str | None) -> _Text:
+    """What was found in a part; its words where they are known, or needed to join it with a neighbour."""
+    stretch, best = part.stretch, _nbest(part)[0]
+    seconds, start = stretch.samples / SAMPLE_RATE, stretch.start / SAMPLE_RATE
+    words = best.words
+    if not words and stretch.joined:
+        words = estimated_words(best.text, language, seconds=seconds, speech=stretch.speech)
+    moved = tuple(Word(word.word, start + word.start, start + word.end, word.confidence) for word in words)
+    return _Text(stretch, best, moved, bool(best.words))
+
+
+def _joined(before: _Text, after: _Text, language: str | None) -> tuple[_Text, _Text]:
+    """Two utterances that share some sound, each with what is left to it of the text."""
+    start = after.stretch.start / SAMPLE_RATE
+    slack = ALIGNED_S if before.aligned and after.aligned else ESTIMATED_S
+    kept = join_words(before.words, after.words, start, start + after.stretch.shared / SAMPLE_RATE, slack)
+    return _with_words(before, kept[0], language), _with_words(after, kept[1], language)
+
+
+def _with_words(text: _Text, words: tuple[Word, ...], language: str | None) -> _Text:
+    best = replace(text.best, text=texts_joined((word.word for word in words), language))
+    return replace(text, best=best, words=words)
+
+
+def _segment(text: _Text, word_times: bool) -> Iterator[Segment]:
+    best, stretch = text.best, text.stretch
+    if not best.text:
+        return
+    start = stretch.start / SAMPLE_RATE
+    spans = stretch.speech or ((0.0, stretch.samples / SAMPLE_RATE),)
+    times = start + spans[0][0], start + spans[-1][1]
+    if text.words:
+        times = text.words[0].start, text.words[-1].end
+    words = text.words if word_times else ()
+    yield Segment(round(times[0], 3), round(times[1], 3), best.text, words, tuple(flags_of(best)), best.warnings)

@@ -58,6 +58,16 @@ class TrainedOn:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word with its time in seconds and, where known, a confidence between 0 and 1."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class Hypothesis:
     """A candidate output of a search; every search returns it.
 
@@ -75,6 +85,7 @@ class Hypothesis:
         warnings: Reasons for doubt, a name and a sentence each, see `kikitori.search.guards`; of the best hypothesis.
         ctc_agreement: How far what the decoder wrote agrees with the CTC head's text, 0 to 1; None without both.
         confidence: Score per label, see `kikitori.search.confidence`; None where no search has scored it.
+        words: Words with their times in the utterance, of the best hypothesis where they are asked for.
     """
 
     labels: tuple[int, ...]
@@ -87,6 +98,7 @@ class Hypothesis:
     warnings: Mapping[str, str] = field(default_factory=dict)
     ctc_agreement: float | None = None
     confidence: float | None = None
+    words: tuple[Word, ...] = ()
 
 
 NBest = tuple[Hypothesis, ...]
@@ -94,23 +106,24 @@ NBest = tuple[Hypothesis, ...]
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word with its time in seconds and, where known, a confidence between 0 and 1."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float | None = None
-
-
-@dataclass(frozen=True)
 class Segment:
-    """A stretch of a recording with its text; times in seconds."""
+    """A stretch of a recording with its text: the whole of a short one, up to the next pause of a long one.
+
+    Attributes:
+        start: Seconds from the start of the recording.
+        end: The same.
+        text: What is said.
+        words: Words with times, where they are asked for.
+        flags: Reasons for doubt by name, as of `Transcript`.
+        reasons: What they mean here, in words, by their names.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...] = ()
+    flags: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,8 +133,8 @@ class Transcript:
     Attributes:
         text: The whole text.
         segments: The text in pieces with times.
-        words: Words with times; empty until an aligner filled them.
-        nbest: All hypotheses, best first, where the search keeps more than one.
+        words: Words with times, where they are asked for.
+        nbest: All hypotheses, best first, where the search keeps more than one and the recording is one utterance.
         flags: Reasons for doubt by name, such as `length_limit`.
         duration: Seconds of audio.
         llm_passes: Forward passes of the LLM after prefill.

@@ -68,7 +68,7 @@ def test_words_stand_in_their_segments() -> None:
 
 
 def test_unknown_format_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"docx.*txt, json, jsonl"):
+    with pytest.raises(ConfigError, match=r"docx.*txt, srt, vtt, tsv, json, jsonl"):
         write_transcript(TRANSCRIPT, Path("a.wav"), tmp_path, ["txt", "docx"])
     assert not list(tmp_path.iterdir())
 

@@ -79,7 +79,7 @@ Search = Annotated[
     ),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as decoding.max_labels=50.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Recordings decoded together.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Utterances decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 DtypeOption = Annotated[
     Precision, typer.Option("--dtype", help="float32 gives the same text for every batch size; bfloat16 may not.")

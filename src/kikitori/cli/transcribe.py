@@ -42,6 +42,9 @@ class Format(StrEnum):
     """Transcript file formats."""
 
     txt = "txt"
+    srt = "srt"
+    vtt = "vtt"
+    tsv = "tsv"
     json = "json"
     jsonl = "jsonl"
     all = "all"
@@ -52,7 +55,18 @@ def transcribe(
     model: Model = None,
     decoding: Search = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for transcript files.")] = None,
-    formats: Annotated[list[Format] | None, typer.Option("-f", "--format", help="Formats, with -o.")] = None,
+    formats: Annotated[
+        list[Format] | None, typer.Option("-f", "--format", help="Formats of the files in -o, or of one file printed.")
+    ] = None,
+    word_times: Annotated[
+        bool | None,
+        typer.Option(help="Times and confidences of words; by default for srt and vtt, where there can be."),
+    ] = None,
+    max_line_width: Annotated[int, typer.Option(min=1, help="Of subtitles: characters in a line.")] = 42,
+    max_line_count: Annotated[int, typer.Option(min=1, help="Of subtitles: lines shown at a time.")] = 2,
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight-words", help="Of subtitles: underline each word while it is said.")
+    ] = False,
     batch_size: BatchSize = 8,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Precision.float32,
@@ -62,25 +76,35 @@ def transcribe(
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
-    """Transcribe audio files: one line per file (path, tab, text), or files in a folder with -o."""
+    """Transcribe recordings of any length: one line per file (path, tab, text), or files in a folder with -o."""
     with one_line_errors():
         files, overrides = split_overrides(audio)
         if not files:
             raise ConfigError("no audio file given", remedy="name at least one file")
-        if formats and output is None:
-            raise ConfigError("-f writes files", where="-f", remedy="name their folder with -o")
-        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language, window)
-        from kikitori.io.writers import FORMATS, unique_stems, write_transcript
+        from kikitori.io.subtitles import CueOptions
+        from kikitori.io.writers import FORMATS, SUBTITLES, render, unique_stems, write_transcript
         from kikitori.search.guards import Guards
 
+        names = FORMATS if formats and Format.all in formats else [f.value for f in formats or []]
+        if output is None and len(names) > 1:
+            raise ConfigError("several formats are several files", where="-f", remedy="name their folder with -o")
+        if output is None and names and len(files) > 1:
+            raise ConfigError("-f prints one file", where="-f", remedy="name a folder for several with -o")
+        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language, window)
         if output is not None:
             make_folder(output)
-        names = FORMATS if formats and Format.all in formats else [f.value for f in formats or [Format.txt]]
+        subtitles = any(name in SUBTITLES for name in names)
+        timed = (subtitles and recognizer.has_word_times) if word_times is None else word_times
+        if subtitles and not timed:
+            if highlight_words:
+                raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
+            print("kikitori: times of subtitles within an utterance are estimated, without a CTC head", file=sys.stderr)
+        cues = CueOptions(max_line_width, max_line_count, highlight_words)
         written = recognizer.loaded.trained_on.language
         failed = 0
         paths = [Path(file) for file in files]
         recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value))
-        results = recognizer.try_transcribe_many(paths, batch_size=batch_size)
+        results = recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=timed)
         with progress_bar("transcribing", 0 if output is None else len(paths)) as progress:
             for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
                 try:
@@ -91,10 +115,14 @@ def transcribe(
                         print(
                             f"kikitori: {path}: {flag.replace('_', ' ')}{why}; check this transcript", file=sys.stderr
                         )
-                    if output is None:
-                        print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
+                    if output is not None:
+                        write_transcript(result, path, output, names or ["txt"], stem=stem, language=written, cues=cues)
+                    elif names:
+                        print(
+                            render(result, names[0], audio=str(path), language=written, cues=cues), end="", flush=True
+                        )
                     else:
-                        write_transcript(result, path, output, names, stem=stem, language=written)
+                        print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
                 except KikitoriError as error:
                     failed += 1
                     complain(error)

@@ -1,7 +1,8 @@
-"""Transcript writers: a transcript and the name of its audio go in, `txt`, `json` or `jsonl` files come out.
+"""Transcript writers: a transcript and the name of its audio go in, the files that Whisper's command writes come out.
 
-`txt` has one segment a line. `json` has Whisper's keys where we have the value. `jsonl` has the same content on one
-line; since it begins with `audio_filepath, duration, text`, such lines put together are a manifest.
+`txt` has one segment a line, `tsv` their times too, `srt` and `vtt` are subtitles (`kikitori.io.subtitles`). `json` has
+Whisper's keys where we have the value. `jsonl` has the same content on one line; since it begins with `audio_filepath,
+duration, text`, such lines put together are a manifest.
 """
 
 import json
@@ -12,12 +13,17 @@ from typing import Any
 
 from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
+from kikitori.io.subtitles import CueOptions, srt, tsv, vtt
 from kikitori.types import Segment, Transcript, Word
 
-FORMATS: tuple[str, ...] = ("txt", "json", "jsonl")
+FORMATS: tuple[str, ...] = ("txt", "srt", "vtt", "tsv", "json", "jsonl")
+SUBTITLES = ("srt", "vtt")
+DEFAULT_CUES = CueOptions()
 
 
-def render(transcript: Transcript, fmt: str, *, audio: str, language: str | None = None) -> str:
+def render(
+    transcript: Transcript, fmt: str, *, audio: str, language: str | None = None, cues: CueOptions = DEFAULT_CUES
+) -> str:
     """Returns the content of a transcript file, with a final newline.
 
     Args:
@@ -25,6 +31,7 @@ def render(transcript: Transcript, fmt: str, *, audio: str, language: str | None
         fmt: One of `FORMATS`.
         audio: Path of the recording, as it shall stand in the file.
         language: Language code, where known.
+        cues: How subtitles are laid out.
 
     Raises:
         ConfigError: There is no such format.
@@ -34,6 +41,12 @@ def render(transcript: Transcript, fmt: str, *, audio: str, language: str | None
             texts = [segment.text for segment in transcript.segments] or [transcript.text]
             lines = [" ".join(text.splitlines()).strip() for text in texts]
             return "".join(f"{line}\n" for line in lines if line)
+        case "srt":
+            return srt(transcript, cues)
+        case "vtt":
+            return vtt(transcript, cues)
+        case "tsv":
+            return tsv(transcript)
         case "json":
             return (
                 json.dumps(_as_dict(transcript, audio, language), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
@@ -51,6 +64,7 @@ def write_transcript(
     *,
     stem: str | None = None,
     language: str | None = None,
+    cues: CueOptions = DEFAULT_CUES,
 ) -> list[Path]:
     """Writes `directory/stem.format` for each format, each file whole or not at all, and returns their paths.
 
@@ -62,13 +76,14 @@ def write_transcript(
         stem: File name without suffix, by default that of `audio`. Files of that name are replaced, so take the stems
             of several recordings from `unique_stems`.
         language: Language code, where known.
+        cues: How subtitles are laid out.
 
     Raises:
         ConfigError: There is no such format; nothing was written.
         DataError: A file cannot be written.
     """
     stem = audio.stem if stem is None else stem
-    contents = {fmt: render(transcript, fmt, audio=str(audio), language=language) for fmt in formats}
+    contents = {fmt: render(transcript, fmt, audio=str(audio), language=language, cues=cues) for fmt in formats}
     paths = []
     for fmt, content in contents.items():
         path = directory / f"{stem}.{fmt}"
@@ -99,8 +114,14 @@ def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[s
     words = _words_by_segment(parts, transcript.words)
     segments: list[dict[str, Any]] = []
     for index, segment in enumerate(parts):
-        entry = {"id": index, "start": _number(segment.start), "end": _number(segment.end), "text": segment.text}
-        segments.append(entry | ({"words": [_word(word) for word in words[index]]} if words[index] else {}))
+        entry: dict[str, Any] = {
+            "id": index,
+            "start": _number(segment.start),
+            "end": _number(segment.end),
+            "text": segment.text,
+        }
+        entry |= {"words": [_word(word) for word in words[index]]} if words[index] else {}
+        segments.append(entry | ({"flags": [*segment.flags]} if segment.flags else {}))
     nbest = [
         {
             "text": hypothesis.text,

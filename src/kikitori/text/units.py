@@ -89,6 +89,21 @@ class TokenizerUnits:
         labels = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return [label for label in labels if label not in (self.bos_id, self.eos_id)]
 
+    def encode_with_places(self, text: str) -> list[tuple[int, int]]:
+        """As `encode`, each label with the place in the text of its last character; none that stand for the unknown.
+
+        Raises:
+            ModelError: The tokenizer has no fast form, which alone knows the places.
+        """
+        if not self.tokenizer.is_fast:
+            raise ModelError("the tokenizer does not tell places in a text", where=self.tokenizer.name_or_path)
+        found = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        silent = (self.bos_id, self.eos_id, self.tokenizer.unk_token_id)
+        pairs = zip(found["input_ids"], found["offset_mapping"], strict=True)
+        return [(label, max(start, end - 1)) for label, (start, end) in pairs if label not in silent]
+
     def decode(self, labels: Sequence[int]) -> str:
         """Labels to text without special labels; bytes that are no UTF-8 become U+FFFD, one each."""
         tokens = self.tokenizer.convert_ids_to_tokens(list(labels), skip_special_tokens=True)

@@ -22,6 +22,7 @@ FILLERS: dict[str, tuple[str, ...]] = {
 }
 """By language. あの, その and まあ are ordinary words too: compare their number with that of the reference."""
 
+_UNSPACED_WORD = re.compile(r"""(?:[A-Za-z0-9'’.,]*[A-Za-z0-9]|[^\s])[^\w\s]*""")
 _WAVES = str.maketrans("〜~", "ーー")
 
 
@@ -33,6 +34,16 @@ def writes_spaces(language: str | None) -> bool:
 def join_words(words: Iterable[str], language: str | None) -> str:
     """Words as their language writes them: with spaces between them, or without."""
     return (" " if writes_spaces(language) else "").join(words)
+
+
+def split_words(text: str, language: str | None) -> list[str]:
+    """The words of a text, marks included; characters in languages without spaces between words.
+
+    There, runs of Latin letters and digits stay whole, and marks stay with what they follow.
+    """
+    if writes_spaces(language):
+        return text.split()
+    return _UNSPACED_WORD.findall(text)
 
 
 def count_fillers(text: str, language: str | None) -> int | None:

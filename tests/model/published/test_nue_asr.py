@@ -19,7 +19,6 @@ from kikitori.search.options import GreedySearch
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import load_recipe
 from kikitori.train.run import dry_run, train
-from kikitori.transcript import LONG_FLAG
 from tests.published import (
     BOS,
     CONFIG,
@@ -31,7 +30,7 @@ from tests.published import (
     save_weights,
 )
 from tests.refusal import refused
-from tests.tiny import tiny_waveform, tiny_waveforms
+from tests.tiny import tiny_waveforms
 from tests.train.helpers import speech_llm_recipe, write_corpus, write_recipe
 
 WAVEFORMS = tiny_waveforms(16, seconds=(0.3, 2.0))
@@ -464,10 +463,8 @@ def test_converting_keeps_a_shard_at_a_time_in_memory(saved, tmp_path, monkeypat
     assert max(sizes) <= 40_000
 
 
-def test_flags_beyond_16_seconds(saved):
-    recognizer = load(saved, device="cpu", decoding=GreedySearch(max_labels=1))
-    assert LONG_FLAG not in recognizer.transcribe(tiny_waveform(16.0)).flags
-    assert LONG_FLAG in recognizer.transcribe(tiny_waveform(16.01)).flags
+def test_recordings_are_cut_beyond_16_seconds(saved):
+    assert load(saved, device="cpu").longest == 16 * 16000
 
 
 def test_loading_prints_nothing(saved, capfd):

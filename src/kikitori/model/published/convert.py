@@ -34,8 +34,8 @@ in the type that they have there ({dtype}); kikitori computes in float32. No num
 * **What it is.** HuBERT frames of 20 ms, two convolutions (kernel 4, stride 2) and a linear map to speech positions of
   80 ms, a GPT-NeoX language model that reads `<s>` speech `[SEP]` and writes the transcript. Hono et al., "Integrating
   Pre-Trained Speech and Language Models for End-to-End Speech Recognition" (arXiv 2312.03668).
-* **Input.** 16 kHz mono, taken as it is, without normalisation. Recordings beyond 16 s are decoded and flagged
-  (`longer_than_training`): cut them into shorter ones.
+* **Input.** 16 kHz mono, taken as it is, without normalisation. Recordings beyond 16 s are cut at
+  pauses, because the model has learnt from nothing longer.
 * **Decoding.** Greedy; at least 2 labels, at most 4 per second and 20 more.
 * **Licence.** Apache-2.0, the licence of the source. The conversion adds no terms of its own.
 
