@@ -24,6 +24,7 @@ from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
+from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.device import Device, torch_device
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.search.batch import EncodedBatch
@@ -84,6 +85,8 @@ def load(
         loaded = load_adapter(loaded, folder, adapter)
         name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
+    if loaded.model.speech_llm is not None:
+        check_decoding(loaded.model.speech_llm.llm)
     if chosen is None:
         chosen = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
     if adapter is not None and "decoder" not in chosen.needs and "encoder" not in read_info(adapter).components:
