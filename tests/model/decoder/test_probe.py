@@ -34,9 +34,9 @@ from transformers import (
 from kikitori.errors import ModelError
 from kikitori.model.decoder import probe
 from kikitori.model.decoder.assemble import AssembledInput
+from kikitori.model.decoder.attention.masks import layer_masks
 from kikitori.model.decoder.llm import embed, max_positions
 from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
-from kikitori.model.decoder.masks import layer_masks
 from kikitori.model.decoder.probe import check_decoding, check_scoring, check_trees, findings
 from kikitori.scorers.incremental import IncrementalLMScorer
 from kikitori.scorers.language_model import LanguageModel

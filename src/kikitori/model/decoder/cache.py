@@ -8,6 +8,7 @@ gradients off: searches run under `torch.inference_mode()`.
 
 from collections.abc import Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kikitori.errors import ModelError
+from kikitori.model.decoder.attention.masks import Mask, causal, has_windows, layer_masks
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.llm import (
     checked_lengths,
@@ -25,7 +27,6 @@ from kikitori.model.decoder.llm import (
     project,
     text_config,
 )
-from kikitori.model.decoder.masks import causal, has_windows, layer_masks
 from kikitori.model.decoder.memory import Layers, Memory
 from kikitori.model.features import valid_mask
 
@@ -129,12 +130,23 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: Decode
     valid = torch.cat([state.valid, new], dim=1)
     cache = _to_cache(state.layers)
     positions = position_ids(state.lengths, lengths, embeds.shape[1])
-    config, mask = text_config(llm), valid.long()
-    if has_windows(config):
-        mask = layer_masks(config, causal(valid, embeds.shape[1]), embeds.dtype)
+    mask: Mask = valid.long()
+    if _windowed(llm):
+        mask = layer_masks(text_config(llm), causal(valid, embeds.shape[1]), embeds.dtype)
     hidden = hidden_states(llm, cleared(embeds, new), mask, positions, cache, state.memory)[-1]
     layers = _grown(llm, cache, valid.shape[1])
     return hidden, DecoderState(layers, valid, state.lengths + lengths, state.memory)
+
+
+_with_windows: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def _windowed(llm: PreTrainedModel) -> bool:
+    """Whether some layers read a window of labels only; asked of the configuration once."""
+    found = _with_windows.get(llm)
+    if found is None:
+        found = _with_windows[llm] = has_windows(text_config(llm))
+    return found
 
 
 def _grown(llm: PreTrainedModel, cache: DynamicCache, slots: int) -> Layers:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from inspect import signature
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.model.decoder.masks import Mask, layer_masks
+from kikitori.model.decoder.attention.masks import Mask, layer_masks
 from kikitori.model.decoder.memory import MERGED, Memory, Reading
 from kikitori.model.features import valid_mask
 
@@ -269,21 +270,36 @@ def _cache_argument(forward_pass: Callable[..., Any]) -> str:
     return next((name for name in CACHE_NAMES if name in names), CACHE_NAMES[-1])
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """What a family does with the product of the output matrix."""
+
+    factor: float
+    caps: tuple[float, ...]
+
+
+_scales: WeakKeyDictionary[PreTrainedModel, _Scale] = WeakKeyDictionary()
+
+
 def _scaled(llm: PreTrainedModel, logits: Tensor) -> Tensor:
-    """What the family's configuration does with the product of the output matrix."""
-    config = llm.config if hasattr(llm.config, "hidden_size") else text_config(llm)
+    scale = _scales.get(llm)
+    if scale is None:
+        scale = _scales[llm] = _scale(text_config(llm))
+    if scale.factor != 1.0:
+        logits = logits * scale.factor
+    for cap in scale.caps:
+        logits = (logits / cap).tanh() * cap
+    return logits
+
+
+def _scale(config: Any) -> _Scale:
     factor = 1.0
     for name in _MULTIPLIERS:
         factor *= _number(config, name)
     for name in _DIVISORS:
         value = _number(config, name)
         factor *= value if config.model_type == _MULTIPLIED_ALL_THE_SAME else 1 / value
-    if factor != 1.0:
-        logits = logits * factor
-    for name in _CAPS:
-        if cap := getattr(config, name, None):
-            logits = (logits / cap).tanh() * cap
-    return logits
+    return _Scale(factor, tuple(cap for name in _CAPS if (cap := getattr(config, name, None))))
 
 
 def _number(config: Any, name: str) -> float:

@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from kikitori.errors import KikitoriError, ModelError
+from kikitori.model.decoder.attention.masks import SIZES
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.cache import append, read_tree
 from kikitori.model.decoder.llm import (
@@ -31,7 +32,6 @@ from kikitori.model.decoder.llm import (
     project,
     text_config,
 )
-from kikitori.model.decoder.masks import SIZES
 
 LABELS = 6
 """Labels of the longest row."""
