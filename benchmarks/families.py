@@ -1,7 +1,7 @@
 """Tiny random models of every decoder-only family of transformers, for `sweep.py`.
 
 A default configuration is of the size of the model it was made for; here every size in it becomes small, and windows
-and top-k choices smaller than a test text, so that they count.
+smaller than a test text, so that they count.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size_per_layer_input", "d_rel", "adapter_rank", "laurel_rank"), 8),
     **dict.fromkeys(("swa_num_attention_heads",), 4),
     **dict.fromkeys(("sliding_window", "sliding_window_size", "window_size", "attention_chunk_size"), 8),
-    **dict.fromkeys(("index_topk", "index_n_heads", "indexer_n_heads"), 4),
+    **dict.fromkeys(("index_n_heads", "indexer_n_heads"), 4),
+    "index_topk": 48,  # beyond it they are refused
     **dict.fromkeys(("index_head_dim", "indexer_head_dim"), 16),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len"), 64),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "n_token"), VOCABULARY),
@@ -173,6 +174,7 @@ VARIANTS: dict[tuple[str, str], dict[str, Any]] = {
     ("granitemoe", "published factors"): {"logits_scaling": 6.0, "embedding_multiplier": 12.0},
     ("hyperclovax", "factor"): {"logits_scaling": 0.5},
     ("gemma2", "full attention"): ALL_FULL,
+    ("gemma4_text", "no embeddings per layer"): {"hidden_size_per_layer_input": 0},
     ("llama", "llama3 rope"): {
         "rope_parameters": {
             "rope_type": "llama3",

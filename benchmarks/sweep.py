@@ -1,11 +1,11 @@
 """Every decoder-only family of transformers as a tiny random model, in each use that kikitori makes of an LLM.
 
     make sweep                        # all families; docs/llms.md is written anew
-    python benchmarks/sweep.py gemma3_text llama
+    python benchmarks/sweep.py gemma3_text llama   # these rows anew
 
 A use is *right* if what it gives is that of the model's own forward pass over one row without a cache, *refused* if an
-error of one line says what is the matter, and *wrong* or a *traceback* otherwise: neither may be. Windows of attention
-and top-k choices are smaller than the texts.
+error of one line says what is the matter, and *wrong* or a *traceback* otherwise: neither may be. Windows of
+attention are smaller than the texts.
 """
 
 import sys
@@ -218,6 +218,7 @@ USES: dict[str, Callable[[PreTrainedModel], None]] = {
     "rescoring, perplexity": rescoring,
     "reload": reload,
 }
+HEAD = f"| family | {' | '.join(USES)} | reason |"
 
 
 def outcome(use: Callable[[PreTrainedModel], None], llm: PreTrainedModel) -> Outcome:
@@ -245,44 +246,45 @@ def sweep(family: str, changes: Mapping[str, Any] | None = None) -> dict[str, Ou
 
 
 def main(names: Sequence[str]) -> None:
-    """Sweeps families, all without a name, prints what is found, and writes the table of all."""
+    """Sweeps some families or variants, all without a name, and writes their rows of the table."""
     warnings.filterwarnings("ignore")
     logging.set_verbosity(CRITICAL)
     torch.set_num_threads(1)
-    found: dict[str, dict[str, Outcome]] = {}
-    cases = [(name, None) for name in names or families()]
-    variants = [(f"{name}: {what}", (name, changes)) for (name, what), changes in VARIANTS.items()]
-    for name, variant in [*cases, *(variants if not names else [])]:
-        found[name] = sweep(name) if variant is None else sweep(*variant)
-        kinds = " · ".join(f"{use} {each.kind}" for use, each in found[name].items())
-        details = " | ".join(dict.fromkeys(each.detail for each in found[name].values() if each.detail))
-        print(f"{name}: {kinds}{' | ' if details else ''}{details}", flush=True)
-    if not names:
-        write(found)
+    cases: dict[str, tuple[str, Mapping[str, Any]]] = {name: (name, {}) for name in families()}
+    cases |= {f"{name}: {what}": (name, changes) for (name, what), changes in VARIANTS.items()}
+    rows = {} if not names else read_rows()
+    for name in names or cases:
+        found = sweep(*cases[name])
+        details = dict.fromkeys(each.detail.partition("; ")[0] for each in found.values() if each.detail)
+        signs = [SIGNS[found[use].kind] if use in found else "–" for use in USES]
+        rows[name] = [*signs, " · ".join(details).replace("|", "/")]
+        print(" | ".join([name, *rows[name]]), flush=True)
+    write(rows)
 
 
 SIGNS = {"right": "yes", "refused": "no", "wrong": "**wrong**", "traceback": "**traceback**"}
 
 
-def write(found: Mapping[str, Mapping[str, Outcome]]) -> None:
+def read_rows() -> dict[str, list[str]]:
+    """The rows of the table, by family: a sign for each use and the reason."""
+    lines = TABLE.read_text(encoding="utf-8").partition(HEAD)[2].splitlines()
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
+    return {name: [*rest, ""][: len(USES) + 1] for name, *rest in cells if not name.startswith("---")}
+
+
+def write(rows: Mapping[str, Sequence[str]]) -> None:
     """Writes the counts and the table into docs/llms.md, behind its introduction."""
-    head = TABLE.read_text(encoding="utf-8").partition(MARK)[0]
-    plain = {name: uses for name, uses in found.items() if ":" not in name}
+    introduction = TABLE.read_text(encoding="utf-8").partition(MARK)[0]
+    plain = [row for name, row in rows.items() if ":" not in name]
     versions = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}"
     lines = [MARK, "", f"Measured with {versions}.", "", "## Counts", ""]
-    lines += [f"| of {len(plain)} families | yes | no | wrong | traceback |", "| --- | --- | --- | --- | --- |"]
-    for use in USES:
-        kinds = Counter(uses[use].kind for uses in plain.values() if use in uses)
-        lines.append(f"| {use} | " + " | ".join(str(kinds[kind]) for kind in SIGNS) + " |")
-    unbuilt = [name for name, uses in plain.items() if "built" in uses]
-    lines += ["", f"Not built here, {len(unbuilt)}: {', '.join(unbuilt)}.", "", "## Families", ""]
-    lines += [f"| family | {' | '.join(USES)} | reason |", "| --- |" + " --- |" * (len(USES) + 1)]
-    for name, uses in found.items():
-        if "built" not in uses:
-            reasons = dict.fromkeys(each.detail.partition("; ")[0] for each in uses.values() if each.detail)
-            reason = " · ".join(reasons).replace("|", "/").replace("\n", " ")
-            lines.append(f"| {name} | {' | '.join(SIGNS[each.kind] for each in uses.values())} | {reason} |")
-    TABLE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    lines += [f"| of {len(plain)} families | {' | '.join(SIGNS.values())} | not built |", "| --- |" + " --- |" * 5]
+    for place, use in enumerate(USES):
+        kinds = Counter(row[place] for row in plain)
+        lines.append(f"| {use} | " + " | ".join(str(kinds[sign]) for sign in (*SIGNS.values(), "–")) + " |")
+    lines += ["", "## Families", "", HEAD, "| --- |" + " --- |" * (len(USES) + 1)]
+    lines += [f"| {name} | {' | '.join(row)} |" for name, row in rows.items()]
+    TABLE.write_text(introduction + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -203,6 +203,13 @@ def test_coarser_and_finer_numbers(family, dtype):
     assert findings(build(family).to(dtype)) == probe.Findings()
 
 
+def test_logits_that_are_not_finite_are_found_elsewhere():
+    llm = build("llama")
+    with torch.no_grad():
+        llm.get_output_embeddings().weight[7, 3] = torch.nan
+    assert findings(llm) == probe.Findings()
+
+
 def test_few_positions():
     assert findings(tiny_gpt2(30, max_positions=4)) == probe.Findings()
     assert findings(tiny_gpt2(30, max_positions=3)) == probe.Findings()

@@ -49,11 +49,12 @@ def text_config(llm: PreTrainedModel) -> Any:
 def max_positions(llm: PreTrainedModel) -> int | None:
     """Most positions that the LLM was made for, None if its configuration names no limit.
 
-    Beyond it learned positions are an index error, and rotary ones give text that means nothing. Rotary factors that
-    depend on the longest row of a batch (`longrope`) are out of bounds likewise: a row would depend on those beside it.
+    Beyond it learned positions are an index error, and rotary ones give text that means nothing. Out of bounds likewise
+    is what depends on the rows beside: rotary factors that the longest row of a batch decides (`longrope`), and ties
+    between the labels that a sparse index lets a position read.
     """
     config = text_config(llm)
-    limits = [getattr(config, "max_position_embeddings", None)]
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "index_topk")]
     rope = getattr(config, "rope_parameters", None) or {}
     if isinstance(rope, dict) and rope.get("rope_type") in _RESCALED:
         limits += [rope.get(_ORIGINAL), getattr(config, _ORIGINAL, None)]

@@ -127,7 +127,7 @@ def _probe(llm: PreTrainedModel) -> Findings:
         probe = _Probe(llm, most)
         if rows := _attempt(probe.rows):
             return Findings(rows, rows, rows)
-        cache = _kind_of_state(llm) or _attempt(probe.cache)
+        cache = _attempt(lambda: _kind_of_state(llm)) or _attempt(probe.cache)
         return Findings("", cache, cache or _attempt(probe.branches))
 
 
@@ -212,7 +212,9 @@ class _Probe:
     def _difference(self, logits: Tensor, row: int, start: int) -> str:
         """The largest difference beyond the tolerance, in standard deviations; empty if there is none."""
         own = self._own[row][start : start + len(logits)].double()
-        same = own == logits  # infinite ones among them
+        same = (own == logits) | (
+            own.isnan() & logits.isnan()
+        )  # what is not finite is found elsewhere
         scale = torch.where(own.isfinite(), own, 0.0).std(dim=1).clamp(min=1e-12)
         off = (torch.where(same, 0.0, own - logits).square().mean(dim=1).sqrt() / scale).max()
         return "" if bool(off <= self._tolerance) else f"{float(off):.1g} standard deviations"
