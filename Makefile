@@ -1,4 +1,4 @@
-# make demo · make test · make check · make test-slow · make test-newest · make parity · make lock · make format · make clean
+# make demo · make test · make check · make test-slow · make test-newest · make parity · make sweep · make lock · make format · make clean
 # Each works on a fresh checkout with Python 3.11+: what it needs goes into .venv first.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip install -qq --disable-pip-version-check --root-user-action ignore
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow test-newest score parity check lock format clean
+.PHONY: setup demo test test-slow test-newest score parity sweep check lock format clean
 
 setup: $(VENV)/installed-dev
 
@@ -34,6 +34,10 @@ score: $(VENV)/installed-dev
 # Real Whisper models against transformers: make parity PARTS=DIR DATA=MANIFEST, and more of benchmarks/parity.py as ARGS.
 parity: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/parity.py $(PARTS) $(DATA) $(ARGS)
+
+# Tiny models of every LLM family of transformers in every use; writes the table of docs/llms.md.
+sweep: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

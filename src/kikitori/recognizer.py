@@ -24,6 +24,7 @@ from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
+from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.device import Device, torch_device
 from kikitori.model.encoder.whisper import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
@@ -98,6 +99,8 @@ def load(
             raise ConfigError("the model has no Whisper decoder", where="window", remedy="leave it out")
         padded, loaded = loaded, replace(loaded, model=loaded.model.with_window(window))
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
+    if loaded.model.speech_llm is not None:
+        check_decoding(loaded.model.speech_llm.llm)
     if chosen is None:
         chosen = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
     if adapter is not None and "decoder" not in chosen.needs and "encoder" not in read_info(adapter).components:

@@ -17,7 +17,7 @@ from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, Acousti
 from kikitori.model.bridge import IdentityBridge, build_bridge
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.interface import build_interface
-from kikitori.model.decoder.llm import check_llm, embed, forward_layers, project
+from kikitori.model.decoder.llm import embed, forward_layers, project
 from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.text.prompt import Prompt
@@ -120,7 +120,6 @@ class SpeechLLM(PreTrainedModel):
             if llm is None
             else adopted(llm)
         )
-        check_llm(self.llm)
         embeddings: Any = self.llm.get_input_embeddings()
         self.bridge = build_bridge(
             config.bridge,

@@ -64,7 +64,7 @@ class IncrementalLMScorer:
     """What a language model has read for one search.
 
     Args:
-        lm: The language model, which must pass `check_llm`.
+        lm: The language model, which must pass `check_trees`.
         batch: Utterances, each of which has a tree of its own.
     """
 

@@ -22,7 +22,7 @@ def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
     """The internal language model as a scorer of label sequences, named `ilm`; a search subtracts it.
 
     Raises:
-        ModelError: Nothing but speech stands before the first label, or the LLM's cache cannot be forked.
+        ModelError: Nothing but speech stands before the first label, or the LLM cannot go label by label.
     """
     *before, bos = _prompt(model)
     eos = model.config.eos_id

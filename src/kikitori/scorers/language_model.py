@@ -12,6 +12,7 @@ import torch
 
 from kikitori.model.decoder.llm import max_positions
 from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
+from kikitori.model.decoder.probe import check_scoring
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.options import LMOptions
 from kikitori.scorers.spelling import Spelling
@@ -81,9 +82,11 @@ def load_language_model(options: LMOptions, device: torch.device | str = "cpu") 
     """Loads a language model, or that of a speech LLM, from a folder, a run or the hub.
 
     Raises:
-        ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only.
+        ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only or does not give
+            its own scores in our batches.
     """
     path = model_folder(options.path)
     with torch.inference_mode(mode=False):
         llm = load_llm(path).eval().to(device)  # type: ignore[arg-type]
+    check_scoring(llm)
     return language_model(llm, load_units(path), options)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kikitori.model.decoder.llm import check_llm
 from kikitori.model.decoder.llm_decoder import text_decoder
+from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.decoder.tree import LabelTree
 from kikitori.scorers.decoder import DecoderScorer, DecoderScorerState
 from kikitori.scorers.options import LM
@@ -19,7 +19,7 @@ class LMScorer(DecoderScorer):
     The labels are the first of its vocabulary; before the first stand a prompt, if there is one, and BOS.
 
     Raises:
-        ModelError: The LLM's cache cannot be forked.
+        ModelError: The LLM cannot go label by label (`check_decoding`).
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class LMScorer(DecoderScorer):
         before: Sequence[int] = (),
         name: str = LM,
     ) -> None:
-        check_llm(llm)
+        check_decoding(llm)
         super().__init__(text_decoder(llm, (*before, bos_id), eos_id=eos_id), num_labels, name=name)
         self.max_labels = None if self._most is None else self._most - len(before) - 1
 

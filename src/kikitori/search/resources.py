@@ -13,7 +13,7 @@ from kikitori.errors import ModelError
 from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
-from kikitori.model.decoder.llm import check_llm
+from kikitori.model.decoder.probe import check_trees
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
 from kikitori.scorers.ctc.speller import TokenSpeller
@@ -197,7 +197,7 @@ class ExternalModels:
         """The language model over any units that scores words as they are completed.
 
         Raises:
-            ModelError: It is missing, damaged or an n-gram, its cache cannot be forked, or it cannot write the
+            ModelError: It is missing, damaged or an n-gram, it cannot read trees of hypotheses, or it cannot write the
                 recogniser's texts.
         """
         scorer = options.scorer(LM)
@@ -240,7 +240,7 @@ class ExternalModels:
 
     def _reader(self, options: LMOptions) -> RetokenizingLM:
         lm = self.text_lm(options)
-        check_llm(lm.llm)
+        check_trees(lm.llm)
         reader = RetokenizingLM(lm, self._units)
         reader.check(options.path)
         return reader

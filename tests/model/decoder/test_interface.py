@@ -20,14 +20,14 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
 from kikitori.model import SpeechLLM, SpeechLLMConfig
 from kikitori.model.adapters.lora import Lora, attach_lora, merged_copy
-from kikitori.model.decoder import merged_attention
+from kikitori.model.decoder.attention import merged_attention
+from kikitori.model.decoder.attention.cross_attention import CrossLayer
+from kikitori.model.decoder.attention.merged_attention import MergedLayer
+from kikitori.model.decoder.attention.speech_layer import Heads
 from kikitori.model.decoder.cache import prefill, step
-from kikitori.model.decoder.cross_attention import CrossLayer
 from kikitori.model.decoder.interface import FAMILIES, build_interface
 from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.model.decoder.memory import MERGED, Memory
-from kikitori.model.decoder.merged_attention import MergedLayer
-from kikitori.model.decoder.speech_layer import Heads
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.prompt import Prompt
 from tests.tiny import (

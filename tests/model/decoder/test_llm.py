@@ -4,8 +4,6 @@ from functools import partial
 import pytest
 import torch
 from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -19,7 +17,6 @@ from kikitori.errors import ModelError
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.cache import prefill, step
 from kikitori.model.decoder.llm import (
-    check_llm,
     embed,
     embed_mixture,
     forward,
@@ -298,13 +295,3 @@ def test_wrong_shapes_and_lengths_are_refused():
         state.fork(0)
     with pytest.raises(ModelError, match="to crop 2 rows"):
         state.crop(torch.tensor([1]))
-
-
-def test_sliding_windows_and_scaled_logits_are_refused(llm):
-    check_llm(llm)
-    sliding = Qwen2ForCausalLM(Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=4, max_window_layers=1))
-    with pytest.raises(ModelError, match="Qwen2ForCausalLM: its cache has DynamicSlidingWindowLayer"):
-        prefill(sliding, torch.zeros(1, 2, DIM), torch.tensor([2]))
-    scaled = CohereForCausalLM(CohereConfig(**SIZES, logit_scale=0.0625, pad_token_id=0))
-    with pytest.raises(ModelError, match="CohereForCausalLM: its logits are scaled by logit_scale"):
-        project(scaled, torch.zeros(1, DIM))

@@ -8,6 +8,7 @@ gradients off: searches run under `torch.inference_mode()`.
 
 from collections.abc import Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -15,16 +16,16 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from kikitori.errors import ModelError
+from kikitori.model.decoder.attention.masks import Mask, causal, has_windows, layer_masks
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.llm import (
-    additive_mask,
-    check_llm,
     checked_lengths,
     cleared,
     embed,
     hidden_states,
     position_ids,
     project,
+    text_config,
 )
 from kikitori.model.decoder.memory import Layers, Memory
 from kikitori.model.features import valid_mask
@@ -39,7 +40,7 @@ def prefill(
     """Read the prefix, that is everything before the first label to predict.
 
     Args:
-        llm: A model that passes `check_llm`.
+        llm: A model that passes `check_decoding` (`probe`).
         embeds: Input embeddings padded on the right, (batch, n, dim).
         lengths: Real positions per row, (batch,) int64, each 1 to n.
         memory: The speech of each row, if an interface keeps it beside the text.
@@ -56,7 +57,6 @@ def read(
     llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
 ) -> tuple[Tensor, DecoderState]:
     """As `prefill`, with hidden states (batch, n, dim) in place of logits, undefined in the padding."""
-    check_llm(llm)
     lengths = checked_lengths(lengths, embeds, least=1)
     sizes: list[int] = lengths.tolist()
     groups = _of_similar_length(sizes) if embeds.device.type == "cpu" else [range(len(sizes))]
@@ -108,9 +108,10 @@ def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tenso
     """Append the labels of a tree, each of which reads those above it, as if its branch were a whole row.
 
     Args:
-        llm: A model that passes `check_llm`, without speech in a memory.
+        llm: A model that passes `check_trees` (`probe`), without speech in a memory.
         labels: (batch, n) int64.
-        layers: Keys and values of each layer, (batch, heads, slots, dim), of labels in any order; left as they are.
+        layers: Keys and values of each layer, (batch, heads, slots, dim), no label before one above it; left as they
+            are.
         reads: Which slots, old ones and then new ones, each label reads, (batch, n, slots + n): all labels before it in
             its branch, from the first position on, and itself; in padding at least itself.
 
@@ -118,9 +119,9 @@ def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tenso
         Hidden states of the last layer (batch, n, dim), and the layers with the new slots.
     """
     embeds, cache = embed(llm, labels), _to_cache(layers)
-    hidden = hidden_states(llm, embeds, additive_mask(reads, embeds.dtype), reads.sum(dim=2) - 1, cache, None)[-1]
-    grown: Any = cache.layers
-    return hidden, tuple((layer.keys, layer.values) for layer in grown)
+    mask = layer_masks(text_config(llm), reads, embeds.dtype)
+    hidden = hidden_states(llm, embeds, mask, reads.sum(dim=2) - 1, cache, None)[-1]
+    return hidden, _grown(llm, cache, reads.shape[2])
 
 
 def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
@@ -129,10 +130,39 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: Decode
     valid = torch.cat([state.valid, new], dim=1)
     cache = _to_cache(state.layers)
     positions = position_ids(state.lengths, lengths, embeds.shape[1])
-    hidden = hidden_states(llm, cleared(embeds, new), valid.long(), positions, cache, state.memory)[-1]
-    grown: Any = cache.layers
-    layers = tuple((layer.keys, layer.values) for layer in grown)
+    mask: Mask = valid.long()
+    if _windowed(llm):
+        mask = layer_masks(text_config(llm), causal(valid, embeds.shape[1]), embeds.dtype)
+    hidden = hidden_states(llm, cleared(embeds, new), mask, positions, cache, state.memory)[-1]
+    layers = _grown(llm, cache, valid.shape[1])
     return hidden, DecoderState(layers, valid, state.lengths + lengths, state.memory)
+
+
+_with_windows: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def _windowed(llm: PreTrainedModel) -> bool:
+    """Whether some layers read a window of labels only; asked of the configuration once."""
+    found = _with_windows.get(llm)
+    if found is None:
+        found = _with_windows[llm] = has_windows(text_config(llm))
+    return found
+
+
+def _grown(llm: PreTrainedModel, cache: DynamicCache, slots: int) -> Layers:
+    """Keys and values after a pass, which must be there for every position up to now.
+
+    Raises:
+        ModelError: The LLM has not taken the cache, and would go on without what stands before.
+    """
+    grown: Any = cache.layers
+    if not grown or any(getattr(layer, "keys", None) is None or layer.keys.shape[2] != slots for layer in grown):
+        raise ModelError(
+            "its key-value cache has not grown with a pass",
+            where=type(llm).__name__,
+            remedy="use an LLM of docs/llms.md, or the transformers release that is named there",
+        )
+    return tuple((layer.keys, layer.values) for layer in grown)
 
 
 def _to_cache(layers: Layers) -> DynamicCache:

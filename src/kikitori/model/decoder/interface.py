@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.assemble import AssembledInput, assemble
-from kikitori.model.decoder.cross_attention import CrossLayer, cross_attention
+from kikitori.model.decoder.attention.cross_attention import CrossLayer, cross_attention
+from kikitori.model.decoder.attention.merged_attention import MergedLayer, key_bias_of
+from kikitori.model.decoder.attention.speech_layer import GATE_SPEED, Heads
 from kikitori.model.decoder.memory import MERGED, Memory
-from kikitori.model.decoder.merged_attention import MergedLayer, key_bias_of
-from kikitori.model.decoder.speech_layer import GATE_SPEED, Heads
 from kikitori.model.features import mask_tail
 from kikitori.text.prompt import Prompt
 

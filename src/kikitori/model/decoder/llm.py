@@ -5,53 +5,60 @@ padding is masked, so that a row's logits depend on that row alone. Whether the 
 `Memory` beside them (`interface`) makes no difference to the caller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from inspect import signature
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
-from transformers.masking_utils import create_causal_mask
 
 from kikitori.errors import ModelError
+from kikitori.model.decoder.attention.masks import Mask, layer_masks
 from kikitori.model.decoder.memory import MERGED, Memory, Reading
 from kikitori.model.features import valid_mask
 
-# Factors that some families apply to the logits behind the output matrix (Cohere, Granite, Falcon-H1, Gemma). Families
-# disagree on whether one name multiplies or divides, so `project` refuses them rather than guess.
-_LOGIT_FACTORS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+CACHE_NAMES = ("cache", "past_key_values")
+"""What decoders call their key-value cache: the first since transformers 5.24, the second before."""
+# What some families do with the logits behind the output matrix, by the name in their configuration. They disagree on
+# whether one name multiplies or divides; that the right one was taken is proved by the probe (`probe`).
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1
+_DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")  # Granite, MiniCPM3
+_MULTIPLIED_ALL_THE_SAME = "hyperclovax"
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma, RecurrentGemma, xLSTM
+_RESCALED = ("longrope", "dynamic")  # rotary factors that the longest row of a batch decides
+_ORIGINAL = "original_max_position_embeddings"
 
-CACHE_ARGUMENT = "cache" if "cache" in signature(create_causal_mask).parameters else "past_key_values"
-"""What decoders call their key-value cache: `cache` since transformers 5.24, where the old name warns."""
+
+def body_of(llm: PreTrainedModel) -> Any:
+    """The LLM without its output matrix."""
+    model: Any = llm
+    body = model.get_decoder()
+    # Llama 4 names itself, ModernBERT its output matrix.
+    return body if body is not model and hasattr(body, "config") else getattr(model, "model", model.base_model)
 
 
-def check_llm(llm: PreTrainedModel) -> None:
-    """Refuse an LLM with a cache that cannot be cropped (sliding windows, recurrent layers) or with scaled logits.
-
-    Raises:
-        ModelError: With the layer kind or the setting at fault; call this when a model is loaded to fail early.
-    """
-    _check_head(llm)
-    kinds = {type(layer) for layer in DynamicCache(config=llm.config).layers}
-    if strange := sorted(kind.__name__ for kind in kinds - {DynamicLayer}):
-        raise ModelError(
-            f"its cache has {', '.join(strange)}, which cannot be forked and cropped",
-            where=type(llm).__name__,
-            remedy="use an LLM with full attention in every layer, or switch the sliding window off in its config",
-        )
+def text_config(llm: PreTrainedModel) -> Any:
+    """The configuration of the language model, which may be a part of a model that also sees or hears."""
+    return llm.config.get_text_config(decoder=True)
 
 
 def max_positions(llm: PreTrainedModel) -> int | None:
     """Most positions that the LLM was made for, None if its configuration names no limit.
 
-    Beyond it learned positions are an index error, and rotary ones give text that means nothing.
+    Beyond it learned positions are an index error, and rotary ones give text that means nothing. Out of bounds likewise
+    is what depends on the rows beside: rotary factors that the longest row of a batch decides (`longrope`), and ties
+    between the labels that a sparse index lets a position read.
     """
-    value = getattr(llm.config, "max_position_embeddings", None)
-    return value if isinstance(value, int) and value > 0 else None
+    config = text_config(llm)
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "index_topk")]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if isinstance(rope, dict) and rope.get("rope_type") in _RESCALED:
+        limits += [rope.get(_ORIGINAL), getattr(config, _ORIGINAL, None)]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
 def num_embeddings(llm: PreTrainedModel) -> int:
@@ -165,31 +172,22 @@ def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Mem
     """
     columns = torch.arange(embeds.shape[1], device=embeds.device)
     reads = (columns <= columns[:, None]) & (columns[:, None] < ends[:, None, :])  # (batch, reader, read)
-    return hidden_states(llm, embeds, additive_mask(reads, embeds.dtype), reads.sum(dim=2) - 1, None, memory)[-1]
+    mask = layer_masks(text_config(llm), reads, embeds.dtype)
+    return hidden_states(llm, embeds, mask, reads.sum(dim=2) - 1, None, memory)[-1]
 
 
 def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Turn hidden states (..., dim) into logits over the vocabulary (..., vocab)."""
-    _check_head(llm)
     # In 2-D: the product of a strided 3-D view with a frozen matrix is 14 to 250 times slower in bf16 on CPU.
     model: Any = llm  # transformers types this method in some releases only
     logits: Tensor = model.get_output_embeddings()(hidden.reshape(-1, hidden.shape[-1]))
-    return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
-
-
-def additive_mask(reads: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores (batch, 1, n, slots) so that no label reads more than it may.
-
-    Numbers and not truth values: attention that is written out adds them to its scores.
-    """
-    mask = torch.zeros(reads.shape, dtype=dtype, device=reads.device).masked_fill(~reads, torch.finfo(dtype).min)
-    return mask[:, None]
+    return _scaled(llm, logits).reshape(*hidden.shape[:-1], logits.shape[-1])
 
 
 def hidden_states(
     llm: PreTrainedModel,
     embeds: Tensor,
-    mask: Tensor,
+    mask: Mask,
     positions: Tensor,
     cache: DynamicCache | None,
     memory: Memory | None,
@@ -198,7 +196,7 @@ def hidden_states(
     """Hidden states after some layers, then those of the last, (batch, n, dim) each.
 
     The mask says which slots, old and new, are real, (batch, slots), causal order being that of the slots; or it is
-    added to all attention scores, (batch, 1, n, slots).
+    added to all attention scores, (batch, 1, n, slots), perhaps another one for each kind of layer (`masks`).
     """
     more = {"output_hidden_states": True} if layers else {}
     output, _ = _run(llm, embeds, mask, positions, cache, memory, **more)
@@ -208,7 +206,7 @@ def hidden_states(
 def _run(
     llm: PreTrainedModel,
     embeds: Tensor,
-    mask: Tensor,
+    mask: Mask,
     positions: Tensor,
     cache: DynamicCache | None,
     memory: Memory | None,
@@ -218,13 +216,12 @@ def _run(
 
     The arguments are those of `hidden_states`, and which outputs to give beside the last hidden states.
     """
-    model: Any = llm
-    body = model.get_decoder()
+    body = body_of(llm)
     inputs: dict[str, Any] = {
         "inputs_embeds": embeds,
         "attention_mask": mask,
         "position_ids": positions,
-        CACHE_ARGUMENT: cache,
+        _cache_argument(type(body).forward): cache,
         "use_cache": cache is not None,
         **outputs,
     }
@@ -267,11 +264,45 @@ def checked_lengths(lengths: Tensor, rows: Tensor, *, least: int) -> Tensor:
     return lengths
 
 
-def _check_head(llm: PreTrainedModel) -> None:
-    for name in _LOGIT_FACTORS:
-        if (factor := getattr(llm.config, name, None)) not in (None, 1, False):
-            raise ModelError(
-                f"its logits are scaled by {name}={factor}, which is not supported",
-                where=type(llm).__name__,
-                remedy="use an LLM whose logits are one matrix product",
-            )
+@lru_cache
+def _cache_argument(forward_pass: Callable[..., Any]) -> str:
+    """The name under which a decoder takes its cache; one that it does not know would vanish without a word."""
+    names = signature(forward_pass).parameters
+    return next((name for name in CACHE_NAMES if name in names), CACHE_NAMES[-1])
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What a family does with the product of the output matrix."""
+
+    factor: float
+    caps: tuple[float, ...]
+
+
+_scales: WeakKeyDictionary[PreTrainedModel, _Scale] = WeakKeyDictionary()
+
+
+def _scaled(llm: PreTrainedModel, logits: Tensor) -> Tensor:
+    scale = _scales.get(llm)
+    if scale is None:
+        scale = _scales[llm] = _scale(text_config(llm))
+    if scale.factor != 1.0:
+        logits = logits * scale.factor
+    for cap in scale.caps:
+        logits = (logits / cap).tanh() * cap
+    return logits
+
+
+def _scale(config: Any) -> _Scale:
+    factor = 1.0
+    for name in _MULTIPLIERS:
+        factor *= _number(config, name)
+    for name in _DIVISORS:
+        value = _number(config, name)
+        factor *= value if config.model_type == _MULTIPLIED_ALL_THE_SAME else 1 / value
+    return _Scale(factor, tuple(cap for name in _CAPS if (cap := getattr(config, name, None))))
+
+
+def _number(config: Any, name: str) -> float:
+    value = getattr(config, name, None)
+    return float(value) if isinstance(value, int | float) and value else 1.0

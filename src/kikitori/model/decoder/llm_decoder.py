@@ -10,7 +10,11 @@ from transformers import PreTrainedModel
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.cache import append, read
-from kikitori.model.decoder.llm import embed, forward_tree, max_positions, num_embeddings, project
+from kikitori.model.decoder.llm import embed, forward, forward_tree, max_positions, num_embeddings, project
+from kikitori.model.decoder.probe import check_decoding, check_scoring, findings
+
+MAX_POSITIONS = 2**14
+"""Positions of one pass where every branch of a tree is a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +22,7 @@ class LLMDecoder:
     """An LLM behind speech prompts or texts, whatever the interface; a `Decoder`.
 
     Attributes:
-        llm: Any decoder-only model of transformers; searches need one that passes `check_llm`.
+        llm: A decoder-only model of transformers that passes `check_decoding` for searches, `check_scoring` for trees.
         prefix: What it reads before the first label, a row for each utterance.
         eos_id: The label that ends a transcript.
     """
@@ -69,6 +73,7 @@ class LLMDecoder:
 
     def prefill(self, labels: Tensor | None = None, num_labels: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read the prefixes and, directly behind them in the same pass, labels; see `Decoder`."""
+        check_decoding(self.llm)
         prefix, sizes = self.prefix, self.prefix.lengths
         embeds, lengths, most = prefix.embeds, sizes, 0
         if labels is not None and labels.shape[1]:
@@ -98,7 +103,13 @@ class LLMDecoder:
     def read_trees(
         self, utterances: Sequence[int], labels: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]
     ) -> Tensor:
-        """Read trees of labels in one pass with tree attention; see `Decoder`."""
+        """Read trees of labels in one pass with tree attention; see `Decoder`.
+
+        Where the LLM cannot read trees (recurrent layers, ALiBi), every branch is a row.
+        """
+        check_scoring(self.llm)
+        if findings(self.llm).trees:
+            return self._read_branches(utterances, labels, ends)
         prefix, device = self.prefix, self.device
         which = torch.tensor(utterances, device=device)
         starts: list[int] = prefix.lengths[which].tolist()
@@ -115,6 +126,58 @@ class LLMDecoder:
         hidden = forward_tree(self.llm, embeds, until, prefix.memory and prefix.memory.reorder(which))
         spans = zip(hidden, starts, widths, strict=True)
         return torch.cat([states[size - 1 : width] for states, size, width in spans])
+
+    def _read_branches(
+        self, utterances: Sequence[int], labels: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """As `read_trees`, a row for every path from a prefix to a leaf."""
+        prefix, device = self.prefix, self.device
+        starts: list[int] = prefix.lengths.tolist()
+        paths = [
+            (tree, utterance, path)
+            for tree, utterance in enumerate(utterances)
+            for path in _paths(ends[tree])  # each node's place among its tree's labels
+        ]
+        firsts = [sum(1 + len(each) for each in labels[:tree]) for tree in range(len(labels))]
+        contexts = prefix.embeds.new_zeros(sum(1 + len(each) for each in labels), prefix.embeds.shape[2])
+        paths.sort(key=lambda item: starts[item[1]] + len(item[2]))  # rows of similar length share a pass
+        for batch in _batches([starts[utterance] + len(path) for _, utterance, path in paths]):
+            rows = [paths[index] for index in batch]
+            lengths = [starts[utterance] + len(path) for _, utterance, path in rows]
+            embeds = prefix.embeds.new_zeros(len(rows), max(lengths), prefix.embeds.shape[2])
+            for row, (tree, utterance, path) in enumerate(rows):
+                size = starts[utterance]
+                embeds[row, :size] = prefix.embeds[utterance, :size]
+                text = torch.tensor([labels[tree][node] for node in path], dtype=torch.int64, device=device)
+                embeds[row, size : lengths[row]] = embed(self.llm, text[None])[0].to(embeds.dtype)
+            which = torch.tensor([utterance for _, utterance, _ in rows], device=device)
+            memory = prefix.memory and prefix.memory.reorder(which)
+            hidden = forward(self.llm, embeds, torch.tensor(lengths, device=device), memory)
+            for states, (tree, utterance, path), length in zip(hidden, rows, lengths, strict=True):
+                places = [firsts[tree], *(firsts[tree] + 1 + node for node in path)]
+                contexts[places] = states[starts[utterance] - 1 : length].to(contexts.dtype)
+        return contexts
+
+
+def _paths(ends: Sequence[int]) -> list[list[int]]:
+    """The nodes on the way to each leaf of a tree in preorder; of an empty tree the way of no node."""
+    found: list[list[int]] = []
+    above: list[int] = []
+    for node, end in enumerate(ends):
+        above = [*(each for each in above if ends[each] > node), node]
+        if end == node + 1:
+            found.append(above)
+    return found or [[]]
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows by number, shortest first, in batches of at most `MAX_POSITIONS`."""
+    batches: list[list[int]] = []
+    for row, length in enumerate(lengths):
+        if not batches or (len(batches[-1]) + 1) * length > MAX_POSITIONS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
 
 @torch.no_grad()

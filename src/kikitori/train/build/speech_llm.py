@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ConfigError
 from kikitori.model.adapters.lora import Lora, attach_lora
+from kikitori.model.decoder.probe import check_decoding, check_scoring
 from kikitori.model.folder import load_config, load_llm, load_model
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
@@ -52,6 +53,7 @@ def build_llm(settings: LLM, units: TokenizerUnits, num_phones: int = 0) -> PreT
             where="units",
             remedy="leave out llm.config.vocab_size, or mend the tokenizer of llm.init",
         )
+    check_scoring(llm)
     return llm
 
 
@@ -94,6 +96,7 @@ def build_speech_llm(recipe: SpeechLLMRecipe, units: TokenizerUnits, phones: Seq
     bridge, prompt = recipe.bridge, compile_prompt(_template(recipe.prompt), units.verbatim)
     acoustic = build_acoustic_model(recipe.encoder, recipe.ctc, units, phones)
     llm = build_llm(recipe.llm, units, acoustic.config.num_phone_outputs if bridge.show_phones else 0)
+    check_decoding(llm)
     if recipe.llm.auxiliary_layer >= (num_layers := int(llm.config.num_hidden_layers)):
         raise ConfigError(
             f"the last of the LLM's {num_layers} layers has its loss already",

@@ -9,8 +9,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from kikitori.model.decoder.attention.speech_layer import GATE_SPEED, Heads, SpeechLayer
 from kikitori.model.decoder.memory import MERGED, Reading
-from kikitori.model.decoder.speech_layer import GATE_SPEED, Heads, SpeechLayer
 
 CLOSED = 1e-20  # the gate of merged attention at first, and the least that it counts for
 

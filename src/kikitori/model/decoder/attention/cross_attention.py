@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kikitori.model.decoder.speech_layer import GATE_SPEED, Heads, SpeechLayer, split_heads
+from kikitori.model.decoder.attention.speech_layer import GATE_SPEED, Heads, SpeechLayer, split_heads
 
 
 class CrossLayer(SpeechLayer):
