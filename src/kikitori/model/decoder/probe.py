@@ -212,9 +212,7 @@ class _Probe:
     def _difference(self, logits: Tensor, row: int, start: int) -> str:
         """The largest difference beyond the tolerance, in standard deviations; empty if there is none."""
         own = self._own[row][start : start + len(logits)].double()
-        same = (own == logits) | (
-            own.isnan() & logits.isnan()
-        )  # what is not finite is found elsewhere
+        same = (own == logits) | (own.isnan() & logits.isnan())  # what is not finite is found elsewhere
         scale = torch.where(own.isfinite(), own, 0.0).std(dim=1).clamp(min=1e-12)
         off = (torch.where(same, 0.0, own - logits).square().mean(dim=1).sqrt() / scale).max()
         return "" if bool(off <= self._tolerance) else f"{float(off):.1g} standard deviations"
