@@ -82,8 +82,8 @@ def same(found: Tensor, expected: Tensor, what: str) -> None:
         raise WrongError(f"{what} off by {off:.2g}")
 
 
-PROMPTS = ((5, 9, 14, 7, 33, 21, 12, 40, 8), (5, 11, 6, 30), (44, 13, 27, 19, 51, 10))
-TEXTS = (
+PROMPTS: tuple[tuple[int, ...], ...] = ((5, 9, 14, 7, 33, 21, 12, 40, 8), (5, 11, 6, 30), (44, 13, 27, 19, 51, 10))
+TEXTS: tuple[tuple[int, ...], ...] = (
     (20, 35, 9, 61, 17, 28, 70, 33, 41, 15, 26),
     (20, 35, 9, 62, 17, 28),
     (20, 35, 9, 61, 18),
@@ -252,14 +252,14 @@ def main(names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     cases: dict[str, tuple[str, Mapping[str, Any]]] = {name: (name, {}) for name in families()}
     cases |= {f"{name}: {what}": (name, changes) for (name, what), changes in VARIANTS.items()}
-    rows = {} if not names else read_rows()
+    rows = read_rows() if names else {}
     for name in names or cases:
         found = sweep(*cases[name])
         details = dict.fromkeys(each.detail.partition("; ")[0] for each in found.values() if each.detail)
         signs = [SIGNS[found[use].kind] if use in found else "–" for use in USES]
         rows[name] = [*signs, " · ".join(details).replace("|", "/")]
         print(" | ".join([name, *rows[name]]), flush=True)
-    write(rows)
+        write(rows)
 
 
 SIGNS = {"right": "yes", "refused": "no", "wrong": "**wrong**", "traceback": "**traceback**"}
@@ -283,7 +283,7 @@ def write(rows: Mapping[str, Sequence[str]]) -> None:
         kinds = Counter(row[place] for row in plain)
         lines.append(f"| {use} | " + " | ".join(str(kinds[sign]) for sign in (*SIGNS.values(), "–")) + " |")
     lines += ["", "## Families", "", HEAD, "| --- |" + " --- |" * (len(USES) + 1)]
-    lines += [f"| {name} | {' | '.join(row)} |" for name, row in rows.items()]
+    lines += [f"| {name} | {' | '.join(rows[name])} |" for name in sorted(rows)]
     TABLE.write_text(introduction + "\n".join(lines) + "\n", encoding="utf-8")
 
 
