@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.llm import CACHE_ARGUMENT, embed
+from kikitori.model.decoder.llm import cache_argument, embed
 from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.scorers.tree import score_sequences
 from peers.timing import Row, alternate
@@ -130,10 +130,14 @@ def shared_prefix(llm: PreTrainedModel, prefix: Tensor, sequences: Sequence[Sequ
     labels, valid = _padded(sequences)
     model: Any = llm
     decoder, cache = model.get_decoder(), DynamicCache()
-    first = decoder(inputs_embeds=prefix, use_cache=True, **{CACHE_ARGUMENT: cache}).last_hidden_state[:, -1:]
+    first = decoder(
+        inputs_embeds=prefix, use_cache=True, **{cache_argument(type(decoder).forward): cache}
+    ).last_hidden_state[:, -1:]
     cache.batch_repeat_interleave(len(sequences))
     mask = torch.cat([torch.ones(len(sequences), prefix.shape[1], dtype=torch.bool), valid], dim=1)
-    output = decoder(inputs_embeds=embed(llm, labels), attention_mask=mask.long(), **{CACHE_ARGUMENT: cache})
+    output = decoder(
+        inputs_embeds=embed(llm, labels), attention_mask=mask.long(), **{cache_argument(type(decoder).forward): cache}
+    )
     hidden = torch.cat([first.expand(len(sequences), -1, -1), output.last_hidden_state], dim=1)
     return _sums(llm, hidden, sequences)
 

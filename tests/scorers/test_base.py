@@ -121,7 +121,7 @@ def test_an_llm_without_positions_left():
 
 
 def test_an_llm_that_cannot_go_label_by_label():
-    llm = RwkvForCausalLM(RwkvConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, attention_hidden_size=16))
+    llm = RwkvForCausalLM(RwkvConfig(vocab_size=30, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16))
     with pytest.raises(ModelError, match="cannot go label by label"):
         LMScorer(llm, LABELS, bos_id=BOS, eos_id=EOS)
 

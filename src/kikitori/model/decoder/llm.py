@@ -221,7 +221,7 @@ def _run(
         "inputs_embeds": embeds,
         "attention_mask": mask,
         "position_ids": positions,
-        _cache_argument(type(body).forward): cache,
+        cache_argument(type(body).forward): cache,
         "use_cache": cache is not None,
         **outputs,
     }
@@ -265,7 +265,7 @@ def checked_lengths(lengths: Tensor, rows: Tensor, *, least: int) -> Tensor:
 
 
 @lru_cache
-def _cache_argument(forward_pass: Callable[..., Any]) -> str:
+def cache_argument(forward_pass: Callable[..., Any]) -> str:
     """The name under which a decoder takes its cache; one that it does not know would vanish without a word."""
     names = signature(forward_pass).parameters
     return next((name for name in CACHE_NAMES if name in names), CACHE_NAMES[-1])
