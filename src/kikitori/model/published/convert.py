@@ -100,6 +100,7 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
             save_tensors(staging, tensors)
             values = part_config(heads.config, name, values_digest(whisper))
             write_text(staging / "config.json", json.dumps(values, indent=2, sort_keys=True, default=str) + "\n")
+            forget_places(staging)
             save_sides(staging, loaded.ctc_units, loaded.trained_on)
             if Path(model_folder(run)).is_dir():
                 copy_search_files(Path(model_folder(run)), staging)
