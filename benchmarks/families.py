@@ -114,20 +114,7 @@ MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_expand": 2}
 WORDS = {"shape_embed_dim": 8, "shape_vocab_size": 96, "pronunciation_embed_dim": 8, "pronunciation_vocab_size": 96}
 GEMMA4 = {"head_dim": 8, "global_head_dim": 8, "num_key_value_heads": 2, "layer_types": WINDOWED}
 EXTRA: dict[str, dict[str, Any]] = {
-    **{
-        name: {"num_key_value_heads": 4}
-        for name in [
-            "axk1",
-            "axk2",
-            "deepseek_v3",
-            "deepseek_v32",
-            "glm4_moe_lite",
-            "glm_moe_dsa",
-            "minicpm3",
-            "sarvam_mla",
-            "youtu",
-        ]
-    },
+    **{name: {"num_key_value_heads": 4} for name in LATENT},
     **{name: {"rotary_dim": 8} for name in ("codegen", "gptj")},
     **{name: {"head_dim": 8} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     "bailing_hybrid": {"layer_types": HYBRID, "num_key_value_heads": 4, "n_group": 1, "topk_group": 1},

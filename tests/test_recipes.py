@@ -14,7 +14,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from kikitori.align.hmm.corpus import Alignments, save_alignments
 from kikitori.align.hmm.graph import state_labels
 from kikitori.data.manifest import write_manifest
-from kikitori.model.part import PARTS
+from kikitori.model.published.part import PARTS
 from kikitori.scorers.prior import save_prior
 from kikitori.text.lexicon import Lexicon, write_lexicon
 from kikitori.text.ngram.arpa import read_arpa

@@ -26,7 +26,7 @@ from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
 from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.device import Device, torch_device
-from kikitori.model.encoder.whisper import Window
+from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model
 from kikitori.pieces import Audio as Audio  # also for those who take it from here

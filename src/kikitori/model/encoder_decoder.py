@@ -8,7 +8,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.decoder.base import start
 from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, read_frames
 from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, share_layers
-from kikitori.model.encoder.whisper import Window
+from kikitori.model.encoder.family import Window
 from kikitori.types import TrainedOn
 
 ENGLISH = "en"
@@ -99,10 +99,9 @@ class EncoderDecoder(nn.Module):
         The layers that the decoder's encoder and that of the CTC heads share run once; above them the heads read no
         more than the speech, as in their training.
         """
-        ours, heads, shared = self.encoder, self.acoustic, self._shared_layers
-        ours.set_window(self.window)
-        if heads.encoder is ours:
-            return heads.encode(waveforms, num_samples)
+        heads, shared, ours = self.acoustic, self._shared_layers, self.encoder.with_window(self.window)
+        if heads.encoder is self.encoder:
+            return cast(EncoderOutput, ours(waveforms, num_samples))
         inputs, lengths = ours.features(waveforms, num_samples)
         states = ours.encode_lower(inputs, lengths, shared)
         decoders = ours.encode_upper(states, lengths, shared)

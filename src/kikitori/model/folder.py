@@ -19,11 +19,11 @@ from kikitori.io.files import open_weights
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
-from kikitori.model.part import BASE, find_base, load_heads
 from kikitori.model.processor import SpeechProcessor
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.published.nue_asr import open_published
+from kikitori.model.published.part import BASE, find_base, load_heads
 from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_recogniser
 from kikitori.model.safety.config import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.load import check_loaded, encoder_alone, load_weights, other_units

@@ -9,6 +9,7 @@ import torch
 
 from kikitori.errors import ModelError
 from kikitori.model.folder import load_model
+from kikitori.model.published.convert import convert_ctranslate2
 from kikitori.model.published.ctranslate2 import read_arrays
 from kikitori.recognizer import PLAIN, load
 from tests.tiny import save_tiny_whisper, tiny_waveforms, tiny_whisper, tiny_whisper_units
@@ -110,6 +111,22 @@ def test_the_model_is_that_of_transformers(tmp_path, multilingual):
     ]
     assert texts[0] == texts[1]
     assert any(texts[0])
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_converted_it_is_the_same_model(tmp_path, kind):
+    told = []
+    new = tmp_path / "models" / "new"
+    convert_ctranslate2(save(tmp_path / "ct2", kind), new, told.append)
+    assert len(told) == (kind == "int8")
+    converted, read = load_model(new), load_model(tmp_path / "ct2")
+    assert converted.model.rules == read.model.rules
+    state = read.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in converted.model.state_dict().items())
+    with pytest.raises(ModelError, match="is there already"):
+        convert_ctranslate2(tmp_path / "ct2", new, told.append)
+    with pytest.raises(ModelError, match=r"there is no model\.bin alone"):
+        convert_ctranslate2(new, tmp_path / "other", told.append)
 
 
 @pytest.mark.parametrize(("kind", "most"), [("float16", 2e-3), ("int16", 5e-3), ("int8", 3e-2)])

@@ -4,6 +4,7 @@ from kikitori.errors import DataError
 from kikitori.train.build.corpora import load_speech, read_rows, read_transcripts
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.data import ManifestRef
+from kikitori.train.tasks.base import BatchPosition
 from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
 
 
@@ -151,3 +152,28 @@ def test_rows_that_share_six_words_with_what_is_kept_apart_are_left_out(tmp_path
     assert [*read_transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
     with pytest.raises(DataError, match="all rows share six words"):
         read_rows(tmp_path, nothing)
+
+
+def test_recordings_without_speech_are_trained_on_where_the_recipe_says_so(tmp_path):
+    row = {"audio_filepath": "1.wav", "duration": 0.9}
+    rows = [
+        {**row, "id": "forgotten", "text": "", "split": "train"},
+        {**row, "id": "noise", "text": "hiss", "split": "noise"},
+        {**row, "id": "silence", "text": "", "split": "dev"},
+    ]
+    refs = [
+        {"path": "manifest.jsonl", "split": "noise", "nonspeech": True},
+        {"path": "manifest.jsonl", "split": "train"},
+    ]
+    lines = []
+    task = build_task(with_rows(tmp_path, rows, data={"train": refs}), lines.append)
+    texts = {utterance.utt_id: utterance.text for utterance in task.train.utterances}
+    assert texts["noise"] == ""
+    assert len(texts) == len(TEXTS) + 1
+    assert "train: left out 1: no text (forgotten)" in lines
+    assert "silence" in {utterance.utt_id for utterance in task.dev.utterances}  # what is written there counts
+    task.module.eval()
+    place = next(i for i, utterance in enumerate(task.train.utterances) if utterance.utt_id == "noise")
+    loss, _ = task.loss(task.load([place], 0), BatchPosition(0, 0, 0.0))
+    assert loss.isfinite()
+    assert loss > 0

@@ -1,12 +1,14 @@
 """What an encoder family has to say for `SpeechEncoder`; `config` and `model` are those of transformers."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor, nn
 
 Convolution = tuple[int, int, int]
 """Kernel, stride, and padding on either side."""
+Window = Literal["padded", "speech"]
+"""What is read behind an utterance: silence up to 30 s, or half a second."""
 
 
 class Family(Protocol):
@@ -68,8 +70,12 @@ class Family(Protocol):
         ...
 
 
-class SplitFamily(Protocol):
-    """A family whose encoder can be run in two parts, so that states between them may be kept."""
+class SplitFamily(Family, Protocol):
+    """A family whose encoder can be run in two parts, so that states between them may be kept, behind some window."""
+
+    def with_window(self, window: Window) -> Self:
+        """The same family behind another window."""
+        ...
 
     def lower(self, model: Any, inputs: Tensor, lengths: Tensor, num_layers: int) -> Tensor:
         """States (batch, window, dim) after the first layers, of all that the following layers read."""

@@ -1,5 +1,6 @@
 """`SpeechEncoder`: waveforms to frames, whatever the family."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.encoder.family import SplitFamily, subsampled
+from kikitori.model.encoder.family import SplitFamily, Window, subsampled
 from kikitori.model.encoder.fastconformer import initialise_subsampling
 from kikitori.model.encoder.pretrained import (
     MODEL_CLASSES,
@@ -22,7 +23,6 @@ from kikitori.model.encoder.pretrained import (
     load_pretrained,
     pretrained_config,
 )
-from kikitori.model.encoder.whisper import Window
 from kikitori.model.features import LogMelConfig, mask_tail
 
 FreezePlan = Literal["none", "conv_front_end", "all"]
@@ -191,9 +191,18 @@ class SpeechEncoder(nn.Module):
         Raises:
             ModelError: The family has no window.
         """
-        self._split()
+        self.family = self._split().with_window(window)
         self.config.window = window
-        self.family = family_of(self.config)
+
+    def with_window(self, window: Window) -> Self:
+        """The same encoder, with the same weights in memory, behind another window.
+
+        Raises:
+            ModelError: The family has no window.
+        """
+        other = copy.copy(self)
+        other.family = self._split().with_window(window)
+        return other
 
     def _split(self) -> SplitFamily:
         if (split := self.family.split) is None:

@@ -5,18 +5,17 @@ ends half a second behind each utterance, whatever else is in the batch, at a fr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.encoder.family import Convolution, subsampled
+from kikitori.model.encoder.family import Convolution, Window, subsampled
 from kikitori.model.features import WHISPER_HOP_SIZE, valid_mask, whisper_log_mel
 
-Window = Literal["padded", "speech"]
 TAIL = 25
 """Frames of silence (0.5 s) behind an utterance in a window of the length of the speech."""
 
@@ -38,6 +37,10 @@ class WhisperFamily:
     def split(self) -> "WhisperFamily":
         """Itself."""
         return self
+
+    def with_window(self, window: Window) -> Self:
+        """The same family behind another window."""
+        return replace(self, window=window)
 
     def prepare(self, model: Any) -> None:
         """Nothing is to be mended."""

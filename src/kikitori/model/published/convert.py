@@ -1,7 +1,8 @@
 """Published models in other layouts become model folders of ours, shard by shard, in the type they have on disk."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,9 +13,16 @@ from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import DECODING, copy_search_files
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import forget_places, load_model, model_folder, save_network, save_sides
-from kikitori.model.part import find_base, own_tensors, part_config, save_tensors, shared_layers, values_digest
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
+from kikitori.model.published.part import (
+    find_base,
+    own_tensors,
+    part_config,
+    save_tensors,
+    shared_layers,
+    values_digest,
+)
 from kikitori.model.published.whisper import load_whisper, whisper_recogniser
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
@@ -56,8 +64,7 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
     Raises:
         ModelError: The source is no such folder or damaged, or the output is not empty or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ModelError("is there already", where=output, remedy="name a new folder")
+    _refuse_existing(output)
     if not is_ctranslate2(source):
         raise ModelError("there is no model.bin alone", where=source, remedy="name a folder of CTranslate2")
     network = load_whisper(source, read_json(source, "config.json"))
@@ -65,13 +72,9 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
     if is_quantized(read_arrays(source)):
         log("the weights are whole numbers with scales; what was lost when they were made stays lost")
     network.generation_config = GenerationConfig(**generation_values(source, network.config, units))
-    try:
-        with replace_folder(output) as staging:
-            save_network(staging, network)
-            units.save(staging)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"cannot be written ({reason})", where=output, remedy="check the free space") from None
+    with _new_folder(output) as staging:
+        save_network(staging, network)
+        units.save(staging)
 
 
 def convert_heads(run: str | Path, name: str, output: Path) -> None:
@@ -79,14 +82,13 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
 
     Args:
         run: An acoustic model whose encoder started from the base and was trained in its last layers or not at all.
-        name: Hub id of the base; see `kikitori.model.part.find_base` for where it is looked up.
+        name: Hub id of the base; see `kikitori.model.published.part.find_base` for where it is looked up.
         output: Folder to write; it must not exist, or be empty.
 
     Raises:
         ModelError: The run is no such model, or the output is not empty or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ModelError("is there already", where=output, remedy="name a new folder")
+    _refuse_existing(output)
     loaded, base = load_model(model_folder(run)), find_base(name)
     heads = loaded.model.acoustic
     whisper = load_whisper(base, read_json(base, "config.json"))
@@ -95,18 +97,14 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
         raise ModelError(f"its encoder is not that of {name}", where=run, remedy="name the base that it started from")
     tensors = own_tensors(heads, encoder)
     shared_layers(tensors, encoder.num_layers)
-    try:
-        with replace_folder(output) as staging:
-            save_tensors(staging, tensors)
-            values = part_config(heads.config, name, values_digest(whisper))
-            write_text(staging / "config.json", json.dumps(values, indent=2, sort_keys=True, default=str) + "\n")
-            forget_places(staging)
-            save_sides(staging, loaded.ctc_units, loaded.trained_on)
-            if Path(model_folder(run)).is_dir():
-                copy_search_files(Path(model_folder(run)), staging)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"cannot be written ({reason})", where=output, remedy="check the free space") from None
+    with _new_folder(output) as staging:
+        save_tensors(staging, tensors)
+        values = part_config(heads.config, name, values_digest(whisper))
+        write_text(staging / "config.json", json.dumps(values, indent=2, sort_keys=True, default=str) + "\n")
+        forget_places(staging)
+        save_sides(staging, loaded.ctc_units, loaded.trained_on)
+        if Path(model_folder(run)).is_dir():
+            copy_search_files(Path(model_folder(run)), staging)
 
 
 def convert_nue_asr(
@@ -120,13 +118,24 @@ def convert_nue_asr(
     Raises:
         ModelError: The source does not fit, or the output is not empty or cannot be written.
     """
+    _refuse_existing(output)
+    published = open_published(source, pickle_log=log)
+    with _new_folder(output) as staging:
+        _write(staging, published, source, shard_bytes)
+
+
+def _refuse_existing(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError("is there already", where=output, remedy="name a new folder")
-    published = open_published(source, pickle_log=log)
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A folder to fill that becomes the output when it is complete."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with replace_folder(output) as staging:
-            _write(staging, published, source, shard_bytes)
+            yield staging
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(

@@ -12,7 +12,7 @@ from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.lora import Lora, attach_encoder_lora
 from kikitori.model.encoder import SpeechEncoder, freeze, freeze_below
 from kikitori.model.folder import is_recogniser, load_config, load_model
-from kikitori.model.part import find_base
+from kikitori.model.published.part import find_base
 from kikitori.model.speech_llm import SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, equal_units
 from kikitori.train.recipe.components import CTC, Encoder

@@ -51,7 +51,9 @@ def read_training_rows(
 ) -> list[Utterance]:
     """Reads the rows that can be trained on, by `units` if any; logs `what` they are for and what is left out."""
     data = recipe.data
-    utterances = _rows(recipe, refs, log)
+    speech = _rows(recipe, [ref for ref in refs if not ref.nonspeech], log)
+    utterances = [row if row.text else replace(row, text=None) for row in speech]  # its text was forgotten
+    utterances += _rows(recipe, [ref for ref in refs if ref.nonspeech], log)
     kept, report = filter_utterances(
         utterances,
         min_seconds=data.min_seconds,
@@ -161,8 +163,5 @@ def _rows(recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], log: Log) -
         manifest = read_rows(Path(recipe.data_root), ref, on_error=recipe.data.on_error)
         for problem in manifest.problems:
             log(f"warning: {problem}; line left out")
-        if ref.nonspeech:
-            rows += (replace(row, text="") for row in manifest.utterances)
-        else:
-            rows += (row if row.text else replace(row, text=None) for row in manifest.utterances)
+        rows += (replace(row, text="") for row in manifest.utterances) if ref.nonspeech else manifest.utterances
     return rows

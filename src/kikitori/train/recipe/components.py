@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.model.adapters.lora import Lora
-from kikitori.model.encoder.whisper import Window
+from kikitori.model.encoder.family import Window
 from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Fraction, ModelPath, NotNegative, Positive
 
 

@@ -13,8 +13,8 @@ from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_model, save_model
 from kikitori.model.heads import ctc_loss
-from kikitori.model.part import PARTS
 from kikitori.model.published.convert import convert_heads
+from kikitori.model.published.part import PARTS
 from kikitori.recognizer import PLAIN, load
 from kikitori.scorers.options import ScorerOptions
 from kikitori.search.options import BeamSearch, JointSearch, RescoringSearch
