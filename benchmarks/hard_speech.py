@@ -28,7 +28,8 @@ from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.recognizer import Recognizer, load
+from kikitori.loading import load
+from kikitori.recognizer import Recognizer
 from kikitori.types import Utterance
 
 SEED = 20

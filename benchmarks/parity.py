@@ -20,8 +20,9 @@ from kikitori.data.augment import Waveform
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.loading import load
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.recognizer import PLAIN, load
+from kikitori.recognizer import PLAIN
 
 Labels = tuple[int, ...]
 

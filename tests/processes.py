@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Starts a function of a module in a child; an `exitcode` below zero is the signal that ended it."""
-    set_forkserver_preload(["kikitori.recognizer", "kikitori.train.run", "peft"])
+    set_forkserver_preload(["kikitori.loading", "kikitori.train.run", "peft"])
     child = get_context("forkserver").Process(target=target, args=arguments, daemon=True)
     child.start()
     return child

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from kikitori import cli, recognizer
+from kikitori import cli, loading
 from kikitori.cli import transcribe
 from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
@@ -26,7 +26,7 @@ from tests.commands import call, one_line
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform
 
-PACKAGE = Path(recognizer.__file__).parent
+PACKAGE = Path(loading.__file__).parent
 ROOT = Path(__file__).parents[1]
 NOT_BUILT = ("study", "serve", "doctor")
 KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
@@ -67,7 +67,7 @@ def test_prints_path_tab_text(model, audio):
     assert result.exit_code == 0
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [Path(row[0]) for row in rows] == files  # a file given twice is done twice
-    loaded = recognizer.load(model)
+    loaded = loading.load(model)
     assert [row[1] for row in rows] == [loaded.transcribe(file).text for file in files]
     assert rows[0][1] != rows[1][1]
 
@@ -346,7 +346,7 @@ def test_damaged_model_folders(damage, audio, tmp_path):
 
 
 def test_bundled_model_missing(audio, tmp_path, monkeypatch):
-    monkeypatch.setattr(recognizer, "BUNDLED", tmp_path / "mini-en")
+    monkeypatch.setattr(loading, "BUNDLED", tmp_path / "mini-en")
     assert "mini-en" in one_line(call("transcribe", audio("a.wav")))
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from kikitori.data.manifest import read_manifest
-from kikitori.recognizer import BUNDLED, load
+from kikitori.loading import BUNDLED, load
 from tests.tiny import save_tiny
 
 DEMO = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "tools" / "demo.py")))

@@ -9,7 +9,8 @@ import soundfile as sf
 
 from kikitori.errors import AudioError
 from kikitori.io.audio import read_audio
-from kikitori.recognizer import BUNDLED, PLAIN, load
+from kikitori.loading import BUNDLED, load
+from kikitori.recognizer import PLAIN
 from kikitori.segment import chunks
 from kikitori.transcript import clock
 from tests.segmenters import AllSpeech, LoudIsSpeech

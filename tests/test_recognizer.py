@@ -8,11 +8,11 @@ import soundfile as sf
 import torch
 
 import kikitori
-from kikitori import recognizer as recognizer_module
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, ModelError
+from kikitori.loading import load
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.recognizer import BUNDLED, PLAIN, find_model, load
+from kikitori.recognizer import PLAIN
 from kikitori.scorers.options import LMOptions, ScorerOptions, with_scales
 from kikitori.scorers.prior import count_prior, save_prior
 from kikitori.search.guards import NO_SPEECH, REPLACED
@@ -69,22 +69,6 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(recognizer):
     return [recognizer.transcribe(waveform) for waveform in WAVEFORMS]
-
-
-def test_our_models_are_found_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(recognizer_module, "CHECKOUT", tmp_path / "models")
-    ours = tmp_path / "models" / "mini-xx"
-    assert find_model("mini-xx") == "mini-xx"
-    ours.mkdir(parents=True)
-    assert find_model("mini-xx") == "mini-xx"  # a folder without a model
-    (ours / "config.json").write_text("{}")
-    assert find_model("mini-xx") == ours
-    assert find_model("someone/mini-xx") == "someone/mini-xx"
-    assert find_model(ours) == ours
-    assert find_model("mini-en") == find_model(None) == BUNDLED
-    (tmp_path / "mini-xx").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert find_model("mini-xx") == "mini-xx"  # the one that lies here
 
 
 def test_path_string_bytes_and_array_give_the_same(recognizer, files, expected):

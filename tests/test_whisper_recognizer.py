@@ -10,8 +10,9 @@ import torch
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, ModelError
+from kikitori.loading import load
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.recognizer import PLAIN, load
+from kikitori.recognizer import PLAIN
 from kikitori.search.guards import NO_SPEECH
 from kikitori.segment import chunks
 from tests.commands import call, one_line

@@ -12,7 +12,7 @@ from pathlib import Path
 from kikitori import load
 from kikitori.data.manifest import read_manifest
 from kikitori.errors import KikitoriError
-from kikitori.recognizer import BUNDLED
+from kikitori.loading import BUNDLED
 from kikitori.scoring.metrics import ErrorCounts, word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.search.options import load_decoding

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kikitori.recognizer import BUNDLED
+from kikitori.loading import BUNDLED
 from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.language_model import language_model
 from kikitori.scorers.lm import LMScorer

@@ -21,7 +21,8 @@ from kikitori.errors import (
 from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
-    from kikitori.recognizer import Recognizer, load
+    from kikitori.loading import load
+    from kikitori.recognizer import Recognizer
     from kikitori.scorers.options import LMOptions
     from kikitori.search.guards import Guards
     from kikitori.search.options import (
@@ -76,7 +77,7 @@ __all__ = [
 ]
 
 _HEAVY = {
-    "load": "kikitori.recognizer",
+    "load": "kikitori.loading",
     "Recognizer": "kikitori.recognizer",
     "Guards": "kikitori.search.guards",
     "LMOptions": "kikitori.scorers.options",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kikitori.io.audio import read_audio
-from kikitori.recognizer import BUNDLED
+from kikitori.loading import BUNDLED
 from kikitori.segment.energy import MIN_SPEECH_DB, has_speech, spectral_variation
 from tests.noise import clicks, coloured, soundless
 

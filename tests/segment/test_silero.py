@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kikitori.io.audio import read_audio
-from kikitori.recognizer import BUNDLED
+from kikitori.loading import BUNDLED
 from kikitori.segment import chunks, silero
 from kikitori.segment.base import SPEECH, WINDOW
 from kikitori.segment.levels import LevelSegmenter

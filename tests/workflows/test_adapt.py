@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from kikitori import recognizer
+from kikitori import loading, recognizer
 from kikitori.cli.common import WRONG_CALL
 from kikitori.data.manifest import read_manifest
 from kikitori.model.adapters.lora_folder import LORA_WEIGHTS
@@ -75,7 +75,7 @@ def test_the_report_is_what_one_counts_by_hand(done, base, manifest):
         side, rows = report["sides"][name], read_manifest(manifest, split=split).utterances
         rates = {}
         for when, adapter in (("before", None), ("after", run)):
-            found = recognizer.load(base, adapter=adapter, guards=recognizer.PLAIN)
+            found = loading.load(base, adapter=adapter, guards=recognizer.PLAIN)
             texts = [found.transcribe(row.audio_filepath).text for row in rows]
             pairs = [
                 (normalize("whisper_en", row.text or ""), normalize("whisper_en", text))
@@ -129,7 +129,7 @@ def test_more_than_the_llm(base, manifest, tmp_path, components):
     assert "ctc2" in (run / "metrics.jsonl").read_text()
     assert call("merge", run, "--model", base, "-o", merged).exit_code == 0
     plain, adapted, whole = (
-        recognizer.load(folder, adapter=adapter).loaded.model
+        loading.load(folder, adapter=adapter).loaded.model
         for folder, adapter in ((base, None), (base, run), (merged, None))
     )
     waveforms = torch.from_numpy(tiny_waveform(1.0, 5))[None]
@@ -256,7 +256,7 @@ def test_a_run_stands_for_its_model(base, manifest, tmp_path):
 
 def test_without_the_adapter_the_base_is_as_it_was(done, base):
     run, _ = done
-    plain, adapted = recognizer.load(base).loaded.model, recognizer.load(base, adapter=run).loaded.model
+    plain, adapted = loading.load(base).loaded.model, loading.load(base, adapter=run).loaded.model
     removed = adapted.llm.unload().state_dict()
     assert all(torch.equal(tensor, removed[name]) for name, tensor in plain.llm.state_dict().items())
 

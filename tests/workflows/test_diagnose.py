@@ -14,7 +14,7 @@ from kikitori.data.manifest import write_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.errors import ConfigError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.recognizer import load
+from kikitori.loading import load
 from kikitori.scoring.errors.breakdown import scored_rows
 from kikitori.scoring.errors.diagnosis import diagnose, form_of
 from kikitori.scoring.errors.search import Scores

@@ -6,7 +6,7 @@ import pytest
 import soundfile as sf
 from typer.testing import CliRunner
 
-from kikitori import recognizer
+from kikitori import loading, recognizer
 from kikitori.cli import app
 from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import read_manifest, write_manifest
@@ -73,7 +73,7 @@ def test_writes_reports_and_prints_a_table(model, data, tmp_path):
     assert header.split()[:4] == ["set", "utterances", "WER", "CER"]
     assert [line.split()[0] for line in lines] == [str(data), "total"]
     assert f"{report['wer']:.4f}" in lines[-1]
-    loaded = recognizer.load(model, guards=recognizer.PLAIN)
+    loaded = loading.load(model, guards=recognizer.PLAIN)
     for index, row in enumerate(rows):
         assert list(row)[:5] == ["audio_filepath", "duration", "text", "pred_text", "time"]
         assert row["pred_text"] == loaded.transcribe(data.with_name(f"{index}.wav")).text
@@ -184,7 +184,7 @@ def test_wrong_calls(arguments, message, data, monkeypatch):
 
 
 def test_batches_do_not_change_texts_or_order(model, data):
-    loaded = recognizer.load(model, guards=recognizer.PLAIN)
+    loaded = loading.load(model, guards=recognizer.PLAIN)
     utterances = read_manifest(data).utterances
     done: list[int] = []
     one = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=1, progress=done.append)["set"]
@@ -200,7 +200,7 @@ def test_rows_are_cuts_of_their_file(model, data):
     sf.write(data.with_name("long.wav"), whole, SAMPLE_RATE, subtype="FLOAT")
     cut = data.with_name("cuts.jsonl")
     write_manifest(cut, [{"audio_filepath": "long.wav", "offset": 1.0, "duration": 0.5, "text": "a"}])
-    loaded = recognizer.load(model, guards=recognizer.PLAIN)
+    loaded = loading.load(model, guards=recognizer.PLAIN)
     (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=GreedySearch())["set"]
     assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
 

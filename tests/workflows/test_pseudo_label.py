@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from kikitori import recognizer
+from kikitori import loading
 from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import is_recognized, read_manifest, write_manifest
 from kikitori.errors import DataError
@@ -38,7 +38,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(model):
-    return recognizer.load(model)
+    return loading.load(model)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.errors import ConfigError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.recognizer import load
+from kikitori.loading import load
 from kikitori.scorers.options import ScorerOptions
 from kikitori.scorers.prior import count_prior, save_prior
 from kikitori.scoring.grids import Grid

@@ -38,7 +38,7 @@ def adapt(
         settings = only_overrides(overrides)
         if output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one")
-        from kikitori.recognizer import BUNDLED
+        from kikitori.loading import BUNDLED
         from kikitori.workflows import adapt as adaptation
 
         rows = adaptation.Rows

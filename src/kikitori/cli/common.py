@@ -133,7 +133,7 @@ def load_recognizer(
     Raises:
         KikitoriError: A folder or an option is wrong.
     """
-    from kikitori.recognizer import find_model, load
+    from kikitori.loading import find_model, load
     from kikitori.search.options import with_overrides
 
     chosen = search_for(Path(find_model(model)), decoding, overrides)

@@ -50,7 +50,7 @@ def diagnose(
             texts[f"{_short(path)}{f', {split}' if split else ''}"] = count_words(spoken, form)
         scores = None
         if model is not None:
-            from kikitori.recognizer import load
+            from kikitori.loading import load
 
             with common.warnings_as_lines():
                 recognizer = load(model, device=device.value)

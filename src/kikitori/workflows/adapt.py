@@ -16,10 +16,10 @@ from kikitori.errors import ConfigError
 from kikitori.io.config import merge_yaml, merged
 from kikitori.io.files import write_text
 from kikitori.io.model_folder import LEXICON
+from kikitori.loading import load
 from kikitori.model.adapters.folder import num_bytes, num_parameters
 from kikitori.model.folder import model_folder, read_trained_on
 from kikitori.model.safety.config import read_json
-from kikitori.recognizer import load
 from kikitori.scoring.source_target import compare, format_comparison
 from kikitori.search.options import GreedySearch
 from kikitori.train.build.corpora import read_rows

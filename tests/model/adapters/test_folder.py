@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kikitori import recognizer
+from kikitori import loading
 from kikitori.errors import DataError, KikitoriWarning, ModelError
 from kikitori.model.adapters.folder import COMPONENT_WEIGHTS, load_adapter, merge_adapter, num_bytes, num_parameters
 from kikitori.model.adapters.info import read_info
@@ -137,7 +137,7 @@ def test_other_interfaces(tmp_path, interface):
 
 def test_a_run_folder_stands_for_its_adapter(base, adapter):
     assert read_info(adapter.parent) == read_info(adapter)
-    found = recognizer.load(base, adapter=adapter.parent)
+    found = loading.load(base, adapter=adapter.parent)
     assert found.name == f"{base.name} + {adapter.parent.parent.name}/{adapter.parent.name}"
 
 
@@ -145,35 +145,35 @@ def test_another_base_is_refused(adapter, base, tmp_path):
     other = tmp_path / "other"
     save_tiny(other, tiny_speech_llm(seed=1))
     with pytest.raises(ModelError, match=r"made for another base \('tiny'\); weights differ from .*--model"):
-        recognizer.load(other, adapter=adapter)
+        loading.load(other, adapter=adapter)
     shutil.rmtree(other)
     shutil.copytree(base, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"transformers_version": "9"}))
-    recognizer.load(other, adapter=adapter)  # who wrote it does not matter
+    loading.load(other, adapter=adapter)  # who wrote it does not matter
     (other / "config.json").write_text(json.dumps(config | {"prompt_after": [1, 5]}))
     with pytest.raises(ModelError, match="config differ from"):
-        recognizer.load(other, adapter=adapter)
+        loading.load(other, adapter=adapter)
     shutil.rmtree(other)
     save_tiny(other, tiny_acoustic_model())
     with pytest.raises(ModelError, match="needs a speech LLM"):
-        recognizer.load(other, adapter=adapter, decoding="ctc_greedy")
+        loading.load(other, adapter=adapter, decoding="ctc_greedy")
 
 
 def test_a_dead_adapter_is_named(base, tmp_path):
     make_adapter(base, tmp_path / "adapter", learnt=0.0)
     with pytest.warns(KikitoriWarning, match=r"the adapter changes nothing \(adapter_model.safetensors\)"):
-        recognizer.load(base, adapter=tmp_path / "adapter")
+        loading.load(base, adapter=tmp_path / "adapter")
     make_adapter(base, tmp_path / "other", ("llm", "bridge"), learnt=0.0)
     with pytest.warns(KikitoriWarning, match=r"\(components.safetensors and adapter_model.safetensors\)"):
-        recognizer.load(base, adapter=tmp_path / "other")
+        loading.load(base, adapter=tmp_path / "other")
 
 
 def test_a_dead_part_is_named_beside_a_live_one(base, adapter):
     tensors = load_file(adapter / LORA)
     save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, adapter / LORA)
     with pytest.warns(KikitoriWarning, match=r"changes nothing \(adapter_model.safetensors\)"):
-        recognizer.load(base, adapter=adapter)
+        loading.load(base, adapter=adapter)
 
 
 def test_rank_stabilised_updates(base, tmp_path):
@@ -200,7 +200,7 @@ def test_tied_matrices_are_kept_once(tmp_path):
 def test_a_search_that_does_not_use_the_adapter_is_named(base, tmp_path):
     make_adapter(base, tmp_path / "adapter")
     with pytest.warns(KikitoriWarning, match="ctc_greedy uses nothing that it adapts"):
-        recognizer.load(base, adapter=tmp_path / "adapter", decoding="ctc_greedy")
+        loading.load(base, adapter=tmp_path / "adapter", decoding="ctc_greedy")
 
 
 def test_names_of_other_models_are_not_followed(base, adapter, made):

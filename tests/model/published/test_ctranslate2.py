@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from kikitori.errors import ModelError
+from kikitori.loading import load
 from kikitori.model.folder import load_model
 from kikitori.model.published.convert import convert_ctranslate2
 from kikitori.model.published.ctranslate2 import read_arrays
-from kikitori.recognizer import PLAIN, load
+from kikitori.recognizer import PLAIN
 from tests.tiny import save_tiny_whisper, tiny_waveforms, tiny_whisper, tiny_whisper_units
 
 WAVEFORMS = tiny_waveforms(5)

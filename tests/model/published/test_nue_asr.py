@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
+from kikitori.loading import load
 from kikitori.model.folder import is_recogniser, load_llm, load_model
 from kikitori.model.published import nue_asr
 from kikitori.model.published.convert import convert_nue_asr
-from kikitori.recognizer import load
 from kikitori.search.options import GreedySearch
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import load_recipe

@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
+from kikitori.loading import load
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_model, save_model
 from kikitori.model.heads import ctc_loss
 from kikitori.model.published.convert import convert_heads
 from kikitori.model.published.part import PARTS
-from kikitori.recognizer import PLAIN, load
+from kikitori.recognizer import PLAIN
 from kikitori.scorers.options import ScorerOptions
 from kikitori.search.options import BeamSearch, JointSearch, RescoringSearch
 from kikitori.text.unit_training import character_units

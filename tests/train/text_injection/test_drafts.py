@@ -8,9 +8,9 @@ import torch
 import yaml
 
 from kikitori.errors import ConfigError
+from kikitori.loading import load
 from kikitori.model.decoder.assemble import DRAFT_ROOM
 from kikitori.model.folder import load_model
-from kikitori.recognizer import load
 from kikitori.scorers.options import ScorerOptions
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.arpa import read_arpa

@@ -50,7 +50,7 @@ def ngram(
             raise ConfigError("words are counted, not its labels", where="--model", remedy="leave it or --words out")
         from itertools import chain
 
-        from kikitori.recognizer import BUNDLED
+        from kikitori.loading import BUNDLED
         from kikitori.text.corpus import read_lines, speak_titles
         from kikitori.text.lexicon import read_lexicon
         from kikitori.text.units import load_units

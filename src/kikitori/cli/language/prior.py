@@ -49,7 +49,7 @@ def prior(
             raise ConfigError("a CTC head has its own units", where="--units", remedy="use --by counts")
         if phones and by != Estimate.softmax:
             raise ConfigError("transcripts have no phones", where="--phones", remedy="use --by softmax")
-        from kikitori.recognizer import load
+        from kikitori.loading import load
         from kikitori.scorers.prior import save_prior
         from kikitori.text.units import labels_fingerprint, load_units, vocabulary_fingerprint, with_text_form
         from kikitori.workflows.prior import sampled_text_prior, speech_prior, text_prior

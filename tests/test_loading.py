@@ -1,0 +1,18 @@
+from kikitori import loading
+from kikitori.loading import BUNDLED, find_model
+
+
+def test_our_models_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "CHECKOUT", tmp_path / "models")
+    ours = tmp_path / "models" / "mini-xx"
+    assert find_model("mini-xx") == "mini-xx"
+    ours.mkdir(parents=True)
+    assert find_model("mini-xx") == "mini-xx"  # a folder without a model
+    (ours / "config.json").write_text("{}")
+    assert find_model("mini-xx") == ours
+    assert find_model("someone/mini-xx") == "someone/mini-xx"
+    assert find_model(ours) == ours
+    assert find_model("mini-en") == find_model(None) == BUNDLED
+    (tmp_path / "mini-xx").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_model("mini-xx") == "mini-xx"  # the one that lies here
