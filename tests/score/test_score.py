@@ -17,7 +17,8 @@ def test_a_row_passes_only_if_it_was_tried():
     assert not Row("R0", "", 0, 0).passed
 
 
-@pytest.mark.parametrize("mode", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/train/loop/test_checkpoints.py and test_stages.py resume from each step in one process
+@pytest.mark.parametrize("mode", ["full", "lora"])
 def test_r1_killed_runs_end_like_others(tmp_path, mode):
     row = count_kills(tmp_path, mode, [Killing(None, 0.1), Killing(None, 0.3)], epochs=6)
     assert row.passed, row
