@@ -81,7 +81,7 @@ def test_whisper_en_keeps_numbers_it_cannot_parse() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc_ja, kana_ja, none"):
+    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc, nfkc_ja, kana_ja, none"):
         normalize("whisper-en", "a")
 
 

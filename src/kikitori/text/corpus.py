@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kikitori.errors import DataError
 from kikitori.io.files import open_compressed
+from kikitori.text.normalize import visible
 
 SPOKEN_TITLES = {"Mr.": "mister", "Mrs.": "missus", "Dr.": "doctor", "Messrs.": "messieurs"}
 _TITLE = re.compile(r"\b(?:Mrs?|Dr|Messrs)\.")
@@ -18,6 +19,8 @@ _TITLE = re.compile(r"\b(?:Mrs?|Dr|Messrs)\.")
 
 def read_lines(path: Path, *, max_lines: int = 0) -> Iterator[str]:
     """Non-empty lines of a UTF-8 text file (`.xz` and `.gz` are decompressed); with `max_lines` so many, evenly spread.
+
+    Byte order marks and other characters that cannot be seen are left out.
 
     Raises:
         DataError: The file is missing or not UTF-8 text.
@@ -50,6 +53,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise DataError("no such text file", where=path, remedy="check the path or data_root")
     try:
         with io.TextIOWrapper(open_compressed(path), encoding="utf-8") as lines:
-            yield from (line.strip() for line in lines if line.strip())
+            seen = (visible(line).strip() for line in lines)
+            yield from (line for line in seen if line)
     except (UnicodeDecodeError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"cannot be read as UTF-8 text ({error})", where=path) from None
