@@ -33,8 +33,19 @@ _APOSTROPHE = re.compile(rf"(?<=[^\W\d_])[{APOSTROPHES}](?=[^\W\d_])")
 _BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
 # ISO 639-3 and 639-2/B, of the languages that are treated in a way of their own.
 _TWO_LETTERS = {
-    **{"eng": "en", "jpn": "ja", "zho": "zh", "chi": "zh", "cmn": "zh", "tha": "th", "lao": "lo", "khm": "km"},
-    **{"mya": "my", "bur": "my", "bod": "bo", "tib": "bo", "dzo": "dz"},
+    "eng": "en",
+    "jpn": "ja",
+    "zho": "zh",
+    "chi": "zh",
+    "cmn": "zh",
+    "tha": "th",
+    "lao": "lo",
+    "khm": "km",
+    "mya": "my",
+    "bur": "my",
+    "bod": "bo",
+    "tib": "bo",
+    "dzo": "dz",
 }
 # Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again.
 _VOICING_MARKS = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
@@ -63,8 +74,7 @@ def normalize(name: str, text: str) -> str:
       combining marks stay: they are vowels in many scripts, and the dakuten in Japanese.
     * `nfkc`: NFKC, lower case, no punctuation, symbols, white space or control characters: for languages that put no
       spaces between words.
-    * `nfkc_ja`: the same, for Japanese: NFKC, lower case, no punctuation, symbols or white space. Fillers, numbers and the long vowel mark
-      stay.
+    * `nfkc_ja`: the same, for Japanese. Fillers, numbers and the long vowel mark stay.
     * `kana_ja`: the kana of a Japanese reading as they sound (`spoken_kana`); whatever is no kana is lost.
     * `none`: the text itself.
 
