@@ -183,3 +183,22 @@ def test_recognised_text_is_marked(tmp_path, value, expected):
     write_manifest(tmp_path / "manifest.jsonl", [row | {"recognized": value}, row])
     marked, plain = read_manifest(tmp_path / "manifest.jsonl").utterances
     assert (is_recognized(marked), is_recognized(plain)) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("speaker", "expected"),
+    [(92, "92"), (92.0, "92"), ("92", "92"), (0, "0"), (float("nan"), None), (None, None), (1.5, "1.5")],
+)
+def test_speakers_may_be_numbers(manifest, speaker, expected):
+    path = manifest({"audio_filepath": "a", "duration": 1, "speaker": speaker})  # lhotse's report 1437
+    assert read_manifest(path).utterances[0].speaker == expected
+
+
+@pytest.mark.parametrize("speaker", [True, ["a"], {"a": 1}])
+def test_speakers_are_names(manifest, speaker):
+    with pytest.raises(DataError, match="'speaker' must be a string"):
+        read_manifest(manifest({"audio_filepath": "a", "duration": 1, "speaker": speaker}))
+
+
+def test_joined_manifests_have_byte_order_marks_in_the_middle(manifest):
+    assert len(read_manifest(manifest(b"\xef\xbb\xbf", GOOD, b"\xef\xbb\xbf", GOOD)).utterances) == 2

@@ -37,3 +37,31 @@ def test_files_with_notes_are_the_same_every_time(tmp_path, name):
         write_lexicon(tmp_path / folder / name, lexicon, ["from a dictionary", "", "\tits licence"])
         assert read_lexicon(tmp_path / folder / name) == lexicon
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+AS_OTHERS_WRITE = {
+    # MFA 2: the probabilities of the pronunciation, of silence behind it, and two factors (MFA's reports 646, models 8)
+    "mfa": "hello\t0.01\t0.1\t1.2\t0.9\th ɛ l oʊ\n"
+    "hello\t0.99\t0.2\t1.0\t1.0\th ə l oʊ\nworld\t1.0\t0.3\t0.9\t1.1\tw ɝ l d\n",
+    "mfa-one": "hello\t1e-02\th ɛ l oʊ\nhello\t.99\th ə l oʊ\nworld\tw ɝ l d\n",
+    "lexiconp": "!SIL\t1.0 SIL\n<UNK>\t1.0 SPN\nhello\t0.5 h ɛ l oʊ\nhello\t1 h ə l oʊ\nworld\t1 w ɝ l d\n",
+    "lexiconp_silprob": "hello\t1.0 0.2 0.9 1.1 h ə l oʊ\n"
+    "hello\t0.5 0.2 0.9 1.1 h ɛ l oʊ\nworld\t1.0 0.2 1.0 1.0 w ɝ l d\n",
+    "lexicon_disambig": "<eps>\t#0\nhello\th ə l oʊ #1\nhello\th ɛ l oʊ #12\nworld\tw ɝ l d #1\n",
+    "cmudict": ";;; a head\nhello\th ə l oʊ\nhello(2)\th ɛ l oʊ # rare\nworld\tw ɝ l d #its only one\n",
+    "marks": "\ufeffhello\th ə l oʊ\nhel\u200blo\th ɛ l oʊ\n\ufeffworld\tw ɝ l d\n",
+}
+
+
+@pytest.mark.parametrize("name", AS_OTHERS_WRITE)
+def test_lexicons_as_other_toolkits_write_them(name, tmp_path):
+    (tmp_path / "en.tsv").write_text(AS_OTHERS_WRITE[name].replace("<eps>\t#0\n", ""))
+    assert read_lexicon(tmp_path / "en.tsv").pronunciations == {
+        "hello": (("h", "ə", "l", "oʊ"), ("h", "ɛ", "l", "oʊ")),
+        "world": (("w", "ɝ", "l", "d"),),
+    }
+
+
+def test_phones_that_are_numbers_stay(tmp_path):
+    (tmp_path / "sampa.tsv").write_text("peu\tp 2\nneuf\tn 9 f\neux\t2\nun\t1\nh\t_ h#\n")
+    assert read_lexicon(tmp_path / "sampa.tsv").phones == ("1", "2", "9", "_", "f", "h#", "n", "p")

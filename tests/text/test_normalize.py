@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.errors import ConfigError
+from kikitori.scoring.metrics import ErrorCounts, counted_errors
 from kikitori.text.normalize import NORMALIZERS, default_normalizer, normalize, spoken_kana
 
 VOICING = "\u3099\u309a"
@@ -81,7 +82,7 @@ def test_whisper_en_keeps_numbers_it_cannot_parse() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc_ja, kana_ja, none"):
+    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc, nfkc_ja, kana_ja, none"):
         normalize("whisper-en", "a")
 
 
@@ -139,3 +140,38 @@ def test_what_sounds_alike_is_written_alike(text, spoken):
 @given(st.text(alphabet="あいうえおかきくけこんーゃょっアオウヲ、 a漢"))
 def test_it_is_done_once(text):
     assert spoken_kana(spoken_kana(text)) == spoken_kana(text)
+
+
+@pytest.mark.parametrize("name", ["whisper_en", "basic"])
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("\ufeffCLOSED THE\u200b DOOR", "closed the door"),
+        ("co\u00adoperate", "cooperate"),
+        ("two\u2060gether \u202anow\u202c", "twogether now"),
+        ("a\u200db\u200cc", "abc"),
+        ("mother\u2019s", "mother's"),
+        ("don\u02bct", "don't"),
+        ("it\uff07s", "it's"),
+        ("we`ll \u2018so\u2019", "we'll so"),
+    ],
+)
+def test_what_cannot_be_seen_and_curly_apostrophes_cost_nothing(name: str, written: str, plain: str) -> None:
+    assert normalize(name, written) == normalize(name, plain)
+
+
+@pytest.mark.parametrize("text", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0d28\u0d4d\u200d"])
+def test_joiners_stay_where_they_belong_to_the_spelling(text: str) -> None:
+    assert normalize("basic", text) == unicodedata.normalize("NFKC", text)  # Persian, Malayalam
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-TW", "cmn", "yue", "zho", "th", "tha", "lo", "km", "my", "bo"])
+def test_languages_without_spaces_are_scored_by_character(language: str) -> None:
+    assert default_normalizer([language]) == "nfkc"
+    assert counted_errors("nfkc", "今天天气很好。", "今天 天气真好") == ErrorCounts(1, 0, 0, 6)
+
+
+def test_codes_of_three_letters() -> None:
+    assert (default_normalizer(["eng", "en"]), default_normalizer(["jpn"])) == ("whisper_en", "nfkc_ja")
+    assert default_normalizer(["zh", "ja"]) == "nfkc"
+    assert default_normalizer(["zh", "en"]) == "basic"

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from kikitori.errors import ConfigError, ModelError
 from kikitori.text import units as units_module
 from kikitori.text.unit_training import character_units, sentencepiece_units
-from kikitori.text.units import TokenizerUnits, load_units, with_text_form
+from kikitori.text.units import TokenizerUnits, in_form, load_units, with_text_form
 from tests.tiny import save_tiny_llm, tiny_bpe
 
 FORMS = ("as_is", "lower", "en_plain")
@@ -203,3 +203,22 @@ def test_units_in_an_llms_folder_are_those_that_were_saved(family, tmp_path):
         loaded = load_units(tmp_path / name)
         assert loaded.size == units.size
         assert loaded.encode("The Quick") == units.encode("The Quick")
+
+
+@pytest.mark.parametrize(
+    ("text_form", "text", "expected"),
+    [
+        ("as_is", "\ufeffCo\u00adoperate\u200b now", "Cooperate now"),
+        ("lower", "\ufeffDon\u2019t well\u2011known \u2018so\u2019", "don't well-known \u2018so\u2019"),
+        ("en_plain", "co\u00adop\u200bs don\u02bct", "coops don't"),
+        (
+            "lower",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        ("lower", "a\u200cb \u0d28\u0d4d\u200d\u200d", "ab \u0d28\u0d4d\u200d"),
+    ],
+)
+def test_forms_leave_out_what_cannot_be_seen(text_form, text, expected):
+    assert in_form(text, text_form) == expected
+    assert not set("\u200b\ufeff\u00ad") & set(character_units([text], text_form).tokenizer.get_vocab())

@@ -4,6 +4,7 @@ A broken line is named with its number; whether it stops the reading is the call
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ KNOWN_KEYS = frozenset(
 )
 RECOGNIZED = "recognized"
 """Key of rows whose text a recogniser wrote: to train on, and no reference for anything."""
+BOM = "\ufeff".encode()
 MAX_LINE_CHARS = 1_000_000
 MAX_SECONDS = 1e9
 
@@ -43,7 +45,8 @@ def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnErr
         raise DataError("no such manifest", where=path, remedy="check the path or data_root")
     utterances, problems = [], []
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, raw in enumerate(lines, start=1):
+            line = raw.removeprefix(BOM)  # joined files have it at other lines too
             if not line.strip():
                 continue
             try:
@@ -98,7 +101,7 @@ def _parse(line: bytes, folder: Path) -> Utterance:
         utt_id=audio if row.get("id") in (None, "") else str(row["id"]),
         language=_typed(row, "language", str) or _typed(row, "lang", str),
         split=_typed(row, "split", str),
-        speaker=_typed(row, "speaker", str),
+        speaker=_name(row, "speaker"),
         extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
     )
 
@@ -110,6 +113,16 @@ def _typed(row: dict[str, Any], key: str, kind: type[str]) -> str | None:
     if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"'{key}' holds half a character (a lone surrogate)")
     return value
+
+
+def _name(row: dict[str, Any], key: str) -> str | None:
+    """A name, which may be a number; tables that lack some names write 92 as 92.0, and NaN for those."""
+    value = row.get(key)
+    if isinstance(value, float):
+        return None if math.isnan(value) else f"{value:g}" if value.is_integer() else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _typed(row, key, str)
 
 
 def _seconds(row: dict[str, Any], key: str) -> float | None:

@@ -1,29 +1,36 @@
 """Decoders of audio files: libsndfile, and FFmpeg through PyAV (`audio` extra) for what it does not read in full.
 
-An open file goes in, a `Track` that decodes it block by block comes out. libsndfile reads first; the containers it does
-not know (m4a, webm) and the MP3 and FLAC files whose length it would guess go to FFmpeg. libmpg123 may print warnings
-on stderr; silencing file descriptor 2 would silence all other threads too.
+An open file goes in, a `Track` that decodes it block by block comes out. libsndfile reads first; to FFmpeg go the
+containers that it does not know (m4a, webm), the MP3 and FLAC files whose length it would guess, MP3 files with gaps
+and chained Ogg files. libmpg123 may print warnings on stderr; silencing file descriptor 2 would silence all other
+threads too.
 """
 
 import io
 import re
-import struct
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from kikitori.errors import AudioError
+from kikitori.errors import AudioError, KikitoriWarning
+from kikitori.io.containers import Overlay, data_chunk, is_chained, is_joined, mp3_is_sound
 
 TOLERANCE_S = 0.1  # seconds that a manifest's duration or a lossy codec may be off
 _HEADER_SLACK_BYTES = 64  # some writers count the header as data
 _SNDFILE_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3"})
-_FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav"
+_FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,caf"
+_TIMED_FORMATS = ("mov", "matroska")
+_BROKEN_AT_START = 8
+"""Packets before the first sound one; those of a file that is no audio would never end."""
+SPLIT = "give the files one by one"
 CONVERT = "convert it with `ffmpeg -i INPUT -ar 16000 -ac 1 OUTPUT.wav`"
 
 
@@ -65,26 +72,29 @@ def open_track(stack: ExitStack, handle: io.FileIO | Bytes, num_bytes: int, wher
     Raises:
         AudioError: It is no audio, or less of it is there than its header claims.
     """
-    data_bytes, data_bytes_there = _data_chunk(handle, num_bytes)
-    mp3_is_counted = _mp3_is_counted(handle, num_bytes)
+    chunk = data_chunk(handle, num_bytes)
+    if chunk.joined or is_joined(handle, num_bytes):  # decoders read the first alone, or lose what is at the joint
+        raise AudioError("is several files joined", where=where, remedy=SPLIT)
+    mp3_is_counted, chained = mp3_is_sound(handle, num_bytes), is_chained(handle, num_bytes)
     handle.seek(0)
     sound = None
     try:
         file = handle if isinstance(handle, Bytes) else handle.fileno()
-        sound = stack.enter_context(sf.SoundFile(file, closefd=False))
+        opened = Overlay(handle, chunk.sizes) if chunk.sizes else file
+        sound = stack.enter_context(sf.SoundFile(opened, closefd=False))
     except (sf.SoundFileError, RuntimeError, TypeError, ValueError):
         handle.seek(0)
         if not re.search(rb"[\x00-\x08\x0e-\x1f]", handle.read(1024)):
             raise AudioError("is a text file, not audio", where=where, remedy="give an audio file") from None
-    # libsndfile decodes an MP3 without a frame count only up to a length that it guesses from the first bit rate, and
-    # fails at the end of a FLAC file that was written to a pipe.
-    guesses = sound is not None and (sound.frames > 2**60 or (sound.format == "MP3" and not mp3_is_counted))
+    # libsndfile decodes an MP3 without a frame count only up to a length that it guesses from the first bit rate, fails
+    # at the end of a FLAC file that was written to a pipe, and reads the first link of a chained Ogg file alone.
+    guesses = sound is not None and (sound.frames > 2**60 or chained or (sound.format == "MP3" and not mp3_is_counted))
     if sound is None or guesses or sound.format not in _SNDFILE_FORMATS:
         handle.seek(0)
         return _open_ffmpeg(stack, handle, where)
-    if data_bytes > data_bytes_there + _HEADER_SLACK_BYTES:  # libsndfile quietly clamps what the header claims
+    if chunk.claimed > chunk.there + _HEADER_SLACK_BYTES:  # libsndfile quietly clamps what the header claims
         readable_s = sound.frames / max(1, sound.samplerate)
-        raise truncated(where, readable_s, readable_s * data_bytes / max(1, data_bytes_there))
+        raise truncated(where, readable_s, readable_s * chunk.claimed / max(1, chunk.there))
     slack_s = TOLERANCE_S if sound.format in ("MP3", "OGG") else 0.0
     return Track(sound.samplerate, sound.channels, sound.frames, slack_s, lambda start: _decode_sndfile(sound, start))
 
@@ -112,16 +122,15 @@ def _open_ffmpeg(stack: ExitStack, handle: io.FileIO | Bytes, where: str) -> Tra
     if not container.streams.audio:
         raise AudioError("contains no audio track", where=where, remedy="give a file with sound")
     stream = container.streams.audio[0]
-    frames = container.decode(stream)
+    frames = _sound_frames(container, stream, where)
     first = next(frames, None)
     if first is None:
         raise AudioError("contains no samples", where=where, remedy="record or copy it again")
     rate_hz = first.sample_rate
     num_frames = None
-    if container.format.name.startswith("mov") and stream.duration and container.duration:  # others only estimate
-        num_frames = int(
-            rate_hz * min(stream.duration * float(stream.time_base or 0), container.duration / av.time_base)
-        )
+    if container.format.name.startswith(_TIMED_FORMATS) and container.duration:  # others only estimate
+        own = stream.duration * float(stream.time_base or 0) if stream.duration else inf
+        num_frames = int(rate_hz * min(own, container.duration / av.time_base))
 
     return Track(
         rate_hz,
@@ -130,6 +139,34 @@ def _open_ffmpeg(stack: ExitStack, handle: io.FileIO | Bytes, where: str) -> Tra
         0.5,
         lambda start: _decode_ffmpeg(chain([first], frames), rate_hz, start, where),
     )
+
+
+def _sound_frames(container: Any, stream: Any, where: str) -> Iterator[Any]:
+    """The frames of a stream; packets that cannot be decoded are left out, and the first of them is told."""
+    import av
+
+    done = num_sound = num_broken = 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            num_broken += 1
+            if not num_sound:
+                if num_broken > _BROKEN_AT_START:
+                    raise
+                continue
+            if num_broken > num_sound:
+                what = f"is damaged: {num_broken} of its first {num_broken + num_sound} packets cannot be decoded"
+                raise AudioError(what, where=where, remedy=f"copy it again, or {CONVERT}") from error
+            if num_broken == 1:
+                place = done / stream.codec_context.sample_rate
+                what = f"{where}: what lies at {place:.2f} s cannot be decoded and is left out; copy the file again"
+                warnings.warn(what, KikitoriWarning, stacklevel=2)
+            continue
+        num_sound += bool(frames)
+        for frame in frames:
+            done += frame.samples
+            yield frame
 
 
 def _decode_ffmpeg(frames: Iterator[Any], rate_hz: int, start: int, where: str) -> Iterator[NDArray[Any]]:
@@ -159,36 +196,3 @@ def truncated(where: str, readable_s: float, expected_s: float) -> AudioError:
     """The error of a file of which less can be read than its header or a request says, in seconds."""
     what = f"is truncated or damaged: {readable_s:.2f} s of {expected_s:.2f} s are readable"
     return AudioError(what, where=where, remedy="copy it again, or correct the duration asked for")
-
-
-def _mp3_is_counted(handle: io.FileIO | Bytes, num_bytes: int) -> bool:
-    """Whether a Xing header counts the frames of the whole file, not just of the first of several joined ones."""
-    handle.seek(0)
-    head = handle.read(10).ljust(10, b"\0")
-    start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-    start = start if head.startswith(b"ID3") else 0
-    handle.seek(start)
-    found = re.search(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", handle.read(256), re.DOTALL)
-    return found is not None and num_bytes - start <= int.from_bytes(found[1]) * 1.01 + 1024
-
-
-def _data_chunk(handle: io.FileIO | Bytes, num_bytes: int) -> tuple[int, int]:
-    """Bytes of samples that a WAV, RF64 or AIFF header claims and bytes that follow it; (0, 0) when it claims none."""
-    handle.seek(0)
-    order = {b"RIFF": "<", b"RF64": "<", b"FORM": ">"}.get(handle.read(12)[:4])
-    start, large = 20, 0
-    for _ in range(1000 if order else 0):
-        chunk = handle.read(8)
-        if len(chunk) < 8:
-            break
-        name, length = struct.unpack(f"{order}4sI", chunk)
-        if name == b"ds64":
-            large = int.from_bytes(handle.read(16)[8:], "little")
-        if name in (b"data", b"SSND"):
-            # Programs that write to a pipe (ffmpeg, sox) put the largest number where they do not know the size.
-            if 0x7FFFF000 <= length <= 0x80000000 or length >= 0xFFFFF000:
-                length = large if large < 2**63 else 0
-            return length, num_bytes - start
-        start += 8 + length + length % 2
-        handle.seek(start - 8)
-    return 0, 0

@@ -7,6 +7,8 @@ utterances, and its rate is the rate of that sum. Costs are 1 for each substitut
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kikitori.text.normalize import WITHOUT_WORDS, normalize
+
 
 @dataclass(frozen=True)
 class ErrorCounts:
@@ -54,6 +56,12 @@ def word_errors(ref: str, pred: str) -> ErrorCounts:
 def char_errors(ref: str, pred: str) -> ErrorCounts:
     """Counts errors in characters; white space does not count."""
     return count_errors(list("".join(ref.split())), list("".join(pred.split())))
+
+
+def counted_errors(normalizer: str, reference: str, prediction: str) -> ErrorCounts:
+    """Counts errors of raw texts in words, or in characters where the normalizer leaves no words."""
+    count = char_errors if normalizer in WITHOUT_WORDS else word_errors
+    return count(normalize(normalizer, reference), normalize(normalizer, prediction))
 
 
 def align_words(ref: str, pred: str) -> list[tuple[str | None, str | None]]:

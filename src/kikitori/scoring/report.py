@@ -193,7 +193,9 @@ def _hypothesis(hypothesis: Hypothesis) -> dict[str, Any]:
 def _table(report: Mapping[str, Any]) -> list[list[str]]:
     rows = [["set", "utterances", "WER", "CER", "sub", "del", "ins", "RTFx"]]
     for name, part in [*report["sets"].items(), ("total", report)]:
-        rates = ["-" if part[key] is None else f"{part[key]:.4f}" for key in ("wer", "cer")]
+        # Where there are no words, a whole utterance would count as one.
+        shown = {"wer": None if part["normalizer"] in WITHOUT_WORDS else part["wer"], "cer": part["cer"]}
+        rates = ["-" if rate is None else f"{rate:.4f}" for rate in shown.values()]
         counts = [str(part[key]) for key in ("substitutions", "deletions", "insertions")]
         speed = "-" if part["rtfx"] is None else f"{part['rtfx']:.1f}"
         rows.append([name, str(part["utterances"]), *rates, *counts, speed])

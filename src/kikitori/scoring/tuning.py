@@ -17,9 +17,9 @@ from kikitori.errors import DataError
 from kikitori.scorers.base import add_scaled
 from kikitori.scorers.options import CTC, LENGTH
 from kikitori.scoring.grids import DIGITS, Grid, check_grids
-from kikitori.scoring.metrics import word_errors
+from kikitori.scoring.metrics import counted_errors
 from kikitori.scoring.report import Prediction
-from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.normalize import default_normalizer
 from kikitori.types import Hypothesis
 
 HALVINGS = 4
@@ -96,8 +96,9 @@ class Tuned:
 def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -> Lists:
     """The n-best lists of predictions with what each hypothesis costs in words.
 
-    Texts are normalised as in a report, set by set. Utterances without a reference are left out. Those that no search
-    has scored, such as failed ones, keep their prediction. `length` is counted where it is missing.
+    Texts are normalised as in a report, set by set; characters count as words where there are none. Utterances without
+    a reference are left out. Those that no search has scored, such as failed ones, keep their prediction. `length` is
+    counted where it is missing.
 
     Raises:
         DataError: There is no reference, no list, or a hypothesis without one of the scores.
@@ -111,13 +112,13 @@ def read_lists(sets: Mapping[str, Sequence[Prediction]], names: Sequence[str]) -
             if row.utterance.text is None:
                 continue
             utterances += 1
-            reference = normalize(form, row.utterance.text)
-            words += len(reference.split())
+            reference = row.utterance.text
+            words += counted_errors(form, reference, "").reference_length
             nbest = row.nbest if any(hypothesis.scores for hypothesis in row.nbest) else ()
             _check_scores(nbest, names, row.utterance.utt_id)
             scored |= bool(nbest)
             texts = [hypothesis.text for hypothesis in nbest] or [row.pred_text]
-            errors = [word_errors(reference, normalize(form, text)).errors for text in texts]
+            errors = [counted_errors(form, reference, text).errors for text in texts]
             if min(errors) == max(errors):
                 settled += errors[0]
             else:

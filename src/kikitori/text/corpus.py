@@ -11,23 +11,26 @@ from pathlib import Path
 
 from kikitori.errors import DataError
 from kikitori.io.files import open_compressed
+from kikitori.text.normalize import visible
 
 SPOKEN_TITLES = {"Mr.": "mister", "Mrs.": "missus", "Dr.": "doctor", "Messrs.": "messieurs"}
 _TITLE = re.compile(r"\b(?:Mrs?|Dr|Messrs)\.")
 
 
-def read_lines(path: Path, *, max_lines: int = 0) -> Iterator[str]:
+def read_lines(path: Path, *, max_lines: int = 0, encoding: str = "utf-8") -> Iterator[str]:
     """Non-empty lines of a UTF-8 text file (`.xz` and `.gz` are decompressed); with `max_lines` so many, evenly spread.
+
+    Byte order marks and other characters that cannot be seen are left out.
 
     Raises:
         DataError: The file is missing or not UTF-8 text.
     """
     step = 1.0
     if max_lines:
-        total = sum(1 for _ in _lines(path))
+        total = sum(1 for _ in _lines(path, encoding))
         step = max(1.0, total / max_lines)
     wanted = 0.0
-    for number, line in enumerate(_lines(path)):
+    for number, line in enumerate(_lines(path, encoding)):
         if number >= wanted:
             wanted += step
             yield line
@@ -45,11 +48,12 @@ def speak_titles(text: str) -> str:
     return _TITLE.sub(lambda match: SPOKEN_TITLES[match.group()], text)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, encoding: str) -> Iterator[str]:
     if not path.is_file():
         raise DataError("no such text file", where=path, remedy="check the path or data_root")
     try:
-        with io.TextIOWrapper(open_compressed(path), encoding="utf-8") as lines:
-            yield from (line.strip() for line in lines if line.strip())
+        with io.TextIOWrapper(open_compressed(path), encoding=encoding) as lines:
+            seen = (visible(line).strip() for line in lines)
+            yield from (line for line in seen if line)
     except (UnicodeDecodeError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"cannot be read as UTF-8 text ({error})", where=path) from None

@@ -2,11 +2,16 @@
 
 A lexicon is a text file, plain or compressed, with one pronunciation a line: the word, a tab, its phones with spaces
 between them. A word may have several lines; the first is the usual pronunciation. Lines that begin with # are comments.
+
+What other toolkits write is read too: CMUdict's `word(2)` and `;;;`, Kaldi's lexicon.txt, lexiconp.txt and
+lexiconp_silprob.txt with disambiguation symbols, MFA's dictionaries with up to four probabilities. Of these the first
+is that of the pronunciation, by which those of a word are ordered; what they say of silences around words is dropped.
 """
 
 import gzip
 import lzma
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +21,16 @@ from kikitori.io.files import write_bytes
 from kikitori.text.corpus import read_lines
 
 Pronunciation = tuple[str, ...]
+MOST_PROBABILITIES = 4
+NO_WORDS = frozenset({"<eps>", "<epsilon>", "<s>", "</s>", "<unk>", "<oov>", "!sil"})
+"""Entries of other toolkits that stand for no word; so do those in <>, [] or {}."""
+NO_PHONES = frozenset({"sil", "sp", "spn", "nsn", "lau", "<eps>"})
+"""Silence and noises, as Kaldi's recipes and MFA call them."""
+_NOISE = re.compile(r"<.+>|\[.+\]|\{.+\}")
+_VARIANT = re.compile(r"(?<=.)\(\d+\)$")
+_COMMENT = re.compile(r"(?:^|\s)#(?!\d+(?:\s|$)).*")
+_DISAMBIGUATION = re.compile(r"#\d+")
+_DECIMAL = re.compile(r"\d*\.\d+(?:e[-+]?\d+)?|\d+\.|\d+e[-+]\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,17 +61,58 @@ def read_lexicon(path: Path) -> Lexicon:
     Raises:
         DataError: It cannot be read, a line is not a pronunciation, or there is none.
     """
-    found: dict[str, dict[Pronunciation, None]] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        word, tab, phones = line.rstrip("\n").partition("\t")
-        if not tab or not word.strip() or not phones.split():
-            raise DataError("no pronunciation", where=f"{path}:{number}", remedy="write: word, tab, phones with spaces")
-        found.setdefault(word.strip(), {})[tuple(phones.split())] = None
+    found = read_pronunciations(path, tabs=True)
     if not found:
         raise DataError("the lexicon is empty", where=path, remedy="build it with kikitori lexicon")
-    return Lexicon({word: tuple(ways) for word, ways in found.items()})
+    return Lexicon({word: tuple(dict.fromkeys(ways)) for word, ways in found.items()})
+
+
+def read_pronunciations(path: Path, *, tabs: bool = False, encoding: str = "utf-8") -> dict[str, list[Pronunciation]]:
+    """Words with their pronunciations, the usual one first, of a lexicon or dictionary in any of the formats above.
+
+    `tabs`: a tab must follow the word. Entries that are no words (silence, noise, `<eps>`, `<unk>`) are left out.
+
+    Raises:
+        DataError: It cannot be read, or a line is not a pronunciation.
+    """
+    entries = [*_entries(path, tabs, encoding)]
+    decimal = any(_is_decimal(fields[0]) for _, fields, _ in entries)
+    found: dict[str, list[tuple[float, Pronunciation]]] = {}
+    for word, fields, number in entries:
+        count = 0
+        while count < min(MOST_PROBABILITIES, len(fields)) and _is_decimal(fields[count]):
+            count += 1
+        if not count and decimal and fields[0] in ("0", "1"):  # phones may be numbers too, such as X-SAMPA's 2 and 9
+            count = 1
+        phones = tuple(phone for phone in fields[count:] if phone[0] != "#" or not _DISAMBIGUATION.fullmatch(phone))
+        if not phones:
+            raise _no_pronunciation(path, number)
+        if len(phones) > 1 or phones[0].casefold() not in NO_PHONES:
+            found.setdefault(word, []).append((float(fields[0]) if count else 1.0, phones))
+    return {word: [way for _, way in sorted(ways, key=lambda each: -each[0])] for word, ways in found.items()}
+
+
+def _entries(path: Path, tabs: bool, encoding: str) -> Iterator[tuple[str, list[str], int]]:
+    """Word, the fields behind it and the number of each line that holds a word."""
+    for number, line in enumerate(read_lines(path, encoding=encoding), 1):
+        if line.startswith(("#", ";;;")):
+            continue
+        word, _, rest = line.partition("\t" if tabs or "\t" in line else " ")
+        word = word.strip()
+        fields = (_COMMENT.sub("", rest) if "#" in rest else rest).split()
+        if not word or not fields:
+            raise _no_pronunciation(path, number)
+        if word[0] in "<[{!" and (word.casefold() in NO_WORDS or _NOISE.fullmatch(word)):
+            continue
+        yield _VARIANT.sub("", word) if word[-1] == ")" else word, fields, number
+
+
+def _is_decimal(field: str) -> bool:
+    return field[0] in ".0123456789" and _DECIMAL.fullmatch(field) is not None
+
+
+def _no_pronunciation(path: Path, number: int) -> DataError:
+    return DataError("no pronunciation", where=f"{path}:{number}", remedy="write: word, tab, phones with spaces")
 
 
 def write_lexicon(path: Path, lexicon: Lexicon, notes: Iterable[str] = ()) -> None:

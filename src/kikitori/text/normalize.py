@@ -12,11 +12,41 @@ from functools import cache
 
 from kikitori.errors import ConfigError
 
-NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc_ja", "kana_ja", "none")
-WITHOUT_WORDS: tuple[str, ...] = ("nfkc_ja", "kana_ja")
+NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc", "nfkc_ja", "kana_ja", "none")
+WITHOUT_WORDS: tuple[str, ...] = ("nfkc", "nfkc_ja", "kana_ja")
 """Those that leave no words: errors are counted in characters."""
+UNSPACED = ("ja", "zh", "yue", "wuu", "nan", "hak", "th", "lo", "km", "my", "bo", "dz")
+"""Languages that put no spaces between words; errors are counted in characters."""
+LETTERS_WITH_JOINERS = "\u0600-\u109f\u1780-\u18af\ua8e0-\ua8ff"
+"""Arabic, the scripts of India and their neighbours: in these, joiners and non-joiners belong to the spelling."""
+INVISIBLE = (
+    # Soft hyphens, zero-width spaces, byte order marks, marks of direction and tags.
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]+"
+    f"|(?<![{LETTERS_WITH_JOINERS}])[\u200c\u200d]+"
+)
+"""Regular expression of characters that nobody sees or says; left out of labels, of what is scored and of lexicons."""
+APOSTROPHES = "\u2019\u2018\u201b\u02bc\u00b4`\u2032\uff07"
+"""Characters that stand for ' inside words: curly ones, the modifier letter, accents, the prime, full width."""
 
+_INVISIBLE = re.compile(INVISIBLE)
+_APOSTROPHE = re.compile(rf"(?<=[^\W\d_])[{APOSTROPHES}](?=[^\W\d_])")
 _BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
+# ISO 639-3 and 639-2/B, of the languages that are treated in a way of their own.
+_TWO_LETTERS = {
+    "eng": "en",
+    "jpn": "ja",
+    "zho": "zh",
+    "chi": "zh",
+    "cmn": "zh",
+    "tha": "th",
+    "lao": "lo",
+    "khm": "km",
+    "mya": "my",
+    "bur": "my",
+    "bod": "bo",
+    "tib": "bo",
+    "dzo": "dz",
+}
 # Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again.
 _VOICING_MARKS = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
 _MAX_PASSES = 10
@@ -42,20 +72,25 @@ def normalize(name: str, text: str) -> str:
       raw text only. Text whose numbers it cannot parse (thousands of digits in a row) keeps them as they are.
     * `basic`: Whisper's normalizer for other languages (lower case, no brackets, punctuation or symbols), except that
       combining marks stay: they are vowels in many scripts, and the dakuten in Japanese.
-    * `nfkc_ja`: NFKC, lower case, no punctuation, symbols or white space. Fillers, numbers and the long vowel mark
-      stay.
+    * `nfkc`: NFKC, lower case, no punctuation, symbols, white space or control characters: for languages that put no
+      spaces between words.
+    * `nfkc_ja`: the same, for Japanese. Fillers, numbers and the long vowel mark stay.
     * `kana_ja`: the kana of a Japanese reading as they sound (`spoken_kana`); whatever is no kana is lost.
     * `none`: the text itself.
+
+    All but `none` leave out characters that cannot be seen, and take curly apostrophes inside words for straight ones.
 
     Raises:
         ConfigError: No normalizer has that name.
     """
+    if name != "none":
+        text = straight_apostrophes(visible(text))
     match name:
         case "whisper_en":
             return _whisper_en(text)
         case "basic":
             return _until_stable(_basic(), text)
-        case "nfkc_ja":
+        case "nfkc" | "nfkc_ja":
             return _until_stable(_nfkc_ja, text)
         case "kana_ja":
             return spoken_kana(text)
@@ -67,17 +102,28 @@ def normalize(name: str, text: str) -> str:
 def default_normalizer(languages: Iterable[str | None]) -> str:
     """Returns the normalizer for rows in these languages: `basic` unless all rows name one that has its own.
 
-    Only the primary part of a code counts, so `en-US` is `en`.
+    Only the primary part of a code counts, so `en-US` is `en`. Languages without spaces between words share `nfkc`.
     """
     codes = {primary_language(language) for language in languages}
-    if len(codes) != 1:
-        return "basic"
-    return _BY_LANGUAGE.get(codes.pop() or "", "basic")
+    if len(codes) == 1 and (own := _BY_LANGUAGE.get(next(iter(codes)) or "")):
+        return own
+    return "nfkc" if codes and codes <= {*UNSPACED} else "basic"
 
 
 def primary_language(language: str | None) -> str | None:
-    """The primary part of a language code: `en` of `en-US`."""
-    return re.split("[-_]", language.strip().lower())[0] if language else None
+    """The primary part of a language code, two letters where there are: `en` of `en-US` and of `eng`."""
+    code = re.split("[-_]", language.strip().lower())[0] if language else None
+    return _TWO_LETTERS.get(code or "", code)
+
+
+def visible(text: str) -> str:
+    """A text without the characters of `INVISIBLE`."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+def straight_apostrophes(text: str) -> str:
+    """A text with ' for curly apostrophes and their like inside words; quotation marks stay."""
+    return text if text.isascii() and "`" not in text else _APOSTROPHE.sub("'", text)
 
 
 def spoken_kana(text: str) -> str:

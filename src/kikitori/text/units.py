@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kikitori.errors import ConfigError, ModelError
 from kikitori.io.untrusted import read_object
+from kikitori.text.normalize import APOSTROPHES, INVISIBLE
 from kikitori.text.tokenizer_files import check_tokenizer
 
 if TYPE_CHECKING:
@@ -258,16 +259,21 @@ def text_normalizer(text_form: TextForm) -> "Normalizer":
     """
     from tokenizers import Regex, normalizers
 
+    # Folders name the form alone, and `verbatim` counts its parts: what is new joins the first of them.
+    seen = normalizers.Replace(Regex(INVISIBLE), "")
+    apostrophes = normalizers.Replace(Regex(rf"(?<=\p{{L}})[{APOSTROPHES}](?=\p{{L}})"), "'")
+    hyphens = normalizers.Replace(Regex("[\u2010\u2011]"), "-")
     spaces = [normalizers.Replace(Regex(rf"[\s\p{{Cc}}{WORD_MARK}]+"), " "), normalizers.Strip()]
     match text_form:
         case "as_is":
-            return normalizers.Sequence([normalizers.NFKC(), *spaces])
+            return normalizers.Sequence([normalizers.Sequence([seen, normalizers.NFKC()]), *spaces])
         case "lower":
-            return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), *spaces])
+            composed = normalizers.Sequence([seen, apostrophes, normalizers.NFKC(), hyphens])
+            return normalizers.Sequence([composed, normalizers.Lowercase(), *spaces])
         case "en_plain":
             return normalizers.Sequence(
                 [
-                    normalizers.NFKD(),
+                    normalizers.Sequence([seen, apostrophes, normalizers.NFKD()]),
                     normalizers.StripAccents(),
                     normalizers.Lowercase(),
                     normalizers.Replace(Regex("[’‘`]"), "'"),

@@ -9,10 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache
 
-from kikitori.text.normalize import primary_language
+from kikitori.text.normalize import UNSPACED, primary_language
 
-UNSPACED = ("ja", "zh", "th", "lo", "km", "my")
-"""Languages that put no spaces between words."""
 FILLERS: dict[str, tuple[str, ...]] = {
     "en": ("uh", "uhm", "um", "er", "erm", "ah", "eh", "hm", "mm", "mhm"),
     "ja": (

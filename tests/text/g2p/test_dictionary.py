@@ -46,3 +46,30 @@ def test_lexicons_in_other_phones_keep_case_and_tones(tmp_path):
 def test_what_is_no_dictionary_is_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         Dictionary(write(tmp_path, text), stress=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<eps> SIL\n!SIL SIL\n<SPOKEN_NOISE> SPN\nSIL SIL\nTEA T IY1\nTEA T EY1 #1\n",  # Kaldi's lexicon.txt
+        "[noise] NSN\ntea\t0.2 t ey1\ntea\t1.0 t iy1\n",  # lexiconp.txt
+        "tea 1.0 0.2 1.0 1.0 T IY1\ntea 0.5 0.2 1.0 1.0 T EY1\n",  # lexiconp_silprob.txt
+        "TEA  T IY1\nTEA(1)  T EY1\n",  # CMUdict of old
+    ],
+)
+def test_dictionaries_as_other_toolkits_write_them(tmp_path, text):
+    assert Dictionary(write(tmp_path, text), stress=False).entries == {"tea": (("t", "iy"), ("t", "ey"))}
+
+
+def test_cmudict_in_latin_1(tmp_path):
+    (tmp_path / "cmudict-0.7b").write_bytes(";;; # CMUdict\nCAFÉ  K AH0 F EY1\n".encode("latin-1"))
+    known = Dictionary(tmp_path / "cmudict-0.7b", stress=False).pronounce(["café"])
+    assert known == {"café": (("k", "ah", "f", "ey"),)}
+    (tmp_path / "other.dict").write_bytes("café k a f e\n".encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8"):
+        Dictionary(tmp_path / "other.dict", stress=False)
+
+
+def test_apostrophes_and_what_cannot_be_seen_count_for_nothing(tmp_path):
+    source = Dictionary(write(tmp_path, "\ufeffdon't D OW1 N T\nMOTHER’S M AH1 DH ER0 Z\n"), stress=False)
+    assert [*source.pronounce(["don’t", "don't", "Mother's", "motherʼs"])] == ["don’t", "don't", "Mother's", "motherʼs"]

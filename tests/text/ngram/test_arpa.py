@@ -105,7 +105,13 @@ def read_text(tmp_path, text):
         "counts with spaces": ("ngram 1=4", "ngram  1 =       4"),
         "no blank lines": ("\n\n", "\n"),
         "more blank lines": ("\n", "\n\n"),
-        "unknown words in capitals": ("<unk>", "<UNK>"),
+        "unknown words in capitals (SRILM, Kaldi, OpenGrm; pyctcdecode's report 3)": ("<unk>", "<UNK>"),
+        "unknown words of other recipes": ("<unk>", "<oov>"),
+        "unknown words of HTK": ("<unk>", "!!UNK"),
+        "unknown words of BERT's units": ("<unk>", "[UNK]"),
+        "a beginning in capitals": ("<s>", "<S>"),
+        "an end in capitals": ("</s>", "</S>"),
+        "an end of HTK": ("</s>", "!SENT_END"),
         "backoffs of the highest order": ("a a", "a a\t0"),
         "an order without n-grams": ("ngram 2=2\n", "ngram 2=2\nngram 3=0\n"),
         "such an order with its heading": ("ngram 2=2\n\n", "ngram 2=2\nngram 3=0\n\n"),
@@ -200,3 +206,15 @@ def test_files_that_are_no_text(tmp_path):
             read_arpa(tmp_path / name)
     with pytest.raises(ModelError, match="cannot be read"):
         read_arpa(tmp_path / "missing.arpa")
+
+
+def test_special_words_in_another_spelling_score_as_themselves(tmp_path):
+    capitals = PRUNED.replace("<s>", "<S>").replace("</s>", "</S>").replace("<unk>", "<UNK>")
+    plain, other = fold(*read_text(tmp_path, PRUNED)), fold(*read_text(tmp_path, capitals))
+    for words in ([], ["a", "b"], ["b", "other", "a"], ["b", "b", "a"]):
+        assert score_text(other, words) == pytest.approx(score_text(plain, words), abs=1e-6)
+
+
+def test_a_word_that_looks_special_stays_a_word_beside_the_special_one(tmp_path):
+    text = SOUND.replace("\ta\n", "\t<S>\n").replace("\ta a", "\t<S> <S>").replace("\ta </s>", "\t<S> </s>")
+    assert read_text(tmp_path, text)[1] == ["<s>", "<S>", "</s>", "<unk>"]

@@ -1,15 +1,14 @@
-"""Pronunciations from a file: CMUdict, or a lexicon of words that other sources get wrong; ARPAbet and marks of stress.
+"""Pronunciations from a file: CMUdict, Kaldi, MFA, or a lexicon of words that others get wrong; ARPAbet and stress.
 
 Stress is marked by digits on the vowels of ARPAbet (CMUdict, flite), and by raised and lowered strokes in the IPA.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kikitori.errors import DataError
-from kikitori.text.corpus import read_lines
-from kikitori.text.lexicon import Pronunciation
+from kikitori.text.lexicon import Pronunciation, read_pronunciations
+from kikitori.text.normalize import straight_apostrophes
 
 _VOWELS = "aa ae ah ao aw ay eh er ey ih iy ow oy uh uw"
 _CONSONANTS = "b ch d dh f g hh jh k l m n ng p r s sh t th v w y z zh"
@@ -17,30 +16,22 @@ ARPABET_VOWELS = frozenset(_VOWELS.split())
 ARPABET = ARPABET_VOWELS | frozenset(_CONSONANTS.split())
 """The 39 phones of CMUdict, in lower case."""
 _STROKES = str.maketrans("", "", "ˈˌ")
-_VARIANT = re.compile(r"\(\d+\)$")
 
 
 class Dictionary:
     """A dictionary in CMUdict's format, or a lexicon.
 
-    Each line is a word and its phones, with spaces or a tab between; `word(2)` is a further pronunciation of `word`.
-    What follows # is a comment, and so are lines that begin with ;;;. Upper and lower case of words count as one, and
-    ARPAbet becomes lower case, as flite writes it.
+    The formats are those of `kikitori.text.lexicon`; old releases of CMUdict are in Latin-1. Upper and lower case of
+    words, straight and curly apostrophes count as one, and ARPAbet becomes lower case, as flite writes it.
 
     Raises:
         DataError: It cannot be read, a word has no phones, or there is no word.
     """
 
     def __init__(self, path: Path, *, stress: bool) -> None:
-        found: dict[str, list[Sequence[str]]] = {}
-        for number, line in enumerate(read_lines(path), 1):
-            fields = line.partition("#")[0].split()
-            if not fields or fields[0].startswith(";;;"):
-                continue
-            word, *phones = fields
-            if not phones:
-                raise DataError("no pronunciation", where=f"{path}:{number}", remedy="write a word and its phones")
-            found.setdefault(_VARIANT.sub("", word).lower(), []).append(phones)
+        found: dict[str, list[Pronunciation]] = {}
+        for word, ways in read_pronunciations(path, encoding=_encoding(path)).items():
+            found.setdefault(_key(word), []).extend(ways)
         if not found:
             raise DataError("the dictionary is empty", where=path, remedy="name a file in CMUdict's format")
         arpabet = is_arpabet({phone for ways in found.values() for way in ways for phone in way})
@@ -58,7 +49,23 @@ class Dictionary:
 
     def pronounce(self, words: Sequence[str]) -> Mapping[str, tuple[Pronunciation, ...]]:
         """All pronunciations of those of the words that the file has."""
-        return {word: self.entries[word.lower()] for word in words if word.lower() in self.entries}
+        return {word: self.entries[_key(word)] for word in words if _key(word) in self.entries}
+
+
+def _key(word: str) -> str:
+    return straight_apostrophes(word).lower()
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, but for dictionaries that begin with CMUdict's marks of comments and are no UTF-8."""
+    if path.suffix in (".gz", ".xz") or not path.is_file():
+        return "utf-8"
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return "latin-1" if content.startswith(b";;;") else "utf-8"
+    return "utf-8"
 
 
 def bare(phone: str) -> str:

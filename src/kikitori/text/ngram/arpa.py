@@ -16,6 +16,12 @@ from kikitori.errors import ConfigError, DataError, ModelError
 from kikitori.io.files import open_compressed
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+OTHER_SPELLINGS = {
+    UNKNOWN: ("<UNK>", "<Unk>", "<unknown>", "<UNKNOWN>", "<oov>", "<OOV>", "!!UNK", "[UNK]"),
+    START: ("<S>", "!SENT_START", "!ENTER"),
+    END: ("</S>", "!SENT_END", "!EXIT"),
+}
+"""How some writers call the special words: SRILM, Kaldi's recipes and OpenGrm `<UNK>`, Google `<S>`, HTK `!!UNK`."""
 MOST_ORDERS = 6
 """Of the n-grams that are estimated: what KenLM reads as it is usually built."""
 IMPOSSIBLE = -99.0
@@ -89,10 +95,10 @@ def write_arpa(file: Path, ngrams: Sequence[NGrams], words: Sequence[str]) -> No
 def read_arpa(file: Path) -> tuple[tuple[NGrams, ...], list[str]]:
     """Reads an ARPA file, plain, `.gz` or `.xz`, as SRILM, KenLM, IRSTLM, OpenGrm and others write them.
 
-    `<UNK>` is `<unk>`, which is added at a log10 probability of -100 where it is missing. A file without `</s>` says
-    nothing of where sentences end, so that the end costs nothing; without `<s>` sentences begin in the empty context.
-    N-grams may be listed whose beginnings were pruned. Orders at the end that have no n-grams are dropped. Returns the
-    n-grams by order, and the word of each unigram.
+    `<unk>`, `<s>` and `</s>` may have one of the `OTHER_SPELLINGS`. `<unk>` is added at a log10 probability of -100
+    where it is missing. A file without `</s>` says nothing of where sentences end, so that the end costs nothing;
+    without `<s>` sentences begin in the empty context. N-grams may be listed whose beginnings were pruned. Orders at
+    the end that have no n-grams are dropped. Returns the n-grams by order, and the word of each unigram.
 
     Raises:
         ModelError: It is missing or damaged.
@@ -214,9 +220,16 @@ def _section(
 
 
 def _complete(ids: dict[bytes, int], words: list[str], rows: "array[int]", numbers: "array[float]") -> None:
-    """Adds the unigrams that every n-gram needs and this one has not."""
+    """Gives the unigrams that every n-gram needs their names, and adds those that this one has not."""
     for name, log_prob in ((UNKNOWN, NO_UNKNOWN), (START, IMPOSSIBLE), (END, 0.0)):
-        if name.encode() not in ids:
+        if name.encode() in ids:
+            continue
+        number = next((ids[other.encode()] for other in OTHER_SPELLINGS[name] if other.encode() in ids), None)
+        if number is not None:
+            words[number], ids[name.encode()] = name, number
+            if name == START:
+                numbers[2 * number] = IMPOSSIBLE
+        else:
             ids[name.encode()] = len(words)
             rows.append(len(words))
             words.append(name)

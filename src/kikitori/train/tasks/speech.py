@@ -22,10 +22,10 @@ from kikitori.model.adapters.lora import idle, is_adapted, merged_encoder
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import TrainedOn, save_model
 from kikitori.model.heads import CTCHead, ctc_loss, needed_frames
-from kikitori.scoring.metrics import ErrorCounts, word_errors
+from kikitori.scoring.metrics import ErrorCounts, counted_errors, word_errors
 from kikitori.search.ctc.best_path import ctc_greedy
 from kikitori.text.bpe_dropout import BPEDropout
-from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.loop.provenance import digest
 from kikitori.train.losses.phones import PhoneLosses
@@ -251,16 +251,17 @@ class AcousticTask(SpeechBatches):
         return result.total / max(result.num_labels, 1)
 
     def _score(self, dev: SpeechLoader, decoders: Mapping[str, Decoder]) -> dict[str, float]:
-        """Dev word error rate of each decoder."""
+        """Dev error rate of each decoder, of words, or of characters in languages without spaces between words."""
         name = default_normalizer([self.recipe.language])
         counts = dict.fromkeys(decoders, ErrorCounts(0, 0, 0, 0))
         for batch in dev_batches(dev):
             for decoder, decode in decoders.items():
                 for text, prediction in zip(batch.texts, decode(batch), strict=True):
-                    counts[decoder] += word_errors(normalize(name, text), normalize(name, prediction))
+                    counts[decoder] += counted_errors(name, text, prediction)
         if not any(count.reference_length for count in counts.values()):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
-        return {f"wer_{decoder}": count.rate for decoder, count in counts.items()}
+        rate = "cer" if name in WITHOUT_WORDS else "wer"
+        return {f"{rate}_{decoder}": count.rate for decoder, count in counts.items()}
 
 
 def loss_layers(model: AcousticModel, ctc: CTC) -> list[int]:
