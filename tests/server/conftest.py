@@ -60,6 +60,7 @@ def server(tiny):
     engine = LocalEngine(by_name([served(tiny, ["ctc_greedy", "ctc_beam"])]))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # who comes before the server runs waits
         port = listening.getsockname()[1]
         app = uvicorn.Server(uvicorn.Config(create_app(engine, SETTINGS), log_level="warning", server_header=False))
         thread = threading.Thread(target=app.run, kwargs={"sockets": [listening]})

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
 
 from kikitori import __version__
 from kikitori.engine.base import Engine, ModelCard
@@ -18,6 +19,7 @@ from kikitori.errors import KikitoriError
 from kikitori.server import description
 from kikitori.server.errors import ApiError, api_error
 from kikitori.server.form import find_model
+from kikitori.server.live import Live
 from kikitori.server.metrics import CONTENT_TYPE, Metrics
 from kikitori.server.security import Guard
 from kikitori.server.settings import Settings
@@ -77,6 +79,12 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     @app.get("/metrics", **description.METRICS)
     async def numbers() -> Response:
         return PlainTextResponse(metrics.text(engine.load()), media_type=CONTENT_TYPE)
+
+    live = Live(engine, settings, metrics)
+
+    @app.websocket("/v1/live")
+    async def speak(socket: WebSocket) -> None:
+        await live(socket)
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
