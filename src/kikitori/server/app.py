@@ -27,8 +27,6 @@ from kikitori.server.transcriptions import Transcriptions
 from kikitori.server.uploads import Decoders
 
 PAGE = Path(__file__).parent / "page"
-FORM_BYTES = 128 * 1024
-"""Of a request beside the recording in it."""
 LEFT = 499
 """Counted where a client has left before its answer."""
 
@@ -49,7 +47,6 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=settings.uploads.max_bytes + FORM_BYTES,
     )
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     _add_errors(app)

@@ -113,7 +113,9 @@ class _Session:
 
     def __init__(self, socket: WebSocket, engine: Engine, start: Start, deadline_s: float) -> None:
         self._socket, self._engine, self._start, self._deadline_s = socket, engine, start, deadline_s
-        self._utterances = LiveUtterances(chunks.new_segmenter(), round(min(start.model.longest_s, LONGEST_S) * SAMPLE_RATE))
+        self._utterances = LiveUtterances(
+            chunks.new_segmenter(), round(min(start.model.longest_s, LONGEST_S) * SAMPLE_RATE)
+        )
         self._resampler = soxr.ResampleStream(start.sample_rate, SAMPLE_RATE, 1, dtype="float32")
         self._finals: asyncio.Queue[tuple[LiveUtterance, Job] | None] = asyncio.Queue(MOST_WAITING)
         self._jobs: set[Job] = set()

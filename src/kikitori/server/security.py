@@ -55,9 +55,18 @@ class Guard:
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
+        arrived = 0
+
+        async def limited() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            self._check_size(arrived)
+            return message
+
         try:
             self._check(scope)
-            await self._app(scope, receive, named)
+            await self._app(scope, limited if scope["type"] == "http" else receive, named)
         except ApiError as error:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": error.message})
@@ -70,6 +79,11 @@ class Guard:
                 self._metrics.count(getattr(route, "path", OTHER) or OTHER, status, seconds)
                 log.info("%s %s %d %.3f s", name, scope["method"], status, seconds)
 
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > self._settings.max_body_bytes:
+            message = f"more than {self._settings.uploads.max_bytes} bytes; send a shorter or compressed recording"
+            raise ApiError(413, message, code="too_large", headers={"Connection": "close"})
+
     def _check(self, scope: Scope) -> None:
         """Raises ApiError: a page of another site asks, or there is no right key."""
         headers, settings = Headers(scope=scope), self._settings
@@ -79,10 +93,13 @@ class Guard:
             raise ApiError(403, "pages of other sites may not ask", code="origin")
         if not settings.keys and settings.loopback and not is_loopback(urlsplit(f"//{host}").hostname or ""):
             raise ApiError(403, "asked for under another name than this machine's own", code="host")
+        length = headers.get("content-length", "0")
+        self._check_size(int(length) if length.isdecimal() else 0)
         if not settings.keys or not scope["path"].startswith(GUARDED):
             return
         if scope["path"] == LIVE and "authorization" not in headers:
             return  # browsers cannot set it: the first message has the key
-        kind, _, key = headers.get("authorization", "").partition(" ")
+        value = headers.get("authorization", "").encode("latin-1").decode("utf-8", "replace")
+        kind, _, key = value.partition(" ")
         if kind.lower() != "bearer" or not settings.keys.accept(key.strip()):
             raise ApiError(401, "no right key", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})

@@ -9,6 +9,8 @@ from pathlib import Path
 from kikitori.errors import ConfigError
 from kikitori.server.uploads import UploadLimits
 
+FORM_BYTES = 128 * 1024  # of a request beside the recording in it
+
 
 class Keys:
     """Bearer keys, held as digests; a comparison takes as long whatever is right about it."""
@@ -60,6 +62,11 @@ class Settings:
         if not (self.loopback or self.keys or self.insecure):
             what = "without a key everybody could use the server"
             raise ConfigError(what, where=f"--host {self.host}", remedy="give --keys FILE, or --insecure")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Of a request."""
+        return self.uploads.max_bytes + FORM_BYTES
 
     @property
     def loopback(self) -> bool:
