@@ -3,7 +3,7 @@
 Nothing is read before it is asked for, and no more of a recording is held than an utterance or two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,16 @@ class Piece:
 
 def pieces(audio: Audio | NDArray[Any], longest: int) -> Iterator[Piece]:
     """The utterances of a recording, of at most `longest` samples each: at least one piece, the last one marked."""
-    name, samples = name_of(audio), 0
+    return pieces_of(_blocks(audio), name_of(audio), longest)
+
+
+def pieces_of(blocks: Iterable[Waveform], name: object, longest: int) -> Iterator[Piece]:
+    """As `pieces`, of the 16 kHz mono samples of a recording in blocks of any length."""
+    samples = 0
 
     def counted() -> Iterator[Waveform]:
         nonlocal samples
-        for block in _blocks(audio):
+        for block in blocks:
             samples += len(block)
             yield block
 

@@ -184,6 +184,19 @@ class Recognizer:
         """
         return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms))
 
+    def recognize_pieces(
+        self, batch: Sequence[Piece], decoding: Decoding | str | None, word_times: Sequence[bool]
+    ) -> list[Part]:
+        """What is found in utterances of any recordings, decoded together, with times of words where they are wanted.
+
+        What is doubtful is treated as `guards` say.
+        """
+        timed = [wanted or piece.chunk.joined for wanted, piece in zip(word_times, batch, strict=True)]
+        results = self._recognize(
+            [piece.chunk.waveform for piece in batch], self._options(decoding), self.guards, timed
+        )
+        return [*map(part_of, batch, results)]
+
     @property
     def phones(self) -> list[str]:
         """What the phone head writes, in the order of its outputs; empty without one."""
@@ -234,9 +247,7 @@ class Recognizer:
         if word_times and not self.has_word_times:
             raise ModelError("word times need a CTC head, and the model has none", where=self.name)
         while batch := list(islice(remaining, batch_size)):
-            timed = [word_times or each.chunk.joined for each in batch]
-            results = self._recognize([each.chunk.waveform for each in batch], options, self.guards, timed)
-            yield from map(part_of, batch, results)
+            yield from self.recognize_pieces(batch, options, [word_times] * len(batch))
 
     @torch.inference_mode()
     def _recognize(

@@ -85,16 +85,32 @@ def segments(parts: Iterable[Part], language: str | None, word_times: bool) -> I
     Raises:
         KikitoriError: A part has none but an error; the segments before it have been given.
     """
-    held: _Text | None = None  # what shares sound with the next part
+    stream = SegmentStream(language, word_times)
     for part in parts:
-        text = _text(part, language)
-        if held is not None:
-            held, text = _joined(held, text, language)
-            yield from _segment(held, word_times)
-        held = text
+        yield from stream.add(part)
+
+
+class SegmentStream:
+    """The segments of a recording whose parts come one by one."""
+
+    def __init__(self, language: str | None, word_times: bool) -> None:
+        self._language, self._word_times = language, word_times
+        self._held: _Text | None = None  # what shares sound with the next part
+
+    def add(self, part: Part) -> Iterator[Segment]:
+        """The segments that are known with one more part; to be read to the end before the next one.
+
+        Raises:
+            KikitoriError: The part has none but an error.
+        """
+        text = _text(part, self._language)
+        if self._held is not None:
+            self._held, text = _joined(self._held, text, self._language)
+            yield from _segment(self._held, self._word_times)
+        self._held = text
         if not part.stretch.shares:
-            yield from _segment(text, word_times)
-            held = None
+            yield from _segment(text, self._word_times)
+            self._held = None
 
 
 def flags_of(hypothesis: Hypothesis) -> list[str]:
@@ -130,7 +146,7 @@ def _short_transcript(nbest: NBest, seconds: float) -> Transcript:
     """The transcript of a recording that is one utterance."""
     best = nbest[0]
     flags = tuple(flags_of(best))
-    segment = Segment(0.0, round(seconds, 3), best.text, best.words, flags, best.warnings)
+    segment = Segment(0.0, round(seconds, 3), best.text, best.words, flags, best.warnings, best.confidence)
     return Transcript(
         text=best.text,
         segments=(segment,) if best.text else (),
@@ -178,4 +194,5 @@ def _segment(text: _Text, word_times: bool) -> Iterator[Segment]:
     if text.words:
         times = text.words[0].start, text.words[-1].end
     words = text.words if word_times else ()
-    yield Segment(round(times[0], 3), round(times[1], 3), best.text, words, tuple(flags_of(best)), best.warnings)
+    flags = tuple(flags_of(best))
+    yield Segment(round(times[0], 3), round(times[1], 3), best.text, words, flags, best.warnings, best.confidence)

@@ -116,6 +116,7 @@ class Segment:
         words: Words with times, where they are asked for.
         flags: Reasons for doubt by name, as of `Transcript`.
         reasons: What they mean here, in words, by their names.
+        confidence: Score per label, as of `Hypothesis`.
     """
 
     start: float
@@ -124,6 +125,7 @@ class Segment:
     words: tuple[Word, ...] = ()
     flags: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,20 @@ from typing import Annotated
 import typer
 
 from kikitori import __version__
-from kikitori.cli import adapt, align, convert, diagnose, evaluate, merge, picture, rescore, train, transcribe, tune
+from kikitori.cli import (
+    adapt,
+    align,
+    convert,
+    diagnose,
+    evaluate,
+    merge,
+    picture,
+    rescore,
+    serve,
+    train,
+    transcribe,
+    tune,
+)
 from kikitori.cli.common import SOME_FAILED, complain
 from kikitori.cli.data import pseudo_label, synthesize
 from kikitori.cli.language import lexicon, ngram, perplexity, prior
@@ -42,7 +55,7 @@ def _group(name: str | None, help_text: str) -> typer.Typer:
 app = _group("kikitori", "Speech recognition with pre-trained speech encoders and large language models.")
 for _command in (
     *(transcribe.transcribe, evaluate.evaluate, diagnose.diagnose, rescore.rescore, tune.tune),
-    *(train.train, align.align, adapt.adapt, merge.merge),
+    *(train.train, align.align, adapt.adapt, merge.merge, serve.serve),
     *(perplexity.perplexity, prior.prior, ngram.ngram, lexicon.lexicon),
 ):
     app.command()(_command)
