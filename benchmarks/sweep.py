@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from families import VARIANTS, VOCABULARY, families, tiny
-from kikitori.errors import KikitoriError
+from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.model.decoder.llm_decoder import LLMDecoder
@@ -117,8 +117,11 @@ def rows_at_once(llm: PreTrainedModel) -> None:
         same(found[: len(prompt)].log_softmax(-1), log_probs(llm, prompt), "a row of a batch")
 
 
-def speech_llm(llm: PreTrainedModel) -> None:
-    """Greedy, beam and speculative search behind prompts of different lengths, by the scores of what they write."""
+def speech_llm(llm: PreTrainedModel) -> str:
+    """Greedy, beam and speculative search behind prompts of different lengths, by the scores of what they write.
+
+    Speculative search alone may be refused: the reason is returned.
+    """
     check_decoding(llm)
     rows_at_once(llm)
     decoder, limits = LLMDecoder(llm, batch(llm), EOS), Limits([8, 5, 8])
@@ -134,9 +137,14 @@ def speech_llm(llm: PreTrainedModel) -> None:
         for each in found:
             _check_score(llm, prompt, replace(each, score=each.scores[SPEECH_LLM]), "beam search")
     drafts = [[*first.labels[:4], 3, 4, *first.labels[5:]] for first, *_ in written]
-    for (first, *_), (again, *_) in zip(written, speculative(decoder, drafts, limits), strict=True):
+    try:
+        rewritten = speculative(decoder, drafts, limits)
+    except KikitoriError as error:
+        return error.what
+    for (first, *_), (again, *_) in zip(written, rewritten, strict=True):
         if first.labels != again.labels:
             raise WrongError("speculative search does not write what greedy search writes")
+    return ""
 
 
 def _check_score(llm: PreTrainedModel, prompt: Sequence[int], found: Hypothesis, what: str) -> None:
@@ -198,7 +206,11 @@ def reload(llm: PreTrainedModel) -> None:
             llm.save_pretrained(folder)
         before = log_probs(llm, TEXTS[0])
         _OWN.clear()
-        same(log_probs(load_llm(folder), TEXTS[0]), before, "the model that was read again")
+        try:
+            again = load_llm(folder)
+        except ModelError as error:
+            raise ModelError(error.what) from error  # the folder's name says nothing
+        same(log_probs(again, TEXTS[0]), before, "the model that was read again")
 
 
 def _lm(llm: PreTrainedModel) -> LanguageModel:
@@ -211,7 +223,7 @@ def _close(found: float, own: float, what: str) -> None:
         raise WrongError(f"{what} is off by {abs(found - own):.2g}")
 
 
-USES: dict[str, Callable[[PreTrainedModel], None]] = {
+USES: dict[str, Callable[[PreTrainedModel], str | None]] = {
     "speech LLM": speech_llm,
     "label-wise fusion": label_fusion,
     "delayed fusion": delayed_fusion,
@@ -221,17 +233,16 @@ USES: dict[str, Callable[[PreTrainedModel], None]] = {
 HEAD = f"| family | {' | '.join(USES)} | reason |"
 
 
-def outcome(use: Callable[[PreTrainedModel], None], llm: PreTrainedModel) -> Outcome:
+def outcome(use: Callable[[PreTrainedModel], str | None], llm: PreTrainedModel) -> Outcome:
     """What becomes of one use of a model."""
     try:
-        use(llm)
+        return Outcome("right", use(llm) or "")
     except KikitoriError as error:
         return Outcome("refused", str(error))
     except WrongError as error:
         return Outcome("wrong", str(error))
     except Exception as error:  # noqa: BLE001  (tracebacks are what is counted)
         return Outcome("traceback", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")
-    return Outcome("right")
 
 
 def sweep(family: str, changes: Mapping[str, Any] | None = None) -> dict[str, Outcome]:

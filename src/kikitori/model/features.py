@@ -2,7 +2,7 @@
 
 In: right-padded waveforms (batch, samples) with their lengths. Out: features (batch, frames, bins) with their lengths.
 Every utterance is computed from its own samples alone: neither its neighbours in the batch nor the padding changes it.
-`log_mel` follows NeMo and Parakeet (FastConformer), `whisper_log_mel` follows Whisper.
+`log_mel` follows NeMo and Parakeet (FastConformer), `whisper_log_mel` follows Whisper, `kaldi_log_mel` follows Kaldi.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,13 @@ from kikitori.io.audio import SAMPLE_RATE
 STD_FLOOR = 1e-5  # added to the standard deviation, as NeMo does
 WHISPER_WINDOW_SIZE = 400
 WHISPER_HOP_SIZE = 160
+KALDI_WINDOW_SIZE = 400
+KALDI_HOP_SIZE = 160
+KALDI_FFT_SIZE = 512
+KALDI_PREEMPHASIS = 0.97
+KALDI_LOWEST_FREQUENCY = 20.0
+KALDI_SCALE = 2.0**15  # samples are 16-bit integers there
+KALDI_VARIANCE_FLOOR = 1e-7
 WHISPER_DYNAMIC_RANGE = 8.0  # in log10 units below the loudest cell of the utterance
 
 
@@ -102,6 +109,37 @@ def whisper_log_mel(waveforms: Tensor, lengths: Tensor, *, num_mel_bins: int, nu
     return (features + 4.0) / 4.0, frame_lengths
 
 
+def kaldi_log_mel(
+    waveforms: Tensor, lengths: Tensor, frame_lengths: Tensor, *, num_mel_bins: int
+) -> tuple[Tensor, Tensor]:
+    """Kaldi's log-mel features (Povey window, no dither), with zero mean and unit variance per utterance and bin.
+
+    Args:
+        waveforms: (batch, samples), right-padded with anything.
+        lengths: (batch,), valid samples of each row; silence follows where its frames want more.
+        frame_lengths: Frames of each row, (batch,), each at least 2.
+        num_mel_bins: Number of mel filters, from 20 Hz to half the sample rate.
+
+    Returns:
+        Features (batch, frames, bins), zero behind each utterance, and the number of frames.
+    """
+    num_samples = (int(frame_lengths.max()) - 1) * KALDI_HOP_SIZE + KALDI_WINDOW_SIZE
+    waveforms = _fit_samples(mask_tail(waveforms.float(), lengths), num_samples) * KALDI_SCALE
+    frames = waveforms.unfold(1, KALDI_WINDOW_SIZE, KALDI_HOP_SIZE)  # (batch, frames, window)
+    frames = frames - frames.mean(dim=2, keepdim=True)
+    before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
+    window = torch.hann_window(KALDI_WINDOW_SIZE, periodic=False, device=waveforms.device) ** 0.85
+    spectrum = torch.fft.rfft((frames - KALDI_PREEMPHASIS * before) * window, KALDI_FFT_SIZE)
+    energies = torch.view_as_real(spectrum).square().sum(dim=-1)
+    energies = energies @ _kaldi_filters(num_mel_bins).to(energies.device)
+    features = energies.clamp(min=torch.finfo(torch.float32).eps).log()
+    counts = frame_lengths[:, None, None]
+    features = mask_tail(features, frame_lengths)
+    centred = mask_tail(features - features.sum(dim=1, keepdim=True) / counts, frame_lengths)
+    variance = centred.square().sum(dim=1, keepdim=True) / (counts - 1)
+    return centred / (variance + KALDI_VARIANCE_FLOOR).sqrt(), frame_lengths
+
+
 def valid_mask(lengths: Tensor, size: int) -> Tensor:
     """True at the valid positions: (batch, size)."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
@@ -143,6 +181,22 @@ def _mel_filters(num_frequencies: int, num_mel_bins: int, sample_rate: int) -> T
         sampling_rate=sample_rate,
         norm="slaney",
         mel_scale="slaney",
+    )
+    return torch.from_numpy(filters).float().contiguous()
+
+
+@cache
+def _kaldi_filters(num_mel_bins: int) -> Tensor:
+    """Kaldi's triangular filters (frequencies, bins)."""
+    filters = mel_filter_bank(
+        num_frequency_bins=KALDI_FFT_SIZE // 2 + 1,
+        num_mel_filters=num_mel_bins,
+        min_frequency=KALDI_LOWEST_FREQUENCY,
+        max_frequency=SAMPLE_RATE / 2,
+        sampling_rate=SAMPLE_RATE,
+        norm=None,
+        mel_scale="kaldi",
+        triangularize_in_mel_space=True,
     )
     return torch.from_numpy(filters).float().contiguous()
 

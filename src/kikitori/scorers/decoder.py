@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.base import Decoder
+from kikitori.model.decoder.memory import Recurrent
 from kikitori.model.decoder.tree import LabelTree
 from kikitori.scorers.options import SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
@@ -26,6 +27,7 @@ class DecoderScorerState:
         places: Where in the tree the labels of each hypothesis lie, (rows, longest), its prefix first.
         counts: How many these are, (rows,).
         next: Log-probabilities of what may follow, (rows, labels + 1), the end last.
+        recurrent: States of recurrent layers behind each hypothesis, (rows, ...) each; empty without such layers.
     """
 
     tree: LabelTree
@@ -33,6 +35,7 @@ class DecoderScorerState:
     places: Tensor
     counts: Tensor
     next: Tensor
+    recurrent: Recurrent = ()
 
 
 class DecoderScorer:
@@ -80,7 +83,8 @@ class DecoderScorer:
         """The state of some hypotheses without labels."""
         following, counts = self._log_probs(tree.logits[prefixes], prefixes), tree.lengths[prefixes]
         places = tree.prefix[prefixes]
-        return DecoderScorerState(tree, prefixes, places, counts, self._without_labels(following, counts))
+        following = self._without_labels(following, counts)
+        return DecoderScorerState(tree, prefixes, places, counts, following, _of_rows(tree.recurrent, prefixes))
 
     def log_probs(self, state: DecoderScorerState, rows: Tensor) -> Tensor:
         """What it gives to each next label of some hypotheses and to their end, (rows, labels + 1)."""
@@ -103,9 +107,15 @@ class DecoderScorer:
         longest = int((counts + lengths).max()) if len(rows) else 0
         prefixes = state.prefixes[rows]
         places = torch.nn.functional.pad(state.places[rows], (0, longest - state.places.shape[1]))
+        recurrent = _of_rows(state.recurrent, rows)
         if len(grows):
             labels, old, more = labels[grows], counts[grows], lengths[grows]
-            logits, new = state.tree.append(places[grows], old, labels, more, prefixes[grows])
+            logits, new, states = state.tree.append(
+                places[grows], old, labels, more, prefixes[grows], _of_rows(recurrent, grows)
+            )
+            for kept, grown in zip(recurrent, states, strict=True):
+                if kept is not None and grown is not None:
+                    kept[grows] = grown
             real = torch.arange(labels.shape[1], device=device) < more[:, None]
             logits[~real] = 0.0  # undefined
             log_probs = self._log_probs(logits, prefixes[grows])
@@ -118,7 +128,7 @@ class DecoderScorer:
             places[grows[row], old[row] + column] = new[row, column]
         counts = counts + lengths
         following = self._without_labels(following, counts)
-        return DecoderScorerState(state.tree, prefixes, places, counts, following), given
+        return DecoderScorerState(state.tree, prefixes, places, counts, following, recurrent), given
 
     def _log_probs(self, logits: Tensor, prefixes: Tensor) -> Tensor:
         """Of labels and end, (rows, ..., labels + 1), from logits behind prefixes (rows,)."""
@@ -165,6 +175,11 @@ class DecoderSequenceScorer:
         spelling = self.spelling
         rows = [[each.labels for each in nbest] if spelling is None else spelling(nbest) for nbest in nbests]
         return score_sequences(self.decoder, rows).scores
+
+
+def _of_rows(recurrent: Recurrent, rows: Tensor) -> Recurrent:
+    """Copies of the states of some rows."""
+    return tuple(each if each is None else each[rows] for each in recurrent)
 
 
 def _finite(normaliser: Tensor, network: str) -> Tensor:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from kikitori.errors import ModelError
-from kikitori.model.decoder.memory import Layers, Memory
+from kikitori.model.decoder.memory import Layers, Memory, Recurrent
 
 
 @dataclass(frozen=True, eq=False)
 class DecoderState:
-    """The key-value cache of a decoder, a row for each hypothesis.
+    """The key-value cache of a decoder, and states of its recurrent layers, a row for each hypothesis.
 
     Never modified: every operation returns a new state and the old one stays usable. Keeping an old state costs its
     memory and no time.
@@ -29,12 +29,15 @@ class DecoderState:
         valid: Which slots of the cache hold a real position, (batch, slots) bool.
         lengths: Real positions per row, (batch,) int64; also the position id of the next label.
         memory: The speech, for a decoder that attends to it beside the text; shared by the rows of an utterance.
+        recurrent: What recurrent layers remember of all that stands before, (batch, ...) each, None where a layer has
+            no such state; empty for a decoder with attention alone. No label can be taken back from it.
     """
 
     layers: Layers
     valid: Tensor
     lengths: Tensor
     memory: Memory | None = None
+    recurrent: Recurrent = ()
 
     @property
     def batch_size(self) -> int:
@@ -61,11 +64,17 @@ class DecoderState:
         rows = rows.to(self.valid.device)
         layers = tuple((keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.layers)
         memory = self.memory and self.memory.reorder(rows)
-        state = DecoderState(layers, self.valid.index_select(0, rows), self.lengths.index_select(0, rows), memory)
+        recurrent = tuple(each if each is None else each.index_select(0, rows) for each in self.recurrent)
+        valid, lengths = self.valid.index_select(0, rows), self.lengths.index_select(0, rows)
+        state = DecoderState(layers, valid, lengths, memory, recurrent)
         return _tightened(state) if 0 < len(rows) < self.batch_size else state
 
     def crop(self, lengths: Tensor) -> "DecoderState":
-        """Keep the first `lengths[i]` real positions of row i, 1 to all of them, and drop slots that no row needs."""
+        """Keep the first `lengths[i]` real positions of row i, 1 to all of them, and drop slots that no row needs.
+
+        Raises:
+            ModelError: There are no such positions, or recurrent layers would have to forget some.
+        """
         lengths = lengths.to(self.lengths)
         if lengths.shape != self.lengths.shape:
             raise ModelError(f"got {tuple(lengths.shape)} lengths to crop {self.batch_size} rows to")
@@ -75,6 +84,10 @@ class DecoderState:
             raise ModelError(
                 f"cannot keep {int(lengths[row])} positions of row {row}, which has {int(self.lengths[row])}",
                 remedy="keep at least one position and at most what is there",
+            )
+        if self.recurrent and bool((lengths < self.lengths).any()):
+            raise ModelError(
+                "no label can be taken back from a recurrent state", remedy="search with greedy or beam search"
             )
         valid = self.valid & (self.valid.cumsum(1) <= lengths[:, None])
         return _tightened(replace(self, valid=valid, lengths=lengths))
@@ -209,4 +222,4 @@ def _tightened(state: DecoderState) -> DecoderState:
     else:
         valid = state.valid[:, :num_slots]
         layers = [(keys[:, :, :num_slots], values[:, :, :num_slots]) for keys, values in state.layers]
-    return DecoderState(tuple(layers), valid, state.lengths, memory)
+    return replace(state, layers=tuple(layers), valid=valid, memory=memory)

@@ -1,12 +1,13 @@
 """The LLM with a key-value cache: the prefix once, then labels behind it.
 
-The only file that touches the key-value caches of transformers, whose interface moves between releases. Rows are padded
-on the right and padding is masked, so that a row's hidden states depend on that row alone. Whether the speech stands in
-the embeddings or in a `Memory` beside them (`interface`) makes no difference to the caller. Nothing here switches
-gradients off: searches run under `torch.inference_mode()`.
+With `recurrent` the only file that touches the caches of transformers, whose interface moves between releases. Rows are
+padded on the right and padding is masked, so that a row's hidden states depend on that row alone. Whether the speech
+stands in the embeddings or in a `Memory` beside them (`interface`) makes no difference to the caller. Nothing here
+switches gradients off: searches run under `torch.inference_mode()`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ from kikitori.model.decoder.llm import (
     text_config,
 )
 from kikitori.model.decoder.memory import Layers, Memory
+from kikitori.model.decoder.recurrent import chosen, from_cache, is_recurrent, to_cache, together
 from kikitori.model.features import valid_mask
 
 LEAST_FILLED = 0.9
@@ -59,7 +61,11 @@ def read(
     """As `prefill`, with hidden states (batch, n, dim) in place of logits, undefined in the padding."""
     lengths = checked_lengths(lengths, embeds, least=1)
     sizes: list[int] = lengths.tolist()
-    groups = _of_similar_length(sizes) if embeds.device.type == "cpu" else [range(len(sizes))]
+    groups: Sequence[Sequence[int]] = [range(len(sizes))]
+    if is_recurrent(llm):
+        groups = _of_similar_length(sizes, 1.0)
+    elif embeds.device.type == "cpu":
+        groups = _of_similar_length(sizes, LEAST_FILLED)
     parts = []
     for group in groups:
         rows = torch.tensor(group, device=embeds.device)
@@ -101,14 +107,17 @@ def append(
     else:
         lengths = checked_lengths(lengths, labels, least=0)
         labels = labels.masked_fill(~valid_mask(lengths, labels.shape[1]), 0)
-    return _append(llm, embed(llm, labels), lengths, state)
+    embeds = embed(llm, labels)
+    if state.recurrent:
+        return _one_by_one(llm, embeds, lengths, state)
+    return _append(llm, embeds, lengths, state)
 
 
 def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tensor) -> tuple[Tensor, Layers]:
     """Append the labels of a tree, each of which reads those above it, as if its branch were a whole row.
 
     Args:
-        llm: A model that passes `check_trees` (`probe`), without speech in a memory.
+        llm: A model that passes `check_trees` (`probe`), without recurrent layers, and without speech in a memory.
         labels: (batch, n) int64.
         layers: Keys and values of each layer, (batch, heads, slots, dim), no label before one above it; left as they
             are.
@@ -128,14 +137,32 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: Decode
     """Run the LLM over `embeds` behind the state; all n columns take a slot, the first `lengths[i]` count."""
     new = valid_mask(lengths, embeds.shape[1])
     valid = torch.cat([state.valid, new], dim=1)
-    cache = _to_cache(state.layers)
+    cache = to_cache(llm, state.layers, state.recurrent) if is_recurrent(llm) else _to_cache(state.layers)
     positions = position_ids(state.lengths, lengths, embeds.shape[1])
-    mask: Mask = valid.long()
-    if _windowed(llm):
+    mask: Mask | None = valid.long()
+    if is_recurrent(llm) and not state.layers:  # no padding, or nothing that attends to it
+        mask = None
+    elif _windowed(llm):
         mask = layer_masks(text_config(llm), causal(valid, embeds.shape[1]), embeds.dtype)
     hidden = hidden_states(llm, cleared(embeds, new), mask, positions, cache, state.memory)[-1]
     layers = _grown(llm, cache, valid.shape[1])
-    return hidden, DecoderState(layers, valid, state.lengths + lengths, state.memory)
+    return hidden, DecoderState(layers, valid, state.lengths + lengths, state.memory, from_cache(cache))
+
+
+def _one_by_one(
+    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: DecoderState
+) -> tuple[Tensor, DecoderState]:
+    """As `_append`, a column in each pass: padding would go into the states of recurrent layers.
+
+    Rows without a label in a column take a slot in vain, and their recurrent states stay as they were.
+    """
+    found = []
+    for column in range(embeds.shape[1]):
+        real = lengths > column
+        hidden, grown = _append(llm, embeds[:, column : column + 1], real.long(), state)
+        state = replace(grown, recurrent=chosen(grown.recurrent, state.recurrent, real))
+        found.append(hidden)
+    return torch.cat(found, dim=1), state
 
 
 _with_windows: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -155,8 +182,9 @@ def _grown(llm: PreTrainedModel, cache: DynamicCache, slots: int) -> Layers:
     Raises:
         ModelError: The LLM has not taken the cache, and would go on without what stands before.
     """
-    grown: Any = cache.layers
-    if not grown or any(getattr(layer, "keys", None) is None or layer.keys.shape[2] != slots for layer in grown):
+    grown: Any = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    remembers = bool(grown) or any(state is not None for state in from_cache(cache))
+    if not remembers or any(layer.keys is None or layer.keys.shape[2] != slots for layer in grown):
         raise ModelError(
             "its key-value cache has not grown with a pass",
             where=type(llm).__name__,
@@ -176,11 +204,11 @@ def _to_cache(layers: Layers) -> DynamicCache:
     return cache
 
 
-def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
+def _of_similar_length(lengths: Sequence[int], least_filled: float) -> list[list[int]]:
     """Rows by length, longest first, in groups with little padding: a CPU takes as long for padding as for text."""
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not groups or lengths[row] < LEAST_FILLED * lengths[groups[-1][0]]:
+        if not groups or lengths[row] < least_filled * lengths[groups[-1][0]]:
             groups.append([])
         groups[-1].append(row)
     return [sorted(group) for group in groups]
@@ -207,4 +235,6 @@ def _together(
         for layer in zip(*(state.layers for state in states), strict=True)
     )
     valid = whole([state.valid for state in states], 1)
-    return whole([hidden for _, hidden, _ in parts], 1), DecoderState(layers, valid, valid.sum(dim=1), memory)
+    recurrent = together([(rows, state.recurrent) for rows, _, state in parts])
+    state = DecoderState(layers, valid, valid.sum(dim=1), memory, recurrent)
+    return whole([hidden for _, hidden, _ in parts], 1), state

@@ -187,7 +187,7 @@ def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
 def hidden_states(
     llm: PreTrainedModel,
     embeds: Tensor,
-    mask: Mask,
+    mask: Mask | None,
     positions: Tensor,
     cache: DynamicCache | None,
     memory: Memory | None,
@@ -196,7 +196,8 @@ def hidden_states(
     """Hidden states after some layers, then those of the last, (batch, n, dim) each.
 
     The mask says which slots, old and new, are real, (batch, slots), causal order being that of the slots; or it is
-    added to all attention scores, (batch, 1, n, slots), perhaps another one for each kind of layer (`masks`).
+    added to all attention scores, (batch, 1, n, slots), perhaps another one for each kind of layer (`masks`). None if
+    all are real.
     """
     more = {"output_hidden_states": True} if layers else {}
     output, _ = _run(llm, embeds, mask, positions, cache, memory, **more)
@@ -206,7 +207,7 @@ def hidden_states(
 def _run(
     llm: PreTrainedModel,
     embeds: Tensor,
-    mask: Mask,
+    mask: Mask | None,
     positions: Tensor,
     cache: DynamicCache | None,
     memory: Memory | None,

@@ -16,6 +16,8 @@ from kikitori.model.features import valid_mask
 MERGED = "kikitori_merged"
 """The attention function over speech and text (`interface`), by its name within transformers."""
 Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (batch, heads, positions, head_dim) of every LLM layer
+Recurrent = tuple[Tensor | None, ...]
+"""States (batch, ...) of recurrent layers, in the order of `recurrent`."""
 
 
 @dataclass(frozen=True, eq=False)

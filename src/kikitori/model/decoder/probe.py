@@ -16,12 +16,19 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionLayer,
+)
 
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.decoder.attention.masks import SIZES
 from kikitori.model.decoder.base import DecoderState
-from kikitori.model.decoder.cache import append, read_tree
+from kikitori.model.decoder.cache import append, read, read_tree
 from kikitori.model.decoder.llm import (
     body_of,
     embed,
@@ -32,6 +39,7 @@ from kikitori.model.decoder.llm import (
     project,
     text_config,
 )
+from kikitori.model.decoder.recurrent import is_recurrent
 
 LABELS = 6
 """Labels of the longest row."""
@@ -43,6 +51,15 @@ TOLERANCE = 5e-4
 """Largest difference of logits in float32, root mean square over the vocabulary, in standard deviations of logits."""
 ROUNDINGS = 32
 """The same in units of rounding, for coarser numbers."""
+KEPT = {
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionLayer,
+}
+"""Layers of a cache whose contents a `DecoderState` keeps."""
 REMEDY = "docs/llms.md lists the families that can"
 
 
@@ -128,7 +145,9 @@ def _probe(llm: PreTrainedModel) -> Findings:
         if rows := _attempt(probe.rows):
             return Findings(rows, rows, rows)
         cache = _attempt(lambda: _kind_of_state(llm)) or _attempt(probe.cache)
-        return Findings("", cache, cache or _attempt(probe.branches))
+        if cache or is_recurrent(llm):
+            return Findings("", cache, cache or "its layers keep a recurrent state")
+        return Findings("", "", _attempt(probe.branches))
 
 
 class _Probe:
@@ -164,12 +183,16 @@ class _Probe:
         llm, long, short, shared = self._llm, self._long, self._short, self._shared
         ids, lengths = self._batch(long[:shared], short[: shared - 1]), self._tensor([shared, shared - 1])
         nothing = DecoderState((), torch.zeros(2, 0, dtype=torch.bool, device=llm.device), torch.zeros_like(lengths))
-        hidden, state = append(llm, ids, nothing, lengths)
+        if is_recurrent(llm):
+            hidden, state = read(llm, embed(llm, ids), lengths)
+        else:
+            hidden, state = append(llm, ids, nothing, lengths)
         logits = project(llm, hidden)
         if found := self._compare("behind a cache", [(logits[0], 0, 0), (logits[1, : shared - 1], 1, 0)]):
             return found
         _, grown = append(llm, self._batch(self._other, self._other), state, self._tensor([1, 2]))
-        state = grown.crop(lengths).reorder(self._tensor([1, 0, 1]))
+        before = state if state.recurrent else grown.crop(lengths)  # what was appended must not be seen in it
+        state = before.reorder(self._tensor([1, 0, 1]))
         rest, again, one = short[shared - 1 :], long[shared:], short[shared - 1 : shared]
         hidden, _ = append(llm, self._batch(rest, again, one), state, self._tensor([len(rest), len(again), 1]))
         logits = project(llm, hidden)
@@ -236,15 +259,14 @@ def _attempt(stage: Callable[[], str]) -> str:
 
 
 def _kind_of_state(llm: PreTrainedModel) -> str:
-    """Layers that keep something else than keys and values of all labels, by the configuration."""
+    """Layers that keep something else than keys and values of all labels or one state, by the configuration."""
     kinds = {type(layer) for layer in DynamicCache(config=text_config(llm)).layers}
-    strange = sorted(kind.__name__ for kind in kinds - {DynamicLayer, DynamicSlidingWindowLayer})
+    strange = sorted(kind.__name__ for kind in kinds - KEPT)
     if "local" in getattr(text_config(llm), "attention_layers", ()):  # GPT-Neo counts its window in slots
         strange.append("local attention")
     if not strange:
         return ""
-    recurrent = any("Linear" in name for name in strange)
-    return f"its layers keep {'a recurrent state' if recurrent else 'more than keys and values'} ({', '.join(strange)})"
+    return f"its layers keep more than keys and values ({', '.join(strange)})"
 
 
 def _labels(llm: PreTrainedModel, count: int) -> Tensor:

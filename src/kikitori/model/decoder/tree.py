@@ -2,14 +2,15 @@
 
 A search forks, drops and takes up hypotheses at every step. Here a hypothesis is the list of places at which its labels
 lie; forking and reordering copy such lists, and one that returns to the beam finds its labels where they were. Keys
-and values are gathered for the rows that grow, and for no others.
+and values are gathered for the rows that grow, and for no others. States of recurrent layers are far larger than keys
+and values of a label, so that the tree does not keep them: who holds a hypothesis holds its states.
 """
 
 import torch
 from torch import Tensor
 
 from kikitori.model.decoder.base import Decoder, DecoderState, start, step
-from kikitori.model.decoder.memory import Layers
+from kikitori.model.decoder.memory import Layers, Recurrent
 
 FEWEST_PLACES = 64
 
@@ -27,10 +28,18 @@ class LabelTree:
         """How many these are, (prefixes,)."""
         self.logits = logits
         """Logits of the label behind each prefix, (prefixes, vocab)."""
+        self.recurrent = state.recurrent
+        """States of recurrent layers behind each prefix, (prefixes, ...) each."""
 
     def append(
-        self, places: Tensor, counts: Tensor, labels: Tensor, lengths: Tensor, prefixes: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        places: Tensor,
+        counts: Tensor,
+        labels: Tensor,
+        lengths: Tensor,
+        prefixes: Tensor,
+        recurrent: Recurrent = (),
+    ) -> tuple[Tensor, Tensor, Recurrent]:
         """Scores what may follow each of some new labels.
 
         Args:
@@ -39,18 +48,20 @@ class LabelTree:
             labels: New labels, (rows, n).
             lengths: How many of these count, (rows,), each 1 to n.
             prefixes: The prefix that each row begins with, (rows,).
+            recurrent: States of recurrent layers behind the labels so far, (rows, ...) each.
 
         Returns:
-            Logits (rows, n, vocab) of what follows each label, and the labels' places (rows, n), 0 beyond `lengths`.
+            Logits (rows, n, vocab) of what follows each label, the labels' places (rows, n), 0 beyond `lengths`, and
+            the states behind them.
         """
         places = places[:, : int(counts.max())]
         valid = torch.arange(places.shape[1], device=counts.device) < counts[:, None]
         places = places.masked_fill(~valid, 0)
         memory = self._memory and self._memory.reorder(prefixes)
-        state = DecoderState(self._stored.gather(places), valid, counts, memory)
+        state = DecoderState(self._stored.gather(places), valid, counts, memory, recurrent)
         logits, state = step(self._decoder, labels, state, lengths)
         new = torch.arange(labels.shape[1], device=counts.device) < lengths[:, None]
-        return logits, self._stored.keep(state.layers, places.shape[1], new)
+        return logits, self._stored.keep(state.layers, places.shape[1], new), state.recurrent
 
 
 class KeyValues:
@@ -79,8 +90,8 @@ class KeyValues:
         return places
 
     def _make_room(self, count: int) -> None:
-        room = len(self._layers[0][0])
-        if self._size + count <= room:
+        room = len(self._layers[0][0]) if self._layers else None  # an LLM without attention keeps none
+        if room is None or self._size + count <= room:
             return
         size = max(2 * room, self._size + count)
         self._layers = [(_longer(keys, size), _longer(values, size)) for keys, values in self._layers]

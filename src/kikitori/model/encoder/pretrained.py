@@ -2,33 +2,53 @@
 
 import copy
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, HubertModel, ParakeetEncoder, PreTrainedConfig, Wav2Vec2Model, WavLMModel
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.encoder.family import Family
 from kikitori.model.encoder.fastconformer import FastConformerFamily
+from kikitori.model.encoder.moonshine import MoonshineFamily
+from kikitori.model.encoder.omniasr import OmniASRFamily
+from kikitori.model.encoder.wav2vec2_bert import Wav2Vec2BertFamily
 from kikitori.model.encoder.waveform import WaveformFamily
 from kikitori.model.encoder.whisper import WhisperFamily
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.weights import check_weights, no_larger_than
 from kikitori.model.weights import check_finite
 
-MODEL_CLASSES: dict[str, Any] = {
-    "hubert": HubertModel,
-    "wav2vec2": Wav2Vec2Model,
-    "wavlm": WavLMModel,
-    "whisper": WhisperEncoder,
-    "parakeet_encoder": ParakeetEncoder,
+MODEL_CLASSES = {
+    "hubert": "hubert.modeling_hubert.HubertModel",
+    "wav2vec2": "wav2vec2.modeling_wav2vec2.Wav2Vec2Model",
+    "wavlm": "wavlm.modeling_wavlm.WavLMModel",
+    "whisper": "whisper.modeling_whisper.WhisperEncoder",
+    "parakeet_encoder": "parakeet.modeling_parakeet.ParakeetEncoder",
+    "data2vec-audio": "data2vec.modeling_data2vec_audio.Data2VecAudioModel",
+    "moonshine": "moonshine.modeling_moonshine.MoonshineEncoder",
+    "omniasr_audio": "omniasr.modeling_omniasr.OmniASRAudioModel",
+    "unispeech": "unispeech.modeling_unispeech.UniSpeechModel",
+    "unispeech-sat": "unispeech_sat.modeling_unispeech_sat.UniSpeechSatModel",
+    "voxtral_encoder": "voxtral.modeling_voxtral.VoxtralEncoder",
+    "wav2vec2-bert": "wav2vec2_bert.modeling_wav2vec2_bert.Wav2Vec2BertModel",
+    "wav2vec2-conformer": "wav2vec2_conformer.modeling_wav2vec2_conformer.Wav2Vec2ConformerModel",
 }
-WRAPPING_TYPES = ("parakeet_ctc", "parakeet_tdt", "parakeet_rnnt")  # their configuration holds an encoder_config
+"""Encoders by model type, each in a module of its own of `transformers.models`."""
+WRAPPING_TYPES = {
+    **dict.fromkeys(("parakeet_ctc", "parakeet_tdt", "parakeet_rnnt", "canary", "cohere_asr"), "encoder_config"),
+    **dict.fromkeys(("omniasr", "omniasr_ctc", "voxtral"), "audio_config"),
+}
+"""Recognisers whose configuration holds that of their encoder, and its name there."""
+INNER = r"^(model\.)?(encoder|audio_tower)\."
+"""What the weights of an encoder that is a part of a recogniser are called there."""
+BARE = ("whisper", "parakeet_encoder", "moonshine", "omniasr_audio", "voxtral_encoder")
+"""Encoders whose own weights never have such a name."""
 TRAINING_ONLY_WEIGHTS = {"masked_spec_embed"}  # missing in some checkpoints; no part of recognition
 PARAKEET_FEATURES = {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97}
 
@@ -36,12 +56,24 @@ PARAKEET_FEATURES = {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemp
 def family_of(config: PreTrainedConfig) -> Family:
     """The family of an encoder's own configuration."""
     match config.model_type:
-        case "whisper":
+        case "whisper" | "voxtral_encoder":
             return WhisperFamily(getattr(config, "window", "padded"))
         case "parakeet_encoder":
             return FastConformerFamily()
+        case "moonshine":
+            return MoonshineFamily()
+        case "omniasr_audio":
+            return OmniASRFamily()
+        case "wav2vec2-bert":
+            return Wav2Vec2BertFamily()
         case _:
             return WaveformFamily()
+
+
+def model_class(model_type: str) -> Any:
+    """The class of an encoder."""
+    module, _, name = MODEL_CLASSES[model_type].rpartition(".")
+    return getattr(import_module(f"transformers.models.{module}"), name)
 
 
 def load_pretrained(path_or_id: str | Path, revision: str | None) -> tuple[Any, nn.Module]:
@@ -53,13 +85,13 @@ def load_pretrained(path_or_id: str | Path, revision: str | None) -> tuple[Any, 
     config = pretrained_config(path_or_id, revision)
     size = check_weights(path_or_id)
     with one_line_errors(path_or_id), quiet_transformers(), no_larger_than(size, path_or_id):
-        model, info = MODEL_CLASSES[config.model_type].from_pretrained(
+        model, info = model_class(config.model_type).from_pretrained(
             path_or_id,
             config=config,
             revision=revision,
             use_safetensors=True,
             dtype=torch.float32,
-            key_mapping=None if family_of(config).takes_waveform else {r"^(model\.)?encoder\.": ""},
+            key_mapping={INNER: ""} if config.model_type in BARE else None,
             output_loading_info=True,
         )
     missing = sorted(set(info["missing_keys"]) - TRAINING_ONLY_WEIGHTS)
@@ -87,7 +119,7 @@ def pretrained_config(path_or_id: str | Path, revision: str | None) -> Any:
 
 def encoder_config(config: PreTrainedConfig, *, where: object = None) -> Any:
     """A copy of the encoder's own configuration."""
-    own: Any = config.encoder_config if config.model_type in WRAPPING_TYPES else config
+    own: Any = getattr(config, WRAPPING_TYPES[config.model_type]) if config.model_type in WRAPPING_TYPES else config
     if own.model_type not in MODEL_CLASSES:
         what = f"model type {own.model_type!r} is no supported speech encoder"
         raise ModelError(what, where=where, remedy=f"use one of {', '.join([*MODEL_CLASSES, *WRAPPING_TYPES])}")

@@ -17,10 +17,10 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.encoder.family import SplitFamily, Window, subsampled
 from kikitori.model.encoder.fastconformer import initialise_subsampling
 from kikitori.model.encoder.pretrained import (
-    MODEL_CLASSES,
     encoder_config,
     family_of,
     load_pretrained,
+    model_class,
     pretrained_config,
 )
 from kikitori.model.features import LogMelConfig, mask_tail
@@ -68,7 +68,7 @@ class SpeechEncoder(nn.Module):
     def __init__(self, config: PreTrainedConfig, *, model: nn.Module | None = None) -> None:
         super().__init__()
         own: Any = encoder_config(config) if model is None else model.config
-        self.model: Any = MODEL_CLASSES[own.model_type](own) if model is None else model
+        self.model: Any = model_class(own.model_type)(own) if model is None else model
         if model is None and own.model_type == "parakeet_encoder":
             initialise_subsampling(self.model)
         self.config: Any = own
@@ -267,7 +267,7 @@ def freeze(encoder: SpeechEncoder, plan: FreezePlan) -> None:
     A frozen front end adds nothing to the autograd graph. Whisper's sinusoidal positions are never trained.
     """
     encoder.requires_grad_(plan != "all")
-    if encoder.config.model_type == "whisper":
+    if encoder.family.split is not None:
         encoder.model.embed_positions.requires_grad_(False)
     if plan == "conv_front_end":
         for name in encoder.family.front_end:

@@ -1,4 +1,4 @@
-"""HuBERT, wav2vec 2.0 and WavLM, which read the waveform."""
+"""HuBERT, wav2vec 2.0 and their kin (WavLM, UniSpeech, data2vec, Conformers), which read the waveform."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,8 @@ from kikitori.model.encoder.family import Convolution, min_features, subsampled
 from kikitori.model.features import mask_tail, valid_mask
 
 VARIANCE_FLOOR = 1e-7  # of the waveform normalisation, as in transformers
+GROUP_NORM = "group"  # looks at all samples of a row
+LAYER_NORM = "layer"
 
 
 class WaveformFamily:
@@ -27,7 +29,7 @@ class WaveformFamily:
     def prepare(self, model: Any) -> None:
         """Decide about the normalisation where the configuration does not say: layer-norm front ends want it."""
         if not hasattr(model.config, "do_normalize"):
-            model.config.do_normalize = model.config.feat_extract_norm == "layer"
+            model.config.do_normalize = _front_end_norm(model.config) == LAYER_NORM
         # Else training computes gradients for the waveform, which only re-entrant checkpointing needs.
         model.get_submodule("feature_extractor")._requires_grad = False
 
@@ -50,21 +52,26 @@ class WaveformFamily:
     def features(self, config: Any, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The waveforms, each with zero mean and unit variance if the checkpoint wants it."""
         waveforms = mask_tail(waveforms.float(), lengths)
-        return (_normalise(waveforms, lengths) if config.do_normalize else waveforms), lengths
+        return (normalise(waveforms, lengths) if config.do_normalize else waveforms), lengths
 
     def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Front end, masking of hidden frames in training, Transformer."""
         convolutions = self.convolutions(model.config)
-        frame_lengths = subsampled(convolutions, lengths)
-        projected = model.feature_projection(_front_end(model, inputs, lengths, min_features(convolutions)))
-        frames = projected[0] if isinstance(projected, tuple) else projected
-        mask = valid_mask(frame_lengths, frames.shape[1])
-        if model.training and frames.shape[1] >= model.config.mask_time_length:  # transformers refuses shorter batches
-            frames = model._mask_hidden_states(frames, attention_mask=mask.long())
-        # transformers' WavLM hands torch two types of mask, which torch deprecates
-        quiet = warnings.catch_warnings(action="ignore") if model.config.model_type == "wavlm" else nullcontext()
-        with _masked_batch_norm(model.encoder.pos_conv_embed, frame_lengths), quiet:
-            return cast(Tensor, model.encoder(frames, attention_mask=mask).last_hidden_state)
+        features = _front_end(model, inputs, lengths, min_features(convolutions))
+        return contextualise(model, features, subsampled(convolutions, lengths))
+
+
+def contextualise(model: Any, features: Tensor, lengths: Tensor) -> Tensor:
+    """The encoder of a model of wav2vec 2.0's layout over its front end's features (batch, frames, channels)."""
+    projected = model.feature_projection(features)
+    frames = projected[0] if isinstance(projected, tuple) else projected
+    mask = valid_mask(lengths, frames.shape[1])
+    if model.training and frames.shape[1] >= model.config.mask_time_length:  # transformers refuses shorter batches
+        frames = model._mask_hidden_states(frames, attention_mask=mask.long())
+    # transformers' WavLM hands torch two types of mask, which torch deprecates
+    quiet = warnings.catch_warnings(action="ignore") if model.config.model_type == "wavlm" else nullcontext()
+    with _masked_convolutions(model.encoder, lengths), quiet:
+        return cast(Tensor, model.encoder(frames, attention_mask=mask).last_hidden_state)
 
 
 def _front_end(model: Any, waveforms: Tensor, lengths: Tensor, min_samples: int) -> Tensor:
@@ -72,30 +79,40 @@ def _front_end(model: Any, waveforms: Tensor, lengths: Tensor, min_samples: int)
     extractor = model.feature_extractor
     waveforms = mask_tail(nn.functional.pad(waveforms, (0, max(0, min_samples - waveforms.shape[1]))), lengths)
     sizes = lengths.clamp(min=min_samples).tolist()
-    if model.config.feat_extract_norm == "group":  # looks at all samples of a row, so one utterance at a time
+    if _front_end_norm(model.config) == GROUP_NORM:  # so one utterance at a time
         rows = [extractor(row[None, :size])[0].mT for row, size in zip(waveforms, sizes, strict=True)]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return cast(Tensor, extractor(waveforms[:, : max(sizes)]).mT)
 
 
-def _normalise(waveforms: Tensor, lengths: Tensor) -> Tensor:
+def _front_end_norm(config: Any) -> str:
+    """The kind of normalisation between the convolutions; data2vec has layer norms and does not say so."""
+    return str(getattr(config, "feat_extract_norm", LAYER_NORM))
+
+
+def normalise(waveforms: Tensor, lengths: Tensor, floor: float = VARIANCE_FLOOR) -> Tensor:
     """Zero mean and unit variance over the valid samples; zeros behind them."""
     counts = lengths.clamp(min=1)[:, None]
     centred = mask_tail(waveforms - waveforms.sum(dim=1, keepdim=True) / counts, lengths)
     variance = centred.square().sum(dim=1, keepdim=True) / counts
-    return centred / (variance + VARIANCE_FLOOR).sqrt()
+    return centred / (variance + floor).sqrt()
 
 
 @contextmanager
-def _masked_batch_norm(positions: nn.Module, lengths: Tensor) -> Iterator[None]:
-    """Keep padding zero between the batch norm and the positional convolution of some HuBERT models (mHuBERT)."""
+def _masked_convolutions(encoder: nn.Module, lengths: Tensor) -> Iterator[None]:
+    """Keep padding zero before each convolution that reads frames ahead: norms and activations make it something else.
 
-    def mask(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-        return mask_tail(output.mT, lengths).mT
+    These are the positional convolutions (several in data2vec, one behind a batch norm in mHuBERT) and those of
+    Conformer layers, but of causal ones.
+    """
 
-    batch_norm = getattr(positions, "batch_norm", None) or nn.Identity()
-    handle = batch_norm.register_forward_hook(mask)
+    def mask(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return mask_tail(inputs[0].mT, lengths).mT
+
+    wide = [each for each in encoder.modules() if isinstance(each, nn.Conv1d) and each.padding[0]]
+    handles = [each.register_forward_pre_hook(mask) for each in wide]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -21,7 +21,7 @@ from kikitori.io.untrusted import check_files, read_object
 
 REDIRECTIONS = ("configuration_files", "transformers_weights", "gguf_file")
 LARGEST = (  # integers in config.json by key, the first pattern that is found
-    (re.compile("layer|depth"), 1_000),
+    (re.compile("layer|depth(?!wise)"), 1_000),
     (re.compile("label|types"), 10_000),
     (re.compile("theta|position|length|window|token|context|seed|_id$"), 2**53),
     (re.compile(""), 2**24),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kikitori.errors import ModelError
 from kikitori.model.decoder.base import Decoder, DecoderState
 from kikitori.search.autoregressive.draft import Draft, pass_size
 from kikitori.search.autoregressive.filters import LogitFilter, Row, apply_filters, min_labels
@@ -74,6 +75,9 @@ def speculative(
 
     In float32 the labels are equal and scores differ by rounding; `llm_passes` are fewer. Drafts are in the decoder's
     labels; anything will do. EOS and labels that the decoder does not have are left out.
+
+    Raises:
+        ModelError: The decoder has recurrent layers.
     """
     filters = (*filters, min_labels([limits.min_labels] * len(drafts), decoder.eos_id))
     known, eos_id = decoder.vocab_size, decoder.eos_id
@@ -85,6 +89,12 @@ def speculative(
         every.append(_Row(utterance, draft, most, length))
         every[-1].propose(most)
     hidden, state = decoder.prefill(*_padded([row.proposals[:-1] for row in every], decoder.device))
+    if state.recurrent:
+        raise ModelError(
+            "speculative search takes labels back, which recurrent layers cannot",
+            where=decoder.name,
+            remedy="use decoding greedy or beam",
+        )
     rows = every
     while True:
         filled = [row.known + len(row.proposals) - 1 for row in rows]  # positions in the cache, slips among them
