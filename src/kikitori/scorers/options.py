@@ -16,6 +16,8 @@ from kikitori.text.units import TextForm
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "speech_llm", "ilm", "length"
 """Scorers that need nothing beside the recogniser: CTC head, decoder, its internal language model, number of labels."""
+PHONES = "phones"
+"""The CTC head over phones, with a lexicon."""
 LM, NGRAM, PRIOR = "lm", "ngram", "prior"
 """External scorers of one-pass search; rescoring takes any name."""
 

@@ -1,6 +1,6 @@
 """External language models and priors of a recogniser: by path, or from its own folder."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.model.decoder.probe import check_trees
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
+from kikitori.scorers.ctc.phones import Ways
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer, load_language_model
 from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.ngram import NGramScorer, is_ngram, label_words
-from kikitori.scorers.options import LENGTH, LM, NGRAM, PRIOR, LMOptions, ScorerOptions, Scorers
+from kikitori.scorers.options import LENGTH, LM, NGRAM, PHONES, PRIOR, LMOptions, ScorerOptions, Scorers
 from kikitori.scorers.prior import PriorScorer, length_scorer, load_prior
 from kikitori.search.defaults import default_draft_search
 from kikitori.search.fusion.retokenizing import RetokenizingLM
@@ -34,7 +35,7 @@ from kikitori.search.options import (
     ShallowFusionSearch,
 )
 from kikitori.search.rescore import lm_scorer, prior_scorer
-from kikitori.text.lexicon import read_lexicon
+from kikitori.text.lexicon import phone_numbers, read_lexicon
 from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import (
     TokenizerUnits,
@@ -229,6 +230,23 @@ class ExternalModels:
         named, where = options.scorer(PRIOR).path, "decoding.scorers.prior.path"
         prior = self._file(named, PHONE_PRIOR, where, "estimate it with kikitori prior --phones")
         return words, load_prior(prior, len(phones), vocabulary=labels_fingerprint(phones))
+
+    def pronunciations(self, options: RescoringSearch, phones: Sequence[str]) -> Mapping[str, Ways]:
+        """How words are said in the acoustic model's phones: the lexicon that rescoring names, or that of the folder.
+
+        Raises:
+            DataError: The lexicon cannot be read.
+            ModelError: It is missing, or has other phones.
+        """
+        named, option = options.scorer(PHONES).path, f"decoding.scorers.{PHONES}.path"
+        file = self._file(named, LEXICON, option, "build it with kikitori lexicon")
+        numbers = {phone: number for number, phone in enumerate(phones)}
+
+        def load_ways() -> Mapping[str, Ways]:
+            entries = read_lexicon(file).pronunciations.items()
+            return {word: tuple(phone_numbers(word, way, numbers, file) for way in ways) for word, ways in entries}
+
+        return self._once((PHONES, file), load_ways)
 
     def _file(self, named: str | None, own: str, option: str, remedy: str) -> Path:
         """A file that is named or lies in the recogniser's folder."""

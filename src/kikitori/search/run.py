@@ -13,10 +13,11 @@ from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import Decoder
 from kikitori.model.folder import Recogniser
 from kikitori.scorers.base import Scorer, SequenceScorer
+from kikitori.scorers.ctc.phones import PhoneSequenceScorer
 from kikitori.scorers.ctc.sequence import CTCSequenceScorer
 from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
-from kikitori.scorers.options import CTC, INTERNAL_LM, SPEECH_LLM
+from kikitori.scorers.options import CTC, INTERNAL_LM, PHONES, SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.autoregressive.beam import END
 from kikitori.search.autoregressive.filters import decoder_filters
@@ -79,8 +80,8 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
             what = "the CTC head has other label units than the decoder"
             raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
         case RescoringSearch():
-            known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm))
-            check_rescoring(options, [scorer for scorer, network in known if network is not None])
+            known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm), (PHONES, heads.phone_layers))
+            check_rescoring(options, [scorer for scorer, there in known if there])
 
 
 def first_pass(batch: EncodedBatch, options: DraftSearch) -> list[Hypothesis]:
@@ -204,11 +205,23 @@ def _rescored(
         logits, num_frames = batch.ctc_logits
         letters = batch.speller.letters if batch.speller is not None else _same
         scorers.append(CTCSequenceScorer(logits.float().log_softmax(dim=-1), num_frames, letters))
+    if PHONES in options.scorers:
+        ways = batch.external_models.pronunciations(options, batch.acoustic.config.phones)
+        heard = batch.acoustic.phone_log_probs(batch.encoded)
+        scorers.append(PhoneSequenceScorer(*heard, lambda each: _words(batch, each, units), ways))
     if INTERNAL_LM in options.scorers:
         scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
     for scorer in (*scorers, *models.sequence_scorers(options)):
         nbests = with_scores(nbests, scorer)
     return [rescored(nbest, options.scales) for nbest in nbests]
+
+
+def _words(batch: EncodedBatch, hypothesis: Hypothesis, units: TokenizerUnits) -> list[str] | None:
+    """The words of a hypothesis as the CTC head writes them; None if it cannot."""
+    if batch.speller is None or units is not batch.units:
+        return hypothesis.text.split()
+    letters = batch.speller.letters(hypothesis.labels)
+    return None if letters is None else batch.ctc_units.decode(letters).split()
 
 
 def _same(labels: Sequence[int]) -> Sequence[int]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kikitori.errors import DataError
+from kikitori.errors import DataError, ModelError
 from kikitori.io.files import write_bytes
 from kikitori.text.corpus import read_lines
 
@@ -53,6 +53,21 @@ class Lexicon:
         if self.missing(text):
             return None
         return [phone for word in text.split() for phone in self.pronunciations[word][0]]
+
+
+def phone_numbers(word: str, way: Pronunciation, numbers: Mapping[str, int], where: object) -> tuple[int, ...]:
+    """A pronunciation of a word as the numbers that a model's phones have.
+
+    Raises:
+        ModelError: The model has not all of them; `where` the lexicon lies.
+    """
+    if other := [phone for phone in way if phone not in numbers]:
+        raise ModelError(
+            f"'{word}' has the phone {other[0]!r}, which the model has not",
+            where=where,
+            remedy=f"use the lexicon that the model was trained with; its phones are {' '.join(numbers)}",
+        )
+    return tuple(numbers[phone] for phone in way)
 
 
 def read_lexicon(path: Path) -> Lexicon:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.errors import ModelError
-from kikitori.text.lexicon import Lexicon
+from kikitori.text.lexicon import Lexicon, phone_numbers
 from kikitori.text.ngram.arpa import UNKNOWN
 from kikitori.text.ngram.model import Automaton, NGram
 
@@ -81,19 +81,13 @@ def word_model(
     numbers = {phone: number for number, phone in enumerate(phones)}
     words: list[str] = []
     ids: list[int] = []
-    ways: list[tuple[int, list[int]]] = []
+    ways: list[tuple[int, tuple[int, ...]]] = []
     for word, pronunciations in lexicon.pronunciations.items():
         known = ngram.ids.get(word, unknown)
         if known is None:
             continue
         for way in dict.fromkeys(pronunciations):
-            if other := [phone for phone in way if phone not in numbers]:
-                raise ModelError(
-                    f"'{word}' has the phone {other[0]!r}, which the model has not",
-                    where=where,
-                    remedy=f"use the lexicon that the model was trained with; its phones are {' '.join(phones)}",
-                )
-            ways.append((len(words), [numbers[phone] for phone in way]))
+            ways.append((len(words), phone_numbers(word, way, numbers, where)))
         words.append(word)
         ids.append(known)
     if not any(word in ngram.ids for word in words):

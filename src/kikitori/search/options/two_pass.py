@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.scorers.options import CTC, INTERNAL_LM, NGRAM, PRIOR, SPEECH_LLM, STRICT, Scorers, scale_of
+from kikitori.scorers.options import CTC, INTERNAL_LM, NGRAM, PHONES, PRIOR, SPEECH_LLM, STRICT, Scorers, scale_of
 from kikitori.search.options.autoregressive import BeamSearch, JointSearch
 from kikitori.search.options.base import Need, NotNegative, Scored
 from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
@@ -26,10 +26,10 @@ class RescoringSearch(Scored):
 
     Attributes:
         first: The search that makes the hypotheses: that of CTC, `lexicon`, or `beam` or `joint` of the decoder.
-        scorers: By any name language models, n-grams and priors; and `ctc`, `speech_llm`, `ilm` (its internal language
-            model), `length` (the number of labels). The one that made the hypotheses has scale 1, CTC or the decoder.
-            What is named is computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts
-            words.
+        scorers: By any name language models, n-grams and priors; and `ctc`, `phones` (the CTC head over phones, with the
+            model folder's lexicon or that of `path`), `speech_llm`, `ilm` (its internal language model), `length` (the
+            number of labels). The one that made the hypotheses has scale 1, CTC or the decoder. What is named is
+            computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts words.
     """
 
     length_exponent: ClassVar[float] = 0.0
@@ -50,7 +50,8 @@ class RescoringSearch(Scored):
         """Those of the first search, and what further scorers need."""
         decoder: frozenset[Need] = frozenset({"decoder"} if {SPEECH_LLM, INTERNAL_LM} & {*self.scorers} else ())
         ctc: frozenset[Need] = frozenset({"ctc"} if CTC in self.scorers and self.autoregressive else ())
-        return self.first.needs | decoder | ctc
+        phones: frozenset[Need] = frozenset({"phones"} if PHONES in self.scorers else ())
+        return self.first.needs | decoder | ctc | phones
 
     @property
     def first_scores(self) -> tuple[str, ...]:
@@ -76,7 +77,8 @@ class RescoringSearch(Scored):
     @property
     def lms(self) -> Scorers:
         """The language models and n-grams among the scorers."""
-        return {name: each for name, each in self.scorers.items() if each.path and name not in self.priors}
+        others = {PHONES, *self.priors}
+        return {name: each for name, each in self.scorers.items() if each.path and name not in others}
 
     @property
     def scales(self) -> dict[str, float]:
