@@ -18,10 +18,12 @@ from kikitori.cli.common import INTERRUPTED, SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import write_manifest
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.io.files import LOCK
 from kikitori.scorers.prior import load_prior
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import vocabulary_fingerprint
+from kikitori.workflows.journal import JOURNAL
 from tests.commands import call, one_line
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform
@@ -166,8 +168,7 @@ def test_writes_files(model, audio, tmp_path, formats, suffixes):
     out = tmp_path / "new" / "out"
     result = call("transcribe", audio("talk.wav"), "--model", model, "-o", out, *formats)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert {path.suffix for path in out.iterdir()} == suffixes
-    assert {path.stem for path in out.iterdir()} == {"talk"}
+    assert {path.name for path in out.iterdir()} == {LOCK, JOURNAL, *(f"talk{suffix}" for suffix in suffixes)}
 
 
 def test_json_file_names_audio_and_language(model, audio, tmp_path):

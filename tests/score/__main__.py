@@ -14,6 +14,7 @@ from kikitori.train.loop.provenance import environment
 from tests.score.attacks import count_attacks
 from tests.score.damage import count_damage
 from tests.score.faults import count_faults
+from tests.score.jobs import count_killed_jobs
 from tests.score.kills import count_kills, count_stock_kills, plan
 from tests.score.nonfinite import count_nonfinite
 from tests.score.resume import count_resumes
@@ -29,6 +30,7 @@ ROWS: dict[str, Callable[[Path], Row]] = {
     "R4": lambda root: count_nonfinite(root, positions=20),
     "R5": count_resumes,
     "R8": count_attacks,
+    "R11": lambda root: count_killed_jobs(root, files=300, kills=30),
 }
 
 

@@ -5,6 +5,7 @@ import pytest
 from tests.score.attacks import count_attacks
 from tests.score.damage import count_damage
 from tests.score.faults import count_faults
+from tests.score.jobs import count_killed_jobs
 from tests.score.kills import Killing, count_kills
 from tests.score.nonfinite import count_nonfinite
 from tests.score.resume import count_resumes
@@ -50,4 +51,15 @@ def test_r5_resumed_runs_are_exact(tmp_path):
 @pytest.mark.slow  # tests/model/test_hostile.py tries each attack
 def test_r8_attacks_are_refused(tmp_path):
     row = count_attacks(tmp_path)
+    assert row.passed, row
+
+
+def test_r11_a_killed_job_loses_and_doubles_nothing(tmp_path):
+    row = count_killed_jobs(tmp_path, files=14, kills=2)
+    assert row.passed, row
+
+
+@pytest.mark.slow
+def test_r11_thirty_kills(tmp_path):
+    row = count_killed_jobs(tmp_path, files=300, kills=30)
     assert row.passed, row

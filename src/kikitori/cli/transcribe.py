@@ -2,10 +2,13 @@
 
 import re
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,11 +33,17 @@ from kikitori.cli.common import (
     load_recognizer,
     make_folder,
     one_line_errors,
-    progress_bar,
     split_overrides,
 )
 from kikitori.errors import ConfigError, KikitoriError
 
+if TYPE_CHECKING:
+    from kikitori.io.recordings import Recording
+    from kikitori.types import Transcript
+    from kikitori.workflows.transcribe import Done, Progress
+
+EVERY_S = 60.0  # between two lines of progress where there is no terminal
+MANY = 20  # recordings, of which errors and progress are told again at the end
 LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
 
 
@@ -51,7 +60,9 @@ class Format(StrEnum):
 
 
 def transcribe(
-    audio: Annotated[list[str], typer.Argument(help="Audio files, and overrides such as decoding.max_labels=50.")],
+    audio: Annotated[
+        list[str], typer.Argument(help="Audio files and folders, and overrides such as decoding.max_labels=50.")
+    ],
     model: Model = None,
     decoding: Search = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for transcript files.")] = None,
@@ -76,19 +87,25 @@ def transcribe(
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
-    """Transcribe recordings of any length: one line per file (path, tab, text), or files in a folder with -o."""
+    """Transcribe recordings of any length: one line per file (path, tab, text), or files in a folder with -o.
+
+    A folder among the arguments stands for all recordings below it. With -o, a run that was killed goes on when it is
+    called again: recordings that are finished are not done anew.
+    """
     with one_line_errors():
         files, overrides = split_overrides(audio)
         if not files:
             raise ConfigError("no audio file given", remedy="name at least one file")
+        from kikitori.io.recordings import find_recordings
         from kikitori.io.subtitles import CueOptions
-        from kikitori.io.writers import FORMATS, SUBTITLES, render, unique_stems, write_transcript
+        from kikitori.io.writers import FORMATS, SUBTITLES, render
         from kikitori.search.guards import Guards
 
+        recordings = find_recordings([Path(file) for file in files])
         names = FORMATS if formats and Format.all in formats else [f.value for f in formats or []]
         if output is None and len(names) > 1:
             raise ConfigError("several formats are several files", where="-f", remedy="name their folder with -o")
-        if output is None and names and len(files) > 1:
+        if output is None and names and len(recordings) > 1:
             raise ConfigError("-f prints one file", where="-f", remedy="name a folder for several with -o")
         recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language, window)
         if output is not None:
@@ -100,32 +117,91 @@ def transcribe(
                 raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
             print("kikitori: times of subtitles within an utterance are estimated, without a CTC head", file=sys.stderr)
         cues = CueOptions(max_line_width, max_line_count, highlight_words)
-        written = recognizer.loaded.trained_on.language
-        failed = 0
-        paths = [Path(file) for file in files]
         recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value))
-        results = recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=timed)
-        with progress_bar("transcribing", 0 if output is None else len(paths)) as progress:
-            for path, stem, result in zip(paths, unique_stems(paths), results, strict=True):
-                try:
-                    if isinstance(result, KikitoriError):
-                        raise result
-                    for flag in result.flags:
-                        why = f" ({result.reasons[flag]})" if flag in result.reasons else ""
-                        print(
-                            f"kikitori: {path}: {flag.replace('_', ' ')}{why}; check this transcript", file=sys.stderr
-                        )
-                    if output is not None:
-                        write_transcript(result, path, output, names or ["txt"], stem=stem, language=written, cues=cues)
-                    elif names:
-                        print(
-                            render(result, names[0], audio=str(path), language=written, cues=cues), end="", flush=True
-                        )
-                    else:
-                        print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
-                except KikitoriError as error:
-                    failed += 1
-                    complain(error)
-                progress(1)
+        if output is not None:
+            from kikitori.workflows.transcribe import Outputs, transcribe_into
+
+            outputs = Outputs(output, names or ["txt"], cues)
+            results = transcribe_into(recognizer, recordings, outputs, batch_size=batch_size, word_times=timed)
+            if not _follow(recordings, results):
+                raise typer.Exit(SOME_FAILED)
+            return
+        failed = 0
+        paths = [recording.audio for recording in recordings]
+        texts = recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=timed)
+        for path, result in zip(paths, texts, strict=True):
+            if isinstance(result, KikitoriError):
+                failed += 1
+                complain(result)
+                continue
+            _doubt(path, result)
+            if names:
+                written = recognizer.loaded.trained_on.language
+                print(render(result, names[0], audio=str(path), language=written, cues=cues), end="", flush=True)
+            else:
+                print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _doubt(path: Path, transcript: "Transcript") -> None:
+    """Says what is doubtful about a transcript."""
+    for flag in transcript.flags:
+        why = f" ({transcript.reasons[flag]})" if flag in transcript.reasons else ""
+        print(f"kikitori: {path}: {flag.replace('_', ' ')}{why}; check this transcript", file=sys.stderr)
+
+
+def _follow(recordings: Sequence["Recording"], results: Iterator["Done"]) -> bool:
+    """Says what becomes of recordings; returns whether all is well.
+
+    Errors come at once, and of many recordings again at the end, where other lines do not hide them.
+    """
+    from kikitori.io.files import DiskFullError
+    from kikitori.workflows.transcribe import Progress
+
+    progress, errors = Progress(recordings), []
+    with _shown(progress) as show:
+        try:
+            for done in results:
+                if done.error is not None:
+                    errors.append(done.error)
+                    complain(done.error)
+                elif done.transcript is not None:
+                    _doubt(done.recording.audio, done.transcript)
+                progress.add(done)
+                show()
+        except DiskFullError as error:
+            errors.append(error)
+            complain(error)
+    many = len(recordings) > MANY
+    if many or progress.skipped:
+        print(f"kikitori: {progress}", file=sys.stderr)
+    if many and errors:
+        print("kikitori: all errors:", file=sys.stderr)
+        for each in errors:
+            complain(each)
+    return not errors
+
+
+@contextmanager
+def _shown(progress: "Progress") -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, elsewhere a line now and then; what it gives is called when there is progress."""
+    if not sys.stderr.isatty():
+        told = time.monotonic()
+
+        def tell() -> None:
+            nonlocal told
+            if time.monotonic() - told >= EVERY_S:
+                told = time.monotonic()
+                print(f"kikitori: {progress}", file=sys.stderr, flush=True)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = BarColumn(), TextColumn("{task.description}")
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(str(progress), total=1.0)
+        yield lambda: bars.update(bar, completed=progress.fraction, description=str(progress))

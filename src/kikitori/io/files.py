@@ -1,8 +1,10 @@
 """Writing files and folders so that a reader never sees half of one, and no two writers share one."""
 
 import contextlib
+import errno
 import gzip
 import lzma
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,6 +17,12 @@ from kikitori.errors import DataError
 
 LOCK = ".lock"
 """File of a folder whose lock `locked` holds."""
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
+"""Names of files that are being written."""
+
+
+class DiskFullError(DataError):
+    """There is no room left to write to, so that all further files would fail as well."""
 
 
 def open_compressed(path: Path) -> BinaryIO:
@@ -50,10 +58,26 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", where=path, remedy="choose another folder") from error
+        raise disk_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # already renamed, or its folder does not exist
             temporary.unlink()
+
+
+def disk_error(path: Path, error: OSError) -> DataError:
+    """What a system's error in writing a file means to the user."""
+    what = f"cannot be written: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(what, where=path, remedy="make room and run the same command again")
+    return DataError(what, where=path, remedy="choose another folder")
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Removes half files that `write_bytes` left in a folder when its process was killed; nobody may write there."""
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if TEMPORARY.fullmatch(file.name):
+                file.unlink()
 
 
 def open_weights(folder: Path) -> None:
