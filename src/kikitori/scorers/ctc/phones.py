@@ -127,7 +127,7 @@ class _Graph:
 
 
 def _log_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log Σ exp over the first axis."""
+    """Log Σ exp over the first axis."""
     peaks = values.max(axis=0)
     with np.errstate(divide="ignore"):
         sums: NDArray[np.float64] = np.log(np.exp(values - np.where(np.isfinite(peaks), peaks, 0.0)).sum(axis=0))
