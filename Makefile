@@ -1,4 +1,4 @@
-# make demo · make test · make check · make test-slow · make test-newest · make parity · make sweep · make lock · make format · make clean
+# make demo · make test · make check · make test-slow · make test-newest · make parity · make sweep · make contract · make lock · make format · make clean
 # Each works on a fresh checkout with Python 3.11+: what it needs goes into .venv first.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip install -qq --disable-pip-version-check --root-user-action ignore
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow test-newest score parity sweep check lock format clean
+.PHONY: setup demo test test-slow test-newest score parity sweep contract check lock format clean
 
 setup: $(VENV)/installed-dev
 
@@ -38,6 +38,14 @@ parity: $(VENV)/installed-dev
 # Tiny models of every LLM family of transformers in every use; writes the table of docs/llms.md.
 sweep: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep.py
+
+# The server against its own description, by schemathesis in a virtual environment of its own; its options as ARGS.
+contract: $(VENV)/installed-dev build/schemathesis/bin/schemathesis
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/server_contract.py build/schemathesis/bin/schemathesis $(ARGS)
+
+build/schemathesis/bin/schemathesis:
+	$(PYTHON) -m venv build/schemathesis
+	build/schemathesis/bin/python $(PIP) schemathesis==4.32.5
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

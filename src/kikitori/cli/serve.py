@@ -52,9 +52,9 @@ def serve(
         if missing := [name for name in PACKAGES if find_spec(name) is None]:
             remedy = "run `pip install 'kikitori[server]'`"
             raise ConfigError(f"needs {', '.join(missing)}", where="kikitori serve", remedy=remedy)
-        from kikitori.server.run import serve as run
         from kikitori.server.settings import NO_KEYS, Settings, read_keys
         from kikitori.server.uploads import UploadLimits
+        from kikitori.workflows.serve import serve as run
 
         settings = Settings(
             host=host,

@@ -4,7 +4,7 @@ An engine works in threads or processes of its own; who submits a request reads 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -125,7 +125,7 @@ class Job:
         self._events: asyncio.Queue[Segment | Transcript | BaseException] = asyncio.Queue()
         self._transcript: Transcript | None = None
 
-    async def segments(self) -> AsyncIterator[Segment]:
+    async def segments(self) -> AsyncGenerator[Segment]:
         """Each segment as soon as it is known; `transcript` is there when they are over.
 
         Raises:

@@ -52,7 +52,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     _add_errors(app)
     transcriptions = Transcriptions(engine, decoders, settings)
 
-    @app.post("/v1/audio/transcriptions", **description.TRANSCRIPTIONS)
+    @app.post("/v1/audio/transcriptions", **description.transcriptions(engine.models))
     async def transcribe(request: Request) -> Response:
         return await transcriptions(request)
 
@@ -83,7 +83,13 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     async def speak(socket: WebSocket) -> None:
         await live(socket)
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    page = StaticFiles(directory=PAGE)
+
+    @app.get("/", include_in_schema=False)
+    @app.get("/{name}", include_in_schema=False)
+    async def static(request: Request, name: str = "index.html") -> Response:
+        return await page.get_response(name, request.scope)
+
     return app
 
 

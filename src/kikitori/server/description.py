@@ -1,8 +1,10 @@
 """What `/openapi.json` says about the routes, as arguments of FastAPI's decorators."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from kikitori.server.form import FORMATS, GRANULARITIES, INCLUDES, MOST_NBEST
+from kikitori.engine.base import ModelCard
+from kikitori.server.form import ANY_NAME, FORMATS, GRANULARITIES, INCLUDES, MOST_NBEST
 
 _STRING, _NUMBER, _BOOLEAN = {"type": "string"}, {"type": "number"}, {"type": "boolean"}
 
@@ -90,25 +92,6 @@ _MODEL = _object(
         ),
     }
 )
-_FORM = {
-    "type": "object",
-    "required": ["file", "model"],
-    "additionalProperties": False,
-    "properties": {
-        "file": {"type": "string", "format": "binary", "description": "The recording."},
-        "model": {"type": "string", "description": "An id of GET /v1/models; whisper-1 means the first one."},
-        "response_format": {"type": "string", "enum": [*FORMATS], "default": "json"},
-        "timestamp_granularities[]": _list({"type": "string", "enum": [*GRANULARITIES]}),
-        "include[]": _list({"type": "string", "enum": [*INCLUDES]}),
-        "stream": {"type": "boolean", "default": False},
-        "language": {"type": "string", "description": "That of the model, or nothing."},
-        "prompt": {"type": "string", "maxLength": 0, "description": "No model reads one."},
-        "temperature": {"type": "number", "minimum": 0, "maximum": 0, "default": 0},
-        "chunking_strategy": {"type": "string", "enum": ["auto"]},
-        "decoding": {"type": "string", "description": "A search of GET /v1/models; the model's own by default."},
-        "nbest": {"type": "integer", "minimum": 0, "maximum": MOST_NBEST, "default": 0},
-    },
-}
 
 
 def _errors(**what: str) -> dict[int | str, dict[str, Any]]:
@@ -118,31 +101,6 @@ def _errors(**what: str) -> dict[int | str, dict[str, Any]]:
 
 _KEY = {"s401": "No right key"}
 
-TRANSCRIPTIONS: dict[str, Any] = {
-    "summary": "Transcribe a recording",
-    "operation_id": "create_transcription",
-    "openapi_extra": {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
-    "responses": {
-        200: _body(
-            "The transcript",
-            {
-                **_json({"anyOf": [_PLAIN, _VERBOSE]}),
-                "text/plain": {"schema": _STRING},
-                "text/event-stream": {"schema": _STRING},
-            },
-        ),
-        **_errors(
-            **_KEY,
-            s400="A wrong field, or what the model cannot do",
-            s404="No such model",
-            s408="The request took too long to arrive",
-            s413="Too large",
-            s422="No audio that can be read",
-            s429="The queue is full",
-            s503="The deadline is over, or the server ends",
-        ),
-    },
-}
 MODELS: dict[str, Any] = {
     "summary": "The models and their searches",
     "operation_id": "list_models",
@@ -172,3 +130,58 @@ METRICS: dict[str, Any] = {
     "operation_id": "metrics",
     "responses": {200: _body("The numbers", {"text/plain": {"schema": _STRING}}), **_errors(**_KEY)},
 }
+
+
+def transcriptions(models: Sequence[ModelCard]) -> dict[str, Any]:
+    """Of the route for recordings, with the names of models and searches."""
+    return {
+        "summary": "Transcribe a recording",
+        "operation_id": "create_transcription",
+        "openapi_extra": {
+            "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _form(models)}}}
+        },
+        "responses": {
+            200: _body(
+                "The transcript",
+                {
+                    **_json({"anyOf": [_PLAIN, _VERBOSE]}),
+                    "text/plain": {"schema": _STRING},
+                    "text/event-stream": {"schema": _STRING},
+                },
+            ),
+            **_errors(
+                **_KEY,
+                s400="A wrong field, or what the model cannot do",
+                s404="No such model",
+                s408="The request took too long to arrive",
+                s413="Too large",
+                s422="No audio that can be read",
+                s429="The queue is full",
+                s503="The deadline is over, or the server ends",
+            ),
+        },
+    }
+
+
+def _form(models: Sequence[ModelCard]) -> dict[str, Any]:
+    names = [*(card.name for card in models), ANY_NAME]
+    searches = [*dict.fromkeys(search.name for card in models for search in card.searches)]
+    return {
+        "type": "object",
+        "required": ["file", "model"],
+        "additionalProperties": False,
+        "properties": {
+            "file": {"type": "string", "format": "binary", "description": "The recording."},
+            "model": {"type": "string", "enum": names, "description": "An id of GET /v1/models; or the first one."},
+            "response_format": {"type": "string", "enum": [*FORMATS], "default": "json"},
+            "timestamp_granularities[]": _list({"type": "string", "enum": [*GRANULARITIES]}),
+            "include[]": _list({"type": "string", "enum": [*INCLUDES]}),
+            "stream": {"type": "boolean", "default": False},
+            "language": {"type": "string", "description": "That of the model, or nothing."},
+            "prompt": {"type": "string", "maxLength": 0, "description": "No model reads one."},
+            "temperature": {"type": "number", "minimum": 0, "maximum": 0, "default": 0},
+            "chunking_strategy": {"type": "string", "enum": ["auto"]},
+            "decoding": {"type": "string", "enum": searches, "description": "The model's own by default."},
+            "nbest": {"type": "integer", "minimum": 0, "maximum": MOST_NBEST, "default": 0},
+        },
+    }
