@@ -38,6 +38,7 @@ parity: $(VENV)/installed-dev
 # Tiny models of every LLM family of transformers in every use; writes the table of docs/llms.md.
 sweep: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/encoders.py
 
 # The server against its own description, by schemathesis in a virtual environment of its own; its options as ARGS.
 contract: $(VENV)/installed-dev build/schemathesis/bin/schemathesis

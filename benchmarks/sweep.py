@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from families import VARIANTS, VOCABULARY, families, tiny
+from families import UNBUILT, VARIANTS, VOCABULARY, families, tiny
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.llm import embed, forward, project
@@ -252,6 +252,8 @@ def sweep(family: str, changes: Mapping[str, Any] | None = None) -> dict[str, Ou
         llm = tiny(family, changes)
         log_probs(llm, TEXTS[0])
     except Exception as error:  # noqa: BLE001
+        if family in UNBUILT:
+            return {"built": Outcome("not built", UNBUILT[family])}
         return {"built": Outcome("not built", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}")}
     return {name: outcome(use, llm) for name, use in USES.items()}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +44,9 @@ class LLMDecoder:
 
     @property
     def vocab_size(self) -> int:
-        """Input embeddings of the LLM."""
-        return num_embeddings(self.llm)
+        """Labels that the LLM both reads and writes; Llama 3.2 Vision reads some that it never writes."""
+        written: Any = self.llm.get_output_embeddings()
+        return min(num_embeddings(self.llm), written.weight.shape[0])
 
     @property
     def max_positions(self) -> int | None:
@@ -139,7 +141,7 @@ class LLMDecoder:
             for path in _paths(ends[tree])  # each node's place among its tree's labels
         ]
         firsts = [sum(1 + len(each) for each in labels[:tree]) for tree in range(len(labels))]
-        contexts = prefix.embeds.new_zeros(sum(1 + len(each) for each in labels), prefix.embeds.shape[2])
+        contexts: Tensor | None = None
         paths.sort(key=lambda item: starts[item[1]] + len(item[2]))  # rows of similar length share a pass
         for batch in _batches([starts[utterance] + len(path) for _, utterance, path in paths]):
             rows = [paths[index] for index in batch]
@@ -153,10 +155,12 @@ class LLMDecoder:
             which = torch.tensor([utterance for _, utterance, _ in rows], device=device)
             memory = prefix.memory and prefix.memory.reorder(which)
             hidden = forward(self.llm, embeds, torch.tensor(lengths, device=device), memory)
+            if contexts is None:
+                contexts = hidden.new_zeros(sum(1 + len(each) for each in labels), hidden.shape[2])
             for states, (tree, utterance, path), length in zip(hidden, rows, lengths, strict=True):
                 places = [firsts[tree], *(firsts[tree] + 1 + node for node in path)]
-                contexts[places] = states[starts[utterance] - 1 : length].to(contexts.dtype)
-        return contexts
+                contexts[places] = states[starts[utterance] - 1 : length]
+        return prefix.embeds[:0, 0] if contexts is None else contexts
 
 
 def _paths(ends: Sequence[int]) -> list[list[int]]:

@@ -4,7 +4,8 @@ In: right-padded 16 kHz waveforms (batch, samples) with lengths. Out: frames (ba
 zero behind each utterance. In evaluation mode an utterance gives the same frames whatever it is batched with.
 
 - `speech_encoder`: `SpeechEncoder` over any family; `pretrained`: checkpoints and their configuration.
-- `family`: what a family has to say; `waveform`: HuBERT, wav2vec 2.0, WavLM; `whisper`; `fastconformer`: Parakeet.
+- `family`: what a family has to say; `waveform`: HuBERT, wav2vec 2.0 and their kin; `omniasr`, `moonshine`,
+  `wav2vec2_bert`; `whisper`, also in Voxtral; `fastconformer`: Parakeet, Canary.
 """
 
 from kikitori.io.audio import SAMPLE_RATE

@@ -49,6 +49,20 @@ INNER = r"^(model\.)?(encoder|audio_tower)\."
 """What the weights of an encoder that is a part of a recogniser are called there."""
 BARE = ("whisper", "parakeet_encoder", "moonshine", "omniasr_audio", "voxtral_encoder")
 """Encoders whose own weights never have such a name."""
+REASONS = {
+    "it averages its frames in pairs at the end": (
+        *("audioflamingo3", "audioflamingo3_encoder", "musicflamingo", "qwen2_audio", "qwen2_audio_encoder"),
+    ),
+    "its front end cuts the features into chunks": ("qwen3_asr", "qwen3_asr_encoder"),
+    "its layers run at half the rate of its frames": ("sew", "sew-d"),
+    "it is made for streams": (
+        *("moonshine_streaming", "nemotron3_5_asr", "nemotron_asr_streaming", "nemotron_asr_streaming_encoder"),
+        *("voxtral_realtime", "voxtral_realtime_encoder"),
+    ),
+    "it is an audio codec": ("encodec", "mimi", "higgs_audio_v2_tokenizer", "wavtokenizer_encoder", "xcodec"),
+    "it makes a vector of a recording, not frames": ("audio-spectrogram-transformer", "clap"),
+}
+"""Why some models that hear are not taken."""
 TRAINING_ONLY_WEIGHTS = {"masked_spec_embed"}  # missing in some checkpoints; no part of recognition
 PARAKEET_FEATURES = {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97}
 
@@ -121,7 +135,8 @@ def encoder_config(config: PreTrainedConfig, *, where: object = None) -> Any:
     """A copy of the encoder's own configuration."""
     own: Any = getattr(config, WRAPPING_TYPES[config.model_type]) if config.model_type in WRAPPING_TYPES else config
     if own.model_type not in MODEL_CLASSES:
-        what = f"model type {own.model_type!r} is no supported speech encoder"
+        why = next((f": {why}" for why, types in REASONS.items() if own.model_type in types), "")
+        what = f"model type {own.model_type!r} is no supported speech encoder{why}"
         raise ModelError(what, where=where, remedy=f"use one of {', '.join([*MODEL_CLASSES, *WRAPPING_TYPES])}")
     if getattr(own, "add_adapter", False):
         raise ModelError("encoders with add_adapter are not supported", where=where, remedy="leave it to the bridge")
