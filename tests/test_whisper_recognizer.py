@@ -91,7 +91,7 @@ def test_words_have_times_from_cross_attention(recognizer):
         assert [(w.word, w.start, w.end) for w in alone.words] == [(w.word, w.start, w.end) for w in found.words]
         assert recognizer.transcribe(waveform).words == ()
     # Halves of characters take more labels than there are positions for: then times are estimated.
-    assert sum(word.confidence is not None for found in together for word in found.words) > 10
+    assert sum(word.confidence is not None for found in together for word in found.words) >= 4
 
 
 def test_times_of_labels_are_those_of_transformers(folder):

@@ -21,6 +21,7 @@ from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, KikitoriError, KikitoriWarning, ModelError
 from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
+from kikitori.kernels import limit_kernel_caches
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
@@ -85,6 +86,7 @@ def load(
         ModelError: A folder is missing, incomplete or unsafe, the adapter belongs to another model, or the model does
             not know the language.
     """
+    limit_kernel_caches()
     folder = find_model(model)
     own = Path(folder)
     chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)
