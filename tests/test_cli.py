@@ -19,6 +19,7 @@ from kikitori.data.manifest import write_manifest
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import LOCK
+from kikitori.kernels import KERNEL_CACHES
 from kikitori.scorers.prior import load_prior
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.ngram.model import load_ngram
@@ -30,7 +31,7 @@ from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, 
 
 PACKAGE = Path(loading.__file__).parent
 ROOT = Path(__file__).parents[1]
-NOT_BUILT = ("study", "serve", "doctor")
+NOT_BUILT = ("study", "serve")
 KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
 
 
@@ -54,7 +55,7 @@ Audio = Callable[..., Path]
 
 
 def test_kernel_caches_are_bounded_unless_the_environment_says_otherwise(monkeypatch):
-    first, second = cli.KERNEL_CACHES
+    first, second = KERNEL_CACHES
     monkeypatch.setattr(cli, "app", lambda: None)
     monkeypatch.setenv(first, "7")
     monkeypatch.setenv(second, "")  # so that it is put back

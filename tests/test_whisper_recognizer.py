@@ -2,21 +2,25 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from transformers.generation.utils import GenerateEncoderDecoderOutput
 
+from kikitori.align.attention import attention_jumps
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, ModelError
+from kikitori.io.writers import render
 from kikitori.loading import load
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.recognizer import PLAIN
 from kikitori.search.guards import NO_SPEECH
 from kikitori.segment import chunks
 from tests.commands import call, one_line
-from tests.segmenters import AllSpeech
+from tests.segmenters import AllSpeech, LoudIsSpeech
 from tests.tiny import save_tiny, save_tiny_whisper, tiny_waveform, tiny_waveforms, tiny_whisper
 
 WAVEFORMS = tiny_waveforms(8)
@@ -75,19 +79,81 @@ def test_recordings_longer_than_the_window_are_cut(recognizer, tmp_path, monkeyp
     assert (found.duration, found.words) == (4.5, ())
 
 
-def test_words_have_no_times_yet(recognizer):
-    with pytest.raises(ModelError, match="whisper-tiny: word times need a CTC head, and the model has none"):
-        recognizer.transcribe(WAVEFORMS[0], word_times=True)
+def test_words_have_times_from_cross_attention(recognizer):
+    together = [*recognizer.transcribe_many(WAVEFORMS, word_times=True)]
+    for waveform, found in zip(WAVEFORMS, together, strict=True):
+        assert [word.word for word in found.words] == found.text.split()
+        edges = [edge for word in found.words for edge in (word.start, word.end)]
+        assert all(a <= b for a, b in pairwise(edges))
+        assert 0.0 <= edges[0] < edges[-1] <= found.duration
+        assert all(word.end > word.start for word in found.words)
+        assert all(0.0 < word.confidence <= 1.0 for word in found.words if word.confidence is not None)
+        alone = recognizer.transcribe(waveform, word_times=True)
+        assert [(w.word, w.start, w.end) for w in alone.words] == [(w.word, w.start, w.end) for w in found.words]
+        assert recognizer.transcribe(waveform).words == ()
+    # Halves of characters take more labels than there are positions for: then times are estimated.
+    assert sum(word.confidence is not None for found in together for word in found.words) >= 4
 
 
-def test_subtitles_are_estimated_and_say_so(folder, tmp_path):
+def test_times_of_labels_are_those_of_transformers(folder):
+    heads = [(1, 0), (0, 2), (1, 3)]
+    whisper, recognizer = tiny_whisper(multilingual=True), load(folder, device="cpu", guards=PLAIN, language="en")
+    whisper.set_attn_implementation("eager")
+    model = recognizer.loaded.model
+    model.rules = replace(model.rules, alignment_heads=tuple(heads))
+    (prompt,) = model.rules.prompts([model.rules.languages["en"]])
+    batch = recognizer.encode(WAVEFORMS)
+    labels = [list(each.labels) for each in recognizer.recognize(WAVEFORMS)]
+    counts = torch.tensor([len(row) for row in labels])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in labels], batch_first=True)
+    with torch.inference_mode():
+        attention = batch.decoder().attention(padded, counts)
+    for number, row in enumerate(labels):
+        features, lengths = model.encoder.features(*pad_waveforms([WAVEFORMS[number]]))
+        read = torch.tensor([prompt + row])
+        with torch.inference_mode():
+            out = whisper(input_features=features.transpose(1, 2), decoder_input_ids=read, output_attentions=True)
+        generated = GenerateEncoderDecoderOutput(sequences=read, cross_attentions=(out.cross_attentions,))
+        frames = int(lengths[0])
+        theirs = whisper._extract_token_timestamps(
+            generated, heads, num_frames=torch.tensor([frames]), num_input_ids=len(prompt)
+        )
+        # transformers leaves out the last label of the prompt, behind which the first label is written
+        ours = attention_jumps(attention.weights[number, :, 1 : len(row) + 1, : frames // 2], attention.median_width)
+        assert theirs[0, len(prompt) : -1].numpy() == pytest.approx(ours * 0.02, abs=1e-6)
+        given = out.logits.log_softmax(dim=-1)[0, len(prompt) - 1 : -1].gather(1, read[0, len(prompt) :, None])[:, 0]
+        assert attention.log_probs[number, : len(row)].numpy() == pytest.approx(given.numpy(), abs=1e-4)
+    assert max(map(len, labels)) > 10
+
+
+def test_subtitles_have_words(folder, tmp_path):
     sf.write(tmp_path / "talk.wav", WAVEFORMS[1], 16000)
-    result = call("transcribe", tmp_path / "talk.wav", "--model", folder, "-f", "srt")
+    result = call("transcribe", tmp_path / "talk.wav", "--model", folder, "-f", "srt", "--highlight-words")
     assert result.exit_code == 0
-    assert result.stdout.startswith("1\n00:00:00,000 --> ")
-    assert "times of subtitles within an utterance are estimated" in result.stderr
-    refused = call("transcribe", tmp_path / "talk.wav", "--model", folder, "-f", "srt", "--highlight-words")
-    assert "no words without their times" in one_line(refused)
+    assert result.stdout.startswith("1\n00:00:00,")
+    assert "<u>" in result.stdout
+    assert "estimated" not in result.stderr
+
+
+def test_segments_are_joined_as_the_language_found_writes_them(recognizer, monkeypatch):
+    long = np.concatenate(
+        [part for seed in range(4) for part in (tiny_waveform(1.2, seed), np.zeros(8000, np.float32))]
+    )
+    monkeypatch.setattr(chunks, "new_segmenter", LoudIsSpeech)
+    found = recognizer.transcribe(long)
+    assert {segment.language for segment in found.segments} <= {"en", "ja"}
+    for language, space in (("ja", ""), ("en", " ")):
+        always = [language]
+        monkeypatch.setattr(
+            type(recognizer.loaded.model), "_languages", lambda self, _, a=always: [self.rules.languages[a[0]]]
+        )
+        found = recognizer.transcribe_many([long], batch_size=1)
+        (found,) = found
+        assert len(found.segments) == 4
+        assert [segment.language for segment in found.segments] == [language] * 4
+        assert found.text == space.join(segment.text for segment in found.segments)
+        assert found.language == language
+        assert json.loads(render(found, "json", audio="a.wav"))["language"] == language
 
 
 def test_more_labels_than_positions_are_refused_and_the_window_has_no_more(recognizer):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kikitori.errors import ConfigError, KikitoriWarning
+from kikitori.kernels import limit_kernel_caches
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
 from kikitori.model.decoder.probe import check_decoding
@@ -54,6 +55,7 @@ def load(
         ModelError: A folder is missing, incomplete or unsafe, the adapter belongs to another model, or the model does
             not know the language.
     """
+    limit_kernel_caches()
     folder = find_model(model)
     own = Path(folder)
     chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)

@@ -87,11 +87,11 @@ class Recognizer:
         Args:
             audio: A file, the bytes of a file, or 16 kHz mono samples.
             decoding: Search to use instead of the default, as of `load`.
-            word_times: Whether words shall have times and confidences, which the CTC head gives them.
+            word_times: Whether words shall have times and confidences, from the CTC head or Whisper's cross-attention.
 
         Raises:
             AudioError: The audio cannot be read.
-            ModelError: Word times are asked for, and there is no CTC head.
+            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder.
         """
         return next(self.transcribe_many([audio], decoding=decoding, word_times=word_times))
 
@@ -107,7 +107,7 @@ class Recognizer:
 
         Raises:
             AudioError: A recording cannot be read; those before its batch have been given.
-            ModelError: Word times are asked for, and there is no CTC head.
+            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder.
         """
         results = self.try_transcribe_many(audio, batch_size=batch_size, decoding=decoding, word_times=word_times)
         for result in results:
@@ -146,15 +146,16 @@ class Recognizer:
 
         Raises:
             AudioError: The audio cannot be read, or not to its end; the segments before have been given.
-            ModelError: Word times are asked for, and there is no CTC head.
+            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder.
         """
         parts = self._parts(pieces(audio, self.longest), batch_size, decoding, word_times)
         return segments(parts, self.loaded.trained_on.language, word_times)
 
     @property
     def has_word_times(self) -> bool:
-        """Whether words can have times: whether there is a CTC head."""
-        return bool(self._acoustic.config.ctc_layers)
+        """Whether words can have times: from a CTC head, or from attention that follows the speech, as in Whisper."""
+        decoder = self.loaded.model.autoregressive
+        return bool(self._acoustic.config.ctc_layers) or (decoder is not None and decoder.follows_speech)
 
     @property
     def longest(self) -> int:
@@ -245,7 +246,9 @@ class Recognizer:
             raise ConfigError(f"{batch_size} is no batch size", where="batch_size", remedy="use 1 or more")
         options = self._options(decoding)
         if word_times and not self.has_word_times:
-            raise ModelError("word times need a CTC head, and the model has none", where=self.name)
+            raise ModelError(
+                "word times need a CTC head or a Whisper decoder", where=self.name, remedy="leave them out"
+            )
         while batch := list(islice(remaining, batch_size)):
             yield from self.recognize_pieces(batch, options, [word_times] * len(batch))
 

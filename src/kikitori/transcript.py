@@ -1,5 +1,6 @@
 """From what a search finds in the utterances of a recording to its transcript."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from kikitori.pieces import Piece
 from kikitori.search.guards import NO_SPEECH
 from kikitori.search.run import Result
 from kikitori.segment.chunks import Stretch
+from kikitori.text.words import join_texts
 from kikitori.text.words import join_words as texts_joined
 from kikitori.types import Hypothesis, NBest, Segment, Transcript, Word
 
@@ -57,7 +59,7 @@ def transcript(parts: Sequence[Part], language: str | None, word_times: bool) ->
             return part.result
     seconds = parts[-1].seconds or 0.0
     if len(parts) == 1 and parts[0].stretch.samples == round(seconds * SAMPLE_RATE):
-        return _short_transcript(_nbest(parts[0]), seconds)
+        return _short_transcript(_nbest(parts[0]), seconds, language)
     found, best = [*segments(parts, language, word_times)], [_nbest(part)[0] for part in parts]
     # Utterances without speech are no reason for doubt where there are others.
     reasons = {} if found else {NO_SPEECH: "none is found anywhere in it"}
@@ -68,7 +70,7 @@ def transcript(parts: Sequence[Part], language: str | None, word_times: bool) ->
     known = [(len(each.text), each.ctc_agreement) for each in best if each.ctc_agreement is not None]
     letters = sum(count for count, _ in known)
     return Transcript(
-        text=texts_joined((segment.text for segment in found), language),
+        text=join_texts((segment.text, segment.language) for segment in found),
         segments=tuple(found),
         words=tuple(word for segment in found for word in segment.words),
         flags=tuple(reasons),
@@ -76,6 +78,7 @@ def transcript(parts: Sequence[Part], language: str | None, word_times: bool) ->
         llm_passes=sum(each.llm_passes for each in best),
         reasons=reasons,
         ctc_agreement=sum(count * agreed for count, agreed in known) / letters if letters else None,
+        language=_main_language(found) or language,
     )
 
 
@@ -105,7 +108,7 @@ class SegmentStream:
         """
         text = _text(part, self._language)
         if self._held is not None:
-            self._held, text = _joined(self._held, text, self._language)
+            self._held, text = _joined(self._held, text)
             yield from _segment(self._held, self._word_times)
         self._held = text
         if not part.stretch.shares:
@@ -142,11 +145,21 @@ def _nbest(part: Part) -> NBest:
     return part.result
 
 
-def _short_transcript(nbest: NBest, seconds: float) -> Transcript:
+def _main_language(segments: Iterable[Segment]) -> str | None:
+    """The language of most characters; None without text."""
+    characters = Counter[str | None]()
+    for segment in segments:
+        characters[segment.language] += len(segment.text)
+    return max(characters, key=lambda each: characters[each], default=None)
+
+
+def _short_transcript(nbest: NBest, seconds: float, language: str | None) -> Transcript:
     """The transcript of a recording that is one utterance."""
     best = nbest[0]
-    flags = tuple(flags_of(best))
-    segment = Segment(0.0, round(seconds, 3), best.text, best.words, flags, best.warnings, best.confidence)
+    flags, language = tuple(flags_of(best)), best.language or language
+    segment = Segment(
+        0.0, round(seconds, 3), best.text, best.words, flags, best.warnings, best.confidence, language=language
+    )
     return Transcript(
         text=best.text,
         segments=(segment,) if best.text else (),
@@ -157,30 +170,32 @@ def _short_transcript(nbest: NBest, seconds: float) -> Transcript:
         llm_passes=best.llm_passes,
         reasons=best.warnings,
         ctc_agreement=best.ctc_agreement,
+        language=language,
     )
 
 
 def _text(part: Part, language: str | None) -> _Text:
     """What was found in a part; its words where they are known, or needed to join it with a neighbour."""
     stretch, best = part.stretch, _nbest(part)[0]
+    best = replace(best, language=best.language or language)
     seconds, start = stretch.samples / SAMPLE_RATE, stretch.start / SAMPLE_RATE
     words = best.words
     if not words and stretch.joined:
-        words = estimated_words(best.text, language, seconds=seconds, speech=stretch.speech)
+        words = estimated_words(best.text, best.language, seconds=seconds, speech=stretch.speech)
     moved = tuple(Word(word.word, start + word.start, start + word.end, word.confidence) for word in words)
     return _Text(stretch, best, moved, bool(best.words))
 
 
-def _joined(before: _Text, after: _Text, language: str | None) -> tuple[_Text, _Text]:
+def _joined(before: _Text, after: _Text) -> tuple[_Text, _Text]:
     """Two utterances that share some sound, each with what is left to it of the text."""
     start = after.stretch.start / SAMPLE_RATE
     slack = ALIGNED_S if before.aligned and after.aligned else ESTIMATED_S
     kept = join_words(before.words, after.words, start, start + after.stretch.shared / SAMPLE_RATE, slack)
-    return _with_words(before, kept[0], language), _with_words(after, kept[1], language)
+    return _with_words(before, kept[0]), _with_words(after, kept[1])
 
 
-def _with_words(text: _Text, words: tuple[Word, ...], language: str | None) -> _Text:
-    best = replace(text.best, text=texts_joined((word.word for word in words), language))
+def _with_words(text: _Text, words: tuple[Word, ...]) -> _Text:
+    best = replace(text.best, text=texts_joined((word.word for word in words), text.best.language))
     return replace(text, best=best, words=words)
 
 
@@ -195,4 +210,5 @@ def _segment(text: _Text, word_times: bool) -> Iterator[Segment]:
         times = text.words[0].start, text.words[-1].end
     words = text.words if word_times else ()
     flags = tuple(flags_of(best))
-    yield Segment(round(times[0], 3), round(times[1], 3), best.text, words, flags, best.warnings, best.confidence)
+    start, end = (round(time, 3) for time in times)
+    yield Segment(start, end, best.text, words, flags, best.warnings, best.confidence, language=best.language)

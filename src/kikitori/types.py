@@ -86,6 +86,7 @@ class Hypothesis:
         ctc_agreement: How far what the decoder wrote agrees with the CTC head's text, 0 to 1; None without both.
         confidence: Score per label, see `kikitori.search.confidence`; None where no search has scored it.
         words: Words with their times in the utterance, of the best hypothesis where they are asked for.
+        language: Language of the text by its code, where a decoder that knows several was told it or has found it out.
     """
 
     labels: tuple[int, ...]
@@ -99,6 +100,7 @@ class Hypothesis:
     ctc_agreement: float | None = None
     confidence: float | None = None
     words: tuple[Word, ...] = ()
+    language: str | None = None
 
 
 NBest = tuple[Hypothesis, ...]
@@ -117,6 +119,7 @@ class Segment:
         flags: Reasons for doubt by name, as of `Transcript`.
         reasons: What they mean here, in words, by their names.
         confidence: Score per label, as of `Hypothesis`.
+        language: Of the text by its code, where it is known.
     """
 
     start: float
@@ -126,6 +129,7 @@ class Segment:
     flags: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     confidence: float | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class Transcript:
         llm_passes: Forward passes of the LLM after prefill.
         reasons: What flags mean here, in words, by their names.
         ctc_agreement: How far the decoder's text agrees with the CTC head's, 0 to 1; None without both.
+        language: Of most of the text by its code, where it is known.
     """
 
     text: str
@@ -153,3 +158,4 @@ class Transcript:
     llm_passes: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict)
     ctc_agreement: float | None = None
+    language: str | None = None

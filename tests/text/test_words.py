@@ -1,7 +1,7 @@
 import pytest
 
 from kikitori.text.normalize import normalize
-from kikitori.text.words import FILLERS, count_fillers, join_words, writes_spaces
+from kikitori.text.words import FILLERS, count_fillers, join_texts, join_words, writes_spaces
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,9 @@ def test_other_languages_have_none():
 
 def test_normalizing_would_hide_them():
     assert count_fillers(normalize("whisper_en", "um yes"), "en") == 0
+
+
+def test_texts_of_several_languages_are_joined_as_each_writes_them():
+    assert join_texts([]) == ""
+    assert join_texts([("one", "en"), ("two", None), ("three", "en")]) == "one two three"
+    assert join_texts([("今日は", "ja"), ("雨です", "ja"), ("OK", "en"), ("はい", "ja")]) == "今日は雨です OK はい"

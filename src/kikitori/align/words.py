@@ -7,7 +7,7 @@ each other through the speech, long ones take longer.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
@@ -61,7 +61,7 @@ def align_words(
     """
     if not (words := split_words(text, language)):
         return ()
-    pieces = _pieces(words, text, units)
+    pieces = _pieces(words, text, units.encode_with_places(text))
     blank = log_probs.shape[1] - 1
     labels = [label for piece in pieces for label in piece.labels or (blank,)]
     # The units have one label more here, any sound, in the place of the blank, which follows it.
@@ -81,6 +81,34 @@ def align_words(
     return _in_order(found, seconds)
 
 
+def timed_words(
+    spans: Spans,
+    log_probs: Sequence[float],
+    places: Sequence[int],
+    text: str,
+    language: str | None,
+    *,
+    seconds: float,
+) -> tuple[Word, ...]:
+    """The words of a text whose labels have times, inside the utterance, none before another's end.
+
+    Args:
+        spans: When each label is said, in seconds, in order.
+        log_probs: Of each label.
+        places: Where in the text the last character of each label is, rising.
+        text: What is said.
+        language: Of the text; decides what a word is.
+        seconds: Duration of the utterance.
+    """
+    found, at = [], 0.0
+    for piece in _pieces(split_words(text, language), text, enumerate(places)):
+        start, end = (spans[piece.labels[0]][0], spans[piece.labels[-1]][1]) if piece.labels else (at, at)
+        sure = float(np.exp(np.mean([log_probs[label] for label in piece.labels]))) if piece.labels else None
+        found += [Word(word, *part, sure) for word, part in _shared_out(piece.words, [(start, end)])]
+        at = end
+    return _in_order(found, seconds)
+
+
 def estimated_words(text: str, language: str | None, *, seconds: float, speech: Spans = ()) -> tuple[Word, ...]:
     """The words of a text one after the other through the speech of an utterance, in proportion to their characters.
 
@@ -94,14 +122,14 @@ def estimated_words(text: str, language: str | None, *, seconds: float, speech: 
     return _in_order([Word(word, *span) for word, span in shares], seconds)
 
 
-def _pieces(words: Sequence[str], text: str, units: TokenizerUnits) -> list[_Piece]:
-    """The words of a text with the labels that spell them in it."""
+def _pieces(words: Sequence[str], text: str, labels: Iterable[tuple[int, int]]) -> list[_Piece]:
+    """The words of a text with the labels that spell them in it, each given with the place of its last character."""
     ends, at = [], 0
     for word in words:
         at = text.index(word, at) + len(word)
         ends.append(at)
     spelled: list[list[int]] = [[] for _ in words]
-    for label, place in units.encode_with_places(text):
+    for label, place in labels:
         # A label that stands for a space belongs to the word that follows.
         spelled[min(bisect_right(ends, place), len(words) - 1)].append(label)
     pieces = []

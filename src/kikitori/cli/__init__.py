@@ -1,14 +1,13 @@
 """The command line: `kikitori transcribe | evaluate | diagnose | rescore | tune | train | adapt | ...`.
 
-One file a command; `data`: commands that make data, `language`: those that make or measure language models, priors and
-lexicons; `common`: options, errors and progress that commands share.
+One file a command; `about`: commands that say what is at hand, `data`: those that make data, `language`: those that
+make or measure language models, priors and lexicons; `common`: options, errors and progress that commands share.
 
 Heavy libraries are imported by the commands that use them. Exit status: 0 all done, 1 some files failed (the others
 are done), 2 the call itself is wrong. Whatever goes wrong is one line on standard error.
 """
 
 import io
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -31,14 +30,12 @@ from kikitori.cli import (
     transcribe,
     tune,
 )
+from kikitori.cli.about import doctor, models
 from kikitori.cli.common import SOME_FAILED, complain
 from kikitori.cli.data import pseudo_label, synthesize
 from kikitori.cli.language import lexicon, ngram, perplexity, prior
 from kikitori.errors import KikitoriError
-
-KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""On the CPU oneDNN keeps kernels with their buffers for the last 1,024 shapes, and speech comes in ever new shapes: a
-process that trains in bfloat16 would grow by gigabytes."""
+from kikitori.kernels import limit_kernel_caches
 
 
 def _group(name: str | None, help_text: str) -> typer.Typer:
@@ -59,6 +56,8 @@ for _command in (
     *(perplexity.perplexity, prior.prior, ngram.ngram, lexicon.lexicon),
 ):
     app.command()(_command)
+app.command("list")(models.models)
+app.command()(doctor.doctor)
 
 _data = _group("data", "Make data to train on.")
 _data.command("synthesize")(synthesize.synthesize)
@@ -88,8 +87,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the `kikitori` command."""
-    for name in KERNEL_CACHES:
-        os.environ.setdefault(name, "64")
+    limit_kernel_caches()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Scripts get one encoding everywhere, and file names that are not text come out as they came in.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -30,7 +30,7 @@ def render(
         transcript: What was recognised.
         fmt: One of `FORMATS`.
         audio: Path of the recording, as it shall stand in the file.
-        language: Language code, where known.
+        language: Language code where the transcript has none.
         cues: How subtitles are laid out.
 
     Raises:
@@ -135,7 +135,7 @@ def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[s
         "audio_filepath": audio,
         "duration": _number(transcript.duration),
         "text": transcript.text,
-        "language": language,
+        "language": transcript.language or language,
         "segments": segments,
         "flags": list(transcript.flags),
         "reasons": dict(transcript.reasons),

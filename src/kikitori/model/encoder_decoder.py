@@ -37,6 +37,8 @@ class TranscriptRules:
         transcribe: The label of the task, None for an English-only model.
         suppressed: Labels that are never written.
         suppressed_first: Labels that no transcript begins with.
+        alignment_heads: Layer and number of the heads of cross-attention that follow the speech; empty if they are not
+            known.
     """
 
     start: int
@@ -46,6 +48,7 @@ class TranscriptRules:
     transcribe: int | None
     suppressed: tuple[int, ...]
     suppressed_first: tuple[int, ...]
+    alignment_heads: tuple[tuple[int, int], ...] = ()
 
     @property
     def prompt_size(self) -> int:
@@ -129,6 +132,11 @@ class EncoderDecoder(nn.Module):
         return False
 
     @property
+    def follows_speech(self) -> bool:
+        """Heads of its cross-attention do."""
+        return True
+
+    @property
     def trained_on(self) -> TrainedOn:
         """A window of speech, and as many labels for it as the decoder has positions for."""
         seconds = (self.encoder.max_samples or 0) / SAMPLE_RATE
@@ -150,9 +158,26 @@ class EncoderDecoder(nn.Module):
         rules, memory = self.rules, read_frames(self.network, encoded.window, encoded.window_lengths)
         first = torch.full((len(encoded.window), 1), rules.start, device=encoded.window.device)
         decoder = CrossAttentionDecoder(
-            self.network, self.output, memory, first, rules.eos, rules.suppressed, rules.suppressed_first
+            self.network,
+            self.output,
+            memory,
+            first,
+            rules.eos,
+            rules.suppressed,
+            rules.suppressed_first,
+            alignment_heads=self._alignment_heads,
         )
-        return replace(decoder, prompts=first.new_tensor(rules.prompts(self._languages(decoder))))
+        labels = self._languages(decoder)
+        codes = {label: code for code, label in rules.languages.items()}
+        languages = [codes.get(label, self.language) for label in labels]
+        return replace(decoder, prompts=first.new_tensor(rules.prompts(labels)), languages=languages)
+
+    @property
+    def _alignment_heads(self) -> Sequence[tuple[int, int]]:
+        """The heads that the rules name, else all of the upper half of the layers, as in OpenAI's code."""
+        layers, heads = (int(self.network.config.decoder_layers), int(self.network.config.decoder_attention_heads))
+        every = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+        return self.rules.alignment_heads or every
 
     def _languages(self, decoder: CrossAttentionDecoder) -> list[int]:
         """The language label of each utterance: the one given, or the likeliest behind "start of transcript"."""
@@ -163,17 +188,18 @@ class EncoderDecoder(nn.Module):
         return labels[start(decoder)[0][:, labels].argmax(dim=-1)].tolist()  # type: ignore[no-any-return]
 
 
-def read_rules(path_or_id: str | Path, values: Mapping[str, Any], vocabulary: int) -> TranscriptRules:
+def read_rules(path_or_id: str | Path, values: Mapping[str, Any], config: Any) -> TranscriptRules:
     """What the entries of `generation_config.json` say about transcripts.
 
     Args:
         path_or_id: The model, for errors.
         values: The entries.
-        vocabulary: Labels that the decoder has.
+        config: Configuration of the network.
 
     Raises:
-        ModelError: An entry is missing, or is no label of the decoder.
+        ModelError: An entry is missing, or is no label or head of the decoder.
     """
+    vocabulary = int(config.vocab_size)
 
     def label(name: str, value: object) -> int:
         if type(value) is not int or not 0 <= value < vocabulary:
@@ -193,6 +219,19 @@ def read_rules(path_or_id: str | Path, values: Mapping[str, Any], vocabulary: in
         pairs = value.items() if isinstance(value, dict) else ()
         return {str(key).strip("<|>"): label(name, each) for key, each in pairs}
 
+    def heads(name: str) -> tuple[tuple[int, int], ...]:
+        value = values.get(name) or []
+        sizes = int(config.decoder_layers), int(config.decoder_attention_heads)
+        for pair in value if isinstance(value, list) else [value]:
+            fits = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
+            if not fits or not all(0 <= number < size for number, size in zip(pair, sizes, strict=True)):
+                raise ModelError(
+                    f"generation_config.json has no head of the decoder among its {name} but {str(pair)[:40]!r}",
+                    where=path_or_id,
+                    remedy="copy the file that belongs to the model",
+                )
+        return tuple((layer, head) for layer, head in value)
+
     multilingual = bool(values.get("is_multilingual", "lang_to_id" in values))
     return TranscriptRules(
         start=label("decoder_start_token_id", values.get("decoder_start_token_id")),
@@ -202,6 +241,7 @@ def read_rules(path_or_id: str | Path, values: Mapping[str, Any], vocabulary: in
         transcribe=label("task_to_id", by_name("task_to_id").get("transcribe")) if multilingual else None,
         suppressed=labels("suppress_tokens"),
         suppressed_first=labels("begin_suppress_tokens"),
+        alignment_heads=heads("alignment_heads"),
     )
 
 

@@ -165,6 +165,11 @@ class SpeechLLM(PreTrainedModel):
         return self
 
     @property
+    def follows_speech(self) -> bool:
+        """Its attention does not say when words are said."""
+        return False
+
+    @property
     def reads_drafts(self) -> bool:
         """Whether the LLM reads what a first search has found beside the speech."""
         return bool(self.config.show_draft)

@@ -309,8 +309,12 @@ def _limits(batch: EncodedBatch, options: Autoregressive) -> Limits:
 
 
 def _with_positions(nbests: Sequence[Sequence[Hypothesis]], decoder: Decoder) -> list[NBest]:
-    rows = zip(nbests, decoder.speech_lengths.tolist(), strict=True)
-    return [tuple(replace(each, speech_positions=positions) for each in nbest) for nbest, positions in rows]
+    """Hypotheses with what the decoder knows of each utterance: positions of the speech, and the language."""
+    rows = zip(nbests, decoder.speech_lengths.tolist(), decoder.languages, strict=True)
+    return [
+        tuple(replace(each, speech_positions=positions, language=language) for each in nbest)
+        for nbest, positions, language in rows
+    ]
 
 
 def _too_long(seconds: float, prefix: int, limit: int, most: int | None) -> AudioError | None:

@@ -34,6 +34,15 @@ def join_words(words: Iterable[str], language: str | None) -> str:
     return (" " if writes_spaces(language) else "").join(words)
 
 
+def join_texts(texts: Iterable[tuple[str, str | None]]) -> str:
+    """Texts, each with the code of its language, as one: with a space between two unless both languages write none."""
+    joined, spaced = "", True
+    for text, language in texts:
+        joined += " " * (bool(joined) and (spaced or writes_spaces(language))) + text
+        spaced = writes_spaces(language)
+    return joined
+
+
 def split_words(text: str, language: str | None) -> list[str]:
     """The words of a text, marks included; characters in languages without spaces between words.
 

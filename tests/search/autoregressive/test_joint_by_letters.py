@@ -27,7 +27,7 @@ CHARACTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_
 def setting():
     """A decoder behind two utterances, CTC logits of theirs, and five tokens to write."""
     whisper, units = tiny_whisper(), tiny_whisper_units()
-    rules = read_rules("tiny", whisper.generation_config.to_dict(), int(whisper.config.vocab_size))
+    rules = read_rules("tiny", whisper.generation_config.to_dict(), whisper.config)
     model = EncoderDecoder(whisper, rules, "en").eval()
     with torch.inference_mode():
         decoder = model.decoder(model.encode(*pad_waveforms(tiny_waveforms(2))))

@@ -93,6 +93,22 @@ class DecoderState:
         return _tightened(replace(self, valid=valid, lengths=lengths))
 
 
+@dataclass(frozen=True, eq=False)
+class SpeechAttention:
+    """Where a decoder attends to while it writes known labels.
+
+    Attributes:
+        weights: Of the heads that follow the speech, (utterances, heads, 1 + n, frames), 0 behind the frames of an
+            utterance: when the last position of its prefix is read, and when each label is.
+        log_probs: Of each label given those before it, (utterances, n), undefined behind `num_labels`.
+        median_width: Frames to smooth the weights over, odd.
+    """
+
+    weights: Tensor
+    log_probs: Tensor
+    median_width: int
+
+
 class Decoder(Protocol):
     """An autoregressive network behind the prefixes of some utterances, such as their speech prompts.
 
@@ -135,6 +151,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def languages(self) -> Sequence[str | None]:
+        """The language of each utterance by its code, where the decoder was told one or has found it out."""
+        ...
+
+    @property
     def suppressed(self) -> Sequence[int]:
         """Labels that searches never write."""
         ...
@@ -174,6 +195,18 @@ class Decoder(Protocol):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., dim) into logits (..., vocab)."""
+        ...
+
+    def attention(self, labels: Tensor, num_labels: Tensor) -> SpeechAttention:
+        """Where the heads that follow the speech attend to while labels are written.
+
+        Args:
+            labels: (utterances, n) int64.
+            num_labels: How many of these count, (utterances,) int64, each 0 to n.
+
+        Raises:
+            ModelError: There are no such heads.
+        """
         ...
 
     def read_trees(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kikitori.errors import ModelError
-from kikitori.model.decoder.base import DecoderState
+from kikitori.model.decoder.base import DecoderState, SpeechAttention
 from kikitori.model.decoder.memory import Layers, Memory
 from kikitori.model.features import valid_mask
 
@@ -32,6 +32,8 @@ class CrossAttentionDecoder:
         eos_id: The label that ends a transcript.
         suppressed: Labels that are never written.
         suppressed_first: Labels that no transcript begins with.
+        languages: The language of each utterance by its code, where it is known.
+        alignment_heads: Layer and number of the heads of cross-attention that follow the speech.
     """
 
     network: Any
@@ -41,6 +43,8 @@ class CrossAttentionDecoder:
     eos_id: int
     suppressed: Sequence[int] = ()
     suppressed_first: Sequence[int] = ()
+    languages: Sequence[str | None] = ()
+    alignment_heads: Sequence[tuple[int, int]] = ()
 
     @property
     def name(self) -> str:
@@ -96,6 +100,26 @@ class CrossAttentionDecoder:
         hidden, layers = self._run(labels.masked_fill(~new, self.eos_id), positions, reads, state.layers, memory)
         return hidden, DecoderState(layers, torch.cat([state.valid, new], dim=1), old + counts, memory)
 
+    def attention(self, labels: Tensor, num_labels: Tensor) -> SpeechAttention:
+        """Where the alignment heads attend to while labels are written; see `Decoder`."""
+        size, width = self.prompts.shape[1], self.prompts.shape[1] + labels.shape[1]
+        columns, memory = torch.arange(width, device=self.device), self.memory
+        counts = num_labels.to(self.prefix_lengths)
+        read = torch.cat([self.prompts, labels.masked_fill(~valid_mask(counts, labels.shape[1]), self.eos_id)], dim=1)
+        reads = (columns <= columns[:, None]).expand(len(read), -1, -1)
+        queries: list[Tensor] = []
+        hidden, _ = self._run(read, columns.expand(len(read), -1), reads, (), memory, queries)
+        log_probs = self.project(hidden[:, size - 1 : -1]).float().log_softmax(dim=-1)
+        attended, found = _attended(memory), []
+        for layer, head in self.alignment_heads:
+            asked, keys = queries[layer][:, head, size - 1 :], memory.layers[layer][0][:, head]
+            scores = (asked @ keys.transpose(1, 2)).float() / keys.shape[-1] ** 0.5
+            if attended is not None:
+                scores = scores.masked_fill(~attended[:, 0], -torch.inf)
+            found.append(scores.softmax(dim=-1))
+        given = log_probs.gather(2, read[:, size:, None])[..., 0]
+        return SpeechAttention(torch.stack(found, dim=1), given, int(self.network.config.median_filter_width))
+
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., dim) into logits (..., vocab)."""
         logits: Tensor = self.output(hidden.reshape(-1, hidden.shape[-1]))
@@ -120,7 +144,13 @@ class CrossAttentionDecoder:
         return torch.cat([states[size - 1 : width] for states, width in zip(hidden, widths, strict=True)])
 
     def _run(
-        self, labels: Tensor, positions: Tensor, reads: Tensor, old: Layers, memory: Memory
+        self,
+        labels: Tensor,
+        positions: Tensor,
+        reads: Tensor,
+        old: Layers,
+        memory: Memory,
+        asked: list[Tensor] | None = None,
     ) -> tuple[Tensor, Layers]:
         """All layers over some labels.
 
@@ -130,6 +160,7 @@ class CrossAttentionDecoder:
             reads: Which slots of the cache and new labels each label reads, (rows, n, slots + n) bool.
             old: Keys and values of self-attention so far, empty at the start.
             memory: Those of cross-attention.
+            asked: Gets the queries of cross-attention of each layer, (rows, heads, n, head_dim).
 
         Returns:
             Hidden states (rows, n, dim), and keys and values with those of the labels.
@@ -147,6 +178,8 @@ class CrossAttentionDecoder:
             found = scaled_dot_product_attention(queries, keys, values, attn_mask=reads[:, None])
             hidden = hidden + own.out_proj(found.transpose(1, 2).flatten(2))
             queries = _heads(cross.q_proj(layer.encoder_attn_layer_norm(hidden)), cross)
+            if asked is not None:
+                asked.append(queries)
             found = _attend(queries, *memory.layers[index], places, attended)
             hidden = hidden + cross.out_proj(found.transpose(1, 2).flatten(2))
             states = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kikitori.errors import ModelError
 from kikitori.model.decoder.assemble import AssembledInput
-from kikitori.model.decoder.base import DecoderState
+from kikitori.model.decoder.base import DecoderState, SpeechAttention
 from kikitori.model.decoder.cache import append, read
 from kikitori.model.decoder.llm import embed, forward, forward_tree, max_positions, num_embeddings, project
 from kikitori.model.decoder.probe import check_decoding, check_scoring, findings
@@ -59,6 +60,11 @@ class LLMDecoder:
         return self.prefix.lengths
 
     @property
+    def languages(self) -> Sequence[str | None]:
+        """None of each: an LLM writes whatever it was trained on."""
+        return [None] * len(self.prefix.lengths)
+
+    @property
     def speech_lengths(self) -> Tensor:
         """Positions of the speech, in the input or in its memory, (utterances,)."""
         return self.prefix.speech_lengths
@@ -101,6 +107,10 @@ class LLMDecoder:
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., dim) into logits (..., vocab)."""
         return project(self.llm, hidden)
+
+    def attention(self, labels: Tensor, num_labels: Tensor) -> SpeechAttention:  # noqa: ARG002
+        """Not that of an LLM; see `Decoder`."""
+        raise ModelError("its attention does not say when words are said", where=self.name, remedy="use a CTC head")
 
     def read_trees(
         self, utterances: Sequence[int], labels: Sequence[Sequence[int]], ends: Sequence[Sequence[int]]

@@ -130,6 +130,7 @@ def generation_values(folder: Path, config: WhisperConfig, units: TokenizerUnits
         "task_to_id": {name: label for name, label in tasks.items() if label is not None},
         "suppress_tokens": [label for label in values.get("suppress_ids") or [] if label != -1],
         "begin_suppress_tokens": [label for label in values.get("suppress_ids_begin") or [] if label != -1],
+        "alignment_heads": values.get("alignment_heads") or [],
     }
 
 

@@ -60,7 +60,7 @@ def whisper_recogniser(
         values = generation_values(Path(path_or_id), whisper.config, units)
     else:
         values = read_json(path_or_id, "generation_config.json")
-    rules = read_rules(path_or_id, values, vocabulary)
+    rules = read_rules(path_or_id, values, whisper.config)
     if units.size > vocabulary or units.eos_id != rules.eos:
         raise other_units(path_or_id, units.size, vocabulary)
     code = language_code(path_or_id, rules, language or values.get("language"))

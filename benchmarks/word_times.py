@@ -1,0 +1,94 @@
+"""Times of words in a recording joined from utterances with known gaps, beside the phone alignments of `kikitori align`.
+
+    kikitori align --data MANIFEST --split dev --lexicon LEXICON -o phones.safetensors
+    python benchmarks/word_times.py MANIFEST phones.safetensors LEXICON --split dev [--minutes 10] [--model FOLDER]
+
+Words that are recognised rightly are compared: by how much their borders differ, in milliseconds.
+"""
+
+import argparse
+import tempfile
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import kikitori
+from kikitori.align.hmm.corpus import load_alignments, segments
+from kikitori.align.hmm.graph import SILENCE
+from kikitori.data.manifest import read_manifest
+from kikitori.text.lexicon import read_lexicon
+from kikitori.text.units import in_form
+from long_audio import join
+
+
+def word_spans(text, phones, lexicon):
+    """The words of a text with their times, from the phones of an utterance with theirs; None if they do not fit."""
+    said = [phone for phone in phones if phone[0] != SILENCE]
+    names = [phone[0] for phone in said]
+
+    def fit(words, at):
+        if not words:
+            return [] if at == len(names) else None
+        for way in lexicon.pronunciations[words[0]]:
+            if names[at : at + len(way)] == list(way) and (rest := fit(words[1:], at + len(way))) is not None:
+                return [(words[0], said[at][1], said[at + len(way) - 1][2]), *rest]
+        return None
+
+    return fit(text.split(), 0)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("phones", type=Path)
+    parser.add_argument("lexicon", type=Path)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--model")
+    parser.add_argument("--decoding")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    alignments, lexicon = load_alignments(options.phones), read_lexicon(options.lexicon)
+    spans = {}
+    for row in read_manifest(options.manifest, split=options.split).utterances:
+        if row.utt_id in alignments.states:
+            phones = segments(alignments.states[row.utt_id], alignments.labels)
+            spans[row.utt_id] = (row, word_spans(in_form(row.text, "en_plain"), phones, lexicon))
+    rows = [row for row, words in spans.values() if words]
+    recognizer = kikitori.load(options.model, decoding=options.decoding)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "joined.flac"
+        used, places = join(rows, options.minutes, file)[0], []
+        found = recognizer.transcribe(file, word_times=True)
+        places = starts(rows, options.minutes)
+    known = [(w, a + at, b + at) for row, at in zip(used, places, strict=True) for w, a, b in spans[row.utt_id][1]]
+    heard = [(in_form(word.word, "en_plain").strip(), word.start, word.end) for word in found.words]
+    matcher = SequenceMatcher(None, [each[0] for each in known], [each[0] for each in heard], autojunk=False)
+    pairs = [(known[m.a + i], heard[m.b + i]) for m in matcher.get_matching_blocks() for i in range(m.size)]
+    print(f"{len(pairs)} of {len(known)} words recognised")
+    for name, column in (("starts", [1]), ("ends", [2]), ("borders", [1, 2])):
+        off = np.array([1000 * (ours[c] - theirs[c]) for theirs, ours in pairs for c in column])
+        wide, within = np.percentile(np.abs(off), 95), np.mean(np.abs(off) < 200)
+        print(
+            f"{name}: median {np.median(np.abs(off)):.0f} ms, 95 % {wide:.0f} ms, {100 * within:.1f} % below 200 ms, bias {np.median(off):+.0f} ms"
+        )
+
+
+def starts(rows, minutes):
+    """Where each utterance of `join` begins, in seconds, by the same random numbers."""
+    generator = np.random.default_rng(0)
+    found, seconds = [], 0.0
+    while seconds < 60 * minutes:
+        for index in generator.permutation(len(rows)):
+            pause = len(generator.standard_normal(int(generator.uniform(0.2, 1.0) * 16000))) / 16000
+            found.append(seconds + pause)
+            seconds += rows[index].duration + pause
+            if seconds >= 60 * minutes:
+                break
+    return found
+
+
+if __name__ == "__main__":
+    main()

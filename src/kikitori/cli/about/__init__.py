@@ -1,0 +1,1 @@
+"""Commands that say what is at hand: `kikitori list`, `kikitori doctor`."""

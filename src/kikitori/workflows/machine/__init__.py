@@ -1,0 +1,1 @@
+"""What is at hand on this machine: models, packages, programs, speed."""
