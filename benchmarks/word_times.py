@@ -1,4 +1,4 @@
-"""Times of words in a recording joined from utterances with known gaps, beside the phone alignments of `kikitori align`.
+"""Times of words in a recording joined from utterances with known gaps, beside phone alignments of `kikitori align`.
 
     kikitori align --data MANIFEST --split dev --lexicon LEXICON -o phones.safetensors
     python benchmarks/word_times.py MANIFEST phones.safetensors LEXICON --split dev [--minutes 10] [--model FOLDER]
@@ -72,7 +72,8 @@ def main():
         off = np.array([1000 * (ours[c] - theirs[c]) for theirs, ours in pairs for c in column])
         wide, within = np.percentile(np.abs(off), 95), np.mean(np.abs(off) < 200)
         print(
-            f"{name}: median {np.median(np.abs(off)):.0f} ms, 95 % {wide:.0f} ms, {100 * within:.1f} % below 200 ms, bias {np.median(off):+.0f} ms"
+            f"{name}: median {np.median(np.abs(off)):.0f} ms, 95 % {wide:.0f} ms, {100 * within:.1f} % below 200 ms, "
+            f"bias {np.median(off):+.0f} ms"
         )
 
 

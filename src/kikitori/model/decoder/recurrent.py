@@ -87,7 +87,8 @@ def _unlimited(layer: Any) -> Any:
     """A layer that keeps all keys and values where transformers' would keep a window: masks know about windows."""
     if not isinstance(layer, DynamicSlidingWindowLayer):
         return layer
-    if isinstance(layer, LinearAttentionCacheLayerMixin):
+    states: Any = LinearAttentionCacheLayerMixin  # for mypy no class can be both
+    if isinstance(layer, states):
         return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
     return DynamicLayer()
 

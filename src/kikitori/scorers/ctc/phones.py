@@ -41,7 +41,7 @@ class PhoneSequenceScorer:
     name: str = PHONES
 
     def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
-        """The natural log-probability of each hypothesis of the utterances; -inf with words that have no pronunciation."""
+        """The natural log-probability of each hypothesis; -inf with words that have no pronunciation."""
         rows = zip(self.log_probs, self.lengths.tolist(), nbests, strict=True)
         return [self._scores(frames[:length], nbest) for frames, length, nbest in rows]
 
@@ -79,7 +79,7 @@ _START = 0
 
 
 class _Graph:
-    """Texts as places, a phone or a blank each, and the arcs between them; texts that begin alike share their beginning."""
+    """Texts as places, a phone or a blank each, and the arcs between them; texts share what they begin with."""
 
     def __init__(self, blank: int) -> None:
         self._blank = blank

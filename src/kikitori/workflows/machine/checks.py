@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import kikitori
-from kikitori import compiled, recognizer
+from kikitori import compiled, loading
 from kikitori.errors import KikitoriError
 
 EXTRAS = {
@@ -136,9 +136,9 @@ def _disk() -> Check:
 def _sample() -> Check:
     """Whether the bundled model recognises a bundled recording, and how fast."""
     try:
-        recognized = recognizer.load(device="cpu")
+        recognized = loading.load(device="cpu")
         started = time.perf_counter()
-        transcript = recognized.transcribe(Path(recognizer.__file__).parent / "samples" / SAMPLE)
+        transcript = recognized.transcribe(Path(loading.__file__).parent / "samples" / SAMPLE)
         spent = time.perf_counter() - started
     except (KikitoriError, OSError) as error:
         return Check("mini-en", f"does not work: {error}", "install kikitori again", needed=True)

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from kikitori import recognizer
+from kikitori import loading
 from kikitori.errors import KikitoriError
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.folder import read_trained_on
@@ -67,7 +67,7 @@ def describe(name: str, folder: Path) -> ModelAtHand | None:
 
 
 def _folders() -> Iterator[tuple[str, Path]]:
-    for folder in (recognizer.BUNDLED.parent, recognizer.CHECKOUT):
+    for folder in (loading.BUNDLED.parent, loading.CHECKOUT):
         yield from ((each.name, each) for each in _models_in(folder))
     if parts := os.environ.get(PARTS):
         yield from ((str(each), each) for each in _models_in(Path(parts)))
