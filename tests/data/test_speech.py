@@ -5,8 +5,15 @@ import pytest
 import soundfile as sf
 import torch
 
-from kikitori.data.speech import SpeechLoader, WaveformAugment, collate, filter_utterances, pad_waveforms
-from kikitori.errors import DataError
+from kikitori.data.speech import (
+    SpeechLoader,
+    WaveformAugment,
+    collate,
+    filter_utterances,
+    pad_waveforms,
+    read_utterance,
+)
+from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.types import Utterance
 
@@ -170,3 +177,12 @@ def test_filter_bounds_are_inclusive(utterances):
     kept, report = filter_utterances(utterances, min_seconds=0.3, max_seconds=1.0, has_labels=bool)
     assert len(kept) == 4
     assert not report.dropped
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_a_file_shorter_than_its_row_says_is_refused(tmp_path, offset):
+    sf.write(tmp_path / "a.wav", np.full(2 * SAMPLE_RATE, 0.1), SAMPLE_RATE)
+    with pytest.raises(AudioError, match=r"a\.wav: .*2\.00 s"):
+        read_utterance(Utterance(tmp_path / "a.wav", 4.0, "a", offset=offset))
+    assert len(read_utterance(Utterance(tmp_path / "a.wav", 2.4, "a"))) == 2 * SAMPLE_RATE  # merely rounded
+    assert len(read_utterance(Utterance(tmp_path / "a.wav", 0.0, "a"))) == 2 * SAMPLE_RATE  # not known

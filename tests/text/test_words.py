@@ -1,7 +1,8 @@
 import pytest
 
+from kikitori.errors import DataError, KikitoriWarning
 from kikitori.text.normalize import normalize
-from kikitori.text.words import FILLERS, count_fillers, join_texts, join_words, writes_spaces
+from kikitori.text.words import FILLERS, check_coverage, count_fillers, join_texts, join_words, writes_spaces
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,31 @@ def test_texts_of_several_languages_are_joined_as_each_writes_them():
     assert join_texts([]) == ""
     assert join_texts([("one", "en"), ("two", None), ("three", "en")]) == "one two three"
     assert join_texts([("今日は", "ja"), ("雨です", "ja"), ("OK", "en"), ("はい", "ja")]) == "今日は雨です OK はい"
+
+
+LOWER = [f"word{i}'s" for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        ([word.upper() for word in LOWER], "but for capitals and apostrophes they are the same: make both with one"),
+        ([word.replace("'", "\u2019") for word in LOWER], "but for capitals and apostrophes they are the same"),
+        ([f"\ufeff{word}" for word in LOWER], "but for capitals and apostrophes they are the same"),
+        ([*(f"слово{i}" for i in range(30)), LOWER[0]], "give both the same form of words"),
+        ([f"▁{word}" for word in LOWER], "give both the same form of words"),
+    ],
+)
+def test_vocabularies_that_hardly_meet_are_refused(known, reason):
+    for words in ((LOWER, known), (known, LOWER)):
+        with pytest.raises(DataError, match=f"here: words: [01] of 20 are known, and .*{reason}"):
+            check_coverage(*words, what="words", where="here")
+
+
+def test_vocabularies_that_meet_badly_are_said_and_small_ones_may_be_part_of_large_ones():
+    with pytest.warns(KikitoriWarning, match="here: words: 8 of 20 are known"):
+        check_coverage(LOWER, [*LOWER[:8], *map(str, range(30))], what="words", where="here")
+    check_coverage(LOWER[:3], LOWER, what="words", where="here")
+    check_coverage(LOWER, LOWER[:3], what="words", where="here")
+    check_coverage(["odd"], LOWER, what="words", where="here")  # too few to tell
+    check_coverage([], LOWER, what="words", where="here")

@@ -74,3 +74,9 @@ def test_no_words_to_count(tmp_path):
     with pytest.raises(DataError, match="no text"):
         write_word_ngram(tmp_path / "lm.ngram", ["", "!?"], text_form="en_plain")
     assert not (tmp_path / "lm.ngram").exists()
+
+
+def test_a_vocabulary_in_another_form_than_the_text_is_refused(tmp_path):
+    text = " ".join(f"word{i}" for i in range(12))
+    with pytest.raises(DataError, match=r"lm\.arpa: .*0 of 12 are known.*capitals"):
+        write_word_ngram(tmp_path / "lm.arpa", [text], vocabulary=text.upper().split(), order=2)

@@ -8,8 +8,10 @@ are done), 2 the call itself is wrong. Whatever goes wrong is one line on standa
 """
 
 import io
+import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +45,7 @@ def _group(name: str | None, help_text: str) -> typer.Typer:
         name=name,
         help=help_text,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=name == "kikitori",
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # usage errors are one line, without a box
     )
@@ -88,6 +90,9 @@ def _root(
 def main() -> None:
     """Entry point of the `kikitori` command."""
     limit_kernel_caches()
+    if not sys.warnoptions and not sys.flags.dev_mode:  # what other packages say is not for the user
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Scripts get one encoding everywhere, and file names that are not text come out as they came in.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -133,9 +133,12 @@ def load_recognizer(
     Raises:
         KikitoriError: A folder or an option is wrong.
     """
+    from kikitori.io.extras import require
     from kikitori.loading import find_model, load
     from kikitori.search.options import with_overrides
 
+    if adapter is not None:
+        require("peft", "adapters need", where=adapter)
     chosen = search_for(Path(find_model(model)), decoding, overrides)
     with warnings_as_lines():
         recognizer = load(
@@ -240,10 +243,18 @@ def complain(error: KikitoriError) -> None:
 def one_line_errors() -> Iterator[None]:
     """Whatever goes wrong inside ends the command with one line and an exit status."""
     try:
-        yield
+        with warnings_as_lines():
+            yield
     except KikitoriError as error:
         complain(error)
         raise typer.Exit(SOME_FAILED if isinstance(error, TrainingError) else WRONG_CALL) from None
+    except ModuleNotFoundError as error:
+        from kikitori.io.extras import EXTRAS, missing
+
+        if error.name not in EXTRAS:
+            raise
+        complain(missing(error.name, "this needs"))
+        raise typer.Exit(WRONG_CALL) from None
     except BrokenPipeError:
         raise  # the reader of our output, such as `head`, has seen enough: typer ends quietly
     except OSError as error:

@@ -7,6 +7,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.extras import require
 
 Recording = Annotated[Path, typer.Argument(help="Audio file.")]
 Picture = Annotated[Path | None, typer.Option("-o", "--output", help="Picture, .png; numbers go to an .npz beside it.")]
@@ -27,6 +28,7 @@ def attention(
     """Draw what the speech LLM attends to, in speech and text, while it writes the transcript of a recording."""
     with common.one_line_errors():
         file = _picture_file(output)
+        require("matplotlib", "pictures need", where=file)
         recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
         from kikitori.workflows.picture import attention_weights, draw_attention
 
@@ -48,6 +50,7 @@ def ctc(
     """Draw the CTC posteriors of the labels of a transcript, frame by frame."""
     with common.one_line_errors():
         file = _picture_file(output)
+        require("matplotlib", "pictures need", where=file)
         recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
         from kikitori.workflows.picture import ctc_posteriors, draw_ctc
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kikitori.errors import DataError
+from kikitori.io.files import describe_folder
 from kikitori.types import Utterance
 
 OnError = Literal["stop", "skip"]
@@ -41,6 +42,9 @@ def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnErr
         DataError: The file is missing, holds no usable row, or (with `stop`) has a broken line.
     """
     path = Path(path)
+    if path.is_dir():
+        found, remedy = describe_folder(path)
+        raise DataError(f"is no manifest: it {found}", where=path, remedy=remedy)
     if not path.is_file():
         raise DataError("no such manifest", where=path, remedy="check the path or data_root")
     utterances, problems = [], []

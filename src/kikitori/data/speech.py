@@ -14,6 +14,9 @@ from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE, read_audio
 from kikitori.types import Utterance
 
+ROUNDING_S = 0.5
+"""More seconds than durations are rounded by."""
+
 
 @dataclass(frozen=True)
 class WaveformAugment:
@@ -160,13 +163,17 @@ def read_utterance(utterance: Utterance) -> Waveform:
     """The audio of one manifest row.
 
     Raises:
-        AudioError: The file cannot be read.
+        AudioError: The file cannot be read, or is shorter than the manifest says.
     """
     # The whole file is one utterance unless the manifest says where it begins.
     duration = utterance.duration if utterance.offset > 0 else None
     waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
-    # The first row of a longer recording; half a second is more than durations are rounded by.
-    if 0 < utterance.duration < len(waveform) / SAMPLE_RATE - 0.5:
+    seconds = len(waveform) / SAMPLE_RATE
+    if seconds < utterance.duration - ROUNDING_S:
+        what = f"holds {seconds:.2f} s, and the manifest says {utterance.duration:g} s of {utterance.utt_id!r}"
+        raise AudioError(what, where=utterance.audio_filepath, remedy="correct the duration or copy the file again")
+    # The first row of a longer recording.
+    if 0 < utterance.duration < seconds - ROUNDING_S:
         waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
     return waveform
 

@@ -27,6 +27,7 @@ from kikitori.io.decoders import (
     to_float32,
     truncated,
 )
+from kikitori.io.files import describe_folder
 
 SAMPLE_RATE = 16_000
 _LOUDEST = 1e10  # larger magnitudes are no samples and could overflow float32 in the resampler
@@ -139,8 +140,10 @@ def _open_source(source: str | Path | bytes, where: str, limits: AudioLimits) ->
         what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error.strerror})"
         raise AudioError(what, where=where, remedy="check the path") from error
     if path and not path.is_file():  # opening a pipe would wait for its writer
-        kind = "a directory" if path.is_dir() else "not a regular file"
-        raise AudioError(f"is {kind}", where=where, remedy="give the path of an audio file")
+        if path.is_dir():
+            found, remedy = describe_folder(path)
+            raise AudioError(f"is a directory and no audio file: it {found}", where=where, remedy=remedy)
+        raise AudioError("is not a regular file", where=where, remedy="give the path of an audio file")
     if num_bytes == 0:
         raise AudioError("is empty (0 bytes)", where=where, remedy="record or copy it again")
     if num_bytes > limits.max_bytes:

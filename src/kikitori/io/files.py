@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from kikitori.errors import DataError
 
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".aiff")
 LOCK = ".lock"
 """File of a folder whose lock `locked` holds."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
@@ -34,6 +35,25 @@ def open_compressed(path: Path) -> BinaryIO:
             return cast(BinaryIO, gzip.open(path))
         case _:
             return path.open("rb")
+
+
+def describe_folder(path: Path) -> tuple[str, str]:
+    """What a folder is that was given where a file is due, and what to give instead."""
+    names = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    if "wav.scp" in names:
+        return "is a folder of Kaldi's", "write its wav.scp and text as a JSONL manifest: docs/training.md"
+    if {"dataset_info.json", "dataset_dict.json", "state.json"} & names or any(n.endswith(".arrow") for n in names):
+        return "is a dataset of Hugging Face", "write its rows as a JSONL manifest: docs/training.md"
+    if "config.json" in names and {"model.safetensors", "tokenizer.json"} & names:
+        return "is a model folder", "name it with --model"
+    if sounds := sorted(n for n in names if n.lower().endswith(SOUNDS)):
+        return (
+            f"is a folder with {len(sounds)} recordings",
+            f"name the files, such as {path / ('*' + Path(sounds[0]).suffix)}",
+        )
+    if tables := sorted(n for n in names if n.endswith(".jsonl")):
+        return "is a folder", f"name the manifest in it, such as {path / tables[0]}"
+    return "is a folder", "name a file in it"
 
 
 def write_text(path: Path, content: str) -> None:

@@ -16,6 +16,7 @@ from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable
 from kikitori.text.ngram.model import NGram, append, following, score_text
 from kikitori.text.ngram.packed import SUFFIX as PACKED
 from kikitori.text.units import WORD_MARK, TextForm, TokenizerUnits, in_form
+from kikitori.text.words import check_coverage
 from kikitori.types import Hypothesis
 
 SUFFIXES = (".arpa", ".arpa.gz", ".arpa.xz", PACKED, ".bin")
@@ -124,6 +125,7 @@ class NGramSequenceScorer:
         """The natural log-probability of each hypothesis of some utterances, its end included.
 
         Raises:
+            DataError: It knows hardly any of many words.
             ModelError: It knows none of many words, so that its text must have had another form.
         """
         names = None if self.units is None else label_words(self.units)
@@ -145,4 +147,8 @@ class NGramSequenceScorer:
                 f"the n-gram has none of the {len(words)} words of the hypotheses, which are such as {min(words)!r}",
                 where=self.where,
                 remedy="choose the text_form of the text that it was made from",
+            )
+        if len(words) >= MANY_WORDS:
+            check_coverage(
+                words, self.ngram.ids.keys(), what="words of the hypotheses and the n-gram", where=self.where
             )

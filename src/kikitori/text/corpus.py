@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kikitori.errors import DataError
-from kikitori.io.files import open_compressed
+from kikitori.io.files import describe_folder, open_compressed
 from kikitori.text.normalize import visible
 
 SPOKEN_TITLES = {"Mr.": "mister", "Mrs.": "missus", "Dr.": "doctor", "Messrs.": "messieurs"}
@@ -49,6 +49,9 @@ def speak_titles(text: str) -> str:
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
+    if path.is_dir():
+        found, remedy = describe_folder(path)
+        raise DataError(f"is no text file: it {found}", where=path, remedy=remedy)
     if not path.is_file():
         raise DataError("no such text file", where=path, remedy="check the path or data_root")
     try:

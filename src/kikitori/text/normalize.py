@@ -29,7 +29,7 @@ APOSTROPHES = "\u2019\u2018\u201b\u02bc\u00b4`\u2032\uff07"
 """Characters that stand for ' inside words: curly ones, the modifier letter, accents, the prime, full width."""
 
 _INVISIBLE = re.compile(INVISIBLE)
-_APOSTROPHE = re.compile(rf"(?<=[^\W\d_])[{APOSTROPHES}](?=[^\W\d_])")
+_APOSTROPHE = re.compile(rf"(?<=[^\W_])[{APOSTROPHES}](?=[^\W_])")
 _BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
 # ISO 639-3 and 639-2/B, of the languages that are treated in a way of their own.
 _TWO_LETTERS = {

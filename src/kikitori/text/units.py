@@ -261,7 +261,7 @@ def text_normalizer(text_form: TextForm) -> "Normalizer":
 
     # Folders name the form alone, and `verbatim` counts its parts: what is new joins the first of them.
     seen = normalizers.Replace(Regex(INVISIBLE), "")
-    apostrophes = normalizers.Replace(Regex(rf"(?<=\p{{L}})[{APOSTROPHES}](?=\p{{L}})"), "'")
+    apostrophes = normalizers.Replace(Regex(rf"(?<=[\p{{L}}\p{{N}}])[{APOSTROPHES}](?=[\p{{L}}\p{{N}}])"), "'")
     hyphens = normalizers.Replace(Regex("[\u2010\u2011]"), "-")
     spaces = [normalizers.Replace(Regex(rf"[\s\p{{Cc}}{WORD_MARK}]+"), " "), normalizers.Strip()]
     match text_form:

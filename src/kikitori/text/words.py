@@ -6,10 +6,12 @@ spontaneous speech may write them where nobody said one (papers.md A6).
 
 import re
 import unicodedata
-from collections.abc import Iterable
+import warnings
+from collections.abc import Collection, Iterable
 from functools import cache
 
-from kikitori.text.normalize import UNSPACED, primary_language
+from kikitori.errors import DataError, KikitoriWarning
+from kikitori.text.normalize import UNSPACED, primary_language, straight_apostrophes, visible
 
 FILLERS: dict[str, tuple[str, ...]] = {
     "en": ("uh", "uhm", "um", "er", "erm", "ah", "eh", "hm", "mm", "mhm"),
@@ -19,6 +21,11 @@ FILLERS: dict[str, tuple[str, ...]] = {
     ),
 }
 """By language. あの, その and まあ are ordinary words too: compare their number with that of the reference."""
+
+LOWEST_COVERAGE, LOW_COVERAGE = 0.1, 0.5
+"""Shares of known words below which two vocabularies are refused as not made for each other, and a warning is given."""
+FEW_WORDS = 10
+"""Of fewer, shares say little."""
 
 _UNSPACED_WORD = re.compile(r"""(?:[A-Za-z0-9'’.,]*[A-Za-z0-9]|[^\s])[^\w\s]*""")
 _WAVES = str.maketrans("〜~", "ーー")
@@ -51,6 +58,33 @@ def split_words(text: str, language: str | None) -> list[str]:
     if writes_spaces(language):
         return text.split()
     return _UNSPACED_WORD.findall(text)
+
+
+def check_coverage(words: Collection[str], known: Collection[str], *, what: str, where: object) -> None:
+    """Refuses two vocabularies that hardly meet, and warns where they meet badly: the smaller one's share counts.
+
+    `what` says who knows whose words; in capitals, with other apostrophes or in another script, these are other words.
+
+    Raises:
+        DataError: Fewer than a tenth of the words are known.
+    """
+    some, others = (words, {*known}) if len(words) <= len(known) else (known, {*words})
+    unknown = [word for word in some if word not in others]
+    share = 1 - len(unknown) / max(1, len(some))
+    if share >= LOW_COVERAGE or len(some) < FEW_WORDS:
+        return
+    folded = {_folded(word) for word in others}
+    alike = sum(_folded(word) in folded for word in unknown) > len(unknown) / 2
+    why = "but for capitals and apostrophes they are the same" if alike else "give both the same form of words"
+    found = f"{what}: {len(some) - len(unknown)} of {len(some)} are known, and {min(unknown)!r} for one is not"
+    if share < LOWEST_COVERAGE:
+        remedy = f"{why}: make both with one --text-form" if alike else why
+        raise DataError(found, where=where, remedy=remedy)
+    warnings.warn(f"{where}: {found}; {why}", KikitoriWarning, stacklevel=3)
+
+
+def _folded(word: str) -> str:
+    return straight_apostrophes(visible(word)).casefold()
 
 
 def count_fillers(text: str, language: str | None) -> int | None:

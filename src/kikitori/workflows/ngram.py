@@ -11,6 +11,7 @@ from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable, write_arpa
 from kikitori.text.ngram.kneser_ney import estimate
 from kikitori.text.ngram.packed import SUFFIX, write_packed
 from kikitori.text.units import TextForm, TokenizerUnits, in_form
+from kikitori.text.words import check_coverage
 
 
 def write_ngram(
@@ -61,11 +62,13 @@ def write_word_ngram(
 
     Raises:
         ConfigError: No such order.
-        DataError: There is no text, or the file cannot be written.
+        DataError: There is no text, the vocabulary has hardly any of its words, or the file cannot be written.
     """
     found: dict[str, int] = {}
     text = [array("i", [found.setdefault(w, len(found)) for w in in_form(line, text_form).split()]) for line in lines]
     times = np.bincount(np.concatenate([np.zeros(0, np.int32), *text]), minlength=len(found)).tolist()
+    if vocabulary:
+        check_coverage(found.keys(), vocabulary, what="words of the text and the lexicon", where=file.name)
     wanted = {*vocabulary} or {*found}
     words = [word for word in wanted if writable(word) and word not in (UNKNOWN, START, END)]
     words.sort(key=lambda word: (-times[found[word]] if word in found else 0, word))

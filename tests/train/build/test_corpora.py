@@ -177,3 +177,23 @@ def test_recordings_without_speech_are_trained_on_where_the_recipe_says_so(tmp_p
     loss, _ = task.loss(task.load([place], 0), BatchPosition(0, 0, 0.0))
     assert loss.isfinite()
     assert loss > 0
+
+
+@pytest.mark.parametrize("text", ["", "!?", "uh um"])
+def test_dev_speech_without_a_word_to_score_is_refused_before_training(tmp_path, text):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "text": text, "split": "silent", "id": "s1"}
+    recipe = with_rows(tmp_path, [row], data={"dev": [{"path": "manifest.jsonl", "split": "silent"}]})
+    with pytest.raises(DataError, match=r"data\.dev: no utterance has words to score \(s1\)"):
+        build_task(recipe, lambda _: None)
+
+
+def test_one_bad_row_does_not_lift_the_limit_of_labels(tmp_path):
+    """Icefall's report 135, deepspeech.pytorch's 332."""
+    row = {"audio_filepath": "1.wav", "duration": 0.15, "text": "a cat sat on the mat and sat", "split": "train"}
+    sound = build_task(with_rows(tmp_path / "sound", []), lambda _: None).trained_on
+    task = build_task(with_rows(tmp_path / "bad", [{**row, "id": "bad"}]), lambda _: None)
+    assert task.trained_on == sound
+    assert task.crowded == {"bad"}
+    assert any(
+        "far more labels a second" in line and "such as bad" in line for line in task.describe(task.load([0], 0))
+    )

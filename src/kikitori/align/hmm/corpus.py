@@ -18,6 +18,7 @@ from kikitori.data.speech import read_utterance
 from kikitori.errors import DataError
 from kikitori.io.files import write_bytes
 from kikitori.text.lexicon import Lexicon
+from kikitori.text.words import check_coverage
 from kikitori.types import Utterance
 
 TRAINING_HOURS = 2.0
@@ -47,10 +48,14 @@ def align_corpus(
     """Aligns what can be aligned: utterances of whose words all, in the lexicon's form, are in the lexicon.
 
     Raises:
-        DataError: There is nothing to align.
+        DataError: There is nothing to align, or the lexicon knows hardly any of the words.
     """
     numbers = {phone: number for number, phone in enumerate((*lexicon.phones, SILENCE))}
     texts = {utterance.utt_id: in_form(utterance.text or "") for utterance in utterances}
+    spoken = {word for text in texts.values() for word in text.split()}
+    check_coverage(
+        spoken, lexicon.pronunciations.keys(), what="words of the transcripts and the lexicon", where="lexicon"
+    )
     known = [u for u in utterances if texts[u.utt_id] and not lexicon.missing(texts[u.utt_id])]
     log_line(f"{len(known)} of {len(utterances)} utterances have words that the lexicon knows")
     if not known:

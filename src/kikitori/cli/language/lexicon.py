@@ -8,6 +8,7 @@ import typer
 
 from kikitori.cli.common import Split, SpokenTitles, TextForm, TextFormOption, make_folder, one_line_errors, read_rows
 from kikitori.errors import ConfigError
+from kikitori.io.extras import require
 
 if TYPE_CHECKING:
     from kikitori.text.g2p.sources import Built
@@ -50,6 +51,8 @@ def lexicon(
             raise ConfigError("no text given", where="--text", remedy="name at least one file")
         if not source:
             raise ConfigError("no source given", where="--source", remedy="name a dictionary or a program")
+        if "openjtalk" in source:
+            require("pyopenjtalk", "the source openjtalk needs", where="--source")
         if output is None or ".tsv" not in output.suffixes:
             raise ConfigError("no file for the lexicon", where="-o", remedy="name one, such as lexicon.tsv.xz")
         from itertools import chain

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from kikitori.errors import ModelError
 from kikitori.text.lexicon import Lexicon, phone_numbers
-from kikitori.text.ngram.arpa import UNKNOWN
+from kikitori.text.ngram.arpa import END, START, UNKNOWN
 from kikitori.text.ngram.model import Automaton, NGram
+from kikitori.text.words import check_coverage
 
 
 class Trie(NamedTuple):
@@ -75,6 +76,7 @@ def word_model(
     are left out.
 
     Raises:
+        DataError: The n-gram knows hardly any of the words.
         ModelError: A pronunciation has other phones, or the n-gram knows none of the words.
     """
     unknown = ngram.ids.get(UNKNOWN)
@@ -91,6 +93,8 @@ def word_model(
         ids.append(known)
     if not any(word in ngram.ids for word in words):
         raise ModelError("the n-gram has none of its words", where=where, remedy="give both the same form of words")
+    written = [word for word in ngram.words if word not in (START, END, UNKNOWN)]
+    check_coverage(words, written, what="words of the lexicon and of the n-gram", where=where)
     taken, extra = np.array(ids, np.int32), np.zeros(len(ids))
     extra[[word not in ngram.ids for word in words]] = unknown_score
     unigrams = ngram.automaton.arc_scores[taken].astype(np.float64) + extra

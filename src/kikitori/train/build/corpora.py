@@ -10,6 +10,7 @@ from kikitori.data.overlap import read_held_out
 from kikitori.data.speech import SpeechLoader, filter_utterances
 from kikitori.errors import DataError
 from kikitori.text.corpus import read_lines, speak_titles
+from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.base import SpeechTrainingRecipe
@@ -145,6 +146,13 @@ def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> l
     if not rows:
         what = "both audio and text" if transcribed else "audio"
         raise DataError(f"no utterance has {what}", where="data.dev", remedy="check the manifests")
+    if transcribed:
+        form = default_normalizer([recipe.language])
+        if not any(normalize(form, row.text or "") for row in rows):
+            shown = ", ".join(row.utt_id for row in rows[:3])
+            raise DataError(
+                f"no utterance has words to score ({shown})", where="data.dev", remedy="give transcripts to some"
+            )
     if transcribed and (recognized := sum(map(is_recognized, rows))):
         log(f"warning: {recognized} dev utterances have recognised text; what is scored on them is no error rate")
     return rows

@@ -6,6 +6,7 @@ from pathlib import Path
 from kikitori.align.hmm.corpus import load_alignments
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
+from kikitori.io.extras import require
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.info import fingerprint
 from kikitori.model.adapters.lora import Lora
@@ -15,6 +16,7 @@ from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.prompt import PRESETS, compile_prompt
 from kikitori.text.unit_training import character_units, sentencepiece_units
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
+from kikitori.text.words import check_coverage
 from kikitori.train.build.acoustic import build_acoustic_model, build_encoder
 from kikitori.train.build.cached_encoder import build_cached_encoder
 from kikitori.train.build.corpora import (
@@ -57,6 +59,8 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     Raises:
         KikitoriError: Something the recipe names is missing or does not fit.
     """
+    if "lora" in _policies(recipe):
+        require("peft", "LoRA needs")
     task: Task
     match resolve(recipe):
         case AcousticModelRecipe() as resolved:
@@ -74,6 +78,19 @@ def build_task(recipe: Recipe, log: Log) -> Task:
     if recipe.run.gradient_checkpointing:
         checkpoint_activations(task.module)
     return task
+
+
+def _policies(recipe: Recipe) -> set[str]:
+    """How the parts of a recipe learn."""
+    match recipe:
+        case SpeechAdaptationRecipe() | TextAdaptationRecipe():
+            return {"lora"} if "llm" in recipe.adapt.components else set()
+        case SpeechLLMRecipe():
+            return {recipe.encoder.policy, recipe.llm.policy}
+        case LanguageModelRecipe():
+            return {recipe.llm.policy}
+        case _:
+            return {recipe.encoder.policy}
 
 
 def build_units(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe) -> TokenizerUnits:
@@ -215,4 +232,7 @@ def _phone_losses(
         return None
     alignments = load_alignments(Path(settings.alignments)) if settings.alignments else None
     texts = [utterance.text or "" for utterance in train.utterances]
+    spoken = {word for text in texts for word in units.normalize(text).split()}
+    what = "words of the transcripts and the lexicon"
+    check_coverage(spoken, lexicon.pronunciations.keys(), what=what, where=settings.lexicon)
     return PhoneLosses(settings, model, units, lexicon, texts, alignments)

@@ -5,7 +5,9 @@ loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from math import inf
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -36,10 +38,13 @@ from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.speech_batches import EVALUATION_BATCH, SpeechBatches, dev_batches, training_inputs
+from kikitori.types import Utterance
 
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
 """Tells the random numbers of BPE dropout from those of the augmentation."""
+CROWDED = 4.0
+"""Labels a second of the median utterance that no one exceeds in speaking."""
 CHARACTER_UPSAMPLE = 2
 """Outputs of the character head per frame; characters need about 25 a second."""
 
@@ -81,7 +86,8 @@ class AcousticTask(SpeechBatches):
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, CHARACTER_UPSAMPLE)
         if phone_losses is not None:
             self.module["phone_teacher"] = phone_losses  # its name in checkpoints
-        self.infeasible = self._too_long_for_ctc()
+        self.misfits = frozenset(self._too_long_for_ctc())
+        self.infeasible = {*self.misfits}  # and those that augmentation makes too short
         texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
         self.unpronounced = phone_losses.unknown(texts) if phone_losses is not None else set()
         self._told: set[str] = set()
@@ -186,16 +192,24 @@ class AcousticTask(SpeechBatches):
 
     @cached_property
     def trained_on(self) -> TrainedOn:
-        """What decoding must know of the training speech."""
-        rates = (
-            len(self.units.encode(utterance.text or "")) / max(utterance.duration, 0.01)
-            for utterance in self.train.utterances
-        )
+        """What decoding must know of the training speech; rows that cannot be right do not count."""
+        usable = [each for each in self.train.utterances if each.utt_id not in self.misfits | self.crowded]
+        usable = usable or [*self.train.utterances]
         return TrainedOn(
-            labels_per_second=max(rates),
-            max_seconds=max(utterance.duration for utterance in self.train.utterances),
+            labels_per_second=max(map(self._labels_per_second, usable)),
+            max_seconds=max(utterance.duration for utterance in usable),
             language=self.recipe.language,
         )
+
+    @cached_property
+    def crowded(self) -> set[str]:
+        """Utterances with so many labels in a second that their texts or durations must be wrong."""
+        rates = {each.utt_id: self._labels_per_second(each) for each in self.train.utterances}
+        usual = median([rate for rate in rates.values() if rate] or [inf])
+        return {utt_id for utt_id, rate in rates.items() if rate > CROWDED * usual}
+
+    def _labels_per_second(self, utterance: Utterance) -> float:
+        return len(self.units.encode(utterance.text or "")) / max(utterance.duration, 0.01)
 
     def describe(self, batch: SpeechBatch) -> list[str]:
         """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""
@@ -205,6 +219,10 @@ class AcousticTask(SpeechBatches):
         unsaid, total = self.unpronounced, len(self.train.utterances)
         return [
             *([misfits] if shown else []),
+            *(
+                f"far more labels a second than others: {len(self.crowded)} utterances, such as {u}; check their texts"
+                for u in sorted(self.crowded)[:1]
+            ),
             *(
                 f"words without a pronunciation: {len(unsaid)} of {total} utterances, such as {u}"
                 for u in sorted(unsaid)[:1]
