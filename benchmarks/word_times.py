@@ -1,4 +1,4 @@
-"""Times of words in a recording joined from utterances with known gaps, beside the phone alignments of `kikitori align`.
+"""Times of words in a recording joined with known gaps, beside the phone alignments of `kikitori align`.
 
     kikitori align --data MANIFEST --split dev --lexicon LEXICON -o phones.safetensors
     python benchmarks/word_times.py MANIFEST phones.safetensors LEXICON --split dev [--minutes 10] [--model FOLDER]
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from long_audio import join
 
 import kikitori
 from kikitori.align.hmm.corpus import load_alignments, segments
@@ -21,6 +20,7 @@ from kikitori.align.hmm.graph import SILENCE
 from kikitori.data.manifest import read_manifest
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.units import in_form
+from long_audio import join
 
 
 def word_spans(text, phones, lexicon):
@@ -60,7 +60,7 @@ def main():
     recognizer = kikitori.load(options.model, decoding=options.decoding)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "joined.flac"
-        used, places = join(rows, options.minutes, file)[0], []
+        used = join(rows, options.minutes, file)[0]
         found = recognizer.transcribe(file, word_times=True)
         places = starts(rows, options.minutes)
     known = [(w, a + at, b + at) for row, at in zip(used, places, strict=True) for w, a, b in spans[row.utt_id][1]]
@@ -71,7 +71,9 @@ def main():
     for name, column in (("starts", [1]), ("ends", [2]), ("borders", [1, 2])):
         off = np.array([1000 * (ours[c] - theirs[c]) for theirs, ours in pairs for c in column])
         wide, within = np.percentile(np.abs(off), 95), np.mean(np.abs(off) < 200)
-        print(f"{name}: median {np.median(np.abs(off)):.0f} ms, 95 % {wide:.0f} ms, {100 * within:.1f} % below 200 ms, bias {np.median(off):+.0f} ms")
+        print(
+            f"{name}: median {np.median(np.abs(off)):.0f} ms, 95 % {wide:.0f} ms, {100 * within:.1f} % below 200 ms, bias {np.median(off):+.0f} ms"
+        )
 
 
 def starts(rows, minutes):
