@@ -58,7 +58,9 @@ def test_a_part_names_the_base_that_it_needs(parts):
         assert (found.problem is None) == (problem is None)
 
 
-def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch):
+def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
+    save_tiny(tmp_path, tiny_acoustic_model())
+    monkeypatch.setattr(recognizer, "BUNDLED", tmp_path)
     monkeypatch.setattr(checks, "EXTRAS", {"audio": {"no_such_module": "some files are read"}})
     monkeypatch.setattr(checks, "PROGRAMS", {"no-such-program": ("speech", "no-such-package")})
     result = call("doctor")
