@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from kikitori import recognizer
+from kikitori import loading
 from kikitori.cli.common import SOME_FAILED
 from kikitori.errors import ModelError
 from kikitori.model.published.part import BASE, PARTS
@@ -25,7 +25,7 @@ def parts(tmp_path, monkeypatch):
         (tmp_path / name / "config.json").write_text(content)
     monkeypatch.setenv(PARTS, str(tmp_path))
     monkeypatch.setattr("kikitori.workflows.machine.models.scan_cache_dir", lambda: _Empty())
-    monkeypatch.setattr(recognizer, "CHECKOUT", tmp_path / "none")
+    monkeypatch.setattr(loading, "CHECKOUT", tmp_path / "none")
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_a_part_names_the_base_that_it_needs(parts):
 
 def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
     save_tiny(tmp_path, tiny_acoustic_model())
-    monkeypatch.setattr(recognizer, "BUNDLED", tmp_path)
+    monkeypatch.setattr(loading, "BUNDLED", tmp_path)
     monkeypatch.setattr(checks, "EXTRAS", {"audio": {"no_such_module": "some files are read"}})
     monkeypatch.setattr(checks, "PROGRAMS", {"no-such-program": ("speech", "no-such-package")})
     result = call("doctor")
@@ -79,7 +79,7 @@ def test_doctor_fails_where_nothing_works(monkeypatch):
     def broken(**_):
         raise ModelError("is damaged", where="mini-en")
 
-    monkeypatch.setattr(recognizer, "load", broken)
+    monkeypatch.setattr(loading, "load", broken)
     result = call("doctor")
     assert result.exit_code == SOME_FAILED
     assert "mini-en: does not work: mini-en: is damaged; install kikitori again" in result.stdout
