@@ -51,7 +51,7 @@ TOLERANCE = 5e-4
 """Largest difference of logits in float32, root mean square over the vocabulary, in standard deviations of logits."""
 ROUNDINGS = 32
 """The same in units of rounding, for coarser numbers."""
-KEPT = {
+KEPT: set[Any] = {
     DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,

@@ -106,7 +106,7 @@ def _masked_convolutions(encoder: nn.Module, lengths: Tensor) -> Iterator[None]:
     Conformer layers, but of causal ones.
     """
 
-    def mask(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    def mask(_: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
         return mask_tail(inputs[0].mT, lengths).mT
 
     wide = [each for each in encoder.modules() if isinstance(each, nn.Conv1d) and each.padding[0]]
