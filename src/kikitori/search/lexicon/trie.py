@@ -86,8 +86,8 @@ def word_model(
         known = ngram.ids.get(word, unknown)
         if known is None:
             continue
-        for way in dict.fromkeys(pronunciations):
-            ways.append((len(words), phone_numbers(word, way, numbers, where)))
+        number = len(words)
+        ways += [(number, phone_numbers(word, way, numbers, where)) for way in dict.fromkeys(pronunciations)]
         words.append(word)
         ids.append(known)
     if not any(word in ngram.ids for word in words):
