@@ -4,6 +4,7 @@ import json
 import lzma
 import shutil
 from dataclasses import replace
+from math import inf, log
 
 import pytest
 import soundfile as sf
@@ -23,7 +24,14 @@ from kikitori.scoring.grids import Grid
 from kikitori.search import run as decode
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, label_limit
-from kikitori.search.options import CTCGreedySearch, GreedySearch, LexiconSearch, RescoringSearch, SpeculativeSearch
+from kikitori.search.options import (
+    CTCBeamSearch,
+    CTCGreedySearch,
+    GreedySearch,
+    LexiconSearch,
+    RescoringSearch,
+    SpeculativeSearch,
+)
 from kikitori.search.pruning import LexiconPruning
 from kikitori.text.lexicon import Lexicon, lexicon_lines
 from kikitori.text.ngram.arpa import read_arpa
@@ -145,6 +153,26 @@ def test_its_lists_are_rescored(folder):
         assert {name: each.scores[name] for name in ("ctc", "ngram", "length")} == shares[each.text]
         total = each.scores["ctc"] + sum(scale * each.scores[name] for name, scale in scales.items())
         assert each.score == pytest.approx(total)
+
+
+def test_phones_score_whole_hypotheses_as_lexicon_search_does_and_know_no_other_words(folder, tmp_path):
+    recognizer = load(folder, device="cpu")
+    exact = LexiconPruning(score_beam=None, min_log_prob=None)
+    first = LexiconSearch(beam=5000, nbest=1, pruning=exact, scorers={"ngram": ScorerOptions(scale=0.0)})
+    phones = {"phones": ScorerOptions(scale=0.5, path=str(folder / "lexicon.tsv.xz"))}
+    for nbest in recognizer.try_recognize(WAVEFORMS, RescoringSearch(first=first, scorers=phones)):
+        (best,) = nbest
+        variants = sum(log(len(LEXICON.pronunciations[word])) for word in best.text.split())
+        assert best.scores["phones"] == pytest.approx(best.scores["ctc"] - variants, rel=1e-4)
+        assert best.score == pytest.approx(best.scores["ctc"] + 0.5 * best.scores["phones"])
+    spelt = RescoringSearch(first=CTCBeamSearch(beam=16), scorers=with_scales({}, {"phones": 1.0}))
+    found = recognizer.try_recognize(WAVEFORMS, spelt)
+    for each in (each for nbest in found for each in nbest):
+        assert (each.scores["phones"] > -inf) == ({*each.text.split()} <= {*LEXICON.pronunciations})
+    for name, model, what in (("labels", tiny_acoustic_model(), "no phone head"), ("alone", phone_model(), "lexicon")):
+        save_tiny(tmp_path / name, model)
+        with pytest.raises(ModelError, match=what):
+            load(tmp_path / name, device="cpu").recognize(WAVEFORMS[:1], spelt)
 
 
 def test_its_scales_are_tuned_on_its_own_lists(folder, tmp_path):

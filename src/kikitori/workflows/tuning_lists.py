@@ -8,7 +8,18 @@ from kikitori.errors import ConfigError, ModelError
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.recognizer import Recognizer
-from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM, Scorers, with_scales
+from kikitori.scorers.options import (
+    CTC,
+    INTERNAL_LM,
+    LENGTH,
+    LM,
+    NGRAM,
+    PHONES,
+    PRIOR,
+    SPEECH_LLM,
+    Scorers,
+    with_scales,
+)
 from kikitori.scoring.predictions import merged_lists
 from kikitori.scoring.report import Prediction
 from kikitori.search.options import (
@@ -138,12 +149,12 @@ def with_missing_scores(
     Without the units of the hypotheses' labels, language models go by their texts.
 
     Raises:
-        ConfigError: The score of the speech LLM is missing, which wants speech.
+        ConfigError: The score of the speech LLM or of phones is missing, which wants speech.
         ModelError: A language model or a prior is missing.
     """
     stored = stored_scores(sets)
     missing = [name for name in names if name not in (CTC, LENGTH, *stored)]
-    for name in (SPEECH_LLM, INTERNAL_LM):
+    for name in (SPEECH_LLM, INTERNAL_LM, PHONES):
         if name in missing:
             what = "the lists do not have its score, and it is there with the recogniser alone"
             raise ConfigError(what, where=f"scale of {name}", remedy="name speech with --data")

@@ -41,7 +41,7 @@ class PhoneSequenceScorer:
     name: str = PHONES
 
     def scores(self, nbests: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
-        """The natural log-probability of each hypothesis; -inf with words that have no pronunciation."""
+        """The natural log-probability of each hypothesis of the utterances; -inf with a word that is not known."""
         rows = zip(self.log_probs, self.lengths.tolist(), nbests, strict=True)
         return [self._scores(frames[:length], nbest) for frames, length, nbest in rows]
 
@@ -79,7 +79,7 @@ _START = 0
 
 
 class _Graph:
-    """Texts as places, a phone or a blank each, and the arcs between them; texts share what they begin with."""
+    """Texts as places, a phone or a blank each, and arcs between them; what begins alike shares its beginning."""
 
     def __init__(self, blank: int) -> None:
         self._blank = blank
@@ -127,7 +127,7 @@ class _Graph:
 
 
 def _log_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log Σ exp over the first axis."""
+    """The logarithm of the sum of exponentials over the first axis."""
     peaks = values.max(axis=0)
     with np.errstate(divide="ignore"):
         sums: NDArray[np.float64] = np.log(np.exp(values - np.where(np.isfinite(peaks), peaks, 0.0)).sum(axis=0))

@@ -88,7 +88,8 @@ def word_model(
         known = ngram.ids.get(word, unknown)
         if known is None:
             continue
-        ways += [(len(words), phone_numbers(word, way, numbers, where)) for way in dict.fromkeys(pronunciations)]
+        number = len(words)
+        ways += [(number, phone_numbers(word, way, numbers, where)) for way in dict.fromkeys(pronunciations)]
         words.append(word)
         ids.append(known)
     if not any(word in ngram.ids for word in words):

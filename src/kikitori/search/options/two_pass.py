@@ -27,9 +27,9 @@ class RescoringSearch(Scored):
     Attributes:
         first: The search that makes the hypotheses: that of CTC, `lexicon`, or `beam` or `joint` of the decoder.
         scorers: By any name language models, n-grams and priors; and `ctc`, `phones` (the CTC head over phones, with
-            the model folder's lexicon or that of `path`), `speech_llm`, `ilm` (its internal language model), `length`
-            (the number of labels). The one that made the hypotheses has scale 1, CTC or the decoder. What is named is
-            computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts words.
+            the lexicon at `path`, or that of the model folder), `speech_llm`, `ilm` (its internal language model),
+            `length` (the number of labels). The one that made the hypotheses has scale 1, CTC or the decoder. What is
+            named is computed, also with scale 0. Behind `lexicon` there is its `ngram`, and `length` counts words.
     """
 
     length_exponent: ClassVar[float] = 0.0
