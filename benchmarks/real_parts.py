@@ -1,6 +1,7 @@
 """What CTC heads beside a Whisper decoder, and an LLM, add to it: a table of error rates with paired intervals.
 
-python benchmarks/real_parts.py PART OUT --data SPEECH [--split dev] [--every 4] [--lm FOLDER] [--scales ctc=0.05,phones=0.03]...
+python benchmarks/real_parts.py PART OUT --data SPEECH [--split dev] [--every 4] [--lm FOLDER]
+    [--scales ctc=0.05,phones=0.03]... [--grid]
 
 PART is a folder of heads (models/whisper-base-ctc), SPEECH the folder of the corpora. The hypotheses of `greedy` and of
 the first search, `joint`, go with all their scores to OUT, one file for each set; what lies there is not done again, so

@@ -14,16 +14,18 @@ from typer.testing import CliRunner
 from kikitori.cli import app
 from kikitori.errors import ModelError
 from kikitori.io.model_folder import PHONE_PRIOR
-from kikitori.loading import load
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.folder import merge_adapter
 from kikitori.model.decoder.assemble import DRAFT_ROOM
+from kikitori.loading import load
+from kikitori.scorers.ctc.phones import word_log_probs
 from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior
 from kikitori.scoring.grids import Grid
 from kikitori.search import run as decode
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, label_limit
+from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.options import (
     CTCBeamSearch,
     CTCGreedySearch,
@@ -157,14 +159,19 @@ def test_its_lists_are_rescored(folder):
 
 def test_phones_score_whole_hypotheses_as_lexicon_search_does_and_know_no_other_words(folder, tmp_path):
     recognizer = load(folder, device="cpu")
-    exact = LexiconPruning(score_beam=None, min_log_prob=None)
-    first = LexiconSearch(beam=5000, nbest=1, pruning=exact, scorers={"ngram": ScorerOptions(scale=0.0)})
-    phones = {"phones": ScorerOptions(scale=0.5, path=str(folder / "lexicon.tsv.xz"))}
-    for nbest in recognizer.try_recognize(WAVEFORMS, RescoringSearch(first=first, scorers=phones)):
-        (best,) = nbest
-        variants = sum(log(len(LEXICON.pronunciations[word])) for word in best.text.split())
-        assert best.scores["phones"] == pytest.approx(best.scores["ctc"] - variants, rel=1e-4)
-        assert best.score == pytest.approx(best.scores["ctc"] + 0.5 * best.scores["phones"])
+    words, _ = recognizer.external_models.words(LexiconSearch(), PHONES)
+    pruning = LexiconPruning(score_beam=None, min_log_prob=None)
+    exact = LexiconSearch(beam=100_000, nbest=20, pruning=pruning, scorers={"ngram": ScorerOptions(scale=0.0)})
+    log_probs = recognizer.phone_log_probs(WAVEFORMS)[0][:, :8]
+    found = lexicon_search(log_probs, torch.full((8,), 8), words, exact, histories=None)
+    named = {"phones": ScorerOptions(path=str(folder / "lexicon.tsv.xz"), scale=1.0)}
+    ways = recognizer.external_models.pronunciations(RescoringSearch(scorers=named), PHONES)
+    for frames, nbest in zip(log_probs, found, strict=True):
+        texts = [[words.words[word] for word in each.labels] for each in nbest]
+        scores = word_log_probs(frames.double().numpy(), [[ways[word] for word in text] for text in texts])
+        for each, text, score in zip(nbest, texts, scores, strict=True):
+            choices = sum(log(len(LEXICON.pronunciations[word])) for word in text)
+            assert score == pytest.approx(each.scores["ctc"] - choices, rel=1e-5)
     spelt = RescoringSearch(first=CTCBeamSearch(beam=16), scorers=with_scales({}, {"phones": 1.0}))
     found = recognizer.try_recognize(WAVEFORMS, spelt)
     for each in (each for nbest in found for each in nbest):
