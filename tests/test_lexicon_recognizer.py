@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from kikitori.cli import app
 from kikitori.errors import ModelError
 from kikitori.io.model_folder import PHONE_PRIOR
+from kikitori.loading import load
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.folder import merge_adapter
 from kikitori.model.decoder.assemble import DRAFT_ROOM
-from kikitori.loading import load
 from kikitori.scorers.ctc.phones import word_log_probs
 from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior

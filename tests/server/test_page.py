@@ -136,7 +136,14 @@ def test_markup_is_text(page):
 
 def test_words_in_common(page):
     ask = 'const [a, b, done] = arguments; import("/compare.js").then(({ common }) => done(common([...a], [...b])))'
-    for a, b, length in [("abcabba", "cbabac", 4), ("", "", 0), ("a", "", 0), ("", "ab", 0), ("abc", "abc", 3), ("xay", "a", 1)]:
+    for a, b, length in [
+        ("abcabba", "cbabac", 4),
+        ("", "", 0),
+        ("a", "", 0),
+        ("", "ab", 0),
+        ("abc", "abc", 3),
+        ("xay", "a", 1),
+    ]:
         pairs = page.execute_async_script(ask, a, b)
         assert len(pairs) == length
         assert all(a[i] == b[j] for i, j in pairs)
