@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +48,7 @@ def test_estimated_times_may_be_further_apart():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.sampled_from("abcd"), min_size=1, max_size=30),
+    st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30),
     st.floats(0.0, 6.0),
     st.floats(0.6, 1.5),
     st.floats(-0.05, 0.05),
@@ -64,7 +62,7 @@ def test_nothing_is_lost_or_doubled_where_both_are_right(said, start, shared, sh
     first, second = join_words(before, after, start, end)
     found = [word.word for word in (*first, *second)]
     # Words that repeat within the slack can be taken for each other, and then the text is as long as one of the sides.
-    if all(a != b for a, b in pairwise(said)) and len({*said}) > 3:
+    if all(len({*near}) == len(near) for near in (said[at : at + 4] for at in range(len(said)))):
         assert len(found) == len(said)
     assert found[: len(first)] == said[: len(first)]
     assert found[len(first) :] == said[len(said) - len(second) :]

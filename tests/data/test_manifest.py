@@ -143,9 +143,10 @@ def test_nothing_usable(manifest, tmp_path):
         read_manifest(manifest(b""))
     with pytest.raises(DataError, match="no usable row"):
         read_manifest(manifest(b"x\n"), on_error="skip")
-    for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(DataError, match="no such manifest; check the path or data_root"):
-            read_manifest(path)
+    with pytest.raises(DataError, match="no such manifest; check the path or data_root"):
+        read_manifest(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="is no manifest: it is a folder"):
+        read_manifest(tmp_path)
 
 
 def test_binary_files_are_refused(manifest):

@@ -42,21 +42,21 @@ def wav(samples, rate_hz=16000):
     return file.getvalue()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recogniser") / "tiny"
     save_tiny(folder)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny(tiny_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "new_segmenter", LoudIsSpeech)
         yield load(tiny_folder, device="cpu", guards=PLAIN)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tiny):
     engine = LocalEngine(by_name([served(tiny, ["ctc_greedy", "ctc_beam"])]))
     with socket.socket() as listening:

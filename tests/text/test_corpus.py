@@ -61,8 +61,8 @@ def test_wrong_suffix_and_missing_file(tmp_path):
     path.write_text("not compressed")
     with pytest.raises(DataError, match="cannot be read"):
         list(read_lines(path))
-    for missing in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(DataError, match="no such text file; check the path or data_root"):
+    for missing, what in ((tmp_path / "none.txt", "no such text file; check the path"), (tmp_path, "it is a folder")):
+        with pytest.raises(DataError, match=what):
             list(read_lines(missing, max_lines=3))
 
 

@@ -166,7 +166,7 @@ def test_bad_manifests(model, data, tmp_path):
         (["-o", "out"], "--data"),
         (["--data", "manifest.jsonl"], "-o"),
         (["--data", "missing.jsonl", "-o", "out"], "missing.jsonl: no such manifest"),
-        (["--data", ".", "-o", "out"], "no such manifest"),
+        (["--data", ".", "-o", "out"], "is no manifest: it is a folder"),
         (["--data", "manifest.jsonl", "--split", "train", "-o", "out"], "no usable row of split 'train'"),
         (["--data", "manifest.jsonl", "-o", "out", "--decoding", "viterbi"], "viterbi"),
         (["--data", "manifest.jsonl", "-o", "out", "--model", "./missing"], "./missing: no such model folder"),

@@ -125,6 +125,7 @@ def test_confidence_is_the_score_per_label(loaded, data, tmp_path):
 def test_reasons_are_counted_named_and_kept_apart(model, data, tmp_path):
     out = tmp_path / "out"
     sf.write(data.parent / "audio" / "1.wav", np.zeros(6400), SAMPLE_RATE)  # silence
+    sf.write(data.parent / "audio" / "2.wav", tiny_waveform(2.5, 2), SAMPLE_RATE)
     (data.parent / "audio" / "3.wav").unlink()
     rewrite(data, lambda number, _: {"duration": 2.5} if number == 2 else {})  # more than the model has learnt from
     made = ("--model", model, "--data", data, "--decoding", "ctc_greedy", "-o", out)

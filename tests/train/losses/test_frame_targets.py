@@ -143,7 +143,7 @@ def test_states_at_the_rate_of_the_outputs_are_taken_one_for_one(tmp_path):
     for number, waveform in enumerate(tiny_waveforms(6)):
         file = tmp_path / f"{number}.wav"
         soundfile.write(file, waveform, SAMPLE_RATE, subtype="FLOAT")
-        labels = FrameTargets(features, SpeechLoader([Utterance(file, 1.0)]))
+        labels = FrameTargets(features, SpeechLoader([Utterance(file, len(waveform) / SAMPLE_RATE)]))
         states = features(waveform)
         means = states[:: max(1, len(states) // 5)].copy()
         outputs = int(encoder.output_lengths(torch.tensor(len(waveform))))
