@@ -46,7 +46,7 @@ class LLMDecoder:
     def vocab_size(self) -> int:
         """Labels that the LLM both reads and writes; Llama 3.2 Vision reads some that it never writes."""
         written: Any = self.llm.get_output_embeddings()
-        return min(num_embeddings(self.llm), written.weight.shape[0])
+        return min(num_embeddings(self.llm), int(written.weight.shape[0]))
 
     @property
     def max_positions(self) -> int | None:
