@@ -16,6 +16,7 @@ from transformers.cache_utils import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
     LinearAttentionCacheLayerMixin,
 )
 
@@ -85,12 +86,9 @@ def together(parts: list[tuple[Tensor, Recurrent]]) -> Recurrent:
 
 def _unlimited(layer: Any) -> Any:
     """A layer that keeps all keys and values where transformers' would keep a window: masks know about windows."""
-    if not isinstance(layer, DynamicSlidingWindowLayer):
-        return layer
-    states: Any = LinearAttentionCacheLayerMixin  # for mypy no class can be both
-    if isinstance(layer, states):
+    if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
         return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
-    return DynamicLayer()
+    return DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer
 
 
 def _restore(layer: Any, index: int, convolution: Tensor | None, recurrence: Tensor | None) -> None:
