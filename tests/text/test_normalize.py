@@ -27,6 +27,12 @@ NUMERIC = ("one", "oh", "ten", "million", "minus", "$", "1.5", "half", "and", "3
         ),
         ("whisper_en", "  twenty one  ", "21"),
         ("whisper_en", "", ""),
+        ("open_asr_en", "Mr. Smith's colour, it's $5; who's there?", "mister smith s color it is $5 who is there"),
+        ("open_asr_en", "N.A.S.A., at 3 a.m. on the 2nd: A I", "nasa at 3 am on the 2nd a i"),
+        ("open_asr_en", "He's been there, 'cause that's gone.", "he has been there cause that has gone"),
+        ("open_asr_en", "Um, uh-huh: starved 'em. All right!", "starved alright"),
+        ("open_asr_en", "about 3/4 of Ann and Sara", "about 34 of anne and sarah"),
+        ("open_asr_en", "  ", ""),
         ("kana_ja", "きんとう、です。", "キントーデス"),
         ("basic", "Hé, [noise] wie geht's?", "hé wie geht s"),
         ("basic", "が ぱ ガ", "が ぱ ガ"),
@@ -50,7 +56,7 @@ def test_dakuten_stay(name: str, text: str) -> None:
     assert [mark for mark in unicodedata.normalize("NFKD", normalize(name, text)) if mark in VOICING] == marks
 
 
-@pytest.mark.parametrize("name", [name for name in NORMALIZERS if name != "whisper_en"])
+@pytest.mark.parametrize("name", [name for name in NORMALIZERS if not name.endswith("_en")])
 @settings(deadline=None)
 @given(text=st.text(max_size=40) | st.text(alphabet="か゛ﾞ\u3099ー、( )[]<Aİß'.１", max_size=20))
 def test_idempotent(name: str, text: str) -> None:
@@ -72,7 +78,10 @@ def test_whisper_en_is_not_idempotent_on_some_numbers() -> None:
 
 @settings(deadline=None)
 @given(text=st.text(max_size=60) | st.lists(st.sampled_from(NUMERIC), max_size=12).map(" ".join))
-def test_whisper_en_never_fails(text: str) -> None:
+def test_english_never_fails(text: str) -> None:
+    for name in ("whisper_en", "open_asr_en"):
+        result = normalize(name, text)
+        assert result == result.strip()
     result = normalize("whisper_en", text)
     assert result == result.strip()
 
@@ -82,7 +91,7 @@ def test_whisper_en_keeps_numbers_it_cannot_parse() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, basic, nfkc, nfkc_ja, kana_ja, none"):
+    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, open_asr_en, basic, nfkc, nfkc_ja, kana_ja, none"):
         normalize("whisper-en", "a")
 
 

@@ -12,7 +12,7 @@ from functools import cache
 
 from kikitori.errors import ConfigError
 
-NORMALIZERS: tuple[str, ...] = ("whisper_en", "basic", "nfkc", "nfkc_ja", "kana_ja", "none")
+NORMALIZERS: tuple[str, ...] = ("whisper_en", "open_asr_en", "basic", "nfkc", "nfkc_ja", "kana_ja", "none")
 WITHOUT_WORDS: tuple[str, ...] = ("nfkc", "nfkc_ja", "kana_ja")
 """Those that leave no words: errors are counted in characters."""
 UNSPACED = ("ja", "zh", "yue", "wuu", "nan", "hak", "th", "lo", "km", "my", "bo", "dz")
@@ -50,6 +50,22 @@ _TWO_LETTERS = {
 # Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again.
 _VOICING_MARKS = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
 _MAX_PASSES = 10
+# How the leaderboard's English form differs from Whisper's.
+_FILLERS = r"\b(hmm|mm|mhm|mmm|uh|um|huh|em)\b"
+# `'s` is a verb after these words alone; everywhere else it may be a possessive, and stays a word `s`.
+_IS = re.compile(r"\b(he|she|it|that|there|here|what|who|where|when|how|why)'s\b")
+_CHANGED = (r"'s\b", r"\bcause\b")  # left out of Whisper's replacements
+_INITIALS = re.compile(r"\b(?:[a-z]\.){2,}(?:[a-z]\b)?")
+_FRACTION = re.compile(r"(?<=\d)/(?=\d)")
+_ALL_RIGHT = re.compile(r"\ball right\b")
+_NAMES = {
+    "ann": "anne",
+    "charley": "charlie",
+    "jon": "john",
+    "lewis": "louis",
+    "sara": "sarah",
+    "stephen": "steven",
+}
 # Kana that sound alike, and which vowel each kana ends in.
 _LONG = "ー"
 _SAME_SOUND = str.maketrans("ヂヅヲヰヱ", "ジズオイエ")
@@ -70,6 +86,10 @@ def normalize(name: str, text: str) -> str:
     * `whisper_en`: Whisper's English normalizer (contractions, numbers, spelling, fillers), applied once so that rates
       compare with published ones. It is **not idempotent** on some numbers (`minus nine` gives `-9`, then `9`), so pass
       raw text only. Text whose numbers it cannot parse (thousands of digits in a row) keeps them as they are.
+    * `open_asr_en`: as the Open ASR Leaderboard scores English;
+      on Whisper's, with `'s` as `is` after pronouns and question words only, letters with points as one word (`a.m.` is
+      `am`), `em` and `huh` as fillers, some names spelt in one way. Its longer lists of spellings and abbreviations are
+      not here. Not idempotent either.
     * `basic`: Whisper's normalizer for other languages (lower case, no brackets, punctuation or symbols), except that
       combining marks stay: they are vowels in many scripts, and the dakuten in Japanese.
     * `nfkc`: NFKC, lower case, no punctuation, symbols, white space or control characters: for languages that put no
@@ -88,6 +108,8 @@ def normalize(name: str, text: str) -> str:
     match name:
         case "whisper_en":
             return _whisper_en(text)
+        case "open_asr_en":
+            return _open_asr_en(text)
         case "basic":
             return _until_stable(_basic(), text)
         case "nfkc" | "nfkc_ja":
@@ -147,11 +169,22 @@ def spoken_kana(text: str) -> str:
 
 
 def _whisper_en(text: str) -> str:
-    full, numbers_kept = _english()
+    return _in_english(text, *_english()).strip()
+
+
+def _open_asr_en(text: str) -> str:
+    # "Has", where a participle shows it, comes before `'s` is read as "is".
+    text = re.sub(r"'s (been|gone|got)\b", r" has \1", text.lower())
+    text = _INITIALS.sub(lambda found: found.group().replace(".", ""), _IS.sub(r"\1 is", text))
+    plain = _in_english(_FRACTION.sub("", text), *_open_asr_english())
+    return " ".join(_NAMES.get(word, word) for word in _ALL_RIGHT.sub("alright", plain).split())
+
+
+def _in_english(text: str, full: Callable[[str], str], numbers_kept: Callable[[str], str]) -> str:
     try:
-        return full(text).strip()
+        return full(text)
     except (ArithmeticError, AssertionError, IndexError, TypeError, ValueError):  # its number parser has limits
-        return numbers_kept(text).strip()
+        return numbers_kept(text)
 
 
 @cache
@@ -161,6 +194,20 @@ def _english() -> tuple[Callable[[str], str], Callable[[str], str]]:
         warnings.simplefilter("ignore")  # whisper_normalizer has an invalid escape sequence, reported on first compile
         from whisper_normalizer.english import EnglishTextNormalizer
     full, numbers_kept = EnglishTextNormalizer(), EnglishTextNormalizer()
+    numbers_kept.standardize_numbers = str
+    return full, numbers_kept
+
+
+@cache
+def _open_asr_english() -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """Returns Whisper's English normalizer with other fillers and contractions, and the same without number parsing."""
+    _english()  # imports it without its warning
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    full, numbers_kept = EnglishTextNormalizer(), EnglishTextNormalizer()
+    for each in (full, numbers_kept):
+        each.ignore_patterns = _FILLERS
+        each.replacers = {key: value for key, value in each.replacers.items() if key not in _CHANGED}
     numbers_kept.standardize_numbers = str
     return full, numbers_kept
 
