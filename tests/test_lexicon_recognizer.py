@@ -41,8 +41,8 @@ from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
 from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights
-from kikitori.workflows.tune import chosen_grids, tune_scales
-from kikitori.workflows.tuning_lists import list_searches, lists_from_speech
+from kikitori.workflows.tuning.lists import list_searches, lists_from_speech
+from kikitori.workflows.tuning.tune import chosen_grids, tune_scales
 from tests.adapters import make_adapter
 from tests.tiny import (
     save_tiny,

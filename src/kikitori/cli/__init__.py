@@ -21,10 +21,9 @@ from kikitori import __version__
 from kikitori.cli import (
     adapt,
     align,
-    convert,
     diagnose,
+    doctor,
     evaluate,
-    merge,
     picture,
     rescore,
     serve,
@@ -32,10 +31,11 @@ from kikitori.cli import (
     transcribe,
     tune,
 )
-from kikitori.cli.about import doctor, models
 from kikitori.cli.common import SOME_FAILED, complain
 from kikitori.cli.data import pseudo_label, synthesize
 from kikitori.cli.language import lexicon, ngram, perplexity, prior
+from kikitori.cli.models import convert, merge
+from kikitori.cli.models import list as listing
 from kikitori.errors import KikitoriError
 from kikitori.kernels import limit_kernel_caches
 
@@ -58,7 +58,7 @@ for _command in (
     *(perplexity.perplexity, prior.prior, ngram.ngram, lexicon.lexicon),
 ):
     app.command()(_command)
-app.command("list")(models.models)
+app.command("list")(listing.models)
 app.command()(doctor.doctor)
 
 _data = _group("data", "Make data to train on.")

@@ -53,14 +53,14 @@ def tune(
             raise ConfigError("what to tune on is not clear", remedy=remedy)
         output = common.folder_for("the results", output)
         from kikitori.scoring.grids import parse_grid
-        from kikitori.workflows import tune as tuning
+        from kikitori.workflows.tuning import tune as tuning
 
         given = dict(parse_grid(text) for text in scale or ())
         picture = [name.strip() for name in axes.split(",") if name.strip()]
         failed = 0
         if data:
             from kikitori.data.manifest import read_manifest
-            from kikitori.workflows.tuning_lists import list_searches, lists_from_speech
+            from kikitori.workflows.tuning.lists import list_searches, lists_from_speech
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
             recognizer = common.load_recognizer(model, decoding, overrides, device, dtype, adapter)
@@ -82,7 +82,7 @@ def tune(
             from kikitori.scoring.predictions import merged_lists, read_predictions
             from kikitori.text.units import load_units
             from kikitori.workflows.rescore import stored_scores
-            from kikitori.workflows.tuning_lists import with_missing_scores
+            from kikitori.workflows.tuning.lists import with_missing_scores
 
             found = merged_lists([read_predictions(Path(file)) for file in files])
             folder = Path(model_folder(model)) if model is not None and Path(model).is_dir() else None

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kikitori.errors import AudioError, ModelError
+from kikitori.errors import AudioError
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import Decoder
-from kikitori.model.folder import Recogniser
 from kikitori.scorers.base import Scorer, SequenceScorer
 from kikitori.scorers.ctc.phones import PhoneSequenceScorer
 from kikitori.scorers.ctc.sequence import CTCSequenceScorer
@@ -45,7 +44,7 @@ from kikitori.search.options import (
     ShallowFusionSearch,
     SpeculativeSearch,
 )
-from kikitori.search.rescore import check_rescoring, rescored, with_scores
+from kikitori.search.rescore import rescored, with_scores
 from kikitori.search.resources import ExternalModels
 from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
@@ -53,35 +52,6 @@ from kikitori.types import Hypothesis, NBest
 
 Result = NBest | AudioError
 """The n-best list of a recording, or why it has none."""
-
-
-def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_units: bool = False) -> None:
-    """Refuses a search for which a network has not what it takes.
-
-    Args:
-        options: The search.
-        model: The network.
-        name: Of the network, for errors.
-        own_ctc_units: Whether its CTC head writes other labels than its decoder.
-
-    Raises:
-        ModelError: It has no decoder, no CTC head or no phone head; `name` says which network.
-        ConfigError: Scales do not fit.
-    """
-    heads, needs = model.acoustic.config, options.needs
-    if options.autoregressive and model.autoregressive is None:
-        raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
-    if "phones" in needs and not heads.phone_layers:
-        raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
-    if "ctc" in needs and not heads.ctc_layers:
-        raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
-    match options:
-        case JointTimeSyncSearch() if own_ctc_units:
-            what = "the CTC head has other label units than the decoder"
-            raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
-        case RescoringSearch():
-            known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm), (PHONES, heads.phone_layers))
-            check_rescoring(options, [scorer for scorer, there in known if there])
 
 
 def first_pass(batch: EncodedBatch, options: DraftSearch) -> list[Hypothesis]:
@@ -104,7 +74,7 @@ def teacher_input(batch: EncodedBatch, labels: Sequence[Sequence[int]]) -> Assem
 
 
 def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
-    """The n-best list of each recording, or why it has none; options are as `check_search` wants them."""
+    """The n-best list of each recording, or why it has none; options are as `check` wants them."""
     match options:
         case CTCGreedySearch() | CTCBeamSearch() | LexiconSearch():
             return [*_with_text(batch.ctc_units, _by_frames(batch, options), options)]

@@ -8,20 +8,15 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from kikitori.model.encoder.family import Convolution, min_features, subsampled
-from kikitori.model.encoder.waveform import normalise
-from kikitori.model.features import mask_tail, valid_mask
+from kikitori.model.encoder.waveform import WaveformFamily
+from kikitori.model.features import valid_mask
 
 
-class MoonshineFamily:
+class MoonshineFamily(WaveformFamily):
     """The family of Moonshine; the extra entry `do_normalize` is that of its feature extractor."""
 
     front_end: tuple[str, ...] = ("conv1", "groupnorm", "conv2", "conv3")
     final_norm: tuple[str, ...] = ("layer_norm",)
-    takes_waveform = True
-
-    @property
-    def split(self) -> None:
-        """Its encoder runs as a whole."""
 
     def prepare(self, model: Any) -> None:
         """The published models read waveforms as they are."""
@@ -35,19 +30,6 @@ class MoonshineFamily:
     def convolutions(self, config: Any) -> list[Convolution]:  # noqa: ARG002
         """Three, without padding."""
         return [(127, 64, 0), (7, 3, 0), (3, 2, 0)]
-
-    def max_samples(self, config: Any) -> int | None:  # noqa: ARG002
-        """There is no limit."""
-        return None
-
-    def num_features(self, config: Any, num_samples: Tensor) -> Tensor:  # noqa: ARG002
-        """The samples themselves."""
-        return num_samples
-
-    def features(self, config: Any, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The waveforms, each with zero mean and unit variance if the checkpoint wants it."""
-        waveforms = mask_tail(waveforms.float(), lengths)
-        return (normalise(waveforms, lengths) if config.do_normalize else waveforms), lengths
 
     def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Front end, whose group norm looks at all samples of a row and therefore runs row by row, and Transformer."""

@@ -15,7 +15,7 @@ from kikitori.search.options import (
 )
 from kikitori.search.pruning import FramePruning
 from kikitori.search.rescore import check_rescoring
-from kikitori.workflows.tuning_lists import list_search, scorer_names, with_tuned_scales
+from kikitori.workflows.tuning.lists import list_search, scorer_names, with_tuned_scales
 
 RESCORING = RescoringSearch(
     scorers={

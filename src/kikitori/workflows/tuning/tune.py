@@ -30,7 +30,7 @@ from kikitori.search.options import (
 )
 from kikitori.workflows.evaluate import versions
 from kikitori.workflows.rescore import Sets
-from kikitori.workflows.tuning_lists import Tunable, scorer_names, with_tuned_scales
+from kikitori.workflows.tuning.lists import Tunable, scorer_names, with_tuned_scales
 
 TABLE, PICTURE = "tuning.json", "tuning.png"
 

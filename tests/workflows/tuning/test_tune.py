@@ -20,8 +20,8 @@ from kikitori.scoring.grids import Grid
 from kikitori.scoring.predictions import read_predictions
 from kikitori.search.options import LexiconSearch, RescoringSearch, ShallowFusionSearch, load_decoding
 from kikitori.workflows.rescore import stored_scores
-from kikitori.workflows.tune import chosen_axes, chosen_grids
-from kikitori.workflows.tuning_lists import with_missing_scores
+from kikitori.workflows.tuning.lists import with_missing_scores
+from kikitori.workflows.tuning.tune import chosen_axes, chosen_grids
 from tests.tiny import TEXTS, save_tiny, save_tiny_llm, tiny_bpe, tiny_units, tiny_waveform
 
 SEARCH = ["decoding.first.beam=8", "decoding.first.nbest=8"]

@@ -1,1 +1,0 @@
-"""Commands that say what is at hand: `kikitori list`, `kikitori doctor`."""

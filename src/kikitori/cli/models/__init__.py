@@ -1,0 +1,1 @@
+"""Commands about model folders: `kikitori list`, `kikitori merge`, `kikitori convert`."""

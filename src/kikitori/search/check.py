@@ -1,0 +1,36 @@
+"""Whether a network has what a search takes."""
+
+from kikitori.errors import ModelError
+from kikitori.model.folder import Recogniser
+from kikitori.scorers.options import INTERNAL_LM, PHONES, SPEECH_LLM
+from kikitori.search.options import Decoding, JointTimeSyncSearch, RescoringSearch
+from kikitori.search.rescore import check_rescoring
+
+
+def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_units: bool = False) -> None:
+    """Refuses a search for which a network has not what it takes.
+
+    Args:
+        options: The search.
+        model: The network.
+        name: Of the network, for errors.
+        own_ctc_units: Whether its CTC head writes other labels than its decoder.
+
+    Raises:
+        ModelError: It has no decoder, no CTC head or no phone head; `name` says which network.
+        ConfigError: Scales do not fit.
+    """
+    heads, needs = model.acoustic.config, options.needs
+    if options.autoregressive and model.autoregressive is None:
+        raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
+    if "phones" in needs and not heads.phone_layers:
+        raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
+    if "ctc" in needs and not heads.ctc_layers:
+        raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
+    match options:
+        case JointTimeSyncSearch() if own_ctc_units:
+            what = "the CTC head has other label units than the decoder"
+            raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
+        case RescoringSearch():
+            known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm), (PHONES, heads.phone_layers))
+            check_rescoring(options, [scorer for scorer, there in known if there])

@@ -1,0 +1,1 @@
+"""Scales of scorers, chosen on n-best lists."""
