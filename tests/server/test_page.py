@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.server.conftest import SHORT, wav
+from tests.server.conftest import LONG, SHORT, wav
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not CHROMIUM or not DRIVER:
@@ -103,8 +103,10 @@ def test_files_to_download(page):
     assert all(answer["segments"][0]["text"] in files[ending].read_text() for ending in ("srt", "vtt"))
 
 
-def test_keyboard_alone(page):
-    transcribe(page)
+def test_keyboard_alone(page, tmp_path):
+    (tmp_path / "long.wav").write_bytes(wav(LONG))
+    find(page, "#file").send_keys(str(tmp_path / "long.wav"))
+    wait(page, lambda: find(page, "#status").text.startswith("Done"))
     page.execute_script("document.querySelector('.word').focus()")
     first, second = words(page)[:2]
     page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)

@@ -80,7 +80,7 @@ async function run() {
       panel.finish(answer, (performance.now() - began) / 1000);
     }
     compare();
-    say(`Done. ${state.panels.map(({ facts }, i) => `${searches[i].name}: ${facts.textContent}`).join(". ")}`);
+    say("Done");
   } catch (error) {
     for (const panel of state.panels) if (!panel.answer) panel.facts.textContent = "stopped";
     fail(error);

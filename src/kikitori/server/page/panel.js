@@ -80,7 +80,7 @@ export class Panel {
     const agreement = answer.ctc_agreement ?? null;
     this.facts.textContent =
       `${this.tokens.length} words of ${answer.duration.toFixed(1)} s` +
-      (seconds ? `, in ${seconds.toFixed(2)} s (${rate.toFixed(rate < 10 ? 1 : 0)} times as fast)` : "") +
+      (seconds ? `, in ${seconds.toFixed(2)} s (${rate.toFixed(rate < 10 ? 1 : 0)} times real time)` : "") +
       (agreement === null ? "" : `; agrees with the CTC head by ${Math.round(100 * agreement)} %`);
     if (!answer.text.trim()) this.text.replaceChildren(element("p", { class: "partial" }, "no speech found"));
     this.more.replaceChildren(...this.#doubts(answer), ...hypotheses(answer.nbest ?? []), this.#downloads());
