@@ -13,7 +13,10 @@ from tests.tiny import DIM, INTERFACES, tiny_llm_config
 BOS, EOS, FIRST, LABELS, LONGEST, FRAMES = 1, 2, 3, 16, 5, 2  # two frames per label
 STEPS, BATCH, LR = 280, 16, 5e-3
 PROMPT = Prompt((), (BOS,), None, EOS)
-STARTS = [("prefix", False), *((interface, opened) for interface in INTERFACES[1:] for opened in (False, True))]
+STARTS = [
+    *((interface, False) for interface in INTERFACES),
+    *(pytest.param(interface, True, marks=pytest.mark.slow) for interface in INTERFACES[1:]),
+]
 
 
 def speech(labels, looks, places):
