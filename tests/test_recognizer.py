@@ -42,7 +42,7 @@ from tests.tiny import (
     tiny_waveforms,
 )
 
-WAVEFORMS = tiny_waveforms(24)
+WAVEFORMS = tiny_waveforms(12)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_path_string_bytes_and_array_give_the_same(recognizer, files, expected):
 
 
 def test_transcript_says_what_was_heard(recognizer, expected):
-    assert len({transcript.text for transcript in expected}) > 12
+    assert len({transcript.text for transcript in expected}) > 8
     for waveform, transcript in zip(WAVEFORMS, expected, strict=True):
         assert transcript.duration == len(waveform) / 16000
         assert transcript.words == ()
@@ -122,7 +122,7 @@ def test_other_families_keep_their_text_in_any_batch(encoder, tmp_path):
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
     assert list(recognizer.transcribe_many(iter(WAVEFORMS), batch_size=9)) == alone
-    assert len({transcript.text for transcript in alone}) > 10
+    assert len({transcript.text for transcript in alone}) > 7
 
 
 @pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])
@@ -131,7 +131,7 @@ def test_other_interfaces_keep_their_text_in_any_batch(interface, tmp_path):
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
     assert list(recognizer.transcribe_many(iter(WAVEFORMS), batch_size=9)) == alone
-    assert len({transcript.text for transcript in alone}) > 10
+    assert len({transcript.text for transcript in alone}) > 7
     assert all(transcript.llm_passes > 0 for transcript in alone if transcript.text)
 
 
@@ -169,7 +169,7 @@ def test_compressed_speech_keeps_its_text_in_any_batch(compression, tmp_path):
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
     alone = list(recognizer.transcribe_many(WAVEFORMS, batch_size=1))
     assert list(recognizer.transcribe_many(WAVEFORMS, batch_size=5)) == alone
-    assert len({transcript.text for transcript in alone}) > 10
+    assert len({transcript.text for transcript in alone}) > 7
 
 
 @pytest.mark.parametrize("bridge", ["conv", "stack", "identity", "ctc_compress"])
@@ -312,7 +312,7 @@ def combined(tmp_path_factory):
 def test_shallow_fusion(combined):
     recognizer = load(combined, device="cpu")
     alone = [recognizer.transcribe(waveform) for waveform in WAVEFORMS]
-    assert len({transcript.text for transcript in alone}) > 10
+    assert len({transcript.text for transcript in alone}) > 7
     for batch_size in (4, 16):
         many = list(recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=batch_size))[::-1]
         for one, other in zip(alone, many, strict=True):
@@ -377,7 +377,7 @@ def test_delayed_fusion(combined, tmp_path):
     )
     recognizer = load(tmp_path / "model", device="cpu")
     alone = [recognizer.transcribe(waveform, decoding=search) for waveform in WAVEFORMS]
-    assert len({transcript.text for transcript in alone}) > 10
+    assert len({transcript.text for transcript in alone}) > 7
     assert any(transcript.llm_passes > 1 for transcript in alone)
     for batch_size in (4, 16):
         many = list(recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=batch_size, decoding=search))[::-1]
@@ -555,7 +555,7 @@ def test_the_rule_of_the_length_and_the_fewest_labels_are_the_models(recognizer,
 def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, files):
     decoding = SamplingSearch(temperature=3.0, top_k=20)
     alone = [recognizer.transcribe(waveform, decoding=decoding) for waveform in WAVEFORMS]
-    assert sum(a.text != b.text for a, b in zip(alone, expected, strict=True)) > 18
+    assert sum(a.text != b.text for a, b in zip(alone, expected, strict=True)) > 9
     for batch_size in (3, 5):
         assert list(recognizer.transcribe_many(files, batch_size=batch_size, decoding=decoding)) == alone
     backwards = recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=5, decoding=decoding)

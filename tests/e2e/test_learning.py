@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 import kikitori
 from kikitori.data.manifest import read_manifest
 from kikitori.scoring.metrics import ErrorCounts, char_errors
@@ -11,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 CLIPS = ROOT / "tests" / "data" / "clips"
 
 
+@pytest.mark.slow
 def test_the_smoke_recipe_learns_its_recordings(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     train("recipes/smoke.yaml", tmp_path / "smoke")

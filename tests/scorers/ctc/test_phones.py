@@ -30,7 +30,7 @@ def enumerated(log_probs: torch.Tensor, text: Sequence[Sequence[Sequence[int]]])
     return float(np.logaddexp.reduce(said)) - log(len(choices))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(posteriors, texts)
 def test_it_is_the_sum_over_all_pronunciations_and_paths(log_probs, texts):
     found = word_log_probs(log_probs.numpy(), texts)

@@ -57,6 +57,11 @@ def test_a_text_has_the_letters_that_training_gave_it(text, units):
     assert spelt(speller, decoder.encode(text)) == CHARACTERS.encode(text)
 
 
+def test_labels_beyond_the_tokenizer_cannot_be_written():
+    units = byte_level_units()
+    assert spelt(TokenSpeller(units, CHARACTERS), [units.size]) is None
+
+
 @pytest.mark.parametrize("text", ["20 cats", "日本", "½", "наш"])
 def test_what_ctc_cannot_write_is_impossible(text):
     units = byte_level_units()

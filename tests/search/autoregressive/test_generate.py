@@ -11,8 +11,8 @@ from kikitori.search.length import Limits
 from kikitori.types import Hypothesis
 from tests.tiny import LLMS, tiny_speech_llm, tiny_waveforms
 
-WAVEFORMS = tiny_waveforms(24)
-LIMITS = [20 + index % 7 for index in range(24)]
+WAVEFORMS = tiny_waveforms(24)[12:]
+LIMITS = [20 + index % 7 for index in range(12)]
 MODELS = [(encoder, llm, "prefix") for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
 MODELS += [("hubert", llm, "merged_attention") for llm in ("gpt_neox", "qwen3")]
 MODELS += [("hubert", "qwen2", "cross_attention")]
@@ -62,17 +62,17 @@ def decoded(request):
 
 def test_the_examples_are_worth_testing_with(decoded):
     _, expected = decoded
-    assert len({tuple(result.labels) for result in expected}) > 12
+    assert len({tuple(result.labels) for result in expected}) > 6
     assert len({len(result.labels) for result in expected}) > 5
-    assert 3 <= sum(result.complete for result in expected) < 24
+    assert 3 <= sum(result.complete for result in expected) < 12
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 16, 24])
+@pytest.mark.parametrize("batch_size", [1, 5, 12])
 @torch.inference_mode()
 def test_any_batch_equals_the_naive_loop(decoded, batch_size):
     model, expected = decoded
     got = []
-    for start in range(0, 24, batch_size):
+    for start in range(0, 12, batch_size):
         rows = slice(start, start + batch_size)
         got += decode(model, WAVEFORMS[rows], LIMITS[rows])
     same(got, expected)
@@ -81,9 +81,9 @@ def test_any_batch_equals_the_naive_loop(decoded, batch_size):
 @torch.inference_mode()
 def test_any_order_equals_the_naive_loop(decoded):
     model, expected = decoded
-    order = random.Random(5).sample(range(24), 24)  # noqa: S311
-    for start in range(0, 24, 8):
-        rows = order[start : start + 8]
+    order = random.Random(5).sample(range(12), 12)  # noqa: S311
+    for start in range(0, 12, 5):
+        rows = order[start : start + 5]
         got = decode(model, [WAVEFORMS[row] for row in rows], [LIMITS[row] for row in rows])
         same(got, [expected[row] for row in rows])
 
@@ -92,7 +92,7 @@ def test_any_order_equals_the_naive_loop(decoded):
 @torch.inference_mode()
 def test_short_limits(decoded, limit):
     model, expected = decoded
-    got = decode(model, WAVEFORMS, [limit] * 24)
+    got = decode(model, WAVEFORMS, [limit] * 12)
     for result, full in zip(got, expected, strict=True):
         assert result.labels == full.labels[:limit]
         assert result.complete == (full.complete and len(full.labels) <= limit)
@@ -104,7 +104,7 @@ def test_short_limits(decoded, limit):
 @torch.inference_mode()
 def test_each_row_has_its_own_limit(decoded):
     model, expected = decoded
-    limits = [row % 4 for row in range(24)]
+    limits = [row % 4 for row in range(12)]
     got = decode(model, WAVEFORMS, limits)
     assert [r.labels for r in got] == [r.labels[:limit] for r, limit in zip(expected, limits, strict=True)]
 
@@ -114,8 +114,8 @@ def test_each_row_has_its_own_limit(decoded):
 def test_fewest_labels(decoded, least):
     model, free = decoded
     expected = [naive(model, *row, least) for row in zip(WAVEFORMS, LIMITS, strict=True)]
-    for start in range(0, 24, 8):
-        rows = slice(start, start + 8)
+    for start in range(0, 12, 5):
+        rows = slice(start, start + 5)
         same(decode(model, WAVEFORMS[rows], LIMITS[rows], least), expected[rows])
     assert all(len(result.labels) >= least for result in expected)
     for before, after in zip(free, expected, strict=True):
@@ -127,7 +127,7 @@ def test_fewest_labels(decoded, least):
 @torch.inference_mode()
 def test_the_most_labels_are_stronger_than_the_fewest(decoded):
     model, _ = decoded
-    results = decode(model, WAVEFORMS, [1] * 24, least=3)
+    results = decode(model, WAVEFORMS, [1] * 12, least=3)
     assert all(len(result.labels) == 1 and not result.complete for result in results)
 
 
@@ -136,7 +136,7 @@ def test_the_most_labels_are_stronger_than_the_fewest(decoded):
 def test_score_is_the_log_probability_of_labels_and_eos(llm):
     model = tiny_speech_llm("wav2vec2", llm)
     encoded = model.acoustic.encode(*pad_waveforms(WAVEFORMS))
-    results = [best for (best,) in greedy(model.decoder(encoded), Limits([12] * 24))]
+    results = [best for (best,) in greedy(model.decoder(encoded), Limits([12] * 12))]
     logits, next_labels = model.label_logits(encoded, [result.labels for result in results])
     scores = logits.log_softmax(-1).gather(1, next_labels[:, None])[:, 0].split([len(r.labels) + 1 for r in results])
     for result, row in zip(results, scores, strict=True):

@@ -11,14 +11,14 @@ from kikitori.search.autoregressive.speculative import speculative
 from kikitori.search.length import Limits
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_units, tiny_waveforms
 
-WAVEFORMS = tiny_waveforms(24)
-LIMITS = [20 + index % 7 for index in range(24)]
+WAVEFORMS = tiny_waveforms(16)
+LIMITS = [14 + index % 7 for index in range(16)]
 MODELS = [(llm, interface) for llm in ("gpt_neox", "qwen2", "llama") for interface in INTERFACES]
 EOS = 2
 SIZE = tiny_units().size
 
 
-def decoder_of(model, rows=range(24)):
+def decoder_of(model, rows=range(16)):
     return model.decoder(model.acoustic.encode(*pad_waveforms([WAVEFORMS[row] for row in rows])))
 
 
@@ -92,7 +92,7 @@ def test_any_draft_gives_what_greedy_search_writes(decoded):
     _, decoder, expected = decoded
     stream = random.Random(7)  # noqa: S311
     others = [row.labels for row in expected]
-    for _ in range(12):
+    for _ in range(8):
         drafts = [any_draft(row.labels, others, stream) for row in expected]
         same(write(decoder, drafts), expected)
 
@@ -104,7 +104,7 @@ def test_right_drafts_take_no_pass_after_the_first(decoded):
     got = write(decoder, drafts)
     same(got, expected)
     assert {row.llm_passes for row in got} == {0}
-    empty = write(decoder, [[]] * 24)
+    empty = write(decoder, [[]] * 16)
     assert [row.llm_passes for row in empty] == [row.llm_passes for row in expected]
 
 
@@ -123,7 +123,7 @@ def test_drafts_with_a_slip_in_ten_save_most_passes(decoded):
 def test_limits(decoded, most, least):
     _, decoder, free = decoded
     stream = random.Random(most)  # noqa: S311
-    limits = [max(0, most - row % 3) for row in range(24)]
+    limits = [max(0, most - row % 3) for row in range(16)]
     settings = {"max_labels": limits, "min_labels": least}
     expected = plain(decoder, **settings)
     for rate in (0.0, 0.3):
@@ -137,8 +137,8 @@ def test_any_batch_order_and_padding_gives_the_same(decoded):
     stream = random.Random(5)  # noqa: S311
     drafts = [corrupt(row.labels, 0.2, stream) for row in expected]
     for size in (1, 5, 16):
-        order = stream.sample(range(24), 24)
-        for start in range(0, 24, size):
+        order = stream.sample(range(16), 16)
+        for start in range(0, 16, size):
             rows = order[start : start + size]
             decoder = decoder_of(model, rows)
             padding = torch.full_like(decoder.prefix.embeds[:, :3], torch.inf)

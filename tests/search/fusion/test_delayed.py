@@ -232,14 +232,14 @@ def test_with_all_scales_0_it_is_the_acoustic_search(kind, trigger):
 @pytest.mark.parametrize("kind", ["characters", "equal"])
 def test_the_same_in_any_batch(kind, trigger):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.stack([posteriors(40, seed) for seed in range(16)]).float()
-    lengths = torch.randint(1, 41, (16,), generator=generator)
+    logits = torch.stack([posteriors(40, seed) for seed in range(8)]).float()
+    lengths = torch.randint(1, 41, (8,), generator=generator)
     lengths[3] = 0
     reader, own, options = reader_of(kind, dtype=torch.float32), prior(OWN.size).float(), search(trigger=trigger)
-    alone = [delayed_fusion_of_logits(logits[[row]], lengths[[row]], reader, own, options)[0] for row in range(16)]
-    assert len({row[0].labels for row in alone}) > 12
-    for size in (4, 16):
-        for rows in torch.randperm(16, generator=generator).split(size):
+    alone = [delayed_fusion_of_logits(logits[[row]], lengths[[row]], reader, own, options)[0] for row in range(8)]
+    assert len({row[0].labels for row in alone}) > 5
+    for size in (3, 8):
+        for rows in torch.randperm(8, generator=generator).split(size):
             found = delayed_fusion_of_logits(logits[rows], lengths[rows], reader, own, options)
             for row, nbest in zip(rows.tolist(), found, strict=True):
                 assert seen(nbest) == seen(alone[row])

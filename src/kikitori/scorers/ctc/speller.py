@@ -78,7 +78,9 @@ class TokenSpeller:
         return labels
 
     def _spell(self, place: Place, token: int) -> Spelling:
-        if (content := self._bytes[token]) is None:
+        # A model may have labels that its tokenizer has not: published folders of Whisper lack the timestamps.
+        content = self._bytes[token] if token < len(self._bytes) else None
+        if content is None:
             return Spelling(None, place)
         reader = codecs.getincrementaldecoder("utf-8")(errors="replace")
         text = reader.decode(place.bytes + content)
