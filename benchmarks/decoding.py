@@ -46,7 +46,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("searches", nargs="+")
-    parser.add_argument("--model", help="the bundled one by default")
+    parser.add_argument("--model", default="mini-en")
     parser.add_argument("--only", choices=SPLITS, help="one split")
     parser.add_argument("--data", default=MANIFEST)
     parser.add_argument("--out", type=Path, default=Path("runs/decoding"))

@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split")
     parser.add_argument("--count", type=int, default=20, help="utterances of each kind made from speech")
-    parser.add_argument("--model", help="whose CTC head aligns; the bundled mini-en by default")
+    parser.add_argument("--model", default="mini-en", help="whose CTC head aligns")
     options = parser.parse_args()
     utterances = [row for row in read_manifest(options.manifest, split=options.split).utterances if row.text]
     options.folder.mkdir(parents=True, exist_ok=True)

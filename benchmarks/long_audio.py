@@ -46,7 +46,7 @@ def main():
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--minutes", type=float, nargs="+", default=[20.0])
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="mini-en")
     parser.add_argument("--decoding")
     parser.add_argument("--batch-size", type=int, default=8)
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
     python benchmarks/same_predictions.py OLD_CHECKOUT NEW_CHECKOUT --data dev.jsonl --rows 40
 
-Each checkout runs in a process of its own with the bundled model, once for each search below, whose options are written
+Each checkout runs in a process of its own with mini-en, once for each search below, whose options are written
 in the spelling that older versions read too. Texts and their order must be equal, scores within 1e-4. A checkout's
 results are kept in --keep, so that only what is missing there is run.
 """
@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 TOLERANCE = 1e-4
-MODEL = "src/kikitori/models/mini-en"
+PLACES = "models/mini-en", "src/kikitori/models/mini-en"
+"""Where checkouts have the model."""
 SEARCHES = {
     "ctc_greedy": "search: ctc_greedy",
     "ctc_beam": "search: ctc_beam",
@@ -63,6 +64,7 @@ for name, search in searches.items():
 def record(checkout: Path, paths: list[str], out: Path, searches: list[str]) -> None:
     """Runs the searches whose results are not there yet."""
     out.mkdir(parents=True, exist_ok=True)
+    model = next(str(checkout / place) for place in PLACES if (checkout / place).is_dir())
     missing: dict[str, str | None] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in searches:
@@ -70,9 +72,9 @@ def record(checkout: Path, paths: list[str], out: Path, searches: list[str]) -> 
                 options = SEARCHES[name]
                 missing[name] = None if options is None else f"{folder}/{name}.yaml"
                 if options is not None:
-                    Path(folder, f"{name}.yaml").write_text(options.replace("MODEL", str(checkout / MODEL)))
+                    Path(folder, f"{name}.yaml").write_text(options.replace("MODEL", model))
         if missing:
-            job = json.dumps([str(checkout / MODEL), missing, paths, str(out)])
+            job = json.dumps([model, missing, paths, str(out)])
             environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
             subprocess.run([sys.executable, "-c", WORKER], input=job, text=True, env=environment, check=True)
 

@@ -46,7 +46,7 @@ def main():
     parser.add_argument("lexicon", type=Path)
     parser.add_argument("--split", default="dev")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="mini-en")
     parser.add_argument("--decoding")
     options = parser.parse_args()
     torch.set_num_threads(1)

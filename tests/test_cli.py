@@ -33,6 +33,7 @@ PACKAGE = Path(loading.__file__).parent
 ROOT = Path(__file__).parents[1]
 NOT_BUILT = ("study",)
 KEEP = ("--on-runaway", "keep")  # a random LLM writes nothing that its CTC head hears
+BASE = ("--model", "mini-en")
 
 
 @pytest.fixture(scope="module")
@@ -302,13 +303,15 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["train", "recipe.yaml"], "-o: no run folder"),
         (["adapt", "word", "-o", "run"], "word: not an override"),
         (["adapt", "--text", "a.txt"], "-o: no run folder"),
-        (["adapt", "-o", "run"], "give either --data or --text"),
-        (["adapt", "--data", "a.jsonl", "--text", "a.txt", "-o", "run"], "give either --data or --text"),
-        (["adapt", "--text", "a.txt", "-o", "run", "adapt.component=[llm]"], "did you mean 'components'?"),
-        (["adapt", "--text", "a.txt", "--dev", "missing.jsonl", "-o", "run"], "missing.jsonl: no such manifest"),
+        (["adapt", *BASE, "-o", "run"], "give either --data or --text"),
+        (["adapt", *BASE, "--data", "a.jsonl", "--text", "a.txt", "-o", "run"], "give either --data or --text"),
+        (["adapt", *BASE, "--text", "a.txt", "-o", "run", "adapt.component=[llm]"], "did you mean 'components'?"),
+        (["adapt", *BASE, "--text", "a.txt", "--dev", "missing.jsonl", "-o", "run"], "missing.jsonl: no such manifest"),
         (["ngram", "--text", "a.txt", "--split", "dev", "-o", "lm.arpa"], "--split: a split of what"),
         (["merge", "adapter"], "-o: no folder"),
-        (["merge", "adapter", "-o", "out"], "adapter: no such adapter folder"),
+        (["adapt", "--text", "a.txt", "-o", "run"], "--model: no recogniser to adapt"),
+        (["merge", "adapter", "-o", "out"], "--model: no recogniser given"),
+        (["merge", "adapter", *BASE, "-o", "out"], "adapter: no such adapter folder"),
         (["transcribe", "a.wav", "--adapter", "missing"], "missing: no such adapter folder"),
     ],
 )
@@ -348,8 +351,8 @@ def test_damaged_model_folders(damage, audio, tmp_path):
 
 
 def test_bundled_model_missing(audio, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "BUNDLED", tmp_path / "mini-en")
-    assert "mini-en" in one_line(call("transcribe", audio("a.wav")))
+    monkeypatch.setattr(loading, "BUNDLED", tmp_path / "tiny-en")
+    assert "tiny-en" in one_line(call("transcribe", audio("a.wav")))
 
 
 def test_published_model(audio, tmp_path):

@@ -12,7 +12,7 @@ def test_our_models_are_found_by_name(tmp_path, monkeypatch):
     assert find_model("mini-xx") == ours
     assert find_model("someone/mini-xx") == "someone/mini-xx"
     assert find_model(ours) == ours
-    assert find_model("mini-en") == find_model(None) == BUNDLED
+    assert find_model("tiny-en") == find_model(None) == BUNDLED
     (tmp_path / "mini-xx").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_model("mini-xx") == "mini-xx"  # the one that lies here

@@ -137,7 +137,8 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_corpora(folder / "shared")
     write_pronunciations(folder)
-    write_whisper(folder / "parts" / "whisper-base")
+    for name in ("whisper-base", "whisper-tiny.en"):
+        write_whisper(folder / "parts" / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_lexicon(READINGS, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))

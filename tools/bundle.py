@@ -1,6 +1,6 @@
-"""Puts a trained recogniser into the package as a bundled model, in half precision.
+"""Puts a trained recogniser into `models/`, in half precision.
 
-    python tools/bundle.py runs/mini-en/model src/kikitori/models/mini-en
+    python tools/bundle.py runs/mini-en/model models/mini-en
 
 Weights are stored in float16 and computed in float32. What else lies in the target folder, such as the model card, the
 default search and the files that it needs, is left alone.

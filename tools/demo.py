@@ -1,8 +1,8 @@
 """`make demo`: the bundled recordings through the bundled model, and what was said in them.
 
-By the speech LLM (`greedy`), by the CTC head of the same model alone (`ctc_greedy`) and, if that is neither, by the
-model's default search: that of mini-en combines CTC with a lexicon and an n-gram (`lexicon`). All texts under the
-reference, and one line `WER <search> <fraction>` for each search.
+By the decoder alone (`greedy`), by the CTC head alone (`ctc_greedy`) and, if that is neither, by the model's default
+search: that of tiny-en combines both (`rescoring`). All texts under the reference, and one line
+`WER <search> <fraction>` for each search. `tools/demo.py mini-en` shows a speech LLM.
 """
 
 import sys
@@ -17,13 +17,13 @@ from kikitori.scoring.metrics import ErrorCounts, word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.search.options import load_decoding
 from kikitori.text.normalize import normalize
-from kikitori.workflows.evaluate import evaluate
+from kikitori.workflows.evaluate import evaluate_batch
 
 SAMPLES = BUNDLED.parents[1] / "samples" / "manifest.jsonl"
 SEARCHES = ("greedy", "ctc_greedy")
 
 
-def main(model: Path | None = None) -> int:
+def main(model: Path | str | None = None) -> int:
     """Returns the exit status: 0 done, 1 a recording failed, 2 it cannot start."""
     try:
         predictions = transcribe_samples(model)
@@ -34,12 +34,12 @@ def main(model: Path | None = None) -> int:
     return int(any(row.error for rows in predictions.values() for row in rows))
 
 
-def transcribe_samples(model: Path | None = None) -> dict[str, list[Prediction]]:
+def transcribe_samples(model: Path | str | None = None) -> dict[str, list[Prediction]]:
     """The predictions of each search, in the order of the manifest."""
-    samples = {"samples": read_manifest(SAMPLES).utterances}
+    samples = read_manifest(SAMPLES).utterances
     recognizer = load(model)
     searches = {name: load_decoding(name) for name in SEARCHES} | {recognizer.decoding.search: recognizer.decoding}
-    return {name: evaluate(recognizer, samples, decoding=search)["samples"] for name, search in searches.items()}
+    return {name: evaluate_batch(recognizer, samples, search) for name, search in searches.items()}
 
 
 def format_demo(predictions: Mapping[str, Sequence[Prediction]]) -> str:
@@ -64,4 +64,4 @@ def scored(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

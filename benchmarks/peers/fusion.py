@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kikitori.loading import BUNDLED
+from kikitori.loading import find_model
 from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.language_model import language_model
 from kikitori.scorers.lm import LMScorer
@@ -63,7 +63,8 @@ def delayed_rows(frames: int, rounds: int) -> Iterator[Row]:
         rounds: Runs of each contender.
     """
     seldom, always = DelayedFusionSearch(beam=BEAM, trigger=20), DelayedFusionSearch(beam=BEAM, trigger=1)
-    units, others = load_units(BUNDLED), load_units(BUNDLED).tokenizer
+    mini_en = find_model("mini-en")
+    units, others = load_units(mini_en), load_units(mini_en).tokenizer
     others.add_special_tokens({"additional_special_tokens": ["[MORE]"]})
     lm_units = TokenizerUnits(others)
     reader = RetokenizingLM(language_model(_llm(lm_units.size), lm_units, LMOptions("made up")), units)

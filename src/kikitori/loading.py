@@ -18,7 +18,7 @@ from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch
 
-BUNDLED = Path(__file__).parent / "models" / "mini-en"
+BUNDLED = Path(__file__).parent / "models" / "tiny-en"
 CHECKOUT = Path(__file__).parents[2] / "models"
 """Where a checkout of the repository has models that are too large for the package."""
 
@@ -37,7 +37,7 @@ def load(
     """Loads a recogniser.
 
     Args:
-        model: A model folder, the name of one of ours (see `find_model`) or a hub id; None takes the bundled `mini-en`.
+        model: A model folder, the name of one of ours (see `find_model`) or a hub id; None takes the bundled `tiny-en`.
         device: `auto` takes a GPU where there is one.
         dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster and does not promise that.
         decoding: Search to use by default, by its options, a YAML file, or a name, which stands for the folder's
@@ -82,7 +82,7 @@ def load(
 
 
 def find_model(model: str | Path | None) -> str | Path:
-    """The folder of a model named without a slash: one here, in the package (`mini-en`) or in a checkout's `models/`.
+    """The folder of a model named without a slash: one here, in the package (`tiny-en`) or in a checkout's `models/`.
 
     None is the bundled model. Whatever is none of them is left as it is: a path, or the id of a model on the hub.
     """

@@ -66,7 +66,7 @@ class WindowSize(StrEnum):
     speech = "speech"
 
 
-Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled mini-en by default.")]
+Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled tiny-en by default.")]
 Adapter = Annotated[
     Path | None, typer.Option("--adapter", help="Adapter folder to switch on, or the run of kikitori adapt.")
 ]

@@ -26,7 +26,7 @@ PACKAGES = ("fastapi", "uvicorn", "multipart", "websockets")
 
 def serve(
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="Model folder or hub id; may be repeated; mini-en by default.")
+        list[str] | None, typer.Option("--model", help="Model folder or hub id; may be repeated; tiny-en by default.")
     ] = None,
     decoding: Search = None,
     search: Annotated[

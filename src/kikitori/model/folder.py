@@ -218,7 +218,7 @@ def _without_places(values: Any) -> Any:
 def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """CTC heads that name the Whisper on whose encoder they stand, with that Whisper's decoder."""
     _check_version(path_or_id, config.get("format_version", 1))
-    base = find_base(str(config[BASE].get("name")))
+    base = find_base(str(config[BASE].get("name")), path_or_id)
     network = load_whisper(base, read_json(base, "config.json"))
     heads, shared = load_heads(path_or_id, config, network)
     ctc_units, language = load_units(path_or_id), read_trained_on(path_or_id).language

@@ -35,16 +35,25 @@ class _Empty:
 
 def test_models_at_hand(parts):
     found = {model.name: model for model in models_at_hand()}
-    assert {*found} == {"mini-en", *(str(parts / name) for name in ("whisper-x", "ours", "broken"))}
-    assert (found["mini-en"].kind, found["mini-en"].language) == ("speech LLM", "en")
-    assert 30 < found["mini-en"].megabytes < 60
+    assert {*found} == {"tiny-en", *(str(parts / name) for name in ("whisper-x", "ours", "broken"))}
+    assert (found["tiny-en"].kind, found["tiny-en"].language) == ("whisper-tiny.en with CTC heads", "en")
+    assert 40 < found["tiny-en"].megabytes < 70
     assert found[str(parts / "whisper-x")].kind == "Whisper"
     assert found[str(parts / "ours")].kind == "acoustic model"
     assert "config.json" in found[str(parts / "broken")].problem
     assert describe("x", parts / "bert") is None
     lines = call("list").stdout.splitlines()
     assert len(lines) == 4
-    assert lines[0].split() == ["mini-en", "speech", "LLM", "en", f"{found['mini-en'].megabytes:.0f}", "MB"]
+    assert lines[0].split() == [
+        "tiny-en",
+        "whisper-tiny.en",
+        "with",
+        "CTC",
+        "heads",
+        "en",
+        f"{found['tiny-en'].megabytes:.0f}",
+        "MB",
+    ]
 
 
 def test_a_part_names_the_base_that_it_needs(parts):
@@ -72,14 +81,14 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
         "--  no-such-program: missing; speech; install it, on Debian and Ubuntu: apt install no-such-package" in lines
     )
     assert any(line.startswith("ok  bfloat16: ") for line in lines)
-    assert lines[-1].startswith("ok  mini-en: recognises a sample of ")
+    assert lines[-1].startswith(f"ok  {tmp_path.name}: recognises a sample of ")
 
 
 def test_doctor_fails_where_nothing_works(monkeypatch):
     def broken(**_):
-        raise ModelError("is damaged", where="mini-en")
+        raise ModelError("is damaged", where="tiny-en")
 
     monkeypatch.setattr(loading, "load", broken)
     result = call("doctor")
     assert result.exit_code == SOME_FAILED
-    assert "mini-en: does not work: mini-en: is damaged; install kikitori again" in result.stdout
+    assert "tiny-en: does not work: tiny-en: is damaged; install kikitori again" in result.stdout

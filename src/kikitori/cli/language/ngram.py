@@ -50,7 +50,7 @@ def ngram(
             raise ConfigError("words are counted, not its labels", where="--model", remedy="leave it or --words out")
         from itertools import chain
 
-        from kikitori.loading import BUNDLED
+        from kikitori.loading import find_model
         from kikitori.text.corpus import read_lines, speak_titles
         from kikitori.text.lexicon import read_lexicon
         from kikitori.text.units import load_units
@@ -73,7 +73,7 @@ def ngram(
                 prune=prune,
             )
         else:
-            units = load_units(model or BUNDLED)
+            units = load_units(find_model(model))
             common.make_folder(output.parent)
             counts = write_ngram(output, units, lines, order=order, min_count=min_count, prune=prune)
         print(f"kikitori: n-grams by order: {', '.join(map(str, counts))}", file=sys.stderr)

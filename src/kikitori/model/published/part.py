@@ -28,10 +28,15 @@ PARTS = "KIKITORI_PARTS"
 ENCODER = "encoder.model."
 
 
-def find_base(name: str) -> str | Path:
-    """Where a base model lies: a folder, one in the folder that `KIKITORI_PARTS` names by the last part, or the hub."""
-    parts = os.environ.get(PARTS)
-    here = Path(parts) / name.rpartition("/")[2] if parts and not Path(name).is_dir() else Path(name)
+def find_base(name: str, part: str | Path | None = None) -> str | Path:
+    """Where a base lies: in its part's folder, in the one that `KIKITORI_PARTS` names, at its path, or on the hub.
+
+    In the first two it is looked for under the last piece of its name.
+    """
+    last, parts = name.rpartition("/")[2], os.environ.get(PARTS)
+    if part is not None and last and (Path(part) / last).is_dir():
+        return Path(part) / last
+    here = Path(parts) / last if parts and not Path(name).is_dir() else Path(name)
     return here if here.is_dir() else name
 
 

@@ -140,7 +140,7 @@ def _sample() -> Check:
         transcript = recognized.transcribe(Path(loading.__file__).parent / "samples" / SAMPLE)
         spent = time.perf_counter() - started
     except (KikitoriError, OSError) as error:
-        return Check("mini-en", f"does not work: {error}", "install kikitori again", needed=True)
+        return Check(loading.BUNDLED.name, f"does not work: {error}", "install kikitori again", needed=True)
     if not transcript.text:
-        return Check("mini-en", "hears nothing in a sample", "install kikitori again", needed=True)
-    return Check("mini-en", f"recognises a sample of {transcript.duration:.1f} s in {spent:.1f} s")
+        return Check(loading.BUNDLED.name, "hears nothing in a sample", "install kikitori again", needed=True)
+    return Check(loading.BUNDLED.name, f"recognises a sample of {transcript.duration:.1f} s in {spent:.1f} s")

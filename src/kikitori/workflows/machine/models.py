@@ -61,7 +61,7 @@ def describe(name: str, folder: Path) -> ModelAtHand | None:
     problem = None
     if BASE in config:
         base = str(config[BASE].get("name"))
-        if not Path(find_base(base)).is_dir():
+        if not Path(find_base(base, folder)).is_dir():
             problem = f"needs {base}, from the hub or in the folder that {PARTS} names"
     return ModelAtHand(name, kind, language, _megabytes(folder), problem)
 
