@@ -3,8 +3,7 @@
 import pytest
 
 import sweep as module
-from kikitori.model.decoder import llm_decoder
-from kikitori.model.decoder.probe import Findings
+from kikitori.model.decoder.probe import REFUSALS
 from sweep import main, read_rows, sweep
 
 pytestmark = pytest.mark.slow
@@ -20,8 +19,7 @@ def test_right_and_refused():
 
 
 def test_wrong_without_the_probe(monkeypatch):
-    monkeypatch.setattr("kikitori.model.decoder.probe._probe", lambda _: Findings())
-    monkeypatch.setattr(llm_decoder, "findings", lambda _: Findings())
+    monkeypatch.setattr("kikitori.model.decoder.probe.findings", lambda *_: dict.fromkeys(REFUSALS, ""))
     assert kinds("mpt") == ["wrong", "wrong", "wrong", "wrong", "right"]
 
 

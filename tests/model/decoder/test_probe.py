@@ -37,7 +37,7 @@ from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.attention.masks import layer_masks
 from kikitori.model.decoder.llm import embed, max_positions
 from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
-from kikitori.model.decoder.probe import check_decoding, check_scoring, check_trees, findings
+from kikitori.model.decoder.probe import REFUSALS, check_decoding, check_scoring, check_trees, findings, reads_trees
 from kikitori.scorers.incremental import IncrementalLMScorer
 from kikitori.scorers.language_model import LanguageModel
 from kikitori.scorers.tree import score_sequences
@@ -113,6 +113,10 @@ def prompts(llm, sizes=(9, 4)):
     return prefix, [row[:size].tolist() for row, size in zip(rows, sizes, strict=True)]
 
 
+def all_is_well(llm):
+    return not any(findings(llm, *REFUSALS).values())
+
+
 @pytest.mark.parametrize("family", EXACT)
 def test_what_the_probe_lets_through_is_right_beyond_windows_too(family):
     llm = build(family)
@@ -180,39 +184,48 @@ def test_the_probe_leaves_the_llm_as_it_was():
     llm.model.layers[1].eval()
     before = {name: tensor.clone() for name, tensor in llm.state_dict().items()}
     modes = [module.training for module in llm.modules()]
-    findings(llm)
+    findings(llm, *REFUSALS)
     assert [module.training for module in llm.modules()] == modes
     assert llm.config.sliding_window == WINDOW
     assert all(torch.equal(tensor, before[name]) for name, tensor in llm.state_dict().items())
     other = build("llama")
     with torch.inference_mode():
-        findings(other)
+        findings(other, *REFUSALS)
     other(input_ids=torch.tensor([[3, 4, 5]])).logits.sum().backward()
 
 
-def test_an_llm_is_probed_once(monkeypatch):
-    llm = build("llama")
-    check_trees(llm)
-    monkeypatch.setattr(probe, "_probe", lambda _: pytest.fail("probed again"))
-    check_trees(llm)
+def test_an_llm_is_probed_once_for_each_use(monkeypatch):
+    llm = build("bloom")
+    assert not reads_trees(llm)
+    check_decoding(llm)  # what does not hold for trees says nothing of this
+    monkeypatch.setattr(probe, "_probe", lambda *_: pytest.fail("probed again"))
+    check_scoring(llm)
+    check_decoding(llm)
+    with pytest.raises(ModelError, match="it cannot read trees"):
+        check_trees(llm)
+    fresh = build("mpt")
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match="it cannot go label by label"):
+        check_decoding(fresh)
+    assert set(findings(fresh)) == {"rows", "cache"}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("family", EXACT)
 def test_coarser_and_finer_numbers(family, dtype):
-    assert findings(build(family).to(dtype)) == probe.Findings()
+    assert all_is_well(build(family).to(dtype))
 
 
 def test_logits_that_are_not_finite_are_found_elsewhere():
     llm = build("llama")
     with torch.no_grad():
         llm.get_output_embeddings().weight[7, 3] = torch.nan
-    assert findings(llm) == probe.Findings()
+    assert all_is_well(llm)
 
 
 def test_few_positions():
-    assert findings(tiny_gpt2(30, max_positions=4)) == probe.Findings()
-    assert findings(tiny_gpt2(30, max_positions=3)) == probe.Findings()
+    assert all_is_well(tiny_gpt2(30, max_positions=4))
+    assert all_is_well(tiny_gpt2(30, max_positions=3))
 
 
 def test_a_wrong_factor_of_logits_is_found():
@@ -245,7 +258,7 @@ def test_positions_that_share_one_choice_of_rotary_factors():
     config = Phi3Config(**PLAIN, max_position_embeddings=96, original_max_position_embeddings=24, rope_parameters=rope)
     llm = Phi3ForCausalLM(config).eval()
     assert max_positions(llm) == 24
-    assert findings(llm) == probe.Findings()
+    assert all_is_well(llm)
 
 
 def test_windows_are_counted_in_labels_that_are_read():

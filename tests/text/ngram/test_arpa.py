@@ -215,6 +215,15 @@ def test_special_words_in_another_spelling_score_as_themselves(tmp_path):
         assert score_text(other, words) == pytest.approx(score_text(plain, words), abs=1e-6)
 
 
+@pytest.mark.parametrize("spelling", ["<UNK>", "<oov>", "[UNK]"])
+def test_the_unknown_word_in_another_spelling_before_all_others(spelling, tmp_path):
+    text = SOUND.replace("-2\t<unk>\n", "").replace("1-grams:\n", "1-grams:\n-2\t<unk>\n")
+    plain, words = read_text(tmp_path, text)
+    found, others = read_text(tmp_path, text.replace("<unk>", spelling))
+    assert others == words == ["<unk>", "<s>", "a", "</s>"]
+    assert same(found, plain)
+
+
 def test_a_word_that_looks_special_stays_a_word_beside_the_special_one(tmp_path):
     text = SOUND.replace("\ta\n", "\t<S>\n").replace("\ta a", "\t<S> <S>").replace("\ta </s>", "\t<S> </s>")
     assert read_text(tmp_path, text)[1] == ["<s>", "<S>", "</s>", "<unk>"]

@@ -13,7 +13,7 @@ from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import DecoderState, SpeechAttention
 from kikitori.model.decoder.cache import append, read
 from kikitori.model.decoder.llm import embed, forward, forward_tree, max_positions, num_embeddings, project
-from kikitori.model.decoder.probe import check_decoding, check_scoring, findings
+from kikitori.model.decoder.probe import check_decoding, check_scoring, reads_trees
 
 MAX_POSITIONS = 2**14
 """Positions of one pass where every branch of a tree is a row."""
@@ -120,7 +120,7 @@ class LLMDecoder:
         Where the LLM cannot read trees (recurrent layers, ALiBi), every branch is a row.
         """
         check_scoring(self.llm)
-        if findings(self.llm).trees:
+        if not reads_trees(self.llm):
             return self._read_branches(utterances, labels, ends)
         prefix, device = self.prefix, self.device
         which = torch.tensor(utterances, device=device)

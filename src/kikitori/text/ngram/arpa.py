@@ -209,7 +209,7 @@ def _section(
                 words.append(name.decode())
             except UnicodeDecodeError:
                 raise _bad(file, place, f"the word {_text(name)!r} is not in UTF-8") from None
-            ids[name] = ids[spelling] = len(ids) if spelling == name else len(words) - 1
+            ids[name] = ids[spelling] = len(words) - 1
             log_prob = IMPOSSIBLE if name == START.encode() else log_prob
         try:
             rows.extend([ids[word] for word in gram])
