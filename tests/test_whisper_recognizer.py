@@ -1,6 +1,7 @@
 """Whisper recognisers as users meet them."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from starlette.testclient import TestClient
 from transformers.generation.utils import GenerateEncoderDecoderOutput
 
 from kikitori.align.attention import attention_jumps
 from kikitori.data.speech import pad_waveforms
+from kikitori.engine.local import LocalEngine
+from kikitori.engine.models import by_name, served
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.io.writers import render
 from kikitori.loading import load
@@ -19,11 +23,14 @@ from kikitori.model.safety.config import quiet_transformers
 from kikitori.recognizer import PLAIN
 from kikitori.search.guards import NO_SPEECH
 from kikitori.segment import chunks
+from kikitori.server.app import create_app
+from kikitori.server.settings import Settings
 from tests.commands import call, one_line
 from tests.segmenters import AllSpeech, LoudIsSpeech
 from tests.tiny import save_tiny, save_tiny_whisper, tiny_waveform, tiny_waveforms, tiny_whisper
 
 WAVEFORMS = tiny_waveforms(8)
+PREVIOUS = 404  # a label that is never written
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +188,61 @@ def test_the_command_line_takes_a_language(folder, tmp_path):
     assert texts["en"] != texts["ja"]
     result = call("transcribe", audio, "--model", folder, "--language", "xx")
     assert "does not know the language 'xx'" in one_line(result)
+
+
+@pytest.fixture(scope="module")
+def prompted(folder, tmp_path_factory):
+    """The same folder, with a label that text before a transcript begins with."""
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp("prompted") / "whisper")
+    rules = copy / "generation_config.json"
+    rules.write_text(json.dumps(json.loads(rules.read_text()) | {"prev_sot_token_id": PREVIOUS}))
+    return copy
+
+
+@pytest.mark.parametrize("prompt", ["  the lazy dog\n", "the quick brown fox jumps over the lazy dog and the world"])
+def test_a_prompt_is_read_as_by_transformers(prompted, prompt):
+    recognizer = load(prompted, device="cpu", guards=PLAIN, language="en")
+    whisper, units = tiny_whisper(multilingual=True), recognizer.loaded.units
+    labels = units.encode(f" {prompt.strip()}")
+    read = torch.tensor([PREVIOUS, *labels[-19:]])  # of 40 positions
+    with torch.inference_mode(), quiet_transformers():
+        features, _ = recognizer.loaded.model.acoustic.encoder.features(*pad_waveforms(WAVEFORMS))
+        rows = whisper.generate(features.transpose(1, 2), task="transcribe", language="en", prompt_ids=read).tolist()
+    found = [*recognizer.transcribe_many(WAVEFORMS, prompt=prompt, batch_size=3)]
+    assert [each.text for each in found] == [units.decode(row) for row in rows]
+    assert [each.text for each in found] != [recognizer.transcribe(waveform).text for waveform in WAVEFORMS]
+    assert [each.text for each in recognizer.transcribe_many(WAVEFORMS[:1], prompt=" ")] == [
+        recognizer.transcribe(WAVEFORMS[0]).text
+    ]
+
+
+def test_the_command_line_and_the_server_take_a_prompt(prompted, tmp_path):
+    audio, recognizer = tmp_path / "talk.wav", load(prompted, device="cpu", language="en")
+    sf.write(audio, WAVEFORMS[1], 16000, subtype="FLOAT")
+    texts = [recognizer.transcribe(audio, prompt=prompt).text for prompt in ("", "the lazy dog")]
+    result = call("transcribe", audio, "--model", prompted, "--language", "en", "--prompt", "the lazy dog", "-f", "txt")
+    assert (result.exit_code, result.stdout.strip()) == (0, texts[1])
+    engine = LocalEngine(by_name([served(recognizer, [])]))
+    with TestClient(create_app(engine, Settings()), base_url="http://127.0.0.1") as client:
+        asked = [{"model": "whisper"}, {"model": "whisper", "prompt": "the lazy dog"}]
+        files = {"file": audio.read_bytes()}
+        answers = [client.post("/v1/audio/transcriptions", data=each, files=files) for each in asked]
+        (properties,) = (
+            client.get("/openapi.json")
+            .json()["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]["content"]
+            .values()
+        )
+    assert [answer.json()["text"] for answer in answers] == texts
+    assert "maxLength" not in properties["schema"]["properties"]["prompt"]
+
+
+def test_models_that_read_no_prompt(recognizer, tmp_path):
+    with pytest.raises(ModelError, match="was not trained to read a prompt; leave it out"):
+        recognizer.transcribe(WAVEFORMS[0], prompt="the lazy dog")  # its tokenizer has no <|startofprev|>
+    save_tiny(tmp_path / "llm")
+    sf.write(tmp_path / "talk.wav", WAVEFORMS[1], 16000)
+    result = call("transcribe", tmp_path / "talk.wav", "--model", tmp_path / "llm", "--prompt", "dog")
+    assert "llm: the model was not trained to read a prompt; leave it out" in one_line(result)
 
 
 def test_a_short_window_gives_the_same_in_any_batch(folder):

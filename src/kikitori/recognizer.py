@@ -22,6 +22,7 @@ from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
 from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.folder import LoadedModel
+from kikitori.model.previous_text import with_prompt
 from kikitori.pieces import Audio as Audio  # also for those who take it from here
 from kikitori.pieces import Piece, name_of, pieces
 from kikitori.search.batch import EncodedBatch
@@ -56,6 +57,7 @@ class Recognizer:
         folder: Where the recogniser lies, None for the hub: its `lm/` and prior are found there.
         guards: What transcribing does about doubtful texts.
         padded: The same model with Whisper's window of 30 s, where it reads a shorter one.
+        prompt: Text that a Whisper-type model reads before each utterance, such as names or the topic.
     """
 
     loaded: LoadedModel
@@ -65,6 +67,7 @@ class Recognizer:
     folder: Path | None = None
     guards: Guards = CAREFUL
     padded: LoadedModel | None = None
+    prompt: str = ""
 
     @cached_property
     def external_models(self) -> ExternalModels:
@@ -78,7 +81,12 @@ class Recognizer:
         return ExternalModels(None, self.loaded.units, self._acoustic.device)
 
     def transcribe(
-        self, audio: Audio | NDArray[Any], *, decoding: Decoding | str | None = None, word_times: bool = False
+        self,
+        audio: Audio | NDArray[Any],
+        *,
+        decoding: Decoding | str | None = None,
+        word_times: bool = False,
+        prompt: str | None = None,
     ) -> Transcript:
         """Transcribes one recording of any length.
 
@@ -89,12 +97,15 @@ class Recognizer:
             audio: A file, the bytes of a file, or 16 kHz mono samples.
             decoding: Search to use instead of the default, as of `load`.
             word_times: Whether words shall have times and confidences, from the CTC head or Whisper's cross-attention.
+            prompt: Text that a Whisper-type model reads before each utterance, as if it had been said before: names,
+                the topic, a way of writing. At most its last 223 labels are read. None takes that of the recogniser.
 
         Raises:
             AudioError: The audio cannot be read.
-            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder.
+            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder; or a prompt is
+                given, and the model was not trained to read any.
         """
-        return next(self.transcribe_many([audio], decoding=decoding, word_times=word_times))
+        return next(self.transcribe_many([audio], decoding=decoding, word_times=word_times, prompt=prompt))
 
     def transcribe_many(
         self,
@@ -103,14 +114,17 @@ class Recognizer:
         batch_size: int = 8,
         decoding: Decoding | str | None = None,
         word_times: bool = False,
+        prompt: str | None = None,
     ) -> Iterator[Transcript]:
-        """Transcribes recordings in order, `batch_size` utterances at a time.
+        """Transcribes recordings in order, `batch_size` utterances at a time; other arguments as of `transcribe`.
 
         Raises:
             AudioError: A recording cannot be read; those before its batch have been given.
-            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder.
+            ModelError: As of `transcribe`.
         """
-        results = self.try_transcribe_many(audio, batch_size=batch_size, decoding=decoding, word_times=word_times)
+        results = self.try_transcribe_many(
+            audio, batch_size=batch_size, decoding=decoding, word_times=word_times, prompt=prompt
+        )
         for result in results:
             if isinstance(result, KikitoriError):
                 raise result
@@ -123,11 +137,12 @@ class Recognizer:
         batch_size: int = 8,
         decoding: Decoding | str | None = None,
         word_times: bool = False,
+        prompt: str | None = None,
     ) -> Iterator[Transcript | KikitoriError]:
         """As `transcribe_many`, but gives the error of a recording in its place and goes on."""
         remaining = (piece for each in audio for piece in pieces(each, self.longest))
         parts: list[Part] = []
-        for part in self._parts(remaining, batch_size, decoding, word_times):
+        for part in self._parts(remaining, batch_size, decoding, word_times, prompt):
             parts.append(part)
             if part.seconds is not None:
                 yield transcript(parts, self.loaded.trained_on.language, word_times)
@@ -140,6 +155,7 @@ class Recognizer:
         batch_size: int = 8,
         decoding: Decoding | str | None = None,
         word_times: bool = False,
+        prompt: str | None = None,
     ) -> Iterator[Segment]:
         """Transcribes one recording and gives each segment as soon as it is known, `batch_size` utterances at a time.
 
@@ -147,9 +163,9 @@ class Recognizer:
 
         Raises:
             AudioError: The audio cannot be read, or not to its end; the segments before have been given.
-            ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder.
+            ModelError: As of `transcribe`.
         """
-        parts = self._parts(pieces(audio, self.longest), batch_size, decoding, word_times)
+        parts = self._parts(pieces(audio, self.longest), batch_size, decoding, word_times, prompt)
         return segments(parts, self.loaded.trained_on.language, word_times)
 
     @property
@@ -184,19 +200,23 @@ class Recognizer:
 
         Without other `guards`, what the search finds is flagged and kept; recordings without speech have no text.
         """
-        return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms))
+        return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms), self.prompt)
 
     def recognize_pieces(
-        self, batch: Sequence[Piece], decoding: Decoding | str | None, word_times: Sequence[bool]
+        self,
+        batch: Sequence[Piece],
+        decoding: Decoding | str | None,
+        word_times: Sequence[bool],
+        prompt: str | None = None,
     ) -> list[Part]:
         """What is found in utterances of any recordings, decoded together, with times of words where they are wanted.
 
-        What is doubtful is treated as `guards` say.
+        What is doubtful is treated as `guards` say; the prompt is that of `transcribe`.
         """
         timed = [wanted or piece.chunk.joined for wanted, piece in zip(word_times, batch, strict=True)]
-        results = self._recognize(
-            [piece.chunk.waveform for piece in batch], self._options(decoding), self.guards, timed
-        )
+        waveforms = [piece.chunk.waveform for piece in batch]
+        before = self.prompt if prompt is None else prompt
+        results = self._recognize(waveforms, self._options(decoding), self.guards, timed, before)
         return [*map(part_of, batch, results)]
 
     @property
@@ -227,20 +247,30 @@ class Recognizer:
             return self._acoustic.phone_log_probs(self.encode(waveforms).encoded)
 
     @torch.inference_mode()
-    def encode(self, waveforms: Sequence[Waveform]) -> EncodedBatch:
-        """Encode one batch of 16 kHz mono waveforms, each of 400 samples or more."""
+    def encode(self, waveforms: Sequence[Waveform], prompt: str = "") -> EncodedBatch:
+        """Encode one batch of 16 kHz mono waveforms, each of 400 samples or more; the decoder reads the prompt.
+
+        Raises:
+            ModelError: The model was not trained to read a prompt.
+        """
+        loaded = with_prompt(self.loaded, prompt, self.name)
         acoustic = self._acoustic
         padded, num_samples = pad_waveforms(waveforms)
         with self.arithmetic():
             encoded = self.loaded.model.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
-        return EncodedBatch(self.loaded, self.external_models, waveforms, encoded, self._decoder_models)
+        return EncodedBatch(loaded, self.external_models, waveforms, encoded, self._decoder_models)
 
     def arithmetic(self) -> torch.autocast:
         """The context in which the networks compute in `dtype`."""
         return torch.autocast(self._acoustic.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def _parts(
-        self, remaining: Iterator[Piece], batch_size: int, decoding: Decoding | str | None, word_times: bool
+        self,
+        remaining: Iterator[Piece],
+        batch_size: int,
+        decoding: Decoding | str | None,
+        word_times: bool,
+        prompt: str | None,
     ) -> Iterator[Part]:
         """What is found in each piece of recordings."""
         if batch_size < 1:
@@ -251,18 +281,18 @@ class Recognizer:
                 "word times need a CTC head or a Whisper decoder", where=self.name, remedy="leave them out"
             )
         while batch := list(islice(remaining, batch_size)):
-            yield from self.recognize_pieces(batch, options, [word_times] * len(batch))
+            yield from self.recognize_pieces(batch, options, [word_times] * len(batch), prompt)
 
     @torch.inference_mode()
     def _recognize(
-        self, waveforms: Sequence[Waveform], options: Decoding, guards: Guards, timed: Sequence[bool]
+        self, waveforms: Sequence[Waveform], options: Decoding, guards: Guards, timed: Sequence[bool], prompt: str
     ) -> list[Result]:
         """What the search finds in each waveform; in those that are `timed` with times of words, if there can be."""
         results: list[Result] = [(Hypothesis(labels=(), text="", score=0.0),)] * len(waveforms)
         rows = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
         if rows:
             with self.arithmetic():
-                batch = self.encode([waveforms[row] for row in rows])
+                batch = self.encode([waveforms[row] for row in rows], prompt)
                 found = with_words(batch, guarded(batch, options, guards), [timed[row] for row in rows])
             for row, result in zip(rows, found, strict=True):
                 results[row] = result
@@ -270,7 +300,8 @@ class Recognizer:
                 again = [row for row in rows if self._is_doubtful(results[row], waveforms[row])]
                 other = replace(self, loaded=self.padded, padded=None)
                 timed = [timed[row] for row in again]
-                mended = other._recognize([waveforms[row] for row in again], options, guards, timed) if again else []
+                doubtful = [waveforms[row] for row in again]
+                mended = other._recognize(doubtful, options, guards, timed, prompt) if again else []
                 for row, result in zip(again, mended, strict=True):
                     results[row] = result
         return results

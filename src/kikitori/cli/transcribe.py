@@ -84,6 +84,9 @@ def transcribe(
     adapter: Adapter = None,
     language: Language = None,
     window: Window = WindowSize.padded,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Text that Whisper reads before each utterance: names, the topic.")
+    ] = None,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
@@ -117,7 +120,7 @@ def transcribe(
                 raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
             print("kikitori: times of subtitles within an utterance are estimated, without a CTC head", file=sys.stderr)
         cues = CueOptions(max_line_width, max_line_count, highlight_words)
-        recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value))
+        recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value), prompt=prompt or "")
         if output is not None:
             from kikitori.workflows.transcribe import Outputs, transcribe_into
 

@@ -60,6 +60,7 @@ class ModelCard:
         ctc: Whether `ctc_greedy` is offered, which is fast enough for text while somebody speaks.
         longest_s: Seconds of its longest utterance.
         searches: Its own first.
+        prompt: Whether it reads a prompt.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ModelCard:
     ctc: bool
     longest_s: float
     searches: tuple[SearchCard, ...]
+    prompt: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,7 @@ class Request:
         decoding: Name of one of its searches.
         word_times: Whether words shall have times.
         urgent: Whether it goes before those that wait.
+        prompt: Text that the model reads before each utterance; empty for none.
     """
 
     blocks: Sequence[Waveform]
@@ -87,6 +90,7 @@ class Request:
     decoding: str
     word_times: bool = False
     urgent: bool = False
+    prompt: str = ""
 
     @property
     def seconds(self) -> float:

@@ -38,9 +38,9 @@ class _Work:
     parts: list[Part] = field(default_factory=list)
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str, str]:
         """What utterances that are decoded together have in common."""
-        return self.job.request.model, self.job.request.decoding
+        return self.job.request.model, self.job.request.decoding, self.job.request.prompt
 
 
 class LocalEngine:
@@ -163,17 +163,18 @@ class LocalEngine:
         batch = [(work, piece) for work, piece in batch if work.job in self._pending]
         if not batch:
             return
-        model, search = batch[0][0].model, batch[0][0].job.request.decoding
+        model, request = batch[0][0].model, batch[0][0].job.request
+        search = model.searches[request.decoding]
         timed = [work.job.request.word_times for work, _ in batch]
         try:
-            parts = model.recognizer.recognize_pieces([piece for _, piece in batch], model.searches[search], timed)
+            parts = model.recognizer.recognize_pieces([piece for _, piece in batch], search, timed, request.prompt)
         except Exception as error:
             if len(batch) > 1:
                 for one in batch:
                     self._decode([one])
                 return
             if not isinstance(error, KikitoriError):
-                log.exception("an utterance of %s failed with %s", model.name, search)
+                log.exception("an utterance of %s failed with %s", model.name, request.decoding)
             self._end(batch[0][0].job, error)
             return
         for (work, _), part in zip(batch, parts, strict=True):

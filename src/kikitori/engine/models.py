@@ -8,6 +8,7 @@ import numpy as np
 from kikitori.engine.base import ModelCard, SearchCard
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.previous_text import reads_prompts
 from kikitori.recognizer import Recognizer
 from kikitori.search.defaults import named_search
 from kikitori.search.guards import Guards
@@ -38,6 +39,7 @@ class ServedModel:
                 SearchCard(name, name == first, "integration" if search.autoregressive else "combination")
                 for name, search in self.searches.items()
             ),
+            prompt=reads_prompts(self.recognizer.loaded),
         )
 
 

@@ -23,6 +23,8 @@ from kikitori.model.encoder.family import Window
 from kikitori.types import TrainedOn
 
 ENGLISH = "en"
+PREVIOUS = "prev_sot_token_id"
+"""Of `generation_config.json`: the label before previous text; many folders leave it to the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class TranscriptRules:
         suppressed_first: Labels that no transcript begins with.
         alignment_heads: Layer and number of the heads of cross-attention that follow the speech; empty if they are not
             known.
+        previous: The label before text that stands before the transcript ("start of previous"), None if it has none.
     """
 
     start: int
@@ -49,6 +52,7 @@ class TranscriptRules:
     suppressed: tuple[int, ...]
     suppressed_first: tuple[int, ...]
     alignment_heads: tuple[tuple[int, int], ...] = ()
+    previous: int | None = None
 
     @property
     def prompt_size(self) -> int:
@@ -76,6 +80,7 @@ class EncoderDecoder(nn.Module):
         language: As given; may be changed.
         window: What is read behind an utterance: silence up to 30 s, as in Whisper's training, or half a second, at a
             fraction of the work. See `kikitori.search.windows` for what can go wrong then.
+        previous_text: Labels that stand before "start of transcript", as of text before the recording; may be empty.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
         self.window: Window = "padded"
+        self.previous_text: list[int] = []
         self.network, self.output = whisper.model.decoder, whisper.proj_out
         self.rules, self.language, self._shared_layers = rules, language, shared_layers
         headless = AcousticModelConfig(copy.deepcopy(whisper.config))
@@ -117,6 +123,27 @@ class EncoderDecoder(nn.Module):
         other.window = window
         return other
 
+    def with_previous_text(self, labels: Sequence[int]) -> "EncoderDecoder":
+        """The same recogniser, with the same weights in memory, behind other text.
+
+        Of the text the last labels are read, one less than half the decoder's positions (223), as in OpenAI's code.
+
+        Args:
+            labels: The text in the decoder's labels; none for no text.
+
+        Raises:
+            ModelError: The model has no label that text before a transcript begins with.
+        """
+        if self.rules.previous is None:
+            raise ModelError("the model was not trained to read a prompt", remedy="leave it out")
+        other, most = copy.copy(self), self._positions // 2 - 1
+        other.previous_text = [self.rules.previous, *labels[-most:]] if labels else []
+        return other
+
+    @property
+    def _positions(self) -> int:
+        return int(self.network.config.max_target_positions)
+
     @property
     def autoregressive(self) -> "EncoderDecoder":
         """The model itself: it has a decoder."""
@@ -140,7 +167,7 @@ class EncoderDecoder(nn.Module):
     def trained_on(self) -> TrainedOn:
         """A window of speech, and as many labels for it as the decoder has positions for."""
         seconds = (self.encoder.max_samples or 0) / SAMPLE_RATE
-        most = int(self.network.config.max_target_positions) - self.rules.prompt_size
+        most = self._positions - len(self.previous_text) - self.rules.prompt_size
         return TrainedOn(most / seconds, seconds, self.language, "window")
 
     def decoder(self, encoded: EncoderOutput, drafts: Sequence[Sequence[int]] | None = None) -> CrossAttentionDecoder:  # noqa: ARG002
@@ -170,7 +197,8 @@ class EncoderDecoder(nn.Module):
         labels = self._languages(decoder)
         codes = {label: code for code, label in rules.languages.items()}
         languages = [codes.get(label, self.language) for label in labels]
-        return replace(decoder, prompts=first.new_tensor(rules.prompts(labels)), languages=languages)
+        prompts = [[*self.previous_text, *prompt] for prompt in rules.prompts(labels)]
+        return replace(decoder, prompts=first.new_tensor(prompts), languages=languages)
 
     @property
     def _alignment_heads(self) -> Sequence[tuple[int, int]]:
@@ -242,6 +270,7 @@ def read_rules(path_or_id: str | Path, values: Mapping[str, Any], config: Any) -
         suppressed=labels("suppress_tokens"),
         suppressed_first=labels("begin_suppress_tokens"),
         alignment_heads=heads("alignment_heads"),
+        previous=None if (previous := values.get(PREVIOUS)) is None else label(PREVIOUS, previous),
     )
 
 

@@ -163,6 +163,12 @@ def transcriptions(models: Sequence[ModelCard]) -> dict[str, Any]:
     }
 
 
+def _prompt(models: Sequence[ModelCard]) -> dict[str, Any]:
+    if names := [card.name for card in models if card.prompt]:
+        return {"type": "string", "description": f"Text before the speech, such as names; for {', '.join(names)}."}
+    return {"type": "string", "maxLength": 0, "description": "No model reads one."}
+
+
 def _form(models: Sequence[ModelCard]) -> dict[str, Any]:
     names = [*(card.name for card in models), ANY_NAME]
     searches = [*dict.fromkeys(search.name for card in models for search in card.searches)]
@@ -178,7 +184,7 @@ def _form(models: Sequence[ModelCard]) -> dict[str, Any]:
             "include[]": _list({"type": "string", "enum": [*INCLUDES]}),
             "stream": {"type": "boolean", "default": False},
             "language": {"type": "string", "description": "That of the model, or nothing."},
-            "prompt": {"type": "string", "maxLength": 0, "description": "No model reads one."},
+            "prompt": _prompt(models),
             "temperature": {"type": "number", "minimum": 0, "maximum": 0, "default": 0},
             "chunking_strategy": {"type": "string", "enum": ["auto"]},
             "decoding": {"type": "string", "enum": searches, "description": "The model's own by default."},

@@ -40,6 +40,7 @@ class TranscriptionForm:
         logprobs: Whether log-probabilities of words are.
         nbest: Most hypotheses in it.
         stream: Whether it comes as server-sent events.
+        prompt: Text that the model reads before each utterance.
     """
 
     file: UploadFile
@@ -51,6 +52,7 @@ class TranscriptionForm:
     logprobs: bool
     nbest: int
     stream: bool
+    prompt: str = ""
 
     @property
     def word_times(self) -> bool:
@@ -117,7 +119,8 @@ def read_form(form: FormData, models: Sequence[ModelCard]) -> TranscriptionForm:
     card = find_model(values["model"][-1], models)
     decoding = find_search(_one(values, "decoding"), card)
     check_language(_one(values, "language"), card)
-    if (_one(values, "prompt") or "").strip():
+    prompt = (_one(values, "prompt") or "").strip()
+    if prompt and not card.prompt:
         raise bad_request(f"{card.name} was not trained to read a prompt; leave it out", "prompt", "unsupported")
     if _number(values, "temperature", float, 0.0, 1.0):
         message = "only 0: nothing is drawn at random; a search named sampling, where there is one, does that"
@@ -148,6 +151,7 @@ def read_form(form: FormData, models: Sequence[ModelCard]) -> TranscriptionForm:
         logprobs=logprobs,
         nbest=int(_number(values, "nbest", int, 0, MOST_NBEST) or 0),
         stream=stream,
+        prompt=prompt,
     )
 
 

@@ -68,7 +68,8 @@ class Transcriptions:
                 blocks = await _unless_left(request, self._decoders.decode(form.file, size))
         except TimeoutError:
             raise too_late(self._settings.deadline_seconds) from None
-        return form, self._engine.submit(base.Request(blocks, form.model.name, form.decoding, form.word_times))
+        asked = base.Request(blocks, form.model.name, form.decoding, form.word_times, prompt=form.prompt)
+        return form, self._engine.submit(asked)
 
     async def _fields(self, request: Request) -> FormData:
         try:

@@ -151,6 +151,7 @@ def _recipe(recognizer: Recognizer, outputs: Outputs, word_times: bool) -> str:
             "guards": asdict(recognizer.guards),
             "language": loaded.trained_on.language,
             "window": "padded" if recognizer.padded is None else "speech",
+            "prompt": recognizer.prompt,
             "word_times": word_times,
             "formats": sorted(outputs.formats),
             "cues": asdict(outputs.cues),

@@ -8,7 +8,7 @@ from transformers import WhisperForConditionalGeneration
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.encoder_decoder import EncoderDecoder, language_code, read_rules
+from kikitori.model.encoder_decoder import PREVIOUS, EncoderDecoder, language_code, read_rules
 from kikitori.model.published.ctranslate2 import (
     generation_values,
     is_ctranslate2,
@@ -60,6 +60,7 @@ def whisper_recogniser(
         values = generation_values(Path(path_or_id), whisper.config, units)
     else:
         values = read_json(path_or_id, "generation_config.json")
+    values = {PREVIOUS: units.special_id("<|startofprev|>"), **values}
     rules = read_rules(path_or_id, values, whisper.config)
     if units.size > vocabulary or units.eos_id != rules.eos:
         raise other_units(path_or_id, units.size, vocabulary)
