@@ -26,8 +26,13 @@ def recognize(folder):
 
 
 @pytest.fixture(scope="module")
-def texts(folder):
-    return [transcript.text for transcript in load(folder).transcribe_many(WAVES)]
+def recognizer(folder):
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def texts(recognizer):
+    return [transcript.text for transcript in recognizer.transcribe_many(WAVES)]
 
 
 def test_recordings_in_every_form(recognize, texts, tmp_path):
@@ -47,8 +52,8 @@ def test_many_recordings(recognize, texts):
     assert [*found] == expected[1:]
 
 
-def test_times(recognize, folder):
-    transcript = load(folder).transcribe(WAVES[0], word_times=True)
+def test_times(recognize, recognizer):
+    transcript = recognizer.transcribe(WAVES[0], word_times=True)
     segment = transcript.segments[0]
     assert recognize(WAVES[0], return_timestamps=True)["chunks"] == [
         {"text": segment.text, "timestamp": (segment.start, segment.end)}
@@ -61,21 +66,18 @@ def test_times(recognize, folder):
         recognize(WAVES[0], return_timestamps="char")
 
 
-def test_an_acoustic_model_and_another_search(tmp_path, folder):
+def test_an_acoustic_model_with_another_search(tmp_path):
     save_tiny(tmp_path, tiny_acoustic_model())
-    for model, decoding in ((folder, "ctc_greedy"), (tmp_path, None)):
-        recognize = pipeline(
-            "automatic-speech-recognition",
-            model=str(model),
-            pipeline_class=kikitori.RecognizerPipeline,
-            device="cpu",
-            decoding=decoding,
-        )
-        assert recognize(WAVES[0])["text"] == load(model).transcribe(WAVES[0], decoding=decoding).text
+    made = kikitori.RecognizerPipeline
+    recognize = pipeline(
+        "automatic-speech-recognition", model=str(tmp_path), pipeline_class=made, device="cpu", decoding="ctc_greedy"
+    )
+    assert isinstance(recognize, made)
+    assert recognize(WAVES[0])["text"] == recognize.recognizer.transcribe(WAVES[0], decoding="ctc_greedy").text
+    assert recognize(WAVES[0], decoding=kikitori.CTCGreedySearch()) == recognize(WAVES[0])
 
 
-def test_half_precision_is_refused(folder):
-    recognizer = load(folder)
+def test_half_precision_is_refused(recognizer):
     assert kikitori.RecognizerPipeline(recognizer, dtype="bfloat16").recognizer.dtype == "bfloat16"
     with pytest.raises(kikitori.ConfigError, match="dtype: no arithmetic float16; use float32 or bfloat16"):
         kikitori.RecognizerPipeline(recognizer, dtype="float16")
