@@ -38,7 +38,7 @@ def adapt(
         settings = only_overrides(overrides)
         if output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one")
-        from kikitori.loading import BUNDLED
+        from kikitori.loading import find_model
         from kikitori.workflows import adapt as adaptation
 
         rows = adaptation.Rows
@@ -49,7 +49,7 @@ def adapt(
             replay=rows(replay or (), replay_split),
             source=rows(source or (), source_split),
         )
-        recipe = adaptation.adaptation_recipe(model or str(BUNDLED), domain, settings)
+        recipe = adaptation.adaptation_recipe(str(find_model(model)), domain, settings)
         run_adaptation(recipe, output, resume=resume)
 
 

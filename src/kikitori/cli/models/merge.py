@@ -16,8 +16,8 @@ def merge(
     """Write a recogniser and its adapter as one plain recogniser."""
     with one_line_errors(), warnings_as_lines():
         output = folder_for("the recogniser", output)
-        from kikitori.loading import BUNDLED
+        from kikitori.loading import find_model
         from kikitori.model.adapters.folder import merge_adapter
 
-        merge_adapter(model or BUNDLED, adapter, output)
+        merge_adapter(find_model(model), adapter, output)
         print(f"{output}", flush=True)
