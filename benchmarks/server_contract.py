@@ -9,9 +9,10 @@ every answer. Exit status that of schemathesis.
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from pathlib import Path
+
+from serving import serving
 
 ROOT = Path(__file__).parents[1]
 PORT = 8124
@@ -29,25 +30,10 @@ def main() -> None:
     program, *options = sys.argv[1:] or ["schemathesis"]
     with tempfile.TemporaryDirectory() as folder:
         save_tiny(Path(folder) / "tiny")
-        model = ["--model", f"{folder}/tiny", "--search", "ctc_greedy"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "kikitori", "serve", "--port", str(PORT), *model], stderr=subprocess.DEVNULL
-        )
-        url = f"http://127.0.0.1:{PORT}"
-        try:
-            while True:
-                try:
-                    urllib.request.urlopen(f"{url}/readyz").close()
-                    break
-                except OSError:
-                    assert server.poll() is None, "the server has ended"
-                    time.sleep(0.2)
+        with serving(PORT, "--model", f"{folder}/tiny", "--search", "ctc_greedy") as url:
             command = [program, "run", f"{url}/openapi.json", "--checks", ",".join(CHECKS), *options]
             status = subprocess.run(command, check=False).returncode
             urllib.request.urlopen(f"{url}/readyz").close()  # is still there
-        finally:
-            server.terminate()
-            server.wait()
     sys.exit(status)
 
 

@@ -37,6 +37,7 @@ def test_exported_names():
         "LexiconSearch",
         "ModelError",
         "Recognizer",
+        "RecognizerPipeline",
         "RescoringSearch",
         "SamplingSearch",
         "Segment",

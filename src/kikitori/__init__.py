@@ -22,6 +22,7 @@ from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
     from kikitori.loading import load
+    from kikitori.pipeline import RecognizerPipeline
     from kikitori.recognizer import Recognizer
     from kikitori.scorers.options import LMOptions
     from kikitori.search.guards import Guards
@@ -63,6 +64,7 @@ __all__ = [
     "LexiconSearch",
     "ModelError",
     "Recognizer",
+    "RecognizerPipeline",
     "RescoringSearch",
     "SamplingSearch",
     "Segment",
@@ -79,6 +81,7 @@ __all__ = [
 _HEAVY = {
     "load": "kikitori.loading",
     "Recognizer": "kikitori.recognizer",
+    "RecognizerPipeline": "kikitori.pipeline",
     "Guards": "kikitori.search.guards",
     "LMOptions": "kikitori.scorers.options",
     **dict.fromkeys(

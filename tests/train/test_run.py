@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 import kikitori
 from kikitori.errors import DataError, KikitoriError, TrainingError
@@ -56,6 +57,20 @@ def test_a_run_folder_holds_what_it_promises(run):
         "model written to",
     ):
         assert line in log
+
+
+def test_the_card_says_what_was_trained_and_measured(run):
+    card = ModelCard.load(run / "model" / "README.md")
+    final = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    scores = {name.split("_", 1)[1]: value for name, value in final.items() if name.startswith(("dev_", "final_"))}
+    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {
+        name: round(value, 4) for name, value in scores.items()
+    }
+    assert (card.data.language, card.data.library_name) == ("en", "kikitori")
+    assert card.data.pipeline_tag == "automatic-speech-recognition"
+    assert (card.data.license, card.data.base_model) == (None, None)
+    assert "trained on 7 utterances (language: en)" in card.text
+    assert str(run.parent) not in str(card)
 
 
 def test_the_recipe_written_is_the_recipe_run(run, corpus):

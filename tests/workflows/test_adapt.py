@@ -48,7 +48,9 @@ def arguments(base, manifest):
 @pytest.fixture(scope="module")
 def done(base, manifest, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
-    return run, call(*arguments(base, manifest), "-o", run, *SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "CHECKOUT", base.parent)  # where a model is found by its name
+        return run, call(*arguments(base.name, manifest), "-o", run, *SETTINGS)
 
 
 def test_a_run_ends_with_an_adapter_and_a_table(done):
@@ -106,9 +108,10 @@ def test_the_adapter_is_switched_on_by_name_and_off_without(done, base, manifest
     assert json.loads((tmp_path / "report.json").read_text())["model"] == f"{base.name} + {run.parent.name}/{run.name}"
 
 
-def test_merging(done, base, manifest, tmp_path):
+def test_merging(done, base, manifest, tmp_path, monkeypatch):
     run, _ = done
-    result = call("merge", run, "--model", base, "-o", tmp_path / "merged")
+    monkeypatch.setattr(loading, "CHECKOUT", base.parent)
+    result = call("merge", run, "--model", base.name, "-o", tmp_path / "merged")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'merged'}\n")
     files = [manifest.parent / f"{index}.wav" for index in range(7)]
     merged = call("transcribe", *files, "--model", tmp_path / "merged", *KEEP)

@@ -22,6 +22,7 @@ from kikitori.errors import TrainingError
 from kikitori.io.files import LOCK, locked, write_text
 from kikitori.train.build.corpora import Log
 from kikitori.train.build.task import build_task
+from kikitori.train.card import write_run_card
 from kikitori.train.loop.checkpoint import list_checkpoints
 from kikitori.train.loop.curves import draw_curves
 from kikitori.train.loop.memory import LiveTensors, estimate
@@ -85,6 +86,8 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
         log("no checkpoint was written yet; the run begins again")
     if not trainer.fit():
         return False
+    if first:
+        write_run_card(recipe, directory, directory / product)
     if first and draw_curves(directory / "metrics.jsonl", directory / "curves.png"):
         log(f"curves drawn in {directory / 'curves.png'}")
     return True

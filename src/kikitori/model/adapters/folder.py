@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kikitori.errors import DataError, KikitoriWarning, ModelError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.io.card import write_card
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import copy_search_files
 from kikitori.model.adapters.info import INFO, AdapterInfo, Fingerprint, adapter_folder, fingerprint, read_info
@@ -99,6 +100,20 @@ def merge_adapter(base: str | Path, adapter: str | Path, directory: Path) -> Non
     with replace_folder(directory) as staging:
         save_model(staging, model, loaded.units, loaded.trained_on)
         copy_search_files(Path(base), staging)
+        write_card(
+            staging,
+            directory.name,
+            f"The recogniser `{_name(base)}` with the adapter `{_name(adapter)}` merged into its weights by "
+            "`kikitori merge`.\n\n```\nkikitori transcribe talk.flac --model THIS_FOLDER\n```",
+            language=loaded.trained_on.language,
+            base_models=[str(base)],
+            relation="merge",
+        )
+
+
+def _name(folder: str | Path) -> str:
+    """A hub id as it is, a folder without what lies above it."""
+    return Path(folder).resolve().name if Path(folder).exists() else str(folder)
 
 
 def num_bytes(folder: Path) -> int:

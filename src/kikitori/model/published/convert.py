@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig
 
 from kikitori.errors import ModelError
+from kikitori.io.card import write_card
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import DECODING, copy_search_files
 from kikitori.model.encoder import SpeechEncoder
@@ -32,6 +33,7 @@ CARD = """---
 license: apache-2.0
 language: ja
 library_name: kikitori
+base_model: rinna/nue-asr
 pipeline_tag: automatic-speech-recognition
 ---
 # Nue-ASR for kikitori
@@ -75,6 +77,13 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
     with _new_folder(output) as staging:
         save_network(staging, network)
         units.save(staging)
+        write_card(
+            staging,
+            output.name,
+            f"`{source.resolve().name}`, a Whisper of CTranslate2, as a folder of transformers in float32, made by "
+            "`kikitori convert ctranslate2`.",
+            library="transformers",
+        )
 
 
 def convert_heads(run: str | Path, name: str, output: Path) -> None:
@@ -103,6 +112,15 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
         write_text(staging / "config.json", json.dumps(values, indent=2, sort_keys=True, default=str) + "\n")
         forget_places(staging)
         save_sides(staging, loaded.ctc_units, loaded.trained_on)
+        write_card(
+            staging,
+            output.name,
+            f"CTC heads on the encoder of `{name}`, which is not in this folder: it is looked for on this machine and "
+            "on the hub.\n\n```\nkikitori transcribe talk.flac --model THIS_FOLDER\n```",
+            language=loaded.trained_on.language,
+            base_models=[name],
+            relation="finetune",
+        )
         if Path(model_folder(run)).is_dir():
             copy_search_files(Path(model_folder(run)), staging)
 

@@ -10,7 +10,7 @@ from typing import Any
 from kikitori.io.files import write_text
 
 METRICS = "metrics.jsonl"
-FINAL = "final_"
+FINAL, DEV = "final_", "dev_"
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Metrics:
 
     def dev(self, epoch: int, epochs: int, step: int, scores: Mapping[str, float]) -> None:
         """Logs dev scores after an epoch (from 1)."""
-        self._write({"epoch": epoch, "step": step, **{f"dev_{name}": value for name, value in scores.items()}})
+        self._write({"epoch": epoch, "step": step, **{f"{DEV}{name}": value for name, value in scores.items()}})
         self.log(f"epoch {epoch}/{epochs} dev: {_shown(scores)}")
 
     def final(self, step: int, scores: Mapping[str, float]) -> None:
@@ -67,6 +67,17 @@ class Metrics:
         if self.writes:
             with (self.directory / METRICS).open("a", encoding="utf-8") as out:
                 out.write(json.dumps({**row, "time": round(time.time(), 1)}) + "\n")
+
+
+def exported_scores(run: Path) -> dict[str, float]:
+    """The dev scores of what a run folder exports, by name: of its last evaluation; none without dev data."""
+    path = run / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for row in map(json.loads, reversed(lines)):
+        for prefix in (FINAL, DEV):
+            if scores := {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}:
+                return scores
+    return {}
 
 
 def _shown(scores: Mapping[str, float]) -> str:
