@@ -16,6 +16,7 @@ from kikitori.search.autoregressive.filters import suppress
 from kikitori.search.autoregressive.joint import joint_by_letters
 from kikitori.search.length import Limits
 from kikitori.search.options import JointSearch
+from kikitori.search.pruning import JointPruning
 from kikitori.text.unit_training import character_units
 from kikitori.types import Hypothesis
 from tests.tiny import tiny_waveforms, tiny_whisper, tiny_whisper_units
@@ -36,12 +37,13 @@ def setting():
     return units, decoder, logits, torch.tensor([9, 6]), tokens
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
-def test_the_best_of_all_sequences_is_found(setting, scale):
+@pytest.mark.parametrize(("scale", "variants"), [(0.0, None), (0.3, None), (0.3, 1), (0.3, 2), (1.0, None)])
+def test_the_best_of_all_sequences_is_found(setting, scale, variants):
     units, decoder, logits, lengths, tokens = setting
     speller = TokenSpeller(units, CHARACTERS)
     others = [label for label in range(decoder.vocab_size) if label not in tokens]
-    options = JointSearch(beam=40, nbest=40, scorers={"ctc": ScorerOptions(scale=scale)})
+    pruning = JointPruning(variants=variants)
+    options = JointSearch(beam=40, nbest=40, pruning=pruning, scorers={"ctc": ScorerOptions(scale=scale)})
     found = joint_by_letters(
         decoder, logits, lengths, speller, options, Limits([2, 2]), filters=[suppress(others)], pre_beam=None
     )
@@ -61,6 +63,12 @@ def test_the_best_of_all_sequences_is_found(setting, scale):
             total = (1 - scale) * share + (scale * ctc if scale else 0.0)
             if total > -inf:
                 expected[labels] = total
+        if variants is not None:  # the best with the same letters
+            groups = {}
+            for labels in sorted(expected, key=expected.get, reverse=True):
+                groups.setdefault(tuple(speller.letters(labels)), []).append(labels)
+            assert len(groups) < len(expected)
+            expected = {labels: expected[labels] for group in groups.values() for labels in group[:variants]}
         assert sorted(each.score for each in nbest) == pytest.approx(sorted(expected.values()), abs=1e-4)
         written = {labels: score for labels, score in expected.items() if speller.letters(labels)}
         assert {each.labels for each in nbest} == {(), *written}  # what has no letter is empty

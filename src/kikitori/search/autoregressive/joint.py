@@ -26,6 +26,7 @@ from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import PartialScorer, beam_search
 from kikitori.search.autoregressive.filters import LogitFilter
+from kikitori.search.autoregressive.recombination import Recombination
 from kikitori.search.ctc.beam import collapse_frames, restrict_vocabulary
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch, Scored
@@ -134,7 +135,10 @@ def joint_by_letters(
     scorer = _weighted(DecoderScorer(decoder, num_labels), num_labels, options, others)
     spelled = SpelledCTCScorer(CTCPrefixScorer(letters, window=options.pruning.window), speller, num_labels)
     ctc = PartialScorer(spelled, options.scale(CTC), pre_beam)
-    found = beam_search(scorer, options, limits, partial=ctc, most_gain=_most_gain(options, others), filters=filters)
+    most = options.pruning.variants
+    same = None if most is None else Recombination(most, speller.text, speller.point)
+    gain = _most_gain(options, others)
+    found = beam_search(scorer, options, limits, partial=ctc, most_gain=gain, filters=filters, recombination=same)
     return [tuple(_without_mere_punctuation(each, speller) for each in nbest) for nbest in found]
 
 
