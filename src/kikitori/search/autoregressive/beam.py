@@ -59,8 +59,8 @@ def beam_search(
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. With a beam that holds
     everything the best label sequence is found; ever wider beams need not be better before that. What has the most
     labels can only end; before the fewest it cannot. Filters rule out labels, the end being the last column. A label
-    can add `most_gain` at most, 0 if scores only fall: for knowing when to stop. With recombination the list has no text
-    more often than that allows.
+    can add `most_gain` at most, 0 if scores only fall: for knowing when to stop. With recombination the list has no
+    text more often than that allows.
     """
     least = [min(limits.min_labels, most) for most in limits.max_labels]
     filters = (*filters, min_labels(least, END))
@@ -244,19 +244,21 @@ class _Utterance:
         del self._ended[max(self._options.nbest, self._options.beam) :]
 
     def is_done(self) -> bool:
-        """Whether nothing that may still grow can become one of the n best, or come within `score_beam` of the best."""
+        """Whether nothing that may still grow can become one of the n best, or it is far below the best one by now."""
         if not self._labels:
             return True
         nbest, score_beam = self._options.nbest, self._options.pruning.score_beam
-        if not self._ended or self._most_gain == inf:
+        written, now = len(self._labels[0]), float(self._totals.max())
+        if score_beam is not None and self._ended and self._reachable(now) <= self._ended[0].score - score_beam:
+            return True
+        if len(self._ended) < nbest or self._most_gain == inf:
             return False
-        least = self._ended[nbest - 1].score if len(self._ended) >= nbest else -inf
-        if score_beam is not None:
-            least = max(least, self._ended[0].score - score_beam)
-        written = len(self._labels[0])
-        highest = float(self._totals.max()) + max(self._most_gain, 0.0) * (self._most - written)
-        length = self._most + 1 if highest < 0.0 else written + 1
-        return least >= float(highest / length**self._options.length_exponent)
+        return self._ended[nbest - 1].score >= self._reachable(now + max(self._most_gain, 0.0) * (self._most - written))
+
+    def _reachable(self, total: float) -> float:
+        """The highest score of what ends with such a total, now or later."""
+        length = self._most + 1 if total < 0.0 else len(self._labels[0]) + 1
+        return float(total / length**self._options.length_exponent)
 
     def finish(self, names: Sequence[str]) -> NBest:
         """The n-best list."""

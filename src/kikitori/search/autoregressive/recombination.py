@@ -1,6 +1,6 @@
 """Recombination: of hypotheses that are the same text, in other tokens, case or punctuation, only the best fill a beam.
 
-Such hypotheses are not equal to a decoder, which may yet prefer another one of them; so the others go behind whatever is
+A decoder may yet prefer another one of such hypotheses; so the others go behind whatever is
 another text, and are lost only where that fills the beam.
 """
 
