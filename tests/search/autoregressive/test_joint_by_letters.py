@@ -99,19 +99,18 @@ def test_the_best_of_all_sequences_is_found(setting, scale, variants, lm, ilm):
         assert nbest[0].score == pytest.approx(max(expected.values()), abs=1e-4)
 
 
-def test_punctuation_alone_is_no_transcript(setting):
+@pytest.mark.parametrize("text", [",", " the fox"])
+def test_where_ctc_hears_nothing_there_is_no_transcript(setting, text):
     units, decoder, _, lengths, _ = setting
-    blank = torch.full((2, 9, CHARACTERS.size + 1), -20.0)
-    blank[..., -1] = 20.0
-    comma = units.encode(",")
-    others = [label for label in range(decoder.vocab_size) if label not in comma]
-    found = joint_by_letters(
-        decoder,
-        blank,
-        lengths,
-        TokenSpeller(units, CHARACTERS),
-        JointSearch(),
-        Limits([3, 3], 1),
-        filters=[suppress(others)],
-    )
+    blank = torch.full((2, 9, CHARACTERS.size + 1), -2.0)
+    blank[..., -1] = 6.0
+    tokens = units.encode(text)
+    others = [label for label in range(decoder.vocab_size) if label not in tokens]
+    speller, rules = TokenSpeller(units, CHARACTERS), [suppress(others)]
+    found = joint_by_letters(decoder, blank, lengths, speller, JointSearch(), Limits([3, 3], 1), filters=rules)
     assert all(each.labels == () and each.score > -inf for nbest in found for each in nbest)
+    for nbest, frames in zip(found, lengths.tolist(), strict=True):
+        nothing = float(blank[0, :frames].double().log_softmax(-1)[:, -1].sum())
+        assert nbest[0].scores["ctc"] == pytest.approx(nothing)
+        expected = 0.7 * nbest[0].scores["speech_llm"] + 0.3 * nothing
+        assert nbest[0].score == pytest.approx(expected, abs=1e-4)

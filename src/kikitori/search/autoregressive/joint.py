@@ -114,7 +114,8 @@ def joint_by_letters(
 ) -> list[NBest]:
     """As `joint`, over the decoder's own labels, which CTC scores by the characters that they are spelt with.
 
-    Hypotheses of nothing but punctuation, which is free, become empty.
+    Hypotheses of nothing but punctuation, which is free, become empty; so does the text where CTC finds an empty one
+    likelier than each that the search has found: Whisper does not begin with the end.
 
     Args:
         decoder: What writes.
@@ -139,12 +140,26 @@ def joint_by_letters(
     same = None if most is None else Recombination(most, speller.text, speller.point)
     gain = _most_gain(options, others)
     found = beam_search(scorer, options, limits, partial=ctc, most_gain=gain, filters=filters, recombination=same)
-    return [tuple(_without_mere_punctuation(each, speller) for each in nbest) for nbest in found]
+    found = [tuple(_without_mere_punctuation(each, speller) for each in nbest) for nbest in found]
+    if not options.scale(CTC):
+        return found
+    rows, none = torch.arange(len(found)), torch.empty(len(found), 0, dtype=torch.int64)
+    nothing = spelled.log_probs_of(spelled.start(len(found)), rows, none)[:, -1].tolist()
+    return [_unless_silent(*row, options.scale(CTC)) for row in zip(found, nothing, strict=True)]
 
 
 def _without_mere_punctuation(hypothesis: Hypothesis, speller: TokenSpeller) -> Hypothesis:
     """No labels where none has a letter: Whisper cannot begin with the end, and CTC heard nothing."""
     return hypothesis if speller.letters(hypothesis.labels) else replace(hypothesis, labels=())
+
+
+def _unless_silent(nbest: NBest, nothing: float, scale: float) -> NBest:
+    """The hypotheses, or one without labels where CTC gives less to each of them than to `nothing`, the empty text."""
+    best = nbest[0]
+    if any(not each.labels or each.scores[CTC] >= nothing for each in nbest):
+        return nbest
+    score = best.score + scale * (nothing - best.scores[CTC])
+    return (replace(best, labels=(), score=score, scores={**best.scores, CTC: nothing}),)
 
 
 def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch, others: Others = ()) -> WeightedSum:
