@@ -24,13 +24,15 @@ from kikitori.scoring.metrics import ErrorCounts, confidence_interval, word_erro
 from kikitori.scoring.paired import compare
 from kikitori.scoring.report import Prediction
 from kikitori.search.options import Decoding, GreedySearch, JointSearch, RescoringSearch
+from kikitori.search.pruning import JointPruning
 from kikitori.search.rescore import rescored
 from kikitori.text.normalize import normalize
 from kikitori.types import Hypothesis, Utterance
 from kikitori.workflows.evaluate import evaluate_batch
 
 SETS = {"librispeech": "librispeech_clean_5", "accented": "speechocean762_adults", "ljspeech": "ljspeech_mini"}
-FIRST = JointSearch(beam=8, nbest=8, scorers={"ctc": ScorerOptions(scale=0.05)})
+PRUNING = JointPruning(variants=1, score_beam=8.0)
+FIRST = JointSearch(beam=8, nbest=8, pruning=PRUNING, scorers={"ctc": ScorerOptions(scale=0.05)})
 GRID: Mapping[str, Sequence[float]] = {
     "ctc": (0.0, 0.02, 0.05, 0.08),
     "phones": (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15),

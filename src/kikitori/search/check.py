@@ -32,5 +32,9 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
             what = "the CTC head has other label units than the decoder"
             raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
         case RescoringSearch():
-            known = ((SPEECH_LLM, model.autoregressive), (INTERNAL_LM, model.speech_llm), (PHONES, heads.phone_layers))
+            known = (
+                (SPEECH_LLM, model.autoregressive),
+                (INTERNAL_LM, model.autoregressive),
+                (PHONES, heads.phone_layers),
+            )
             check_rescoring(options, [scorer for scorer, there in known if there])

@@ -18,7 +18,7 @@ class LabelPruning:
     """Of the label-synchronous beam.
 
     Attributes:
-        score_beam: Hypotheses at most so far below the best are kept; None keeps all.
+        score_beam: Hypotheses at most so far below the best are kept, and sought; None keeps all.
     """
 
     score_beam: Positive | None = None
@@ -35,11 +35,14 @@ class JointPruning(LabelPruning):
             LLM is restricted to the same ones. None for all.
         collapse: A frame joins the one before if both have the same best output with at least this probability; joined
             frames are averaged. None joins none.
+        variants: Where the decoder has other labels than the CTC head: of hypotheses with the same letters, which
+            differ in case, punctuation or tokens, so many of the best come before all others; None treats all alike.
     """
 
     window: Positive | None = 60.0
     vocabulary: Count | None = None
     collapse: Probability | None = None
+    variants: Count | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

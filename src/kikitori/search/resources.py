@@ -25,9 +25,9 @@ from kikitori.scorers.options import LENGTH, LM, NGRAM, PHONES, PRIOR, LMOptions
 from kikitori.scorers.prior import PriorScorer, length_scorer, load_prior
 from kikitori.search.defaults import default_draft_search
 from kikitori.search.fusion.retokenizing import RetokenizingLM
+from kikitori.search.fusion.words import WordLMScorer
 from kikitori.search.lexicon.trie import WordModel, word_model
 from kikitori.search.options import (
-    DelayedFusionSearch,
     DraftSearch,
     LexiconSearch,
     RescoringSearch,
@@ -86,20 +86,32 @@ class ExternalModels:
             weighted.append((PriorScorer(prior), options.scale(PRIOR)))
         return WeightedSum(weighted)
 
-    def named(self, options: Scored) -> list[tuple[Scorer[Any], float]]:
-        """The external scorers that a search of the speech LLM names, over the recogniser's labels.
+    def named(self, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
+        """The external scorers that a search of the decoder names, over the first `num_labels` of the labels.
+
+        A language model over other label units judges whole words.
 
         Raises:
             ModelError: One is missing, damaged or over other label units.
         """
         found: list[tuple[Scorer[Any], float]] = []
         if LM in options.scorers:
-            found.append((self.lm(options.scorer(LM).path), options.scale(LM)))
+            found.append((self._beside_decoder(options, num_labels), options.scale(LM)))
         if (ngram := options.scorer(NGRAM).path) is not None:
             found.append((self._ngram(ngram, NGRAM), options.scale(NGRAM)))
         if PRIOR in options.scorers and (prior := self.prior(options)) is not None:
             found.append((PriorScorer(prior), options.scale(PRIOR)))
         return found
+
+    def _beside_decoder(self, options: Scored, num_labels: int) -> Scorer[Any]:
+        path = options.scorer(LM).path or self._own_lm()
+        if is_ngram(path) or self._once(("units", path), lambda: self._has_units(model_folder(path))):
+            return self.lm(path)
+        return WordLMScorer(self.reader(options), num_labels)
+
+    def _has_units(self, path: str) -> bool:
+        """Whether a language model gives every label of the recogniser the same number."""
+        return not any(differing_labels(self._units, load_units(path)))
 
     def prior(self, options: Scored) -> Tensor | None:
         """The label prior, (labels,), None where there is none and none is asked for.
@@ -194,7 +206,7 @@ class ExternalModels:
         key = name, options, None if options.lm is None else lms[options.lm]
         return self._once(key, lambda: prior_scorer(name, options, lms, self._units))
 
-    def reader(self, options: DelayedFusionSearch) -> RetokenizingLM:
+    def reader(self, options: Scored) -> RetokenizingLM:
         """The language model over any units that scores words as they are completed.
 
         Raises:

@@ -14,7 +14,7 @@ from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.base import Scorer, SequenceScorer
 from kikitori.scorers.ctc.phones import PhoneSequenceScorer
 from kikitori.scorers.ctc.sequence import CTCSequenceScorer
-from kikitori.scorers.decoder import DecoderSequenceScorer
+from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
 from kikitori.scorers.options import CTC, INTERNAL_LM, PHONES, SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
@@ -180,7 +180,11 @@ def _rescored(
         heard = batch.acoustic.phone_log_probs(batch.encoded)
         scorers.append(PhoneSequenceScorer(*heard, lambda each: _words(batch, each, units), ways))
     if INTERNAL_LM in options.scorers:
-        scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
+        silent = None if batch.model.speech_llm is not None else batch.decoder().without_speech()
+        if silent is None:
+            scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
+        else:
+            scorers.append(DecoderSequenceScorer(silent, Spelling(batch.units, units), INTERNAL_LM))
     for scorer in (*scorers, *models.sequence_scorers(options)):
         nbests = with_scores(nbests, scorer)
     return [rescored(nbest, options.scales) for nbest in nbests]
@@ -204,11 +208,18 @@ def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:
     return None if model is None or not model.reads_drafts else first_pass(batch, batch.external_models.draft_search)
 
 
-def _others(batch: EncodedBatch, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
+def _others(batch: EncodedBatch, decoder: Decoder, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
     """Scorers beside the decoder's own: the internal LM where it is named, and external models."""
-    own = INTERNAL_LM in options.scorers
-    ilm = [(internal_scorer(batch.speech_llm, num_labels), options.scale(INTERNAL_LM))] if own else []
-    return [*ilm, *batch.decoder_models.named(options)]
+    others = batch.decoder_models.named(options, num_labels)
+    if INTERNAL_LM not in options.scorers:
+        return others
+    silent = decoder.without_speech()
+    own = (
+        internal_scorer(batch.speech_llm, num_labels)
+        if silent is None
+        else DecoderScorer(silent, num_labels, name=INTERNAL_LM)
+    )
+    return [(own, options.scale(INTERNAL_LM)), *others]
 
 
 Autoregressive = GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch
@@ -250,24 +261,24 @@ def _written(
 
             size = decoder.vocab_size
             filters = decoder_filters(decoder, size, END)
-            return decoder_beam(decoder, options, limits, _others(batch, options, size), filters)
+            return decoder_beam(decoder, options, limits, _others(batch, decoder, options, size), filters)
         case JointSearch():
             from kikitori.search.autoregressive.joint import joint, joint_by_letters
 
             logits, num_frames = batch.ctc_logits
             if (speller := batch.speller) is not None:
                 size = decoder.vocab_size
-                others, filters = _others(batch, options, size), decoder_filters(decoder, size, END)
+                others, filters = _others(batch, decoder, options, size), decoder_filters(decoder, size, END)
                 return joint_by_letters(decoder, logits, num_frames, speller, options, limits, others, filters)
             size = logits.shape[2] - 1
             filters = decoder_filters(decoder, size, END)
-            return joint(decoder, logits, num_frames, options, limits, _others(batch, options, size), filters)
+            return joint(decoder, logits, num_frames, options, limits, _others(batch, decoder, options, size), filters)
         case JointTimeSyncSearch():
             from kikitori.search.autoregressive.joint import frame_scorer
             from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 
             logits, num_frames = batch.ctc_logits
-            others = _others(batch, options, logits.shape[2] - 1)
+            others = _others(batch, decoder, options, logits.shape[2] - 1)
             scorer = frame_scorer(decoder, logits.shape[2] - 1, options, others)
             return shallow_fusion_of_logits(logits, num_frames, scorer, options)
 

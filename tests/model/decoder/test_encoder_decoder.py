@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import ModelError
@@ -77,6 +78,19 @@ def written(decoder, most):
 
 def random_labels(count, seed):
     return random.Random(seed).sample(range(60, 380), count)  # noqa: S311
+
+
+def test_without_speech_it_is_the_decoder_over_frames_of_zero(pair):
+    whisper, model = pair
+    silent = decoder_of(model, WAVEFORMS[:2]).without_speech()
+    labels = random_labels(6, 3)
+    ids = torch.cat([silent.prompts[1], torch.tensor(labels)])[None]
+    zeros = BaseModelOutput(last_hidden_state=torch.zeros(1, 9, whisper.config.d_model))
+    logits = whisper(encoder_outputs=zeros, decoder_input_ids=ids, use_cache=False).logits[0]
+    expected = logits.log_softmax(-1)[silent.prompts.shape[1] - 1 :]
+    total = expected[torch.arange(7), torch.tensor([*labels, silent.eos_id])].sum()
+    scores = DecoderSequenceScorer(silent).scores([[], [Hypothesis(tuple(labels))]])
+    assert scores == [[], [pytest.approx(float(total), abs=1e-3)]]
 
 
 def test_greedy_is_generate_in_any_batch_and_order(pair):

@@ -17,12 +17,12 @@ from kikitori.model.heads import ctc_loss
 from kikitori.model.published.convert import convert_heads
 from kikitori.model.published.part import PARTS
 from kikitori.recognizer import PLAIN
-from kikitori.scorers.options import ScorerOptions
+from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.search.options import BeamSearch, JointSearch, RescoringSearch
 from kikitori.text.unit_training import character_units
 from kikitori.types import TrainedOn
 from tests.model.published.test_ctranslate2 import save as save_ctranslate2
-from tests.tiny import save_tiny_whisper, shake, tiny_waveforms, tiny_whisper
+from tests.tiny import save_tiny_llm, save_tiny_whisper, shake, tiny_bpe, tiny_waveforms, tiny_whisper
 
 WAVEFORMS = tiny_waveforms(4)
 UNITS = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
@@ -133,6 +133,31 @@ def test_rescoring_what_the_decoder_wrote(folders, first):
         scores = [each.score for each in nbest]
         assert scores == sorted(scores, reverse=True)
     assert any(len(nbest) > 1 for nbest in found)
+
+
+def test_language_models_inside_the_search(folders):
+    recognizer = load(folders / "part", device="cpu", guards=PLAIN)
+    save_tiny_llm(folders / "lm", "llama", units=tiny_bpe())
+    lm = str(folders / "lm")
+    scales = {"ctc": 0.3, "speech_llm": 0.7, "lm": 0.5, "ilm": -0.2}
+    inside = JointSearch(beam=3, nbest=3, max_labels=8, scorers=with_scales({"lm": ScorerOptions(path=lm)}, scales))
+    behind = RescoringSearch(
+        first=inside, scorers=with_scales({"text": ScorerOptions(path=lm)}, {"text": 0.0, "ilm": 0.0})
+    )
+    for nbest in recognizer.try_recognize(WAVEFORMS[:2], inside):
+        for each in nbest:
+            expected = sum(scale * each.scores[name] for name, scale in scales.items())
+            assert each.score == pytest.approx(expected, abs=1e-4)
+    for before, nbest in zip(
+        *(recognizer.try_recognize(WAVEFORMS[:2], each) for each in (inside, behind)), strict=True
+    ):
+        assert {each.labels for each in nbest} == {each.labels for each in before}
+        shares = {each.labels: each.scores for each in before}
+        for each in nbest:
+            if not each.labels:  # punctuation, once
+                continue
+            assert each.scores["text"] == pytest.approx(shares[each.labels]["lm"], abs=1e-3)
+            assert each.scores["ilm"] == pytest.approx(shares[each.labels]["ilm"], abs=1e-3)
 
 
 def test_frames_in_command_need_the_same_labels(folders):

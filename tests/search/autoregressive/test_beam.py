@@ -1,5 +1,6 @@
 """Beam search against all label sequences."""
 
+from collections import Counter
 from itertools import product
 from math import inf
 
@@ -13,6 +14,7 @@ from kikitori.scorers.base import WeightedSum
 from kikitori.scorers.ctc.prefix import CTCPrefixScorer, ctc_outputs
 from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import PartialScorer, beam_search
+from kikitori.search.autoregressive.recombination import Recombination
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch
 from tests.search.ctc.test_beam import every_path, random_log_probs
@@ -48,10 +50,16 @@ class Table:
         return [(old[0], (*old[1], label)) for old, label in pairs], given_scores
 
 
-def found(tables, *, most=4, least=0, partial=None, length_scale=0.0, **options):
+def letters(labels):
+    """A text in which labels 0 and 1 are the same letter, 2 is nothing and the others are themselves."""
+    return tuple(label // 2 for label in labels if label != 2)
+
+
+def found(tables, *, most=4, least=0, partial=None, length_scale=0.0, variants=None, **options):
     scorer = WeightedSum([(tables, 1.0), (length_scorer(tables.num_labels), length_scale)])
     limits = [most] * len(tables.seeds) if isinstance(most, int) else most
-    settings = {"partial": partial, "most_gain": length_scale}
+    same = None if variants is None else Recombination(variants, letters, letters)
+    settings = {"partial": partial, "most_gain": length_scale, "recombination": same}
     return beam_search(scorer, flat(BeamSearch, **options), Limits(limits, least), **settings)
 
 
@@ -86,6 +94,50 @@ def test_a_full_beam_finds_the_best_sequences(num_labels, most, least, seeds, ex
             assert each.scores == pytest.approx(
                 {"llm": tables.total(row, each.labels), "length": len(each.labels)}, abs=1e-6
             )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.integers(0, 9999),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(1, 3),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_with_recombination_a_full_beam_finds_the_best_of_each_text(num_labels, most, seed, exponent, variants, nbest):
+    tables = Table(num_labels, [seed])
+    options = {"beam": 1000, "length_exponent": exponent, "most": most}
+    ((*every,),) = found(tables, nbest=1000, **options)
+    texts = Counter()
+    expected = []
+    for each in every:
+        texts[text := letters(each.labels)] += 1
+        if texts[text] <= variants:
+            expected.append(each.labels)
+    (hypotheses,) = found(tables, nbest=nbest, variants=variants, **options)
+    assert [each.labels for each in hypotheses] == expected[:nbest]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 4))
+def test_with_recombination_a_narrow_beam_holds_different_texts(seed, beam):
+    tables = Table(6, [seed])
+    options = {"beam": beam, "nbest": beam, "length_exponent": 0.0, "most": 5}
+    (plain,), (apart,) = found(tables, **options), found(tables, variants=1, **options)
+    texts = [letters(each.labels) for each in apart]
+    assert len({*texts}) == len(texts) >= len({letters(each.labels) for each in plain})
+    for each in apart:
+        assert each.score == pytest.approx(tables.total(0, each.labels), abs=1e-6)
+
+
+def test_what_is_far_from_the_best_is_not_sought():
+    options = {"beam": 1, "nbest": 2, "most": 40, "length_exponent": 0.0}
+    for seed in range(20):
+        (far,), (near,) = found(Table(3, [seed]), **options), found(Table(3, [seed]), score_beam=2.0, **options)
+        assert near[0].labels == far[0].labels
+        assert all(each.score >= near[0].score - 2.0 for each in near)
+        assert [each.labels for each in far if each.score >= far[0].score - 2.0] == [each.labels for each in near]
 
 
 def with_ctc(tables, seeds, frames, **options):

@@ -165,6 +165,10 @@ class Decoder(Protocol):
         """Labels that no transcript begins with, where EOS stands for an empty one."""
         ...
 
+    def without_speech(self) -> "Decoder | None":
+        """The same over speech that is zero, its internal language model; None where a text prompt stands for it."""
+        ...
+
     def prefill(self, labels: Tensor | None = None, num_labels: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read the prefixes and, in the same pass, labels directly behind them.
 

@@ -7,7 +7,7 @@ labels can be read in one pass.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -119,6 +119,12 @@ class CrossAttentionDecoder:
             found.append(scores.softmax(dim=-1))
         given = log_probs.gather(2, read[:, size:, None])[..., 0]
         return SpeechAttention(torch.stack(found, dim=1), given, int(self.network.config.median_filter_width))
+
+    def without_speech(self) -> "CrossAttentionDecoder":
+        """The same behind frames that are zero: its internal language model (papers.md B3.1)."""
+        network = self.network
+        zero = self.output.weight.new_zeros(len(self.prompts), 1, network.config.d_model)
+        return replace(self, memory=read_frames(network, zero))
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., dim) into logits (..., vocab)."""

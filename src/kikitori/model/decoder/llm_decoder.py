@@ -59,6 +59,9 @@ class LLMDecoder:
         """Positions of the input before the first label, (utterances,)."""
         return self.prefix.lengths
 
+    def without_speech(self) -> None:
+        """Its prompt stands for it, see `kikitori.scorers.internal_lm`."""
+
     @property
     def languages(self) -> Sequence[str | None]:
         """None of each: an LLM writes whatever it was trained on."""

@@ -77,6 +77,18 @@ class TokenSpeller:
             labels += added
         return labels
 
+    def text(self, tokens: Sequence[int]) -> tuple[object, ...]:
+        """What all hypotheses have in common that CTC writes alike: their letters, else the tokens."""
+        letters = self.letters(tokens)
+        return (None, *tokens) if letters is None else tuple(letters)
+
+    def point(self, tokens: Sequence[int]) -> tuple[object, ...]:
+        """The same with where in the text they stand, so that whatever follows adds the same letters."""
+        place = self.start
+        for token in tokens:
+            place = self.spell(place, token).place
+        return (place, *self.text(tokens))
+
     def _spell(self, place: Place, token: int) -> Spelling:
         # A model may have labels that its tokenizer has not: published folders of Whisper lack the timestamps.
         content = self._bytes[token] if token < len(self._bytes) else None

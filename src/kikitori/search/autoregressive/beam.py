@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kikitori.scorers.base import CandidateScorer, SumState, WeightedSum, add_scaled
 from kikitori.search.autoregressive.filters import LogitFilter, Row, apply_filters, min_labels
+from kikitori.search.autoregressive.recombination import ReachedTexts, Recombination
 from kikitori.search.length import Limits
 from kikitori.search.options import LabelBeam
 from kikitori.types import Hypothesis, NBest
@@ -51,17 +52,21 @@ def beam_search(
     partial: PartialScorer | None = None,
     most_gain: float = 0.0,
     filters: Sequence[LogitFilter] = (),
+    recombination: Recombination | None = None,
 ) -> list[NBest]:
     """The n-best list of each utterance, best first, equal scores by their labels.
 
     It holds at least one hypothesis: where none is possible, the empty one with a score of -inf. With a beam that holds
     everything the best label sequence is found; ever wider beams need not be better before that. What has the most
     labels can only end; before the fewest it cannot. Filters rule out labels, the end being the last column. A label
-    can add `most_gain` at most, 0 if scores only fall: for knowing when to stop.
+    can add `most_gain` at most, 0 if scores only fall: for knowing when to stop. With recombination the list has no
+    text more often than that allows.
     """
     least = [min(limits.min_labels, most) for most in limits.max_labels]
     filters = (*filters, min_labels(least, END))
-    utterances = [_Utterance(number, options, most, most_gain) for number, most in enumerate(limits.max_labels)]
+    utterances = [
+        _Utterance(number, options, most, most_gain, recombination) for number, most in enumerate(limits.max_labels)
+    ]
     scorers = _Scorers(scorer, partial, filters, len(utterances), options.beam)
     going = utterances
     for written in count():
@@ -145,8 +150,16 @@ class _Scorers:
 class _Utterance:
     """The beam of one utterance: hypotheses that may grow, all of the same length, and those that have ended."""
 
-    def __init__(self, number: int, options: LabelBeam, max_labels: int, most_gain: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        options: LabelBeam,
+        max_labels: int,
+        most_gain: float,
+        recombination: Recombination | None,
+    ) -> None:
         self._number, self._options, self._most, self._most_gain = number, options, max_labels, most_gain
+        self._reached = None if recombination is None else ReachedTexts(recombination)
         self._labels: list[tuple[int, ...]] = [()]
         self._totals = np.zeros(1)
         self._ended: list[Hypothesis] = []
@@ -183,7 +196,9 @@ class _Utterance:
             totals[totals < totals.max() - score_beam] = -inf
         keys = totals / (written + 1) ** self._options.length_exponent
         # Of equal ones those of the better hypothesis with the lower label, wherever they stand in the batch.
-        best = np.argsort(-keys, axis=None, kind="stable")[: self._options.beam]
+        order = np.argsort(-keys, axis=None, kind="stable")
+        reached, beam = self._reached, self._options.beam
+        best = order[:beam] if reached is None else self._recombined(reached, order, totals, keys, labels)
         # What has ended holds its place in the beam against what is not better.
         before = np.searchsorted(-np.array([each.score for each in self._ended]), -keys.flat[best], side="right")
         best = best[(np.arange(len(best)) + before < self._options.beam) & (keys.flat[best] > -inf)]
@@ -199,27 +214,51 @@ class _Utterance:
         self._calls += len(growing) > 0
         return growing, chosen, parents[ends].tolist()
 
+    def _recombined(
+        self, reached: ReachedTexts, order: NDArray[np.int64], totals: Floats, keys: Floats, labels: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Of the candidates in their order those that get the places of the beam: each text first that is new."""
+        beam, end = self._options.beam, keys.shape[1] - 1
+        first, rest = list[int](), list[int]()
+        for candidate in order.tolist():
+            row, column = divmod(candidate, end + 1)
+            if len(first) == beam or keys[row, column] == -inf:
+                break
+            written = self._labels[row]
+            if column == end:
+                taken = reached.takes(written, float(keys[row, end]), ended=True)
+            else:
+                taken = reached.takes((*written, int(labels[row, column])), float(totals[row, column]), ended=False)
+            (first if taken else rest).append(candidate)
+        chosen = {*first, *rest[: beam - len(first)]}
+        return np.array([each for each in order.tolist() if each in chosen], np.int64)
+
     def take(self, scores: Iterator[dict[str, float]]) -> None:
         """Keeps what has just ended, with what each scorer gives to it."""
         for labels, score, complete, passes in self._fresh:
             ended = Hypothesis(labels, score=score, llm_passes=passes, complete=complete, scores=next(scores))
             self._ended.append(ended)
         self._ended.sort(key=lambda each: (-each.score, each.labels))
+        if self._reached is not None:
+            self._ended = self._reached.same.best(self._ended)
         del self._ended[max(self._options.nbest, self._options.beam) :]
 
     def is_done(self) -> bool:
-        """Whether nothing that may still grow can become one of the n best."""
+        """Whether nothing that may still grow can become one of the n best, or it is far below the best one by now."""
         if not self._labels:
             return True
-        nbest = self._options.nbest
-        if len(self._ended) < nbest:
+        nbest, score_beam = self._options.nbest, self._options.pruning.score_beam
+        written, now = len(self._labels[0]), float(self._totals.max())
+        if score_beam is not None and self._ended and self._reachable(now) <= self._ended[0].score - score_beam:
+            return True
+        if len(self._ended) < nbest or self._most_gain == inf:
             return False
-        written = len(self._labels[0])
-        if self._most_gain == inf:
-            return False
-        highest = float(self._totals.max()) + max(self._most_gain, 0.0) * (self._most - written)
-        length = self._most + 1 if highest < 0.0 else written + 1
-        return self._ended[nbest - 1].score >= float(highest / length**self._options.length_exponent)
+        return self._ended[nbest - 1].score >= self._reachable(now + max(self._most_gain, 0.0) * (self._most - written))
+
+    def _reachable(self, total: float) -> float:
+        """The highest score of what ends with such a total, now or later."""
+        length = self._most + 1 if total < 0.0 else len(self._labels[0]) + 1
+        return float(total / length**self._options.length_exponent)
 
     def finish(self, names: Sequence[str]) -> NBest:
         """The n-best list."""

@@ -26,6 +26,7 @@ from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import PartialScorer, beam_search
 from kikitori.search.autoregressive.filters import LogitFilter
+from kikitori.search.autoregressive.recombination import Recombination
 from kikitori.search.ctc.beam import collapse_frames, restrict_vocabulary
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch, JointSearch, JointTimeSyncSearch, Scored
@@ -113,7 +114,8 @@ def joint_by_letters(
 ) -> list[NBest]:
     """As `joint`, over the decoder's own labels, which CTC scores by the characters that they are spelt with.
 
-    Hypotheses of nothing but punctuation, which is free, become empty.
+    Hypotheses of nothing but punctuation, which is free, become empty; so does the text where CTC finds an empty one
+    likelier than each that the search has found: Whisper does not begin with the end.
 
     Args:
         decoder: What writes.
@@ -134,13 +136,30 @@ def joint_by_letters(
     scorer = _weighted(DecoderScorer(decoder, num_labels), num_labels, options, others)
     spelled = SpelledCTCScorer(CTCPrefixScorer(letters, window=options.pruning.window), speller, num_labels)
     ctc = PartialScorer(spelled, options.scale(CTC), pre_beam)
-    found = beam_search(scorer, options, limits, partial=ctc, most_gain=_most_gain(options, others), filters=filters)
-    return [tuple(_without_mere_punctuation(each, speller) for each in nbest) for nbest in found]
+    most = options.pruning.variants
+    same = None if most is None else Recombination(most, speller.text, speller.point)
+    gain = _most_gain(options, others)
+    found = beam_search(scorer, options, limits, partial=ctc, most_gain=gain, filters=filters, recombination=same)
+    found = [tuple(_without_mere_punctuation(each, speller) for each in nbest) for nbest in found]
+    if not options.scale(CTC):
+        return found
+    rows, none = torch.arange(len(found)), torch.empty(len(found), 0, dtype=torch.int64)
+    nothing = spelled.log_probs_of(spelled.start(len(found)), rows, none)[:, -1].tolist()
+    return [_unless_silent(*row, options.scale(CTC)) for row in zip(found, nothing, strict=True)]
 
 
 def _without_mere_punctuation(hypothesis: Hypothesis, speller: TokenSpeller) -> Hypothesis:
     """No labels where none has a letter: Whisper cannot begin with the end, and CTC heard nothing."""
     return hypothesis if speller.letters(hypothesis.labels) else replace(hypothesis, labels=())
+
+
+def _unless_silent(nbest: NBest, nothing: float, scale: float) -> NBest:
+    """The hypotheses, or one without labels where CTC gives less to each of them than to `nothing`, the empty text."""
+    best = nbest[0]
+    if any(not each.labels or each.scores[CTC] >= nothing for each in nbest):
+        return nbest
+    score = best.score + scale * (nothing - best.scores[CTC])
+    return (replace(best, labels=(), score=score, scores={**best.scores, CTC: nothing}),)
 
 
 def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch, others: Others = ()) -> WeightedSum:
