@@ -51,7 +51,7 @@ class _Compilation(event.Listener):
         pass
 
 
-event.register("numba:compile", _Compilation())
+cast(Any, event).register("numba:compile", _Compilation())
 
 
 @compiled

@@ -13,6 +13,7 @@ from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed
 from kikitori.data.manifest import OnError, is_recognized
 from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, read_audio
+from kikitori.io.decoders import TOLERANCE_S
 from kikitori.types import Utterance
 
 ROUNDING_S = 0.5
@@ -203,11 +204,16 @@ def read_utterance(utterance: Utterance) -> Waveform:
     Raises:
         AudioError: The file cannot be read, or is shorter than the manifest says.
     """
+    if utterance.offset > 0:
+        try:
+            return read_audio(utterance.audio_filepath, offset=utterance.offset, duration=utterance.duration)
+        except AudioError as error:
+            of_row = f"{error.what} (row {utterance.utt_id!r})"  # the file alone would not tell which
+            raise AudioError(of_row, where=error.where, remedy=error.remedy) from None
     # The whole file is one utterance unless the manifest says where it begins.
-    duration = utterance.duration if utterance.offset > 0 else None
-    waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
+    waveform: Waveform = read_audio(utterance.audio_filepath)
     seconds = len(waveform) / SAMPLE_RATE
-    _check_length(utterance, utterance.offset + seconds)
+    _check_length(utterance, seconds)
     # The first row of a longer recording.
     if 0 < utterance.duration < seconds - ROUNDING_S:
         waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
@@ -216,7 +222,8 @@ def read_utterance(utterance: Utterance) -> Waveform:
 
 def _check_length(utterance: Utterance, seconds: float) -> None:
     """Refuses a row that goes on after the end of its file."""
-    if seconds < utterance.offset + utterance.duration - ROUNDING_S:
+    slack = TOLERANCE_S if utterance.offset else ROUNDING_S
+    if seconds < utterance.offset + utterance.duration - slack:
         behind = f" from {utterance.offset:g} s on" if utterance.offset else ""
         what = f"holds {seconds:.2f} s, and the manifest says {utterance.duration:g} s{behind} of {utterance.utt_id!r}"
         raise AudioError(what, where=utterance.audio_filepath, remedy="correct the duration or copy the file again")
