@@ -80,9 +80,11 @@ $(VENV)/bin/python $(NEWEST)/bin/python:
 
 # With the test extras everything is there that the demonstration needs.
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'setting up $(VENV): minutes where nothing is cached, most of them for torch'
 	$(BIN)/python $(PIP) -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'setting up $(VENV): minutes where nothing is cached, most of them for torch'
 	$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/installed

@@ -12,6 +12,7 @@ from pathlib import Path
 from kikitori import load
 from kikitori.data.manifest import read_manifest
 from kikitori.errors import KikitoriError
+from kikitori.io.progress import notes_as_lines
 from kikitori.loading import BUNDLED
 from kikitori.scoring.metrics import ErrorCounts, word_errors
 from kikitori.scoring.report import Prediction
@@ -26,7 +27,8 @@ SEARCHES = ("greedy", "ctc_greedy")
 def main(model: Path | str | None = None) -> int:
     """Returns the exit status: 0 done, 1 a recording failed, 2 it cannot start."""
     try:
-        predictions = transcribe_samples(model)
+        with notes_as_lines():
+            predictions = transcribe_samples(model)
     except KikitoriError as error:
         print(f"kikitori: {error}", file=sys.stderr)
         return 2

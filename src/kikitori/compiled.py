@@ -1,14 +1,18 @@
 """Functions compiled to machine code by numba, on their first call; the compiled code is kept for later processes."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core import event
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NOTES = logging.getLogger("kikitori.notes")
+"""What commands show as lines (`io.progress`)."""
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -31,6 +35,23 @@ def _jit(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
         return cast("Callable[P, R]", numba.njit(function, cache=True, nogil=True, fastmath=fast, **options))
     except RuntimeError:  # nowhere to keep it
         return cast("Callable[P, R]", numba.njit(function, nogil=True, fastmath=fast, **options))
+
+
+class _Compilation(event.Listener):
+    """Says, the first time in a process, that something is compiled which no earlier process has kept."""
+
+    told = False
+
+    def on_start(self, _: event.Event) -> None:
+        if not _Compilation.told:
+            _Compilation.told = True
+            NOTES.info("compiling the searches for this machine, up to a minute, the first time alone")
+
+    def on_end(self, _: event.Event) -> None:
+        pass
+
+
+cast(Any, event).register("numba:compile", _Compilation())
 
 
 @compiled

@@ -134,7 +134,7 @@ def test_split_filter(manifest):
     path = manifest(*rows)
     assert [u.utt_id for u in read_manifest(path, split="dev").utterances] == ["b"]
     assert len(read_manifest(path).utterances) == 3
-    with pytest.raises(DataError, match="no usable row of split 'test'; check --split"):
+    with pytest.raises(DataError, match="no usable row of split 'test'; check its name"):
         read_manifest(path, split="test")
 
 

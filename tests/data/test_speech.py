@@ -8,6 +8,7 @@ import torch
 from kikitori.data.speech import (
     SpeechLoader,
     WaveformAugment,
+    check_files,
     collate,
     filter_utterances,
     pad_waveforms,
@@ -182,7 +183,34 @@ def test_filter_bounds_are_inclusive(utterances):
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 def test_a_file_shorter_than_its_row_says_is_refused(tmp_path, offset):
     sf.write(tmp_path / "a.wav", np.full(2 * SAMPLE_RATE, 0.1), SAMPLE_RATE)
-    with pytest.raises(AudioError, match=r"a\.wav: .*2\.00 s"):
-        read_utterance(Utterance(tmp_path / "a.wav", 4.0, "a", offset=offset))
+    with pytest.raises(AudioError, match=r"a\.wav: .*2\.00 s.*'row'"):
+        read_utterance(Utterance(tmp_path / "a.wav", 4.0, "a", offset=offset, utt_id="row"))
     assert len(read_utterance(Utterance(tmp_path / "a.wav", 2.4, "a"))) == 2 * SAMPLE_RATE  # merely rounded
     assert len(read_utterance(Utterance(tmp_path / "a.wav", 0.0, "a"))) == 2 * SAMPLE_RATE  # not known
+
+
+def test_durations_are_compared_with_headers(utterances, unreadable, tmp_path):
+    """Siblings of lhotse's report 1437: durations of another file, in milliseconds, and cuts beyond the end."""
+    one, other = utterances[0].audio_filepath, utterances[3].audio_filepath  # 0.5 s and 1 s
+    (tmp_path / "empty.wav").write_bytes(b"")
+    sf.write(tmp_path / "long.wav", np.full(3 * SAMPLE_RATE, 0.1), SAMPLE_RATE)
+    rows = {
+        "milliseconds": Utterance(one, 500.0, "a"),
+        "beyond": Utterance(other, 1.0, "a", offset=0.6),
+        "no samples": Utterance(tmp_path / "empty.wav", 1.0, "a"),
+        "gone": Utterance(tmp_path / "gone.wav", 1.0, "a"),
+        "rounded": Utterance(other, 1.4, "a"),
+        "beginning": Utterance(tmp_path / "long.wav", 1.0, "a"),
+        "not known": Utterance(other, 0.0, "a"),
+    }
+    told = []
+    report = check_files([*(replace(row, utt_id=name) for name, row in rows.items()), unreadable], told.append)
+    assert sum(told) == len(rows) + 1
+    assert list(report.problems) == ["milliseconds", "beyond", "no samples", "gone", "broken"]
+    assert "holds 0.50 s, and the manifest says 500 s of 'milliseconds'" in report.problems["milliseconds"]
+    assert "holds 1.00 s, and the manifest says 1 s from 0.6 s on of 'beyond'" in report.problems["beyond"]
+    assert report.cut == ["beginning: 1 s of 3.00 s"]
+    beyond = replace(rows["beyond"], duration=0.6)  # 0.2 s too far, which reading would not forgive
+    assert check_files([beyond], told.append).problems
+    rest = replace(rows["beginning"], offset=1.0, duration=2.0)
+    assert not check_files([rows["beginning"], rest], told.append).cut

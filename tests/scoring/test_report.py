@@ -84,8 +84,8 @@ def test_numbers(sets: dict[str, list[Prediction]]) -> None:
     assert (japanese["wer"], japanese["cer"]) == (1.0, 1 / 3)
     assert (report["wer"], report["reference_words"], report["utterances"]) == (4 / 9, 9, 5)
     assert report["normalizer"] == "nfkc_ja, whisper_en"
-    assert (report["audio_seconds"], report["compute_seconds"]) == (10.0, 3.0)
-    assert report["rtfx"] == pytest.approx(10 / 3)
+    assert (report["audio_seconds"], report["compute_seconds"]) == (8.0, 3.0)  # without what failed
+    assert report["rtfx"] == pytest.approx(8 / 3)
     assert report["llm_passes"] == 4
     assert report["wer_ci"][0] <= report["wer"] <= report["wer_ci"][1]
 

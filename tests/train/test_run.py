@@ -221,7 +221,9 @@ def test_a_changed_recipe_or_corpus_is_named_when_resuming(run, tmp_path):
 def test_dry_run_of_a_speech_llm(corpus, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", corpus, speech_llm_recipe(encoder={"policy": "frozen"}))
     before = sorted(tmp_path.rglob("*"))
-    lines = dry_run(recipe, ["run.epochs=3"])
+    logged: list[str] = []
+    lines = dry_run(recipe, ["run.epochs=3"], log=logged.append)
+    assert logged == lines
     assert sorted(tmp_path.rglob("*")) == before
     parts = {line.partition(":")[0]: line for line in lines}
     assert parts["model.acoustic"].endswith("M trainable")

@@ -178,7 +178,7 @@ def test_progress_by_bytes(tmp_path):
 
 
 def test_lines_of_progress_without_a_terminal(model, speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.transcribe, "EVERY_S", 0.0)
+    monkeypatch.setattr("kikitori.io.progress.EVERY_S", 0.0)
     result = call("transcribe", speech, "--model", model, "-o", tmp_path / "out", "--batch-size", 1)
     assert [line.split(",")[0] for line in result.stderr.splitlines() if "files" in line] == [
         f"kikitori: {count} of 4 files" for count in range(1, 5)

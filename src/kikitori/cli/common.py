@@ -1,9 +1,9 @@
-"""What commands share: options, exit statuses, errors of one line, folders for results, progress."""
+"""What commands share: options, exit statuses, errors of one line, folders for results."""
 
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kikitori.errors import ConfigError, DataError, KikitoriError, KikitoriWarning, TrainingError
+from kikitori.io.progress import notes_as_lines
 
 if TYPE_CHECKING:
     from kikitori.recognizer import Recognizer
@@ -243,7 +244,7 @@ def complain(error: KikitoriError) -> None:
 def one_line_errors() -> Iterator[None]:
     """Whatever goes wrong inside ends the command with one line and an exit status."""
     try:
-        with warnings_as_lines():
+        with warnings_as_lines(), notes_as_lines():
             yield
     except KikitoriError as error:
         complain(error)
@@ -280,17 +281,3 @@ def warnings_as_lines() -> Iterator[None]:
 
         warnings.showwarning = line
         yield
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; what it gives is called with how much more is done."""
-    if not total or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)

@@ -8,6 +8,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 
 def diagnose(
@@ -54,7 +55,7 @@ def diagnose(
 
             with common.warnings_as_lines():
                 recognizer = load(model, device=device.value)
-            with common.progress_bar("encoding", len(rows)) as progress:
+            with progress_bar("encoding", len(rows)) as progress:
                 scores = reference_scores(recognizer, rows, batch_size=batch_size, progress=progress)
         found = diagnose_rows(rows, texts, scores)
         print(format_sections(sections(found)), flush=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kikitori.cli import common
+from kikitori.io.progress import progress_bar
 
 
 def evaluate(
@@ -50,7 +51,7 @@ def evaluate(
         from kikitori.search.guards import Guards
 
         guards = Guards(on_runaway.value, on_no_speech.value)
-        with common.progress_bar("evaluating", sum(map(len, sets.values()))) as progress:
+        with progress_bar("evaluating", sum(map(len, sets.values()))) as progress:
             predictions = evaluation.evaluate(
                 recognizer, sets, decoding=recognizer.decoding, batch_size=batch_size, progress=progress, guards=guards
             )

@@ -8,6 +8,7 @@ import typer
 from kikitori.cli.adapt import run_adaptation
 from kikitori.cli.common import Resume, RunFolder, one_line_errors
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 
 def train(
@@ -29,8 +30,7 @@ def train(
         from kikitori.train.recipe.recipe import load_recipe
 
         if dry_run:
-            for line in run.dry_run(recipe, overrides or []):
-                print(line)
+            run.dry_run(recipe, overrides or [], log=lambda line: print(line, flush=True), bar=progress_bar)
         elif output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
         else:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,13 +35,13 @@ from kikitori.cli.common import (
     split_overrides,
 )
 from kikitori.errors import ConfigError, KikitoriError
+from kikitori.io.progress import now_and_then
 
 if TYPE_CHECKING:
     from kikitori.io.recordings import Recording
     from kikitori.types import Transcript
     from kikitori.workflows.transcribe import Done, Progress
 
-EVERY_S = 60.0  # between two lines of progress where there is no terminal
 MANY = 20  # recordings, of which errors and progress are told again at the end
 LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
 
@@ -190,15 +189,8 @@ def _follow(recordings: Sequence["Recording"], results: Iterator["Done"]) -> boo
 def _shown(progress: "Progress") -> Iterator[Callable[[], None]]:
     """A bar on a terminal, elsewhere a line now and then; what it gives is called when there is progress."""
     if not sys.stderr.isatty():
-        told = time.monotonic()
-
-        def tell() -> None:
-            nonlocal told
-            if time.monotonic() - told >= EVERY_S:
-                told = time.monotonic()
-                print(f"kikitori: {progress}", file=sys.stderr, flush=True)
-
-        yield tell
+        tell = now_and_then()
+        yield lambda: tell(lambda: str(progress))
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn

@@ -8,6 +8,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 if TYPE_CHECKING:
     from kikitori.workflows.rescore import Sets
@@ -69,7 +70,7 @@ def tune(
             picture = tuning.chosen_axes(grids, picture)
             common.make_folder(output)
             searches = list_searches(options, grids, recognizer.folder)
-            with common.progress_bar("searching", len(searches) * sum(map(len, speech.values()))) as progress:
+            with progress_bar("searching", len(searches) * sum(map(len, speech.values()))) as progress:
                 sets: Sets = lists_from_speech(recognizer, speech, searches, batch_size=batch_size, progress=progress)
             tuning.write_lists(output, sets, model=recognizer.name)
             errors = [row.error for rows in sets.values() for row in rows if row.error is not None]

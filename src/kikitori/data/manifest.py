@@ -65,7 +65,7 @@ def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnErr
                 utterances.append(utterance)
     if not utterances:
         what = "no usable row" if split is None else f"no usable row of split '{split}'"
-        raise DataError(what, where=path, remedy="check the manifest" if split is None else "check --split")
+        raise DataError(what, where=path, remedy="check the manifest" if split is None else "check its name")
     return Manifest(tuple(utterances), tuple(problems))
 
 

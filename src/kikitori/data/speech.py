@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
 from kikitori.data.manifest import OnError, is_recognized
 from kikitori.errors import AudioError, DataError
-from kikitori.io.audio import SAMPLE_RATE, read_audio
+from kikitori.io.audio import SAMPLE_RATE, promised_seconds, read_audio
+from kikitori.io.decoders import TOLERANCE_S
 from kikitori.types import Utterance
 
 ROUNDING_S = 0.5
@@ -97,6 +99,40 @@ def filter_utterances(
     return kept, FilterReport(len(kept), sum(u.duration for u in kept), dropped, sum(map(is_recognized, kept)))
 
 
+@dataclass(frozen=True)
+class FileReport:
+    """What headers say of the files of some utterances.
+
+    Attributes:
+        problems: What is wrong, by the name of the utterance.
+        cut: Utterances that are the beginning of a longer file of which no other has the rest.
+    """
+
+    problems: dict[str, str]
+    cut: list[str]
+
+
+def check_files(utterances: Sequence[Utterance], advance: Callable[[int], None]) -> FileReport:
+    """Compares durations with the headers of the files; `advance` is told how many more are done."""
+    report, lengths = FileReport({}, []), dict[Path, float | None]()
+    shares = Counter((each.audio_filepath, each.offset) for each in utterances)
+    cuts = Counter(path for path, _ in shares)
+    for utterance in utterances:
+        path, end = utterance.audio_filepath, utterance.offset + utterance.duration
+        try:
+            if path not in lengths:
+                lengths[path] = promised_seconds(path)
+            seconds = lengths[path]
+            if seconds is not None:
+                _check_length(utterance, seconds)
+                if cuts[path] == 1 and utterance.offset == 0 and 0 < end < seconds - ROUNDING_S:
+                    report.cut.append(f"{utterance.utt_id}: {end:g} s of {seconds:.2f} s")
+        except AudioError as error:
+            report.problems[utterance.utt_id] = str(error)
+        advance(1)
+    return report
+
+
 @dataclass
 class SpeechLoader:
     """Reads utterances into batches, with an optional cache of decoded audio.
@@ -104,7 +140,8 @@ class SpeechLoader:
     Attributes:
         augment: Applied when an epoch is given.
         cache: Keep decoded audio in memory, as 16-bit samples.
-        on_error: `skip` leaves unreadable files out of the batch and counts them in `unreadable`.
+        on_error: `skip` leaves unreadable files out of the batch, counts them in `unreadable` and names their
+            utterances in `left_out`.
     """
 
     utterances: Sequence[Utterance]
@@ -113,6 +150,7 @@ class SpeechLoader:
     cache: bool = False
     on_error: OnError = "stop"
     unreadable: Counter[str] = field(default_factory=Counter)
+    left_out: set[str] = field(default_factory=set)
     _cached: dict[int, np.ndarray[tuple[int], np.dtype[np.int16]]] = field(default_factory=dict, repr=False)
 
     def batch(self, indices: Sequence[int], *, epoch: int | None = None) -> SpeechBatch | None:
@@ -129,6 +167,7 @@ class SpeechLoader:
                 if self.on_error == "stop":
                     raise DataError(str(error), remedy="or set data.on_error=skip") from None
                 self.unreadable[str(error)] += 1
+                self.left_out.add(self.utterances[index].utt_id)
                 continue
             if epoch is not None:
                 waveform = self._augment(waveform, np.random.default_rng([self.seed, epoch, index]))
@@ -165,17 +204,29 @@ def read_utterance(utterance: Utterance) -> Waveform:
     Raises:
         AudioError: The file cannot be read, or is shorter than the manifest says.
     """
+    if utterance.offset > 0:
+        try:
+            return read_audio(utterance.audio_filepath, offset=utterance.offset, duration=utterance.duration)
+        except AudioError as error:
+            of_row = f"{error.what} (row {utterance.utt_id!r})"  # the file alone would not tell which
+            raise AudioError(of_row, where=error.where, remedy=error.remedy) from None
     # The whole file is one utterance unless the manifest says where it begins.
-    duration = utterance.duration if utterance.offset > 0 else None
-    waveform: Waveform = read_audio(utterance.audio_filepath, offset=utterance.offset, duration=duration)
+    waveform: Waveform = read_audio(utterance.audio_filepath)
     seconds = len(waveform) / SAMPLE_RATE
-    if seconds < utterance.duration - ROUNDING_S:
-        what = f"holds {seconds:.2f} s, and the manifest says {utterance.duration:g} s of {utterance.utt_id!r}"
-        raise AudioError(what, where=utterance.audio_filepath, remedy="correct the duration or copy the file again")
+    _check_length(utterance, seconds)
     # The first row of a longer recording.
     if 0 < utterance.duration < seconds - ROUNDING_S:
         waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
     return waveform
+
+
+def _check_length(utterance: Utterance, seconds: float) -> None:
+    """Refuses a row that goes on after the end of its file."""
+    slack = TOLERANCE_S if utterance.offset else ROUNDING_S
+    if seconds < utterance.offset + utterance.duration - slack:
+        behind = f" from {utterance.offset:g} s on" if utterance.offset else ""
+        what = f"holds {seconds:.2f} s, and the manifest says {utterance.duration:g} s{behind} of {utterance.utt_id!r}"
+        raise AudioError(what, where=utterance.audio_filepath, remedy="correct the duration or copy the file again")
 
 
 def collate(rows: Sequence[tuple[Utterance, Waveform]], indices: Sequence[int] = ()) -> SpeechBatch:

@@ -100,6 +100,21 @@ def read_audio(
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
+def promised_seconds(path: Path) -> float | None:
+    """The length of a file by its header, of which nothing is decoded; None where the header does not say.
+
+    Raises:
+        AudioError: The file is missing, empty or no audio, or its header is beyond the limits.
+    """
+    where = str(path)
+    with ExitStack() as stack, only_audio_errors(where):
+        handle, num_bytes = _open_source(path, where, _DEFAULT_LIMITS)
+        stack.enter_context(handle)
+        track = open_track(stack, handle, num_bytes, where)
+        _check_format(where, track.rate_hz, track.num_channels, _DEFAULT_LIMITS)
+        return None if track.num_frames is None else track.num_frames / track.rate_hz
+
+
 def to_mono_16k(samples: np.ndarray, rate_hz: int) -> NDArray[np.float32]:
     """Return an array as a new array of mono float32 samples at 16 kHz; channels are averaged.
 

@@ -120,9 +120,10 @@ def _summary(
 ) -> dict[str, Any]:
     words = sum((pair[0] for pair in counts), ErrorCounts())
     chars = sum((pair[1] for pair in counts), ErrorCounts())
-    audio = math.fsum(prediction.utterance.duration for prediction in predictions)
-    compute = math.fsum(prediction.time for prediction in predictions)
     failed = [prediction for prediction in predictions if prediction.error is not None]
+    # What could not be read is not as long as its row says.
+    audio = math.fsum(prediction.utterance.duration for prediction in predictions if prediction.error is None)
+    compute = math.fsum(prediction.time for prediction in predictions)
     return {
         "wer": words.rate if counts else None,
         "cer": chars.rate if counts else None,

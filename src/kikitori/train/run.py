@@ -20,7 +20,8 @@ from torch import nn
 
 from kikitori.errors import TrainingError
 from kikitori.io.files import LOCK, locked, write_text
-from kikitori.train.build.corpora import Log
+from kikitori.io.progress import Bar, no_bar
+from kikitori.train.build.corpora import Log, check_speech
 from kikitori.train.build.task import build_task
 from kikitori.train.card import write_run_card
 from kikitori.train.loop.checkpoint import list_checkpoints
@@ -93,17 +94,33 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
     return True
 
 
-def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
+def _silent(_: str) -> None:
+    """The log of every process but the first."""
+
+
+def dry_run(
+    recipe_path: Path | str, overrides: Sequence[str] = (), *, log: Log = _silent, bar: Bar = no_bar
+) -> list[str]:
     """Checks everything a run needs, one loss included, and describes it with the memory it will take.
+
+    The lines are logged too as they come; a bar shows how many files are checked.
 
     Raises:
         KikitoriError: The recipe, its data or its models do not fit.
     """
     recipe = load_recipe(recipe_path, tuple(overrides))
     lines: list[str] = []
+
+    def tell(*more: str) -> None:
+        lines.extend(more)
+        for line in more:
+            log(line)
+
     torch.manual_seed(recipe.seed)
-    task = build_task(recipe, lines.append)
-    lines += describe(task.module)
+    task = build_task(recipe, tell)
+    for loader in task.speech:
+        tell(*check_speech(loader, bar))
+    tell(*describe(task.module))
     batches = task.batches(0)
     last = task.batches(recipe.run.epochs - 1)  # the first epochs may be of short utterances
     batch = task.load(max(last, key=task.size), 0)
@@ -113,12 +130,12 @@ def dry_run(recipe_path: Path | str, overrides: Sequence[str] = ()) -> list[str]
     with LiveTensors() as tensors, torch.autocast("cpu", torch.bfloat16, enabled=recipe.run.precision == "bfloat16"):
         loss, parts = task.loss(batch, BatchPosition(0, 0, 0.0))
     task.module.eval()
-    lines += task.describe(batch)
+    tell(*task.describe(batch))
     needed = sum(task.size([index]) for indices in batches for index in indices)
     padding = 1.0 - needed / sum(map(task.size, batches))
-    lines.append(f"batches per epoch: {len(batches)}, epochs: {recipe.run.epochs}, padding: {padding:.1%}")
-    lines += estimate(task.module, recipe.run, tensors.peak).lines()
-    lines.append(f"loss before training: {loss.item():.3f} " + " ".join(f"{k} {v:.3f}" for k, v in parts.items()))
+    tell(f"batches per epoch: {len(batches)}, epochs: {recipe.run.epochs}, padding: {padding:.1%}")
+    tell(*estimate(task.module, recipe.run, tensors.peak).lines())
+    tell(f"loss before training: {loss.item():.3f} " + " ".join(f"{k} {v:.3f}" for k, v in parts.items()))
     return lines
 
 
@@ -146,10 +163,6 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _silent(_: str) -> None:
-    """The log of every process but the first."""
 
 
 class RunLog:

@@ -1,7 +1,8 @@
 import pytest
 
 from kikitori.errors import DataError
-from kikitori.train.build.corpora import load_speech, read_rows, read_transcripts
+from kikitori.io.progress import no_bar
+from kikitori.train.build.corpora import check_speech, load_speech, read_rows, read_transcripts
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.data import ManifestRef
 from kikitori.train.tasks.base import BatchPosition
@@ -197,3 +198,37 @@ def test_one_bad_row_does_not_lift_the_limit_of_labels(tmp_path):
     assert any(
         "far more labels a second" in line and "such as bad" in line for line in task.describe(task.load([0], 0))
     )
+
+
+def test_the_dev_utterances_that_are_taken_must_have_words(tmp_path):
+    rows = [
+        {"audio_filepath": f"{number}.wav", "duration": 0.9, "text": text, "split": "half", "id": f"s{number}"}
+        for number, text in enumerate(("", "a cat", "", "a cat"))
+    ]
+    data = {"dev": [{"path": "manifest.jsonl", "split": "half"}], "max_dev_utterances": 2}
+    with pytest.raises(DataError, match=r"no utterance that is taken has words to score \(s0, s2\)"):
+        build_task(with_rows(tmp_path, rows, data=data), lambda _: None)
+
+
+def test_files_are_checked_before_training(tmp_path):
+    """What a run would find out in its first epoch, or behind it: lhotse's report 1437 and its siblings."""
+    row = {"audio_filepath": "cut.wav", "duration": 0.9, "text": "a cat", "split": "train"}
+    recipe = with_rows(
+        tmp_path, [{**row, "id": "broken"}, {**row, "audio_filepath": "1.wav", "duration": 9, "id": "9"}]
+    )
+    (tmp_path / "cut.wav").write_bytes(b"RIFF no audio")
+    task = build_task(recipe, lambda _: None)
+    with pytest.raises(DataError, match=r"cut\.wav: .* \(and 1 more cannot be read\); or set data\.on_error=skip"):
+        check_speech(task.speech[0], no_bar)
+    assert check_speech(task.speech[1], no_bar) == []
+    train = task.train
+    train.on_error = "skip"
+    broken, nine = check_speech(train, no_bar)
+    assert broken.startswith(f"warning: {tmp_path / 'cut.wav'}: ")
+    assert "the manifest says 9 s of '9'" in nine
+    for index in range(len(train.utterances)):
+        train.batch([index])
+    assert task.trained_on.max_seconds < 2  # those that could not be read do not count
+    train.utterances = [each for each in train.utterances if each.utt_id in ("9", "broken")]
+    with pytest.raises(DataError, match="check the manifests"):
+        check_speech(train, no_bar)

@@ -9,6 +9,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError, DataError
+from kikitori.io.progress import progress_bar
 
 
 def pseudo_label(
@@ -50,7 +51,7 @@ def pseudo_label(
         recognizer = common.load_recognizer(model, decoding, settings, device, dtype, adapter)
         options = recognizer.decoding
         common.make_folder(output)
-        with common.progress_bar("recognising", len(rows)) as progress:
+        with progress_bar("recognising", len(rows)) as progress:
             found = recognize(recognizer, rows, options, output, batch_size=batch_size, progress=progress)
         failures = [each.error for each in found if each.error is not None]
         for error in failures:

@@ -8,6 +8,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 
 class AudioFormat(StrEnum):
@@ -103,7 +104,7 @@ def synthesize(
         variation = VoiceVariation(speed, pitch, size, reverberation, noise, seed)
         common.make_folder(output)
         sentences = choose_sentences(text, choice, max_lines=max_lines)
-        with common.progress_bar("speaking", len(sentences)) as progress:
+        with progress_bar("speaking", len(sentences)) as progress:
             config = SynthesisConfig(engines, language, variation, audio_format.value, in_kana)
             report = read_aloud(sentences, config, output, workers=workers, progress=progress)
         for problem, count in sorted(report.failures.items()):

@@ -6,6 +6,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 
 def perplexity(
@@ -37,6 +38,6 @@ def perplexity(
             lines += [(f"{path}: {row.utt_id}", row.text) for row in rows if row.text]
         with common.warnings_as_lines():
             lm = load_language_model(LMOptions(model, text_form.value), torch_device(device.value))
-        with common.progress_bar("scoring", len(lines)) as progress:
+        with progress_bar("scoring", len(lines)) as progress:
             found = measure(lm, lines, progress)
         print(format_perplexity(found), flush=True)

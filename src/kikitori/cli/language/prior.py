@@ -7,6 +7,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 
 class Estimate(StrEnum):
@@ -61,7 +62,7 @@ def prior(
         common.make_folder(output.parent)
         match by:
             case Estimate.softmax:
-                with common.progress_bar("encoding", len(rows)) as progress:
+                with progress_bar("encoding", len(rows)) as progress:
                     found = speech_prior(recognizer, rows, phones=phones, batch_size=batch_size, progress=progress)
             case Estimate.counts:
                 found = text_prior(counted, rows)

@@ -6,17 +6,21 @@ It is checked before transformers builds a module or reads a number. The weights
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from kikitori.errors import KikitoriError, ModelError, first_line
+from kikitori.io.progress import note
 from kikitori.io.untrusted import check_files, read_object
 
 REDIRECTIONS = ("configuration_files", "transformers_weights", "gguf_file")
@@ -41,6 +45,8 @@ def read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
     elif folder.is_absolute() or str(path_or_id).startswith((".", "~")) or str(path_or_id).count("/") != 1:
         raise ModelError("no such model folder", where=path_or_id, remedy="give a folder, or a hub id like owner/name")
     else:
+        if not (constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(str(path_or_id), name), str)):
+            note(f"fetching {path_or_id} from the hub, the first time alone")
         try:
             file = Path(str(cached_file(str(path_or_id), name)))
         except (OSError, ValueError) as error:
@@ -100,10 +106,13 @@ def one_line_errors(path_or_id: str | Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No load reports, warnings or progress bars of transformers inside."""
+    """No load reports, warnings or progress bars of transformers inside, but on a terminal those of downloads."""
     verbosity, progress = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    downloads = sys.stderr.isatty() and not are_progress_bars_disabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
     try:
         yield
     finally:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
 from kikitori.data.overlap import read_held_out
-from kikitori.data.speech import SpeechLoader, filter_utterances
+from kikitori.data.speech import SpeechLoader, check_files, filter_utterances
 from kikitori.errors import DataError
+from kikitori.io.progress import Bar
 from kikitori.text.corpus import read_lines, speak_titles
 from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
@@ -40,11 +41,29 @@ def load_speech(
     if not data.dev:
         return train, None
     held_out = _dev_rows(recipe, log, transcribed=units is not None)
-    if data.max_dev_utterances and len(held_out) > data.max_dev_utterances:
-        step = len(held_out) / data.max_dev_utterances
-        held_out = [held_out[int(i * step)] for i in range(data.max_dev_utterances)]
     log(f"dev: {len(held_out)} utterances, {sum(u.duration for u in held_out) / 3600:.2f} h")
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
+
+
+def check_speech(loader: SpeechLoader, bar: Bar) -> list[str]:
+    """Compares rows with the headers of their files, as a run would find out later; what is said of them.
+
+    Raises:
+        DataError: A file cannot be read in full and that stops a run, or none can.
+    """
+    names = {utterance.utt_id for utterance in loader.utterances}
+    with bar("checking files", len(loader.utterances)) as advance:
+        report = check_files(loader.utterances, advance)
+    if report.problems and (loader.on_error == "stop" or len(report.problems) == len(names)):
+        more = f" (and {len(report.problems) - 1} more cannot be read)" if len(report.problems) > 1 else ""
+        remedy = "or set data.on_error=skip" if loader.on_error == "stop" else "check the manifests"
+        raise DataError(f"{next(iter(report.problems.values()))}{more}", remedy=remedy)
+    lines = [f"warning: {problem}; left out" for problem in report.problems.values()]
+    if report.cut:
+        lines.append(
+            f"warning: {len(report.cut)} files are longer than their only row, and are read that far ({report.cut[0]})"
+        )
+    return lines
 
 
 def read_training_rows(
@@ -146,13 +165,15 @@ def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> l
     if not rows:
         what = "both audio and text" if transcribed else "audio"
         raise DataError(f"no utterance has {what}", where="data.dev", remedy="check the manifests")
+    if data.max_dev_utterances and len(rows) > data.max_dev_utterances:
+        step = len(rows) / data.max_dev_utterances
+        rows = [rows[int(i * step)] for i in range(data.max_dev_utterances)]
     if transcribed:
         form = default_normalizer([recipe.language])
         if not any(normalize(form, row.text or "") for row in rows):
             shown = ", ".join(row.utt_id for row in rows[:3])
-            raise DataError(
-                f"no utterance has words to score ({shown})", where="data.dev", remedy="give transcripts to some"
-            )
+            what = f"no utterance {'that is taken ' * bool(data.max_dev_utterances)}has words to score ({shown})"
+            raise DataError(what, where="data.dev", remedy="give transcripts to some")
     if transcribed and (recognized := sum(map(is_recognized, rows))):
         log(f"warning: {recognized} dev utterances have recognised text; what is scored on them is no error rate")
     return rows

@@ -1,10 +1,13 @@
 """The seam between the training loop and what it trains: batches, losses and dev scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from kikitori.data.speech import SpeechLoader
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Task(Protocol):
     @property
     def module(self) -> nn.Module:
         """Everything that learns or is saved."""
+        ...
+
+    @property
+    def speech(self) -> Sequence[SpeechLoader]:
+        """The recordings that it reads, if any."""
         ...
 
     def batches(self, epoch: int) -> list[list[int]]:

@@ -81,9 +81,9 @@ class MaskedPredictionTask(SpeechBatches):
         train: SpeechLoader,
         dev: SpeechLoader | None,
     ) -> None:
-        super().__init__(recipe, train)
+        super().__init__(recipe, train, dev)
         self.masks = recipe.masks
-        self.predictor, self.encoder, self.dev = predictor, predictor.encoder, dev
+        self.predictor, self.encoder = predictor, predictor.encoder
         self.module = nn.ModuleDict({"model": predictor})
         self.labels = FrameTargets(features, train)
         self.dev_labels = FrameTargets(features, dev) if dev is not None else None

@@ -74,11 +74,11 @@ class AcousticTask(SpeechBatches):
         phone_losses: PhoneLosses | None = None,
         cached: CachedEncoder | None = None,
     ) -> None:
-        super().__init__(recipe, train)
+        super().__init__(recipe, train, dev)
         self.cached = cached
         self.ctc = recipe.ctc
         self.acoustic, self.units, self.characters = model, units, characters
-        self.phone_losses, self.dev = phone_losses, dev
+        self.phone_losses = phone_losses
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
         self.module = nn.ModuleDict({"model": model})
@@ -192,8 +192,9 @@ class AcousticTask(SpeechBatches):
 
     @cached_property
     def trained_on(self) -> TrainedOn:
-        """What decoding must know of the training speech; rows that cannot be right do not count."""
-        usable = [each for each in self.train.utterances if each.utt_id not in self.misfits | self.crowded]
+        """What decoding must know of the training speech; rows that cannot be right or read do not count."""
+        wrong = self.misfits | self.crowded | self.train.left_out
+        usable = [each for each in self.train.utterances if each.utt_id not in wrong]
         usable = usable or [*self.train.utterances]
         return TrainedOn(
             labels_per_second=max(map(self._labels_per_second, usable)),

@@ -1,6 +1,6 @@
 """What all training on speech shares: the batches of an epoch, and what the encoder reads of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,10 +24,16 @@ class SpeechBatches:
     Args:
         recipe: The run's recipe.
         train: Training speech.
+        dev: Dev speech, or None.
     """
 
-    def __init__(self, recipe: SpeechTrainingRecipe, train: SpeechLoader) -> None:
-        self.recipe, self.train = recipe, train
+    def __init__(self, recipe: SpeechTrainingRecipe, train: SpeechLoader, dev: SpeechLoader | None) -> None:
+        self.recipe, self.train, self.dev = recipe, train, dev
+
+    @property
+    def speech(self) -> Sequence[SpeechLoader]:
+        """Training speech, and dev speech if any."""
+        return [self.train] if self.dev is None else [self.train, self.dev]
 
     def indices(self, epoch: int) -> list[int]:  # noqa: ARG002
         """The utterances of an epoch."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kikitori.data.batching import epoch_batches
+from kikitori.data.speech import SpeechLoader
 from kikitori.model.adapters.lora import idle, merged_copy
 from kikitori.model.decoder.assemble import assemble
 from kikitori.model.decoder.llm import embed, embed_mixture, forward, project
@@ -57,6 +58,11 @@ class TextTask:
         self.module = nn.ModuleDict({"llm": llm})
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
+
+    @property
+    def speech(self) -> Sequence[SpeechLoader]:
+        """None."""
+        return ()
 
     def indices(self, epoch: int) -> list[int]:  # noqa: ARG002
         """The sentences of an epoch: all of them."""
