@@ -59,6 +59,7 @@ def write_run_card(recipe: Recipe, run: Path, product: Path) -> None:
 
 
 def _bases(recipe: Recipe) -> list[str]:
+    found: list[str | None]
     match recipe:
         case SpeechAdaptationRecipe() | TextAdaptationRecipe():
             found = [recipe.adapt.model]
