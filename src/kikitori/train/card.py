@@ -29,6 +29,8 @@ WHAT = {
     ),
 }
 """Of each task what comes out, and how it is used."""
+PARTS = {"language_model": "text-generation", "masked_prediction": "feature-extraction"}
+"""Tasks whose product is no recogniser but a model of transformers, and what it does there."""
 
 
 def write_run_card(recipe: Recipe, run: Path, product: Path) -> None:
@@ -55,6 +57,8 @@ def write_run_card(recipe: Recipe, run: Path, product: Path) -> None:
         base_models=_bases(recipe),
         relation="adapter" if adapted else "finetune",
         scores=scores,
+        library="transformers" if recipe.task in PARTS else "kikitori",
+        pipeline=PARTS.get(recipe.task, "automatic-speech-recognition"),
     )
 
 
