@@ -1,4 +1,4 @@
-# make demo · make test · make check · make test-slow · make test-newest · make parity · make sweep · make contract · make lock · make format · make clean
+# make demo · make test · make check · make test-slow · make test-newest · make parity · make sweep · make contract · make axe · make docs · make lock · make format · make clean
 # Each works on a fresh checkout with Python 3.11+: what it needs goes into .venv first.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip install -qq --disable-pip-version-check --root-user-action ignore
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow test-newest score parity sweep contract check lock format clean
+.PHONY: setup demo test test-slow test-newest score parity sweep contract axe docs check lock format clean
 
 setup: $(VENV)/installed-dev
 
@@ -47,6 +47,26 @@ contract: $(VENV)/installed-dev build/schemathesis/bin/schemathesis
 build/schemathesis/bin/schemathesis:
 	$(PYTHON) -m venv build/schemathesis
 	build/schemathesis/bin/python $(PIP) schemathesis==4.32.5
+
+# The server's page by the rules of axe-core, which npm fetches, in Debian's chromium.
+axe: $(VENV)/installed-dev build/axe/package/axe.min.js
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/server_axe.py build/axe/package/axe.min.js
+
+build/axe/package/axe.min.js:
+	mkdir -p build/axe
+	cd build/axe && npm pack --silent axe-core@4.10.3 && tar -xzmf axe-core-4.10.3.tgz
+
+# The documentation as a site of static files in build/site, by Zensical in a virtual environment of its own.
+docs: $(VENV)/installed build/docs/bin/zensical
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	git ls-files --cached --others --exclude-standard '*.md' docs | xargs cp --parents -t build/pages
+	$(BIN)/python -m typer kikitori.cli utils docs --name kikitori --output build/pages/docs/command_line.md
+	build/docs/bin/zensical build --strict
+
+build/docs/bin/zensical:
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python $(PIP) zensical==0.0.73 mkdocstrings-python==2.0.11 "$$(grep '^ruff==' constraints.txt)"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

@@ -30,7 +30,10 @@ Timestamps = bool | Literal["word"]
 """Times of nothing, of segments (True) or of words."""
 
 
-class RecognizerPipeline(Pipeline):  # type: ignore[misc]
+_Base: Any = Pipeline  # typed for models of transformers
+
+
+class RecognizerPipeline(_Base):  # type: ignore[misc]
     """What `transformers.pipeline` makes of a model folder: `Recognizer.transcribe` in the form of transformers.
 
     A recording is a path, the bytes of a file, 16 kHz mono samples, or a dictionary with the samples under `array` or
@@ -65,7 +68,8 @@ class RecognizerPipeline(Pipeline):  # type: ignore[misc]
         if name not in get_args(Precision):
             raise ConfigError(f"no arithmetic {name}", where="dtype", remedy="use float32 or bfloat16")
         self.recognizer = replace(model, dtype=cast("Precision", name))
-        self.model, self.task = model.loaded.model, task
+        self.model: Any = model.loaded.model
+        self.task = task
         if device is not None:
             self.model.to(device)  # type: ignore[arg-type]
         self.device = self.model.acoustic.device

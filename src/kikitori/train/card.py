@@ -29,6 +29,8 @@ WHAT = {
     ),
 }
 """Of each task what comes out, and how it is used."""
+PARTS = {"language_model": "text-generation", "masked_prediction": "feature-extraction"}
+"""Tasks whose product is no recogniser but a model of transformers, and what it does there."""
 
 
 def write_run_card(recipe: Recipe, run: Path, product: Path) -> None:
@@ -55,10 +57,13 @@ def write_run_card(recipe: Recipe, run: Path, product: Path) -> None:
         base_models=_bases(recipe),
         relation="adapter" if adapted else "finetune",
         scores=scores,
+        library="transformers" if recipe.task in PARTS else "kikitori",
+        pipeline=PARTS.get(recipe.task, "automatic-speech-recognition"),
     )
 
 
 def _bases(recipe: Recipe) -> list[str]:
+    found: list[str | None]
     match recipe:
         case SpeechAdaptationRecipe() | TextAdaptationRecipe():
             found = [recipe.adapt.model]
