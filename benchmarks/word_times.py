@@ -15,28 +15,11 @@ import numpy as np
 import torch
 
 import kikitori
-from kikitori.align.hmm.corpus import load_alignments, segments
-from kikitori.align.hmm.graph import SILENCE
+from kikitori.align.hmm.corpus import load_alignments, segments, word_spans
 from kikitori.data.manifest import read_manifest
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.units import in_form
 from long_audio import join
-
-
-def word_spans(text, phones, lexicon):
-    """The words of a text with their times, from the phones of an utterance with theirs; None if they do not fit."""
-    said = [phone for phone in phones if phone[0] != SILENCE]
-    names = [phone[0] for phone in said]
-
-    def fit(words, at):
-        if not words:
-            return [] if at == len(names) else None
-        for way in lexicon.pronunciations[words[0]]:
-            if names[at : at + len(way)] == list(way) and (rest := fit(words[1:], at + len(way))) is not None:
-                return [(words[0], said[at][1], said[at + len(way) - 1][2]), *rest]
-        return None
-
-    return fit(text.split(), 0)
 
 
 def main():

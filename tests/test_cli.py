@@ -312,6 +312,7 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["adapt", "--text", "a.txt", "-o", "run"], "--model: no recogniser to adapt"),
         (["merge", "adapter", "-o", "out"], "--model: no recogniser given"),
         (["merge", "adapter", *BASE, "-o", "out"], "adapter: no such adapter folder"),
+        (["calibrate", "--data", "a.jsonl"], "-o: no file"),
         (["transcribe", "a.wav", "--adapter", "missing"], "missing: no such adapter folder"),
     ],
 )
@@ -556,6 +557,7 @@ def test_version_and_help():
         "train",
         "adapt",
         "merge",
+        "calibrate",
         "prior",
         "ngram",
         "lexicon",

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from kikitori.align.calibration import load_calibration
 from kikitori.errors import ConfigError, KikitoriWarning
 from kikitori.kernels import limit_kernel_caches
 from kikitori.model.adapters.folder import load_adapter
@@ -77,8 +78,9 @@ def load(
     if adapter is not None and "decoder" not in chosen.needs and "encoder" not in read_info(adapter).components:
         unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
-    path = Path(folder) if Path(folder).is_dir() else None
-    return Recognizer(loaded, chosen, name=name, dtype=dtype, folder=path, guards=guards, padded=padded)
+    path = own if own.is_dir() else None
+    words = load_calibration(own)
+    return Recognizer(loaded, chosen, name, dtype, folder=path, guards=guards, words=words, padded=padded)
 
 
 def find_model(model: str | Path | None) -> str | Path:

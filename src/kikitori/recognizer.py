@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kikitori.align.calibration import AS_IS, WordCalibration
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
@@ -56,6 +57,7 @@ class Recognizer:
         dtype: Arithmetic of the networks.
         folder: Where the recogniser lies, None for the hub: its `lm/` and prior are found there.
         guards: What transcribing does about doubtful texts.
+        words: How late the model writes labels, and how its confidences relate to being right.
         padded: The same model with Whisper's window of 30 s, where it reads a shorter one.
         prompt: Text that a Whisper-type model reads before each utterance, such as names or the topic.
     """
@@ -66,6 +68,7 @@ class Recognizer:
     dtype: Precision = "float32"
     folder: Path | None = None
     guards: Guards = CAREFUL
+    words: WordCalibration = AS_IS
     padded: LoadedModel | None = None
     prompt: str = ""
 
@@ -293,7 +296,7 @@ class Recognizer:
         if rows:
             with self.arithmetic():
                 batch = self.encode([waveforms[row] for row in rows], prompt)
-                found = with_words(batch, guarded(batch, options, guards), [timed[row] for row in rows])
+                found = with_words(batch, guarded(batch, options, guards), [timed[row] for row in rows], self.words)
             for row, result in zip(rows, found, strict=True):
                 results[row] = result
             if self.padded is not None and options.autoregressive:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from kikitori.align.attention import attention_words
+from kikitori.align.calibration import WordCalibration
 from kikitori.align.words import align_words, estimated_words
 from kikitori.errors import AudioError
 from kikitori.search.batch import EncodedBatch
@@ -18,7 +19,9 @@ from kikitori.text.units import TokenizerUnits
 from kikitori.types import Hypothesis, Word
 
 
-def with_words(batch: EncodedBatch, results: Sequence[Result], timed: Sequence[bool]) -> list[Result]:
+def with_words(
+    batch: EncodedBatch, results: Sequence[Result], timed: Sequence[bool], calibration: WordCalibration
+) -> list[Result]:
     """The same with the words of the best hypothesis of each `timed` recording; nothing new where none have times.
 
     Where the text does not fit into the frames of the CTC head, or the positions of the decoder, times are estimated.
@@ -30,7 +33,7 @@ def with_words(batch: EncodedBatch, results: Sequence[Result], timed: Sequence[b
     if not best:
         return found
     if batch.acoustic.config.ctc_layers:
-        words = _by_ctc(batch, best)
+        words = _by_ctc(batch, best, calibration.delay)
     elif batch.model.autoregressive is not None and batch.model.autoregressive.follows_speech:
         words = _by_attention(batch, best)
     else:
@@ -39,12 +42,13 @@ def with_words(batch: EncodedBatch, results: Sequence[Result], timed: Sequence[b
         known = words.get(row)
         if known is None:
             known = estimated_words(hypothesis.text, _language(batch, hypothesis), seconds=batch.seconds[row])
-        found[row] = (replace(hypothesis, words=known), *results[row][1:])  # type: ignore[index]
+        found[row] = (replace(hypothesis, words=calibration.words(known)), *results[row][1:])  # type: ignore[index]
     return found
 
 
-def _by_ctc(batch: EncodedBatch, best: dict[int, Hypothesis]) -> dict[int, tuple[Word, ...] | None]:
+def _by_ctc(batch: EncodedBatch, best: dict[int, Hypothesis], delay: float) -> dict[int, tuple[Word, ...] | None]:
     logits, lengths = batch.ctc_logits
+    encoder = batch.acoustic.encoder
     found = {}
     for row, hypothesis in best.items():
         log_probs = logits[row, : int(lengths[row])].float().log_softmax(dim=-1).cpu().numpy()
@@ -54,7 +58,8 @@ def _by_ctc(batch: EncodedBatch, best: dict[int, Hypothesis]) -> dict[int, tuple
             batch.ctc_units,
             _language(batch, hypothesis),
             seconds=batch.seconds[row],
-            seconds_per_frame=batch.acoustic.encoder.seconds_per_frame,
+            seconds_per_frame=encoder.seconds_per_frame,
+            first_frame=encoder.first_frame - delay,
         )
     return found
 

@@ -80,9 +80,11 @@ def test_words_are_where_the_best_of_all_paths_writes_them(seed, text):
 def test_words_reach_half_way_to_each_other_but_not_far():
     path = ["-"] * 10 + ["▁", "a", "-", "▁", "b", "b"] + ["-"] * 25 + ["▁", "c"] + ["-"] * 10
     first, second, third = align(path, "a b c")
-    assert (first.start, first.end) == pytest.approx((0.4 - 0.12, 0.5))
-    assert (second.start, second.end) == pytest.approx((0.5, 0.64 + 0.12))
-    assert (third.start, third.end) == pytest.approx((1.64 - 0.12, 1.72 + 0.12))
+    assert (first.start, first.end) == pytest.approx((0.4 - 0.04, 0.5))
+    assert (second.start, second.end) == pytest.approx((0.5, 0.64 + 0.14))
+    assert (third.start, third.end) == pytest.approx((1.64 - 0.04, 1.72 + 0.14))
+    early = align(path, "a b c", first_frame=-0.3)
+    assert [word.start for word in early] == pytest.approx([0.06, 0.2, 1.3])
     assert first.confidence == pytest.approx(0.9)
 
 

@@ -189,11 +189,14 @@ def test_lengths_of_long_recordings() -> None:
     assert make("parakeet").output_lengths(hours).tolist() == [45000, 90000]
 
 
-@pytest.mark.parametrize(("family", "seconds"), [("hubert", 0.02), ("whisper", 0.02), ("parakeet", 0.08)])
-def test_properties(family: str, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("family", "seconds", "first"), [("hubert", 0.02, 0.00247), ("whisper", 0.02, -0.01), ("parakeet", 0.08, -0.04)]
+)
+def test_properties(family: str, seconds: float, first: float) -> None:
     encoder = make(family)
     assert (encoder.dim, encoder.num_layers) == (32, 2)
     assert encoder.seconds_per_frame == pytest.approx(seconds)
+    assert encoder.first_frame == pytest.approx(first, abs=1e-5)
     assert encoder.takes_waveform == (family == "hubert")
 
 

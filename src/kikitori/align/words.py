@@ -19,7 +19,7 @@ from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import split_words
 from kikitori.types import Word
 
-REACH_S = 0.12  # CTC writes a label in a moment of the sound: how far a word may reach beyond its labels
+BEFORE_S, BEHIND_S = 0.04, 0.14  # CTC writes a label in a moment of the sound: how far a word may reach beyond its own
 ANY_SOUND = -1.0  # log-probability, less than the best label's, of a sound that the units cannot spell
 LEAST_S = 0.02  # that a word takes
 
@@ -43,6 +43,7 @@ def align_words(
     *,
     seconds: float,
     seconds_per_frame: float,
+    first_frame: float = 0.0,
 ) -> tuple[Word, ...] | None:
     """The words of a text with their times and confidences, inside the utterance, none before another's end.
 
@@ -53,6 +54,7 @@ def align_words(
         language: Of the text; decides what a word is.
         seconds: Duration of the utterance.
         seconds_per_frame: Distance of the head's frames.
+        first_frame: When the sound begins that the first of them is about, in seconds; before 0 where labels come late.
 
     Returns:
         A word for each of `split_words`; None if the labels do not fit into the frames. The confidence is the geometric
@@ -72,7 +74,8 @@ def align_words(
     ends = [*accumulate(max(len(piece.labels), 1) for piece in pieces)]
     times, confidences = [], []
     for piece, start, end in zip(pieces, [0, *ends], ends, strict=False):
-        times.append((spans[start][0] * seconds_per_frame, spans[end - 1][1] * seconds_per_frame))
+        a, b = spans[start][0], spans[end - 1][1]
+        times.append((first_frame + a * seconds_per_frame, first_frame + b * seconds_per_frame))
         tops = [log_probs[a:b, label].max() for label, (a, b) in zip(piece.labels, spans[start:end], strict=False)]
         confidences.append(float(np.exp(np.mean(tops))) if tops else None)
     found = []
@@ -145,8 +148,11 @@ def _pieces(words: Sequence[str], text: str, labels: Iterable[tuple[int, int]]) 
 def _reaching(times: Spans, seconds: float) -> list[tuple[float, float]]:
     """Times of labels as those of their words, which reach beyond them, but not into each other."""
     gaps = [2.0 * times[0][0], *(b[0] - a[1] for a, b in pairwise(times)), 2.0 * (seconds - times[-1][1])]
-    reach = [max(min(gap / 2.0, REACH_S), 0.0) for gap in gaps]
-    return [(a - before, b + behind) for (a, b), before, behind in zip(times, reach, reach[1:], strict=False)]
+    reach = [max(gap / 2.0, 0.0) for gap in gaps]
+    return [
+        (a - min(before, BEFORE_S), b + min(behind, BEHIND_S))
+        for (a, b), before, behind in zip(times, reach, reach[1:], strict=False)
+    ]
 
 
 def _shared_out(words: Sequence[str], spans: Spans) -> list[tuple[str, tuple[float, float]]]:

@@ -19,11 +19,13 @@ LM, PRIOR = "lm", "prior.safetensors"
 """Folder of the language model over the recogniser's labels; the prior of these labels."""
 LEXICON, WORD_NGRAM, PHONE_PRIOR = "lexicon.tsv.xz", "words.ngram", "phone_prior.safetensors"
 """Pronunciations, the n-gram over words, and the prior of the phones."""
-SEARCH_FILES = (DECODING, LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR, DRAFT)
+WORDS = "words.yaml"
+"""How late labels are written, and how sure words are (`kikitori.align.calibration`)."""
+SEARCH_FILES = (DECODING, LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR, DRAFT, WORDS)
 
 
 def settings_file(folder: Path, name: str) -> Path | None:
-    """`decoding.yaml` or `draft.yaml` of a model folder; None where there is none.
+    """`decoding.yaml`, `draft.yaml` or `words.yaml` of a model folder; None where there is none.
 
     Raises:
         ConfigError: It cannot be read.

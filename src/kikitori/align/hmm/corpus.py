@@ -115,3 +115,21 @@ def segments(states: NDArray[np.uint8], labels: Sequence[str]) -> list[tuple[str
     starts = [0, *(i for i, same in enumerate(goes_on, 1) if not same)] if names else []
     ends = [*starts[1:], len(names)]
     return [(names[a], a / FRAMES_PER_SECOND, b / FRAMES_PER_SECOND) for a, b in zip(starts, ends, strict=False)]
+
+
+def word_spans(
+    text: str, phones: Sequence[tuple[str, float, float]], lexicon: Lexicon
+) -> list[tuple[str, float, float]]:
+    """The words of a text with their beginnings and ends in seconds, from `segments`; none if the phones are others."""
+    said = [phone for phone in phones if phone[0] != SILENCE]
+    names = [phone[0] for phone in said]
+
+    def fit(words: Sequence[str], at: int) -> list[tuple[str, float, float]] | None:
+        if not words:
+            return [] if at == len(names) else None
+        for way in lexicon.pronunciations[words[0]]:
+            if names[at : at + len(way)] == list(way) and (rest := fit(words[1:], at + len(way))) is not None:
+                return [(words[0], said[at][1], said[at + len(way) - 1][2]), *rest]
+        return None
+
+    return fit(text.split(), 0) or []

@@ -128,6 +128,18 @@ class SpeechEncoder(nn.Module):
         return math.prod(stride for _, stride, _ in self.family.convolutions(self.config))
 
     @property
+    def first_frame(self) -> float:
+        """When the sound begins that the first frame is about, in seconds; before the utterance where that is padded.
+
+        A frame is about the stretch of `seconds_per_frame` around the middle of what the front end reads for it.
+        """
+        middle, step = 0.0, 1
+        for kernel, stride, padding in self.family.convolutions(self.config):
+            middle += ((kernel - 1) / 2 - padding) * step
+            step *= stride
+        return (middle / self.inputs_per_frame - 0.5) * self.seconds_per_frame
+
+    @property
     def max_samples(self) -> int | None:
         """The longest utterance the family can take (Whisper: 30 s), None if there is no limit."""
         return self.family.max_samples(self.config)
