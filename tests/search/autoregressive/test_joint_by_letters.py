@@ -99,7 +99,7 @@ def test_the_best_of_all_sequences_is_found(setting, scale, variants, lm, ilm):
         assert nbest[0].score == pytest.approx(max(expected.values()), abs=1e-4)
 
 
-@pytest.mark.parametrize("text", [",", " the fox"])
+@pytest.mark.parametrize("text", [",", " the fox", " the fox,"])
 def test_where_ctc_hears_nothing_there_is_no_transcript(setting, text):
     units, decoder, _, lengths, _ = setting
     blank = torch.full((2, 9, CHARACTERS.size + 1), -2.0)

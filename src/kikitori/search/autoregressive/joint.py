@@ -154,12 +154,14 @@ def _without_mere_punctuation(hypothesis: Hypothesis, speller: TokenSpeller) -> 
 
 
 def _unless_silent(nbest: NBest, nothing: float, scale: float) -> NBest:
-    """The hypotheses, or one without labels where CTC gives less to each of them than to `nothing`, the empty text."""
-    best = nbest[0]
-    if any(not each.labels or each.scores[CTC] >= nothing for each in nbest):
+    """The hypotheses, or the empty one alone where CTC gives less to each other one than `nothing`, what it has."""
+    written = [each for each in nbest if each.labels]
+    if not written or any(each.scores[CTC] >= nothing for each in written):
         return nbest
-    score = best.score + scale * (nothing - best.scores[CTC])
-    return (replace(best, labels=(), score=score, scores={**best.scores, CTC: nothing}),)
+    # Whisper cannot begin with the end: the decoder's share is that of mere punctuation, or of the best hypothesis.
+    empty = next((each for each in nbest if not each.labels), nbest[0])
+    score = empty.score + scale * (nothing - empty.scores[CTC])
+    return (replace(empty, labels=(), score=score, scores={**empty.scores, CTC: nothing}),)
 
 
 def frame_scorer(decoder: Decoder, num_labels: int, options: JointTimeSyncSearch, others: Others = ()) -> WeightedSum:

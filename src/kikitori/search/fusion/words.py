@@ -7,13 +7,13 @@ So the LM's score of what has ended is that of its text, tokenised as a whole, a
 LM has not spoken for it; a beam has to be wide enough for that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kikitori.scorers.incremental import IncrementalLMScorer
+from kikitori.scorers.incremental import IncrementalLMScorer, Tokens
 from kikitori.scorers.options import LM
 from kikitori.search.fusion.retokenizing import Labels, RetokenizingLM
 
@@ -91,24 +91,27 @@ class WordLMScorer:
             [(*each.labels, *new[:at]) for at in (*places, len(new))]
             for each, new, places in zip(old, appended, breaks, strict=True)
         ]
-        scores, ends = self._scores(state, [each.utterance for each in old], texts)
+        utterances = [each.utterance for each in old]
+        scores = self._asked(state.memory.scores, state.batch, utterances, texts)
+        ends = self._asked(state.memory.ended, state.batch, utterances, [each[-1:] for each in texts])
         given, hypotheses = torch.zeros(labels.shape, dtype=torch.float64), []
         for row, (each, places) in enumerate(zip(old, breaks, strict=True)):
             added = each.added
             for at, score in zip(places, scores[row], strict=False):
                 given[row, at], added = score - added, score
-            hypotheses.append(_Hypothesis(each.utterance, texts[row][-1], added, scores[row][-1], ends[row][-1]))
+            hypotheses.append(_Hypothesis(each.utterance, texts[row][-1], added, scores[row][-1], *ends[row]))
         return replace(state, hypotheses=tuple(hypotheses)), given
 
-    def _scores(
-        self, state: WordLMState, utterances: Sequence[int], texts: Sequence[Sequence[Labels]]
-    ) -> tuple[list[list[float]], list[list[float]]]:
-        """Log-probabilities of the texts of some hypotheses, without and with their ends."""
-        asked: list[list[tuple[int, ...]]] = [[] for _ in range(state.batch)]
+    def _asked(
+        self,
+        scores: Callable[[list[list[Tokens]]], list[list[float]]],
+        batch: int,
+        utterances: Sequence[int],
+        texts: Sequence[Sequence[Labels]],
+    ) -> list[list[float]]:
+        """What the LM gives to the texts of some hypotheses, in one call for all utterances."""
+        asked: list[list[Tokens]] = [[] for _ in range(batch)]
         for utterance, each in zip(utterances, texts, strict=True):
             asked[utterance] += [self._reader.tokens(labels) for labels in each]
-        found = []
-        for rows in (state.memory.scores(asked), state.memory.ended(asked)):
-            every = [iter(row) for row in rows]
-            found.append([[next(every[row]) for _ in each] for row, each in zip(utterances, texts, strict=True)])
-        return found[0], found[1]
+        found = [iter(row) for row in scores(asked)]
+        return [[next(found[utterance]) for _ in each] for utterance, each in zip(utterances, texts, strict=True)]
