@@ -35,7 +35,7 @@ def with_words(
     if batch.acoustic.config.ctc_layers:
         words = _by_ctc(batch, best, calibration.delay)
     elif batch.model.autoregressive is not None and batch.model.autoregressive.follows_speech:
-        words = _by_attention(batch, best)
+        words = _by_attention(batch, best, calibration.delay)
     else:
         return found
     for row, hypothesis in best.items():
@@ -64,7 +64,7 @@ def _by_ctc(batch: EncodedBatch, best: dict[int, Hypothesis], delay: float) -> d
     return found
 
 
-def _by_attention(batch: EncodedBatch, best: dict[int, Hypothesis]) -> dict[int, tuple[Word, ...] | None]:
+def _by_attention(batch: EncodedBatch, best: dict[int, Hypothesis], delay: float) -> dict[int, tuple[Word, ...] | None]:
     """The words of texts that the decoder has positions for."""
     part = batch.rows([*best])
     decoder = part.decoder()
@@ -87,6 +87,7 @@ def _by_attention(batch: EncodedBatch, best: dict[int, Hypothesis]) -> dict[int,
             median_width=attention.median_width,
             seconds=batch.seconds[row],
             seconds_per_frame=batch.acoustic.encoder.seconds_per_frame,
+            first_frame=-delay,
         )
     return found
 

@@ -60,6 +60,10 @@ def test_words_take_the_times_of_their_labels():
     assert [word.start for word in words] == pytest.approx([0.0, 0.4, 0.6])
     assert [word.end for word in words] == pytest.approx([0.4, 0.6, 0.8])
     assert [word.confidence for word in words] == pytest.approx([0.5, 0.4, 0.9])
+    early = attention_words(
+        weights, np.log([0.5, 0.5, 0.4, 0.9]), [0, 1, 4, 6], text, "en", first_frame=-0.1, **options
+    )
+    assert [word.start for word in early] == pytest.approx([0.0, 0.3, 0.5])
     joined = attention_words(weights, np.log([0.5, 0.5, 0.4, 0.9]), [0, 1, 2, 3], "今日は雨", "ja", **options)
     assert "".join(word.word for word in joined) == "今日は雨"
     assert all(a.end <= b.start for a, b in pairwise(joined))

@@ -30,6 +30,7 @@ def attention_words(
     median_width: int,
     seconds: float,
     seconds_per_frame: float,
+    first_frame: float = 0.0,
 ) -> tuple[Word, ...]:
     """The words of a text with their times and confidences, inside the utterance, none before another's end.
 
@@ -43,11 +44,12 @@ def attention_words(
         median_width: Frames that are smoothed over, odd.
         seconds: Duration of the utterance.
         seconds_per_frame: Distance of the frames.
+        first_frame: When the sound begins that the first of them is about, in seconds.
 
     Returns:
         A word for each of `split_words`. The confidence is the geometric mean of the probabilities of its labels.
     """
-    at = (attention_jumps(weights, median_width) * seconds_per_frame).tolist()
+    at = (first_frame + attention_jumps(weights, median_width) * seconds_per_frame).tolist()
     spans = [*pairwise(at)]
     return timed_words(spans, log_probs, places, text, language, seconds=seconds)
 

@@ -18,7 +18,7 @@ from kikitori.segment.base import SPEECH, WINDOW, Segmenter
 from kikitori.segment.levels import LevelSegmenter
 from kikitori.segment.silero import SileroSegmenter, load_network
 
-LONG_PAUSE_S = 2.0  # always ends a chunk; what is longer than the padding is not recognised
+LONG_PAUSE_S = 1.0  # always ends a chunk, which then seldom holds two speakers; beyond the padding it is not recognised
 PAUSE_S, GOOD_PAUSE_S = 0.16, 0.6  # the shortest at which to cut, and one that no longer one is better than
 EARLIEST = 1 / 3  # of the longest chunk, before which no pause ends one that has to be cut
 PAD_S = 0.25  # of a pause that stays at the ends of a chunk
