@@ -7,6 +7,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.errors import ConfigError
+from kikitori.io.progress import progress_bar
 
 if TYPE_CHECKING:
     from kikitori.workflows.calibrate import Spans
@@ -54,7 +55,7 @@ def calibrate(
                 if row.utt_id in aligned.states:
                     phones = segments(aligned.states[row.utt_id], aligned.labels)
                     spans[row.utt_id] = word_spans(in_form(row.text or "", text_form.value), phones, known)
-        with common.progress_bar("decoding", len(rows)) as progress:
+        with progress_bar("decoding", len(rows)) as progress:
             found = calibrating(recognizer, rows, spans, batch_size=batch_size, progress=progress)
         save_calibration(output, found.calibration)
         before, after = found.errors
