@@ -40,6 +40,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
 
 def test_what_is_compiled_first_is_said_once(capsys, monkeypatch):
     monkeypatch.setattr(compiled._Compilation, "told", False)
+    monkeypatch.setattr(compiled.NOTES, "filters", [])
     with progress.notes_as_lines():
         for _ in range(2):
             event.start_event("numba:compile")
