@@ -1,6 +1,6 @@
-"""Delayed fusion beside a decoder: a language model over other label units judges each word when the next one begins.
+"""Delayed fusion beside a decoder: a language model over other label units judges each word when a label ends it.
 
-    what it adds to a label: 0, or log p_lm(text before it) - what it has added so far, where the label begins a word;
+    what it adds to a label that begins with no letter: log p_lm(text before it) - what it has added so far; to others 0
     to the end: log p_lm(text, end) - what it has added so far
 
 So the LM's score of what has ended is that of its text, tokenised as a whole, as in rescoring. Until a word is over the
@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kikitori.scorers.ctc.speller import APOSTROPHES
 from kikitori.scorers.incremental import IncrementalLMScorer, Tokens
 from kikitori.scorers.options import LM
 from kikitori.search.fusion.retokenizing import Labels, RetokenizingLM
+from kikitori.text.token_bytes import token_bytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class WordLMScorer:
         self.name = name
         self._reader = reader
         self._starts = torch.zeros(num_labels, dtype=torch.bool)
-        starts = torch.from_numpy(reader.word_starts)[:num_labels]
+        starts = torch.tensor([_ends_word(content) for content in token_bytes(reader.units)])[:num_labels]
         self._starts[: len(starts)] = starts
 
     def start(self, batch: int) -> WordLMState:
@@ -115,3 +117,9 @@ class WordLMScorer:
             asked[utterance] += [self._reader.tokens(labels) for labels in each]
         found = [iter(row) for row in scores(asked)]
         return [[next(found[utterance]) for _ in each] for utterance, each in zip(utterances, texts, strict=True)]
+
+
+def _ends_word(content: bytes | None) -> bool:
+    """Whether what a label begins with is no part of a word, such as a space or a comma."""
+    first = (content or b"").decode(errors="replace")[:1]
+    return bool(first) and not first.isalnum() and first not in APOSTROPHES
