@@ -561,7 +561,7 @@ def test_sampling_depends_on_the_audio_and_the_seed_alone(recognizer, expected, 
     backwards = recognizer.transcribe_many(WAVEFORMS[::-1], batch_size=5, decoding=decoding)
     assert list(backwards)[::-1] == alone
     others = recognizer.transcribe_many(WAVEFORMS, decoding=replace(decoding, seed=7))
-    assert sum(a.text != b.text for a, b in zip(alone, others, strict=True)) > 18
+    assert sum(a.text != b.text for a, b in zip(alone, others, strict=True)) > 9
     sharp = SamplingSearch(temperature=1e-6)
     assert list(recognizer.transcribe_many(WAVEFORMS, decoding=sharp)) == expected
 

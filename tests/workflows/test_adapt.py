@@ -144,7 +144,7 @@ def test_more_than_the_llm(base, manifest, tmp_path, components):
 
 def test_another_base_is_refused(done, manifest):
     run, _ = done
-    result = call("transcribe", manifest.parent / "0.wav", "--adapter", run)  # for mini-en, which it is not
+    result = call("transcribe", manifest.parent / "0.wav", "--model", "mini-en", "--adapter", run)
     assert (result.exit_code, result.stdout) == (WRONG_CALL, "")
     assert "the adapter was made for another base" in result.stderr
     assert result.stderr.count("\n") == 1
