@@ -23,9 +23,9 @@ from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
 from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.folder import LoadedModel
-from kikitori.model.previous_text import with_prompt
 from kikitori.pieces import Audio as Audio  # also for those who take it from here
 from kikitori.pieces import Piece, name_of, pieces
+from kikitori.previous_text import with_prompt
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.check import check_search
 from kikitori.search.defaults import named_search

@@ -8,7 +8,7 @@ import numpy as np
 from kikitori.engine.base import ModelCard, SearchCard
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.previous_text import reads_prompts
+from kikitori.previous_text import reads_prompts
 from kikitori.recognizer import Recognizer
 from kikitori.search.defaults import named_search
 from kikitori.search.guards import Guards

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from kikitori.io.card import write_card
+from kikitori.model.published.card import write_card
 from kikitori.train.loop.metrics import exported_scores
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe

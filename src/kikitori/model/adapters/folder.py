@@ -20,7 +20,6 @@ from torch import Tensor
 
 from kikitori.errors import DataError, KikitoriWarning, ModelError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.io.card import write_card
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import copy_search_files
 from kikitori.model.adapters.info import INFO, AdapterInfo, Fingerprint, adapter_folder, fingerprint, read_info
@@ -28,6 +27,7 @@ from kikitori.model.adapters.lora import is_adapted, is_live
 from kikitori.model.adapters.lora_folder import LORA_WEIGHTS, load_lora, save_lora
 from kikitori.model.adapters.tensors import copy_tensors, fitting_tensors, shapes_of
 from kikitori.model.folder import LoadedModel, load_model, save_model
+from kikitori.model.published.card import write_card
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.types import Component
 

@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig
 
 from kikitori.errors import ModelError
-from kikitori.io.card import write_card
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import DECODING, copy_search_files
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import forget_places, load_model, model_folder, save_network, save_sides
+from kikitori.model.published.card import write_card
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
 from kikitori.model.published.part import (

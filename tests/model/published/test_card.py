@@ -1,6 +1,6 @@
 from huggingface_hub import ModelCard
 
-from kikitori.io.card import write_card
+from kikitori.model.published.card import write_card
 
 
 def test_what_the_hub_reads(tmp_path):
