@@ -121,7 +121,9 @@ def test_merging(done, base, manifest, tmp_path, monkeypatch):
     assert "is there already" in again.stderr
 
 
-@pytest.mark.parametrize("components", ["llm,bridge,encoder", "whole_llm,bridge,encoder"])
+@pytest.mark.parametrize(
+    "components", ["llm,bridge,encoder", pytest.param("whole_llm,bridge,encoder", marks=pytest.mark.slow)]
+)
 def test_more_than_the_llm(base, manifest, tmp_path, components):
     run, merged = tmp_path / "run", tmp_path / "merged"
     result = call(

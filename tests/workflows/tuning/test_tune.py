@@ -117,7 +117,7 @@ def test_lists_of_one_pass_search_need_no_model(world, tmp_path):
     evaluate(world, tmp_path / "evaluated", "--decoding", tmp_path / "t" / "decoding.yaml")
 
 
-@pytest.mark.parametrize("search", ["shallow_fusion", "delayed_fusion"])
+@pytest.mark.parametrize("search", ["shallow_fusion", pytest.param("delayed_fusion", marks=pytest.mark.slow)])
 def test_from_speech_in_one_command(world, tmp_path, search):
     data = ["--data", world / "manifest.jsonl", "--model", world / "model", "--decoding", search]
     result = call("tune", *data, "--axes", "length,lm", "-o", tmp_path / "t")
