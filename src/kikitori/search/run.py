@@ -74,7 +74,7 @@ def teacher_input(batch: EncodedBatch, labels: Sequence[Sequence[int]]) -> Assem
 
 
 def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
-    """The n-best list of each recording, or why it has none; options are as `check` wants them."""
+    """The n-best list of each recording, or why it has none; options are as `check_search` wants them."""
     match options:
         case CTCGreedySearch() | CTCBeamSearch() | LexiconSearch():
             return [*_with_text(batch.ctc_units, _by_frames(batch, options), options)]
