@@ -3,10 +3,18 @@ import pytest
 from kikitori.errors import DataError
 from kikitori.io.progress import no_bar
 from kikitori.train.build.corpora import check_speech, load_speech, read_rows, read_transcripts
-from kikitori.train.build.task import build_task
+from kikitori.train.build.task import build_task, build_units
 from kikitori.train.recipe.data import ManifestRef
 from kikitori.train.tasks.base import BatchPosition
-from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
+from tests.train.helpers import (
+    TEXTS,
+    acoustic_recipe,
+    make_recipe,
+    masked_recipe,
+    speech_llm_recipe,
+    text_recipe,
+    write_corpus,
+)
 
 
 def with_rows(folder, rows, **changes):
@@ -34,6 +42,45 @@ def test_the_filter_reports_what_is_left_out_and_why(tmp_path):
         "train: left out 1: audio file missing (gone)",
         "dev: 2 utterances, 0.00 h",
     ]
+
+
+LEFT_OUT = (
+    {"id": "short", "duration": 0.05, "text": "ß"},
+    {"id": "long", "duration": 99.0, "text": "ßß"},
+    {"id": "gone", "audio_filepath": "gone.wav", "text": "ßßß"},
+    {"id": "apart", "text": "ß ßß ß ßß ß ßßß"},
+)
+
+
+@pytest.mark.parametrize("settings", [{"kind": "characters"}, {"kind": "sentencepiece", "size": 24}])
+def test_label_units_are_trained_on_the_rows_that_are_trained_on(tmp_path, settings):
+    row = {"audio_filepath": "1.wav", "duration": 0.9, "split": "train"}
+    rows = [{**row, **each} for each in LEFT_OUT] + [{**row, "text": "ß ßß ß ßß ß ßßß", "split": "test"}]
+    units = {"text_form": "lower", **settings}
+    part = {"path": "manifest.jsonl", "split": "train", "exclude_overlap_with": ["test"]}
+    noise = {"path": "manifest.jsonl", "split": "test", "nonspeech": True}
+    data = {"train": [part, noise], "on_error": "skip"}
+    task = build_task(with_rows(tmp_path, rows, units=units, data=data), lambda _: None)
+    assert len(task.train.utterances) == len(TEXTS) + 1
+    alone = build_units(with_rows(tmp_path / "alone", [], units=units))
+    assert task.units.tokenizer.get_vocab() == alone.tokenizer.get_vocab()
+
+
+def test_label_units_without_a_row_to_train_on_are_refused_with_the_reason(tmp_path):
+    lines = []
+    with pytest.raises(DataError, match="no utterance is left whose transcript could train label units"):
+        build_task(with_rows(tmp_path, [], data={"min_seconds": 9.0}), lines.append)
+    assert lines == ["train: 0 utterances, 0.00 h", "train: left out 7: shorter than 9 s (0.wav, 1.wav, 2.wav, ...)"]
+
+
+def test_label_units_of_a_language_model_know_nothing_of_the_held_out_sentences(tmp_path):
+    (tmp_path / "books.txt").write_text("a q\na cat\na dog\nthe z\nthe cat\na bird\n")
+    recipe = make_recipe(
+        tmp_path, tmp_path, text_recipe(text={"files": ["books.txt"], "transcripts": [], "dev_lines": 2})
+    )
+    task = build_task(recipe, lambda _: None)
+    assert [len(labels) for labels in task.dev] == [4, 6]  # the last two: word mark, unknown
+    assert not {"q", "z"} & {*task.units.tokenizer.get_vocab()}
 
 
 def test_recognised_text_is_counted(tmp_path):
@@ -213,9 +260,8 @@ def test_the_dev_utterances_that_are_taken_must_have_words(tmp_path):
 def test_files_are_checked_before_training(tmp_path):
     """What a run would find out in its first epoch, or behind it: lhotse's report 1437 and its siblings."""
     row = {"audio_filepath": "cut.wav", "duration": 0.9, "text": "a cat", "split": "train"}
-    recipe = with_rows(
-        tmp_path, [{**row, "id": "broken"}, {**row, "audio_filepath": "1.wav", "duration": 9, "id": "9"}]
-    )
+    rows = [{**row, "id": "broken"}, {**row, "audio_filepath": "1.wav", "duration": 9, "id": "9"}]
+    recipe = with_rows(tmp_path, rows)
     (tmp_path / "cut.wav").write_bytes(b"RIFF no audio")
     task = build_task(recipe, lambda _: None)
     with pytest.raises(DataError, match=r"cut\.wav: .* \(and 1 more cannot be read\); or set data\.on_error=skip"):
@@ -229,6 +275,11 @@ def test_files_are_checked_before_training(tmp_path):
     for index in range(len(train.utterances)):
         train.batch([index])
     assert task.trained_on.max_seconds < 2  # those that could not be read do not count
+    speech_llm = build_task(with_rows(tmp_path, rows, **speech_llm_recipe(data={"on_error": "skip"})), lambda _: None)
+    assert speech_llm.trained_on.max_seconds == 9  # as far as is known
+    for index in range(len(train.utterances)):
+        speech_llm.train.batch([index])
+    assert speech_llm.trained_on == task.trained_on
     train.utterances = [each for each in train.utterances if each.utt_id in ("9", "broken")]
     with pytest.raises(DataError, match="check the manifests"):
         check_speech(train, no_bar)

@@ -329,7 +329,7 @@ def test_reading_practice_can_be_what_a_ctc_head_heard(runs, build):
 def test_reading_practice_needs_a_head_over_the_same_units(runs, build):
     other_units = heard_practice(runs) | {"units": {"kind": "characters", "text_form": "as_is"}}
     other_units["text"] = {**other_units["text"], "files": ["more.txt"]}
-    (runs / "more.txt").write_text("0 1 2 3\n")
+    (runs / "more.txt").write_text("a cat\n0 1 2 3\n")
     with pytest.raises(ConfigError, match=r"text_injection\.ctc: it has no CTC head over these label units"):
         build(other_units)
     with pytest.raises(ConfigError, match="ctc and speech go together"):

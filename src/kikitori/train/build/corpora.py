@@ -1,13 +1,13 @@
 """From a recipe to data: filtered utterances, transcripts and sentences as labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, compress
 from pathlib import Path
 
 from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
 from kikitori.data.overlap import read_held_out
-from kikitori.data.speech import SpeechLoader, check_files, filter_utterances
+from kikitori.data.speech import FilterReport, SpeechLoader, check_files, filter_utterances
 from kikitori.errors import DataError
 from kikitori.io.progress import Bar
 from kikitori.text.corpus import read_lines, speak_titles
@@ -15,8 +15,9 @@ from kikitori.text.normalize import default_normalizer, normalize
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.base import SpeechTrainingRecipe
-from kikitori.train.recipe.data import ManifestRef, SpeechData, TextData
+from kikitori.train.recipe.data import ManifestRef, TextData
 from kikitori.train.recipe.language_model import LanguageModelRecipe
+from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.types import Utterance
 
 Log = Callable[[str], None]
@@ -70,20 +71,11 @@ def read_training_rows(
     recipe: SpeechTrainingRecipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits | None, log: Log
 ) -> list[Utterance]:
     """Reads the rows that can be trained on, by `units` if any; logs `what` they are for and what is left out."""
-    data = recipe.data
-    speech = _rows(recipe, [ref for ref in refs if not ref.nonspeech], log)
-    utterances = [row if row.text else replace(row, text=None) for row in speech]  # its text was forgotten
-    utterances += _rows(recipe, [ref for ref in refs if ref.nonspeech], log)
-    kept, report = filter_utterances(
-        utterances,
-        min_seconds=data.min_seconds,
-        max_seconds=data.max_seconds,
-        has_labels=None if units is None else lambda text: not text or bool(units.encode(text)),
+    kept, report = _filtered(
+        recipe, refs, None if units is None else lambda text: not text or bool(units.encode(text)), log
     )
     for line in report.lines():
         log(f"{what}: {line}")
-    if data.on_error == "stop":
-        _refuse_missing(utterances)
     if not kept:
         raise DataError("no utterance is left to train on", remedy="see the lines above")
     return kept
@@ -94,21 +86,32 @@ def load_sentences(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Loads training and held-out sentences as labels."""
     text = recipe.text
-    lines = list(read_text(Path(recipe.data_root), text))
-    count = min(text.dev_lines, len(lines) // 2)
-    held_out = {int(i * len(lines) / count) for i in range(count)}
-    sentences = [units.encode(line)[: text.max_labels] for line in lines]
-    train = [labels for i, labels in enumerate(sentences) if labels and i not in held_out]
-    dev = [labels for i, labels in enumerate(sentences) if labels and i in held_out]
+    train, dev = (
+        [labels for line in lines if (labels := units.encode(line)[: text.max_labels])]
+        for lines in _held_apart(Path(recipe.data_root), text)
+    )
     log(f"train: {len(train)} sentences, {sum(map(len, train)) / 1e6:.2f} M labels; dev: {len(dev)} sentences")
     return train, dev
 
 
-def read_unit_text(root: Path, text: TextData | None, data: SpeechData | None = None) -> Iterator[str]:
-    """What label units are trained on: the text section, or else the transcripts of the training speech."""
-    if text is not None:
-        return read_text(root, text)
-    return iter(()) if data is None else read_transcripts(root, data.train)
+def read_unit_text(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe, log: Log) -> Iterable[str]:
+    """What label units are trained on: text, or else transcripts, that the recipe trains on; none that it leaves out.
+
+    Raises:
+        DataError: A manifest or a file is missing, or nothing is left.
+    """
+    root = Path(recipe.data_root)
+    if recipe.task == "language_model":
+        return _held_apart(root, recipe.text)[0]
+    if recipe.text is not None:
+        return read_text(root, recipe.text)
+    # A text without labels, of which only the units can tell, adds nothing to them.
+    kept, report = _filtered(recipe, recipe.data.train, lambda _: True, _untold)
+    if not any(utterance.text for utterance in kept):
+        for line in report.lines():
+            log(f"train: {line}")
+        raise DataError("no utterance is left whose transcript could train label units", remedy="see the lines above")
+    return (utterance.text or "" for utterance in kept)
 
 
 def read_text(root: Path, text: TextData) -> Iterator[str]:
@@ -151,6 +154,33 @@ def read_rows(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Ma
             )
     count = max(1, round(ref.share * len(rows)))
     return Manifest(tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat, problems)
+
+
+def _held_apart(root: Path, text: TextData) -> tuple[list[str], list[str]]:
+    """The sentences to train on, and those held out for dev, evenly spread."""
+    lines = list(read_text(root, text))
+    count = min(text.dev_lines, len(lines) // 2)
+    held_out = {int(i * len(lines) / count) for i in range(count)}
+    return [line for i, line in enumerate(lines) if i not in held_out], [lines[i] for i in sorted(held_out)]
+
+
+def _filtered(
+    recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], has_labels: Callable[[str], bool] | None, log: Log
+) -> tuple[list[Utterance], FilterReport]:
+    """The rows that can be trained on, and what is left out."""
+    data = recipe.data
+    speech = _rows(recipe, [ref for ref in refs if not ref.nonspeech], log)
+    utterances = [row if row.text else replace(row, text=None) for row in speech]  # its text was forgotten
+    utterances += _rows(recipe, [ref for ref in refs if ref.nonspeech], log)
+    if data.on_error == "stop":
+        _refuse_missing(utterances)
+    return filter_utterances(
+        utterances, min_seconds=data.min_seconds, max_seconds=data.max_seconds, has_labels=has_labels
+    )
+
+
+def _untold(_: str) -> None:
+    """The log of what is read a second time."""
 
 
 def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> list[Utterance]:

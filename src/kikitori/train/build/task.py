@@ -93,19 +93,20 @@ def _policies(recipe: Recipe) -> set[str]:
             return {recipe.encoder.policy}
 
 
-def build_units(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe) -> TokenizerUnits:
+def build_units(
+    recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe, log: Log = lambda _: None
+) -> TokenizerUnits:
     """The recipe's label units, trained on its text where they have to be."""
-    settings, root = recipe.units, Path(recipe.data_root)
-    speech = None if recipe.task == "language_model" else recipe.data
+    settings = recipe.units
     match settings.kind:
         case "run":
             return load_units(str(settings.path))
         case "llm":
             return with_text_form(load_units(str(recipe.trainable["llm"].init)), settings.text_form)
         case "characters":
-            return character_units(read_unit_text(root, recipe.text, speech), settings.text_form)
+            return character_units(read_unit_text(recipe, log), settings.text_form)
         case "sentencepiece":
-            return sentencepiece_units(read_unit_text(root, recipe.text, speech), settings.size, settings.text_form)
+            return sentencepiece_units(read_unit_text(recipe, log), settings.size, settings.text_form)
 
 
 def _acoustic(recipe: AcousticModelRecipe, log: Log) -> AcousticTask:
@@ -203,7 +204,7 @@ def _load_base(recipe: AdaptationRecipe, ctc: CTC, log: Log) -> tuple[Base, Spee
 
 
 def _units(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe, log: Log) -> TokenizerUnits:
-    units = build_units(recipe)
+    units = build_units(recipe, log)
     log(f"label units: {units.size} ({recipe.units.kind})")
     return units
 

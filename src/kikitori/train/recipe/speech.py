@@ -16,7 +16,7 @@ class AcousticModelRecipe(SpeechTrainingRecipe):
     """An encoder with CTC heads.
 
     Attributes:
-        text: Text that the units are trained on; None takes the transcripts.
+        text: Text that the units are trained on; None takes the transcripts that are trained on.
     """
 
     task: Literal["acoustic_model"]
@@ -44,7 +44,7 @@ class SpeechLLMRecipe(SpeechTrainingRecipe):
     """An encoder, a bridge and an LLM.
 
     Attributes:
-        text: Text that the units are trained on; None takes the transcripts.
+        text: Text that the units are trained on; None takes the transcripts that are trained on.
         interface: How the LLM gets at the speech: `prefix` in its input, or by attention of every layer to the bridge's
             output, `merged_attention` or `cross_attention`. These two leave a pre-trained LLM as it is at first;
             with an LLM from scratch they start open, and `cross_attention` is then an AED model.

@@ -6,7 +6,6 @@ regularisation to the base. What is exported is an adapter folder, not a recogni
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -163,7 +162,7 @@ class AdaptationTask(SpeechLLMTask):
         components = self.adaptation.adapt.components
         save_adapter(directory, self.speech_llm, self.base.info(components, self.trained_on))
 
-    @cached_property
+    @property
     def trained_on(self) -> TrainedOn:
         """What decoding must know of the speech that base and adapter have seen."""
         before, seen = self.base.trained_on, super().trained_on

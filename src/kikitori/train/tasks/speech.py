@@ -38,7 +38,6 @@ from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.speech_batches import EVALUATION_BATCH, SpeechBatches, dev_batches, training_inputs
-from kikitori.types import Utterance
 
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
@@ -190,27 +189,30 @@ class AcousticTask(SpeechBatches):
         """Writes the acoustic model with its units, adapters merged."""
         save_model(directory, self.merged_acoustic(), self.units, self.trained_on)
 
-    @cached_property
+    @property
     def trained_on(self) -> TrainedOn:
-        """What decoding must know of the training speech; rows that cannot be right or read do not count."""
+        """What decoding must know of the training speech; rows that cannot be right or read do not count.
+
+        Which files cannot be read shows in training, so it is not the same at its beginning and at its end.
+        """
         wrong = self.misfits | self.crowded | self.train.left_out
-        usable = [each for each in self.train.utterances if each.utt_id not in wrong]
-        usable = usable or [*self.train.utterances]
-        return TrainedOn(
-            labels_per_second=max(map(self._labels_per_second, usable)),
-            max_seconds=max(utterance.duration for utterance in usable),
-            language=self.recipe.language,
-        )
+        rows = [*zip(self.train.utterances, self._rates, strict=True)]
+        usable = [(each.duration, rate) for each, rate in rows if each.utt_id not in wrong]
+        durations, rates = zip(*(usable or [(each.duration, rate) for each, rate in rows]), strict=True)
+        return TrainedOn(max(rates), max(durations), self.recipe.language)
 
     @cached_property
     def crowded(self) -> set[str]:
         """Utterances with so many labels in a second that their texts or durations must be wrong."""
-        rates = {each.utt_id: self._labels_per_second(each) for each in self.train.utterances}
-        usual = median([rate for rate in rates.values() if rate] or [inf])
-        return {utt_id for utt_id, rate in rates.items() if rate > CROWDED * usual}
+        usual = median([rate for rate in self._rates if rate] or [inf])
+        return {
+            each.utt_id for each, rate in zip(self.train.utterances, self._rates, strict=True) if rate > CROWDED * usual
+        }
 
-    def _labels_per_second(self, utterance: Utterance) -> float:
-        return len(self.units.encode(utterance.text or "")) / max(utterance.duration, 0.01)
+    @cached_property
+    def _rates(self) -> list[float]:
+        """Labels a second of each utterance."""
+        return [len(self.units.encode(each.text or "")) / max(each.duration, 0.01) for each in self.train.utterances]
 
     def describe(self, batch: SpeechBatch) -> list[str]:
         """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""

@@ -124,9 +124,8 @@ class SpeechLLMTask(AcousticTask):
         """Greedy texts of a batch."""
         model, encoded = self.speech_llm, self.encode_dev(batch)
         decoder = model.decoder(encoded, self.drafts(encoded))
-        limits = [
-            max_labels(samples / SAMPLE_RATE, self.trained_on.labels_per_second) for samples in batch.lengths.tolist()
-        ]
+        rate = self.trained_on.labels_per_second
+        limits = [max_labels(samples / SAMPLE_RATE, rate) for samples in batch.lengths.tolist()]
         self._check_room(batch, decoder.prefix_lengths.tolist(), limits)
         return [self.units.decode(best.labels) for (best,) in greedy(decoder, Limits(limits))]
 
