@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from kikitori.errors import ModelError
+from kikitori.model.decoder import probe
 from kikitori.scorers.ngram import NGramScorer
 from kikitori.scorers.options import ScorerOptions
 from kikitori.scorers.prior import count_prior, save_prior
@@ -84,6 +85,14 @@ def test_any_units_for_delayed_fusion(folder, tmp_path):
         ExternalModels(None, UNITS, CPU).reader(DelayedFusionSearch())
     with pytest.raises(ModelError, match=r"lm\.arpa: an n-gram, .* use it in rescoring"):
         models.reader(delayed(str(tmp_path / "lm.arpa")))
+
+
+def test_the_lm_of_delayed_fusion_is_probed_for_all_uses_at_once(folder, monkeypatch):
+    asked, real = [], probe._probe
+    monkeypatch.setattr(probe, "_probe", lambda llm, uses, found: (asked.append([*uses]), real(llm, uses, found)))
+    models = ExternalModels(folder, UNITS, CPU)
+    models.reader(DelayedFusionSearch())
+    assert asked == [["rows", "cache", "trees"]]
 
 
 def test_an_lm_that_cannot_write_what_the_recogniser_writes(tmp_path):

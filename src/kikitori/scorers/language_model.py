@@ -4,7 +4,7 @@ text → the LM's text form and label units → log-probability with the end of 
 such as an n-best list, are scored together (`kikitori.scorers.tree`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,8 +78,17 @@ def language_model(llm: "PreTrainedModel", units: TokenizerUnits, options: LMOpt
     return LanguageModel(llm, with_text_form(units, options.text_form), (compiled.bos, *prompt), compiled.eos)
 
 
-def load_language_model(options: LMOptions, device: torch.device | str = "cpu") -> LanguageModel:
+def load_language_model(
+    options: LMOptions,
+    device: torch.device | str = "cpu",
+    check: Callable[["PreTrainedModel"], None] = check_scoring,
+) -> LanguageModel:
     """Loads a language model, or that of a speech LLM, from a folder, a run or the hub.
+
+    Args:
+        options: Where it lies, and what it reads first.
+        device: Where it computes.
+        check: Refuses what it cannot be used for (`probe`); several uses that are checked at once share their passes.
 
     Raises:
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only or does not give
@@ -88,5 +97,5 @@ def load_language_model(options: LMOptions, device: torch.device | str = "cpu") 
     path = model_folder(options.path)
     with torch.inference_mode(mode=False):
         llm = load_llm(path).eval().to(device)  # type: ignore[arg-type]
-    check_scoring(llm)
+    check(llm)
     return language_model(llm, load_units(path), options)

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
-from kikitori.model.decoder.probe import check_trees
+from kikitori.model.decoder.probe import check_scoring, check_trees
 from kikitori.model.folder import load_llm, model_folder
 from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
 from kikitori.scorers.ctc.phones import Ways
@@ -170,13 +171,13 @@ class ExternalModels:
         path = model_folder(path_or_id or self._own_lm())
         return self._once(path, lambda: self._load(path))
 
-    def text_lm(self, options: LMOptions) -> LanguageModel:
-        """A language model that scores whole texts, over any units.
+    def text_lm(self, options: LMOptions, check: Callable[[PreTrainedModel], None] = check_scoring) -> LanguageModel:
+        """A language model that scores whole texts, over any units; `check` as of `load_language_model`.
 
         Raises:
             ModelError: It is missing or damaged.
         """
-        return self._once(options, lambda: load_language_model(options, self._device))
+        return self._once(options, lambda: load_language_model(options, self._device, check))
 
     def with_paths(self, options: RescoringSearch) -> RescoringSearch:
         """Rescoring whose `lm` and `prior` without a path are those of the recogniser's folder, if they lie there."""
@@ -269,8 +270,8 @@ class ExternalModels:
         return file
 
     def _reader(self, options: LMOptions) -> RetokenizingLM:
-        lm = self.text_lm(options)
-        check_trees(lm.llm)
+        lm = self.text_lm(options, check_trees)
+        check_trees(lm.llm)  # it may have been loaded to score whole texts
         reader = RetokenizingLM(lm, self._units)
         reader.check(options.path)
         return reader

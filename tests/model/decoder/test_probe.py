@@ -210,6 +210,23 @@ def test_an_llm_is_probed_once_for_each_use(monkeypatch):
     assert set(findings(fresh)) == {"rows", "cache"}
 
 
+def test_uses_that_are_probed_at_once_share_passes(monkeypatch):
+    passes, real = [], LlamaModel.forward
+
+    def forward(self, *args, **values):
+        passes.append(None)
+        return real(self, *args, **values)
+
+    monkeypatch.setattr(LlamaModel, "forward", forward)
+    check_trees(build("llama"))
+    assert len(passes) == 6  # its own, a batch, two behind a cache, a tree, one behind a cache
+    llm = build("llama")
+    passes.clear()
+    for check in (check_scoring, check_decoding, check_trees):
+        check(llm)
+    assert len(passes) > 6
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("family", EXACT)
 def test_coarser_and_finer_numbers(family, dtype):

@@ -9,7 +9,7 @@ so that the few labels reach beyond them.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.decoder.attention.masks import SIZES
 from kikitori.model.decoder.llm import body_of, max_positions, text_config
-from kikitori.model.decoder.probe_passes import Passes
+from kikitori.model.decoder.probe_passes import Part, Passes, Use
 
 LABELS = 7
 """Labels of the longest row."""
@@ -27,8 +27,7 @@ FEWEST = 5
 NARROW = 2
 """Window of attention during the probe."""
 
-Use = Literal["rows", "cache", "trees"]
-"""Rows of a batch, read at once; labels appended to a key-value cache and taken back; branches read in one pass."""
+T = TypeVar("T")
 REFUSALS: Mapping[Use, tuple[str, str]] = {
     "rows": ("it is of no use as a language model", "use another"),
     "cache": ("it cannot go label by label", "use it in rescoring, or another LLM"),
@@ -93,7 +92,7 @@ def _refuse(llm: PreTrainedModel, *uses: Use) -> None:
 
 
 def _probe(llm: PreTrainedModel, uses: list[Use], found: dict[Use, str]) -> None:
-    """Enters what is found for some uses. What does not hold for one is not tried for those that need it too."""
+    """Enters what is found for some uses. What does not hold for one does not for those that need it too."""
     most = min(LABELS, max_positions(llm) or LABELS)
     if most < FEWEST:
         found |= dict.fromkeys(uses, "")
@@ -105,23 +104,27 @@ def _probe(llm: PreTrainedModel, uses: list[Use], found: dict[Use, str]) -> None
         stack.enter_context(_at_rest(llm))
         stack.enter_context(_narrow(llm))
         passes = Passes(llm, most)
-        stages: Mapping[Use, Callable[[], str]] = {"rows": passes.rows, "cache": passes.cache, "trees": passes.trees}
+        stages = {"rows": passes.rows, "cache": passes.cache, "trees": passes.trees}
+        nothing: list[Part] = []
+        read = {use: _attempt(stages[use], nothing) for use in uses}
+        same: dict[Use, str] = dict.fromkeys(uses, "")
+        different, failure = _attempt(lambda: passes.compare({use: parts for use, (parts, _) in read.items()}), same)
         broken = ""
-        for use, stage in stages.items():
-            if use in uses:
-                found[use] = broken or _attempt(stage)
+        for use in REFUSALS:
+            if use in read:
+                found[use] = broken or read[use][1] or failure or different[use]
             broken = broken or found.get(use, "")
 
 
-def _attempt(stage: Callable[[], str]) -> str:
-    """What a stage finds; an error is a finding too."""
+def _attempt(attempt: Callable[[], T], nothing: T) -> tuple[T, str]:
+    """What is read, and what is found meanwhile; an error is a finding too."""
     try:
-        return stage()
+        return attempt(), ""
     except KikitoriError as error:
-        return error.what
+        return nothing, error.what
     except Exception as error:  # noqa: BLE001  (what a family's code can raise has no end)
         line = (str(error).strip() or "no message").splitlines()[0][:120]
-        return f"transformers stops with {type(error).__name__} ({line})"
+        return nothing, f"transformers stops with {type(error).__name__} ({line})"
 
 
 @contextmanager

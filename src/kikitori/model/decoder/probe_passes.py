@@ -4,9 +4,10 @@ So few labels take as long as the weights take to be read: each pass shows sever
 of several passes are projected together.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,11 +21,14 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
+from kikitori.errors import ModelError
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.cache import append, read, read_tree
 from kikitori.model.decoder.llm import embed, forward, forward_tree, num_embeddings, project, text_config
 from kikitori.model.decoder.recurrent import is_recurrent
 
+Use = Literal["rows", "cache", "trees"]
+"""Rows of a batch, read at once; labels appended to a key-value cache and taken back; branches read in one pass."""
 TOLERANCE = 5e-4
 """Largest difference of logits in float32, root mean square over the vocabulary, in standard deviations of logits."""
 ROUNDINGS = 32
@@ -41,7 +45,7 @@ KEPT: set[Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class Part:
     """Hidden states (n, dim) of a row from a position on, and where they were read."""
 
     where: str
@@ -53,7 +57,7 @@ class _Part:
 class Passes:
     """Two rows of one length that begin alike, read in several ways and compared with the LLM's own pass over both.
 
-    Every method returns what is found, empty if all is well.
+    Every method gives what it has read, for `compare` to project and compare at once, and raises what it finds before.
 
     Args:
         llm: In evaluation mode.
@@ -67,51 +71,60 @@ class Passes:
         self._second = torch.cat([self._first[: self._shared], labels[most : 2 * most - 1 - self._shared]])
         self._tolerance = max(TOLERANCE, ROUNDINGS * torch.finfo(next(llm.parameters()).dtype).eps)
 
-    def rows(self) -> str:
+    def rows(self) -> list[Part]:
         """Both rows in a batch beside a longer one, so that they are padded; the future must not be seen either."""
         llm, size = self._llm, self._size
         if off := self._difference(self._own[1, : self._shared], 0, 0):
-            return f"it sees the labels that follow (logits differ by {off})"
+            raise ModelError(f"it sees the labels that follow (logits differ by {off})")
         ids = _batch(self._longer, self._first, self._second)
         _, first, second = forward(llm, embed(llm, ids), self._tensor([size + 1, size, size]))
         where = "in a padded batch"
-        return self._compare([_Part(where, first[:size], 0), _Part(where, second[:size], 1)])
+        return [Part(where, first[:size], 0), Part(where, second[:size], 1)]
 
-    def cache(self) -> str:
+    def cache(self) -> list[Part]:
         """Both rows up to different labels, another appended and taken back, rows exchanged and copied, the rest."""
-        if found := _kind_of_state(self._llm):
-            return found
+        _check_kind_of_state(self._llm)
         first, second, shared = self._first, self._second, self._shared
         hidden, state = self._begun
         where = "behind a cache"
-        parts = [_Part(where, hidden[0, :shared], 0), _Part(where, hidden[1, : shared - 1], 1)]
+        parts = [Part(where, hidden[0, :shared], 0), Part(where, hidden[1, : shared - 1], 1)]
         rest, again, one = second[shared - 1 :], first[shared:], second[shared - 1 : shared]
         state, lengths = state.reorder(self._tensor([1, 0, 1])), self._tensor([len(rest), len(again), 1])
         hidden, _ = append(self._llm, _batch(rest, again, one), state, lengths)
         where = "behind a cache from which labels were taken back"
-        parts.append(_Part(where, hidden[0, : len(rest)], 1, shared - 1))
-        parts.append(_Part(where, hidden[1, : len(again)], 0, shared))
-        return self._compare([*parts, _Part(where, hidden[2, :1], 1, shared - 1)])
+        parts.append(Part(where, hidden[0, : len(rest)], 1, shared - 1))
+        parts.append(Part(where, hidden[1, : len(again)], 0, shared))
+        return [*parts, Part(where, hidden[2, :1], 1, shared - 1)]
 
-    def trees(self) -> str:
+    def trees(self) -> list[Part]:
         """Both rows as one tree beside one of them alone, in one pass and behind a cache of what they share."""
         llm, size, shared = self._llm, self._size, self._shared
-        if found := _kind_of_state(llm):
-            return found
+        _check_kind_of_state(llm)
         if is_recurrent(llm):
-            return "its layers keep a recurrent state"
+            raise ModelError("its layers keep a recurrent state")
         tree, width = torch.cat([self._first, self._second[shared:]]), 2 * size - shared
         columns = torch.arange(width, device=llm.device)
         ends = torch.where((columns >= shared) & (columns < size), size, width)
         alone = torch.where(columns < size, size, columns + 1)
         both, single = forward_tree(llm, embed(llm, _batch(tree, self._second)), torch.stack([ends, alone]))
         where = "in a tree"
-        parts = [_Part(where, both[:size], 0), _Part(where, both[size:], 1, shared), _Part(where, single[:size], 1)]
+        parts = [Part(where, both[:size], 0), Part(where, both[size:], 1, shared), Part(where, single[:size], 1)]
         reads = (columns <= columns[:, None]) & (columns[:, None] < ends)
         state = self._begun[1].reorder(self._tensor([0]))
         (hidden,), _ = read_tree(llm, tree[None, shared:], state.layers, reads[None, shared:])
         where, split = "in a tree behind a cache", size - shared
-        return self._compare([*parts, _Part(where, hidden[:split], 0, shared), _Part(where, hidden[split:], 1, shared)])
+        return [*parts, Part(where, hidden[:split], 0, shared), Part(where, hidden[split:], 1, shared)]
+
+    def compare(self, read: Mapping[Use, Sequence[Part]]) -> dict[Use, str]:
+        """What is found in the first part that is not as it should be, of each use; empty where all is well."""
+        parts = [(use, part) for use, each in read.items() for part in each]
+        found = dict.fromkeys(read, "")
+        if parts:
+            logits = project(self._llm, torch.cat([part.hidden for _, part in parts]))
+            for (use, part), its in zip(parts, logits.split([len(part.hidden) for _, part in parts]), strict=True):
+                if not found[use] and (off := self._difference(its, part.row, part.start)):
+                    found[use] = f"logits {part.where} are not those of its own forward pass (they differ by {off})"
+        return found
 
     @cached_property
     def _own(self) -> Tensor:
@@ -136,14 +149,6 @@ class Passes:
         hidden, state = append(llm, ids, nothing, lengths + 1)
         return hidden, state.crop(lengths)
 
-    def _compare(self, parts: list[_Part]) -> str:
-        """What is found in one of several parts, if anything."""
-        logits = project(self._llm, torch.cat([part.hidden for part in parts]))
-        for part, found in zip(parts, logits.split([len(part.hidden) for part in parts]), strict=True):
-            if off := self._difference(found, part.row, part.start):
-                return f"logits {part.where} are not those of its own forward pass (they differ by {off})"
-        return ""
-
     def _difference(self, logits: Tensor, row: int, start: int) -> str:
         """The largest difference beyond the tolerance, in standard deviations; empty if there is none."""
         own = self._own[row, start : start + len(logits)].double()
@@ -160,15 +165,14 @@ def _batch(*rows: Tensor) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
 
-def _kind_of_state(llm: PreTrainedModel) -> str:
-    """Layers that keep something else than keys and values of all labels or one state, by the configuration."""
+def _check_kind_of_state(llm: PreTrainedModel) -> None:
+    """Refuses layers that keep something else than keys and values of all labels or one state, by the configuration."""
     kinds = {type(layer) for layer in DynamicCache(config=text_config(llm)).layers}
     strange = sorted(kind.__name__ for kind in kinds - KEPT)
     if "local" in getattr(text_config(llm), "attention_layers", ()):  # GPT-Neo counts its window in slots
         strange.append("local attention")
-    if not strange:
-        return ""
-    return f"its layers keep more than keys and values ({', '.join(strange)})"
+    if strange:
+        raise ModelError(f"its layers keep more than keys and values ({', '.join(strange)})")
 
 
 def _labels(llm: PreTrainedModel, count: int) -> Tensor:
