@@ -1,5 +1,6 @@
 """Families whose batches, caches and trees give their own logits, and families where they do not."""
 
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -213,6 +214,7 @@ def test_an_llm_is_probed_once_for_each_use(monkeypatch):
 def test_uses_that_are_probed_at_once_share_passes(monkeypatch):
     passes, real = [], LlamaModel.forward
 
+    @wraps(real)  # the probe reads its signature
     def forward(self, *args, **values):
         passes.append(None)
         return real(self, *args, **values)
