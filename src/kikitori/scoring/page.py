@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: of an evaluation (summary, frequent substitutions, worst utterances), and of any tables.
+"""Self-contained HTML pages: of an evaluation, of systems side by side, and of any tables.
 
 Plain rows and aligned examples go in, HTML comes out by the Jinja2 templates in `templates/`, which escape all text. A
 page has no script and loads nothing.
@@ -60,6 +60,26 @@ def render_page(
 def render_sections(title: str, facts: Iterable[str], sections: Iterable[Section]) -> str:
     """A page of tables, with facts on where they come from; the title is one word in lower case."""
     return _render("sections.html.j2", title=title, facts=facts, sections=sections)
+
+
+def render_comparison(
+    title: str,
+    facts: Iterable[str],
+    verdict: str,
+    picture: object,
+    sections: Iterable[Section],
+    examples: Sequence[tuple[str, Sequence[Example]]],
+) -> str:
+    """A page of several systems: the verdict first, their picture (or None), tables, and aligned utterances."""
+    return _render(
+        "comparison.html.j2",
+        title=title,
+        facts=facts,
+        verdict=verdict,
+        picture=picture,
+        sections=sections,
+        examples=examples,
+    )
 
 
 def _render(template: str, **values: object) -> str:

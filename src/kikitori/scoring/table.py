@@ -1,6 +1,7 @@
-"""Tables of plain text, for terminals and for grep."""
+"""Tables of plain text, for terminals and for grep, and of Markdown."""
 
 import io
+import re
 from collections.abc import Sequence
 
 
@@ -23,3 +24,17 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     with console.capture() as output:
         console.print(table)
     return output.get().rstrip("\n")
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The same rows in Markdown, as GitHub has it; the first column to the left, others to the right."""
+    heading, *others = [[_markdown(cell) for cell in row] for row in rows]
+    sides = ["---", *("---:" for _ in heading[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, sides, *others))
+
+
+def _markdown(text: str) -> str:
+    """A text that Markdown shows as it stands, on one line."""
+    # Inside words _ is no emphasis.
+    escaped = re.sub(r"([\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    return " ".join(escaped.split())

@@ -94,15 +94,15 @@ def units_of(form: str, text: str) -> tuple[str, ...]:
     return tuple(normalized) if form in WITHOUT_WORDS else tuple(normalized.split())
 
 
-def scored_rows(sets: Mapping[str, Sequence[Prediction]]) -> list[Row]:
-    """The utterances of all sets that have a reference, normalised set by set as in a report.
+def scored_rows(sets: Mapping[str, Sequence[Prediction]], normalizer: str | None = None) -> list[Row]:
+    """The utterances of all sets that have a reference; without a normalizer each set gets that of its languages.
 
     Raises:
         DataError: There is none.
     """
     rows = []
     for name, predictions in sets.items():
-        form = default_normalizer(prediction.utterance.language for prediction in predictions)
+        form = normalizer or default_normalizer(prediction.utterance.language for prediction in predictions)
         rows += [_row(name, form, each) for each in predictions if each.utterance.text is not None]
     if not rows:
         raise DataError("no utterance has a reference text", remedy="evaluate on transcribed speech")

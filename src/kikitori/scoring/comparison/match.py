@@ -1,0 +1,73 @@
+"""Predictions of several systems brought together by utterance, so that each is scored on the same rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from kikitori.errors import DataError
+from kikitori.scoring.report import Prediction
+from kikitori.types import Utterance
+
+Sets = Mapping[str, Sequence[Prediction]]
+"""Predictions by set."""
+Missing = Literal["refuse", "delete"]
+"""What becomes of rows that a system lacks: an error, or an empty prediction, whose words count as deletions."""
+MISSING = "missing"
+"""Error of rows that a system lacks."""
+NAMED = 5
+"""So many rows are named in an error."""
+_Key = tuple[str, str, float]
+
+
+def match(systems: Mapping[str, Sets], *, missing: Missing = "refuse") -> dict[str, dict[str, list[Prediction]]]:
+    """The systems, each with the same sets of the same utterances in the same order, which is that of the first.
+
+    Utterances are known by set, id and offset; where systems name their sets differently, by id and offset alone, and
+    sets have the names that the first system gives them. Everything about an utterance is as the first has it.
+
+    Raises:
+        DataError: A system has an utterance twice or lacks one, or two systems disagree about what was said.
+    """
+    same_names = len({frozenset(sets) for sets in systems.values()}) == 1
+    found = {name: _by_key(name, sets, same_names) for name, sets in systems.items()}
+    known: dict[_Key, tuple[str, Utterance]] = {}
+    for name, rows in found.items():
+        for key, (set_name, row) in rows.items():
+            _, utterance = known.setdefault(key, (set_name, row.utterance))
+            if utterance.text != row.utterance.text:
+                raise DataError(
+                    "its reference is another than that of the systems before it",
+                    where=f"{name}: {row.utterance.utt_id}",
+                    remedy="compare predictions of the same manifest",
+                )
+    for name, rows in found.items():
+        lacking = [utterance.utt_id for key, (_, utterance) in known.items() if key not in rows]
+        if lacking and missing == "refuse":
+            raise DataError(
+                f"{len(lacking)} of {len(known)} utterances are missing: {_named(lacking)}",
+                where=name,
+                remedy="predict them, or count their words as deletions with --missing delete",
+            )
+    matched: dict[str, dict[str, list[Prediction]]] = {}
+    for name, rows in found.items():
+        sets = matched.setdefault(name, {})
+        for key, (set_name, utterance) in known.items():
+            row = rows[key][1] if key in rows else Prediction(utterance, "", 0.0, error=MISSING)
+            sets.setdefault(set_name, []).append(replace(row, utterance=utterance))
+    return matched
+
+
+def _by_key(name: str, sets: Sets, same_names: bool) -> dict[_Key, tuple[str, Prediction]]:
+    rows: dict[_Key, tuple[str, Prediction]] = {}
+    for set_name, predictions in sets.items():
+        for row in predictions:
+            key = (set_name if same_names else "", row.utterance.utt_id, row.utterance.offset)
+            if key in rows:
+                remedy = "leave one out" if same_names else "name the sets of all systems alike, or leave one out"
+                raise DataError("it has two rows", where=f"{name}: {row.utterance.utt_id}", remedy=remedy)
+            rows[key] = set_name, row
+    return rows
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")

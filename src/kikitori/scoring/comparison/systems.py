@@ -1,0 +1,75 @@
+"""Systems to compare by the files that hold what they predicted."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kikitori.errors import ConfigError
+from kikitori.scoring.comparison.match import Sets
+from kikitori.scoring.predictions import read_predictions
+
+PREDICTIONS, REPORT = "predictions.jsonl", "report.json"
+
+
+@dataclass(frozen=True)
+class System:
+    """Predictions of a recogniser, with what its report says of it."""
+
+    name: str
+    sets: Sets
+    facts: tuple[str, ...]
+
+
+def read_systems(arguments: Sequence[str]) -> list[System]:
+    """The systems that a user names: a folder of `kikitori evaluate`, or a file of predictions; NAME=PATH names it.
+
+    Without a name a system has that of its folder, with as many of the folders above as tell it from the others.
+
+    Raises:
+        ConfigError: There are fewer than two, or two have the same name.
+        DataError: A file cannot be read.
+    """
+    if len(arguments) < 2:
+        raise ConfigError("one system has nothing to be compared with", remedy="name two or more")
+    given = [_name_and_path(argument) for argument in arguments]
+    folders = [_file(path).parent for _, path in given]
+    names = [name or own for (name, _), own in zip(given, _short_names(folders), strict=True)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError("two systems have this name", where=twice[0], remedy="write NAME=PATH")
+    return [_system(name, _file(path)) for name, (_, path) in zip(names, given, strict=True)]
+
+
+def _name_and_path(argument: str) -> tuple[str, Path]:
+    name, equals, path = argument.partition("=")
+    return (name, Path(path)) if equals and not Path(argument).exists() else ("", Path(argument))
+
+
+def _file(path: Path) -> Path:
+    return path / PREDICTIONS if path.is_dir() else path
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len({*names}) == len(names):
+            break
+    return names
+
+
+def _system(name: str, file: Path) -> System:
+    return System(name, read_predictions(file), (*_report_facts(file.with_name(REPORT)), str(file)))
+
+
+def _report_facts(report: Path) -> list[str]:
+    """Model and search, as a report beside the predictions has them; a report that is none says nothing."""
+    try:
+        values: Any = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    known = values if isinstance(values, dict) else {}
+    return [f"{key} {known[key]}" for key in ("model", "decoding") if isinstance(known.get(key), str)]

@@ -1,0 +1,66 @@
+"""A comparison as files: `comparison.json`, `comparison.md` and `comparison.html`, which needs nothing beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kikitori.io.files import write_text
+from kikitori.scoring.comparison.compare import Comparison, Score
+from kikitori.scoring.comparison.picture import draw
+from kikitori.scoring.comparison.tables import comparison_sections, examples, verdict
+from kikitori.scoring.metrics import ErrorCounts
+from kikitori.scoring.page import Section, render_comparison
+from kikitori.scoring.table import markdown_table
+
+
+def format_markdown(title: str, sentences: str, sections: Sequence[Section]) -> str:
+    """Sections under a title and a first paragraph."""
+    parts = [f"# {title}", sentences]
+    for section in sections:
+        parts += [f"## {section.title}", section.text, *map(markdown_table, section.tables)]
+    return "\n\n".join(parts)
+
+
+def comparison_values(several: Sequence[Comparison], facts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The content of `comparison.json`: what each normalizer counts, and what each system took; rates are fractions."""
+    return {
+        "verdict": verdict(several[0]),
+        "systems": [asdict(speed) | {"facts": [*facts.get(speed.system, ())]} for speed in several[0].speeds],
+        "normalizers": [
+            {"normalizer": found.form, "unit": found.unit, "scores": [*map(_score, found.scores)]} for found in several
+        ],
+    }
+
+
+def write_comparison(
+    folder: Path, several: Sequence[Comparison], facts: Mapping[str, Sequence[str]], versions: Mapping[str, str]
+) -> list[Path]:
+    """Writes a comparison by one or more normalizers, with facts on each system, and returns the paths.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    sections = comparison_sections(several, facts)
+    values = comparison_values(several, facts) | {"versions": dict(versions)}
+    made_by = [f"{package} {version}" for package, version in versions.items()]
+    found = several[0]
+    contents = {
+        "comparison.json": json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2) + "\n",
+        "comparison.md": format_markdown("Comparison", verdict(found), sections) + "\n",
+        "comparison.html": render_comparison(
+            "comparison", made_by, verdict(found), draw(found), sections, examples(found)
+        ),
+    }
+    for name, content in contents.items():
+        write_text(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def _score(score: Score) -> dict[str, Any]:
+    return asdict(score) | {"words": _counts(score.words), "characters": _counts(score.characters)}
+
+
+def _counts(counts: ErrorCounts) -> dict[str, Any]:
+    return asdict(counts) | {"errors": counts.errors, "rate": counts.rate}

@@ -1,0 +1,51 @@
+"""`kikitori compare`: files in, tables, files and errors out."""
+
+import json
+
+from kikitori.cli.common import WRONG_CALL
+from tests.commands import call, one_line
+from tests.scoring.comparison.systems import LARGE, SMALL, written
+from tests.scoring.test_report import Checker
+
+
+def test_from_folders_to_files(tmp_path):
+    small, large = written(tmp_path / "small", SMALL), written(tmp_path / "large", LARGE)
+    forms = ("--normalizer", "whisper_en", "--normalizer", "basic")
+    result = call("compare", small, f"the <big> one={large}", *forms, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (tmp_path / "out" / "comparison.md").read_text()
+    assert result.stdout.startswith("# Comparison\n\nthe <big> one makes the fewest word errors: WER 0.0909")
+    assert "| the \\<big\\> one | 7.5 | 0 | 0 | model m; decoding greedy;" in result.stdout
+    values = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [each["normalizer"] for each in values["normalizers"]] == ["whisper_en", "basic"]
+    change = values["normalizers"][0]["scores"][1]["change"]
+    assert (change["better"], change["worse"]) == (3, 1)
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    for piece in ("the &lt;big&gt; one", "<svg", 'class="verdict"', "<mark><del>end</del> <ins>ant</ins></mark>"):
+        assert piece in page
+
+
+def test_missing_rows_are_refused_or_named(tmp_path):
+    small, large = written(tmp_path / "small", SMALL), written(tmp_path / "large", LARGE[:3])
+    assert "large: 1 of 4 utterances are missing: u3" in one_line(call("compare", small, large))
+    result = call("compare", small, large / "predictions.jsonl", "--missing", "delete")
+    assert result.exit_code == 0
+    assert "kikitori: large has no prediction for u3\n" in result.stderr
+    assert "| large | 7.5 | 0 | 1 |" in result.stdout
+
+
+def test_wrong_calls(tmp_path):
+    small = written(tmp_path / "small", SMALL)
+    assert "name two or more" in one_line(call("compare", small))
+    assert "a: two systems have this name" in one_line(call("compare", f"a={small}", f"a={small}"))
+    assert "small: two systems have this name" in one_line(call("compare", small, small))
+    assert "unknown normalizer" in one_line(call("compare", small, small, "--normalizer", "x"), WRONG_CALL)
+    assert "cannot be read" in one_line(call("compare", small, tmp_path / "nothing"))
+
+
+def test_folders_of_the_same_name_are_told_apart_by_those_above(tmp_path):
+    folders = [written(tmp_path / run / "report", SMALL) for run in ("one", "two")]
+    assert "| two/report | " in call("compare", *folders).stdout
