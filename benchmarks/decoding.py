@@ -23,7 +23,7 @@ def run(search: str, split: str, model: str | None, out: Path, data: str) -> Non
     if (out / search / split / "report.json").is_file():
         return
     file = FILES / f"{search}.yaml"
-    command = [sys.executable, "-m", "kikitori", "evaluate", "--data", data, "--split", split]
+    command = [sys.executable, "-m", "kikitori", "evaluate", "--data", data, "--split", split, "--on-no-speech", "keep"]
     command += ["--decoding", str(file) if file.is_file() else search, "-o", str(out / search / split)]
     command += [] if model is None else ["--model", model]
     print("$", *command, flush=True)

@@ -37,7 +37,9 @@ def train(name: str) -> None:
     for split in SPLITS:
         if not (run / split / "report.json").is_file():
             options = ["--model", str(run / "model"), "--data", MANIFEST, "--split", split, "--decoding", "greedy"]
-            call(sys.executable, "-m", "kikitori", "evaluate", *options, "-o", str(run / split))
+            call(
+                sys.executable, "-m", "kikitori", "evaluate", *options, "--on-no-speech", "keep", "-o", str(run / split)
+            )
 
 
 def call(*command: str) -> None:

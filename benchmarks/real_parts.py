@@ -64,7 +64,7 @@ def rows_of(
     missing = sorted((row for row in rows if row.utt_id not in done), key=lambda row: row.duration)
     with file.open("a") as out:
         for begin in range(0, len(missing), size):
-            for found in evaluate_batch(recognizer, missing[begin : begin + size], search):
+            for found in evaluate_batch(recognizer, missing[begin : begin + size], search, PLAIN):
                 done[found.utterance.utt_id] = written(found)
                 out.write(json.dumps({"id": found.utterance.utt_id, "nbest": done[found.utterance.utt_id]}) + "\n")
             out.flush()

@@ -12,10 +12,10 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.loading import load
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.recognizer import PLAIN
+from kikitori.recognizer import CAREFUL, PLAIN
 from kikitori.scorers.options import LMOptions, ScorerOptions, with_scales
 from kikitori.scorers.prior import count_prior, save_prior
-from kikitori.search.guards import NO_SPEECH, REPLACED
+from kikitori.search.guards import NO_SPEECH, REPLACED, Guards
 from kikitori.search.options import (
     CTCBeamSearch,
     CTCGreedySearch,
@@ -655,10 +655,19 @@ def test_a_runaway_gives_way_to_the_ctc_text_unless_it_is_to_be_kept(folder, exp
 
 @pytest.mark.parametrize("decoding", ["greedy", "sampling", "ctc_greedy", "ctc_beam"])
 def test_silence_has_no_text(recognizer, decoding):
+    careful = replace(recognizer, guards=CAREFUL)
     for waveform in soundless(1.0).values():
-        transcript = recognizer.transcribe(waveform, decoding=decoding)
+        transcript = careful.transcribe(waveform, decoding=decoding)
         assert (transcript.text, transcript.segments, transcript.flags) == ("", (), (NO_SPEECH,))
         assert transcript.duration == len(waveform) / 16000
+
+
+def test_a_search_as_it_is_writes_in_silence_too(recognizer):
+    for waveform in soundless(1.0).values():
+        transcript, found = recognizer.transcribe(waveform), recognizer.recognize([waveform])[0]
+        assert found.text == transcript.text != ""
+        assert NO_SPEECH in transcript.flags
+        assert recognizer.try_recognize([waveform], guards=Guards())[0][0].text == ""
 
 
 def test_an_utterance_without_finite_numbers_is_named(folder, files):

@@ -40,7 +40,7 @@ from kikitori.word_times import with_words
 
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
 LEAST_LONGEST = 8_000  # half a second: recordings are cut no shorter, whatever a model was trained on
-CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards()
+CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards(on_runaway="keep", on_no_speech="keep")
 """What to do about doubtful transcripts: for reading, and for measuring a search as it is."""
 
 Precision = Literal["float32", "bfloat16"]
@@ -201,7 +201,7 @@ class Recognizer:
     ) -> list[Result]:
         """As `recognize`, but gives all hypotheses of a waveform, or its error in its place.
 
-        Without other `guards`, what the search finds is flagged and kept; recordings without speech have no text.
+        Without other `guards`, whatever the search finds is flagged and kept, in recordings without speech too.
         """
         return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms), self.prompt)
 

@@ -13,7 +13,8 @@ import uvicorn
 from kikitori.engine.local import LocalEngine
 from kikitori.engine.models import by_name, served
 from kikitori.loading import load
-from kikitori.recognizer import PLAIN, Recognizer
+from kikitori.recognizer import Recognizer
+from kikitori.search.guards import Guards
 from kikitori.segment import chunks
 from kikitori.server.app import create_app
 from kikitori.server.settings import Settings
@@ -53,7 +54,7 @@ def tiny_folder(tmp_path_factory):
 def tiny(tiny_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "new_segmenter", LoudIsSpeech)
-        yield load(tiny_folder, device="cpu", guards=PLAIN)
+        yield load(tiny_folder, device="cpu", guards=Guards())
 
 
 @pytest.fixture(scope="package")

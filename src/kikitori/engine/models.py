@@ -9,12 +9,9 @@ from kikitori.engine.base import ModelCard, SearchCard
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.previous_text import reads_prompts
-from kikitori.recognizer import Recognizer
+from kikitori.recognizer import PLAIN, Recognizer
 from kikitori.search.defaults import named_search
-from kikitori.search.guards import Guards
 from kikitori.search.options import SEARCHES, CTCGreedySearch, Decoding
-
-KEEP = Guards(on_runaway="keep", on_no_speech="keep")
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,6 @@ def by_name(models: Sequence[ServedModel]) -> dict[str, ServedModel]:
 
 def _try(recognizer: Recognizer, search: Decoding) -> None:
     noise = np.random.default_rng(0).normal(0.0, 0.1, SAMPLE_RATE).astype(np.float32)
-    result = recognizer.try_recognize([noise], search, KEEP)[0]
+    result = recognizer.try_recognize([noise], search, PLAIN)[0]
     if isinstance(result, KikitoriError):
         raise result

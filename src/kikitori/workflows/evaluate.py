@@ -16,7 +16,7 @@ from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
 from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.recognizer import PLAIN, Recognizer
+from kikitori.recognizer import Recognizer
 from kikitori.scoring.report import Prediction
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
@@ -24,6 +24,8 @@ from kikitori.transcript import flags_of
 from kikitori.types import NBest, Utterance
 
 Progress = Callable[[int], None]
+FLAGGED = Guards()
+"""Doubtful texts are flagged, not replaced; recordings without speech have no text."""
 
 
 def with_reference(utterances: Sequence[Utterance], key: str) -> list[Utterance]:
@@ -50,13 +52,13 @@ def evaluate(
     decoding: Decoding,
     batch_size: int = 8,
     progress: Progress = lambda _: None,
-    guards: Guards = PLAIN,
+    guards: Guards = FLAGGED,
 ) -> dict[str, list[Prediction]]:
     """Recognises every utterance of every set; utterances of similar length share a batch.
 
     Predictions come in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
-    time shared evenly; one warm-up batch goes before. By default a search is measured as it is, and doubtful texts are
-    flagged, not replaced. `progress` gets the number of utterances just done.
+    time shared evenly; one warm-up batch goes before. By default doubtful texts are flagged, not replaced, and
+    recordings without speech have no text. `progress` gets the number of utterances just done.
     """
     recognizer.try_recognize([_sweep()] * batch_size, decoding)
     results = {}
@@ -73,7 +75,7 @@ def evaluate(
 
 
 def evaluate_batch(
-    recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding, guards: Guards = PLAIN
+    recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding, guards: Guards = FLAGGED
 ) -> list[Prediction]:
     """Recognises some utterances together; the time that it takes is shared evenly."""
     started = time.perf_counter()
