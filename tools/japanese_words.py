@@ -19,9 +19,9 @@ from pathlib import Path
 
 from kikitori.data.overlap import HeldOut, read_held_out
 from kikitori.text.corpus import read_lines
+from kikitori.text.forms.japanese import spoken_kana
 from kikitori.text.g2p.japanese import kana_phones
 from kikitori.text.lexicon import Lexicon, Pronunciation, write_lexicon
-from kikitori.text.normalize import spoken_kana
 
 Words = list[tuple[str, str]]
 """Written and spoken, in kana; the spoken form of a pause is empty."""

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from kikitori.errors import ConfigError
 from kikitori.scoring.metrics import ErrorCounts, counted_errors
-from kikitori.text.normalize import NORMALIZERS, default_normalizer, normalize, spoken_kana
+from kikitori.text.forms.japanese import spoken_kana
+from kikitori.text.forms.languages import UNSPACED
+from kikitori.text.normalize import NORMALIZERS, WITHOUT_WORDS, default_normalizer, normalize, versioned
+from kikitori.text.words import writes_spaces
 
 VOICING = "\u3099\u309a"
 PLAIN = ("mr", "didn't", "the", "colour", "cat", "uh", "it's", "he'd", "been", "(noise)", "well,")
@@ -91,7 +94,10 @@ def test_whisper_en_keeps_numbers_it_cannot_parse() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"whisper-en.*whisper_en, open_asr_en, basic, nfkc, nfkc_ja, kana_ja, none"):
+    with pytest.raises(
+        ConfigError,
+        match=r"whisper-en.*whisper_en, open_asr_en, basic, nfkc, nfkc_ja, reazon_ja, espnet_ja, kana_ja, none",
+    ):
         normalize("whisper-en", "a")
 
 
@@ -178,6 +184,17 @@ def test_joiners_stay_where_they_belong_to_the_spelling(text: str) -> None:
 def test_languages_without_spaces_are_scored_by_character(language: str) -> None:
     assert default_normalizer([language]) == "nfkc"
     assert counted_errors("nfkc", "今天天气很好。", "今天 天气真好") == ErrorCounts(1, 0, 0, 6)
+
+
+def test_the_table_decides_how_words_are_split_and_errors_counted() -> None:
+    for language in UNSPACED:
+        assert not writes_spaces(language)
+        assert default_normalizer([language]) in WITHOUT_WORDS
+    assert {"ja", "zh", "yue", "th", "lo", "my", "km"} <= {*UNSPACED}
+
+
+def test_a_normalizer_with_its_version() -> None:
+    assert versioned("basic, whisper_en") == "basic 1, whisper_en 1"
 
 
 def test_codes_of_three_letters() -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from kikitori.data.manifest import read_manifest
 from kikitori.text.corpus import speak_titles
+from kikitori.text.forms.languages import UNSPACED_SCRIPTS
 
 RUN_WORDS, RUN_CHARACTERS = 6, 12
 _HYPHENS = re.compile("[-\u2010\u2011]")
 _APOSTROPHES = re.compile("['’‘`]")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _VOICING = "\u3099\u309a"  # the marks of kana, which tell words apart as accents do not
-_UNSPACED = ("HIRAGANA", "KATAKANA", "CJK", "THAI", "LAO", "KHMER", "MYANMAR")
 
 Run = tuple[str, ...]
 
@@ -84,5 +84,5 @@ def _is_unspaced(words: list[str]) -> bool:
     letters = "".join(words)
     if letters.isascii():
         return False
-    found = sum(unicodedata.name(character, "").startswith(_UNSPACED) for character in letters)
+    found = sum(unicodedata.name(character, "").startswith(UNSPACED_SCRIPTS) for character in letters)
     return 2 * found > len(letters)

@@ -15,7 +15,7 @@ from kikitori.scoring.errors.breakdown import units_of
 from kikitori.scoring.errors.confidence import ConfidenceBin, ScoredUtterance, by_confidence, total_errors
 from kikitori.scoring.metrics import ErrorCounts, count_errors
 from kikitori.scoring.table import text_table
-from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer
+from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, versions_of
 from kikitori.types import Utterance
 
 UNREADABLE, FLAGGED, EMPTY, LENGTH, UNSURE = (
@@ -126,6 +126,7 @@ class FilterSummary:
             ],
             "errors": "characters" if self.form in WITHOUT_WORDS else "words",
             "normalizer": self.form,
+            "normalizer_versions": versions_of(self.form),
         }
 
 

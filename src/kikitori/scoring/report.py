@@ -16,7 +16,7 @@ from kikitori.io.files import write_text
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
 from kikitori.scoring.table import text_table
-from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize
+from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize, versioned, versions_of
 from kikitori.types import Hypothesis, Utterance
 
 REPLACED_FLAG = "replaced"  # set by a guard that put another text in place of the recogniser's
@@ -145,6 +145,7 @@ def _summary(
         "rtfx": audio / compute if compute > 0 else None,
         "positions_per_second": _positions_per_second(predictions),
         "normalizer": normalizer,
+        "normalizer_versions": versions_of(normalizer),
     }
 
 
@@ -204,7 +205,8 @@ def _table(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]) -> str:
-    facts = [f"{key}: {report[key]}" for key in ("model", "decoding", "normalizer", "failed", "replaced", "llm_passes")]
+    facts = [f"{key}: {report[key]}" for key in ("model", "decoding", "failed", "replaced", "llm_passes")]
+    facts.insert(2, f"normalizer: {versioned(report['normalizer'])}")
     facts += [f"{flag}: {times}" for flag, times in report["flags"].items() if flag != REPLACED_FLAG]
     facts += [f"{package} {version}" for package, version in report["versions"].items()]
     confused: Counter[tuple[str, str]] = Counter()

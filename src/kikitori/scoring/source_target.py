@@ -9,7 +9,7 @@ from typing import Any
 from kikitori.scoring.metrics import ErrorCounts, char_errors, confidence_interval, word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.scoring.table import text_table
-from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.text.normalize import default_normalizer, normalize, versions_of
 from kikitori.text.words import count_fillers
 
 
@@ -28,6 +28,7 @@ def compare(before: Sequence[Prediction], after: Sequence[Prediction], *, langua
         "utterances": len(before),
         "scored": len(scored),
         "normalizer": normalizer,
+        "normalizer_versions": versions_of(normalizer),
         "reference_fillers": _fillers([(p.utterance.text or "", p.utterance.language or language) for p in scored]),
         "before": first,
         "after": second,

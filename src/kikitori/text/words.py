@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable
 from functools import cache
 
 from kikitori.errors import DataError, KikitoriWarning
-from kikitori.text.normalize import UNSPACED, primary_language, straight_apostrophes, visible
+from kikitori.text.forms.languages import is_unspaced, primary_language
+from kikitori.text.normalize import straight_apostrophes, visible
 
 FILLERS: dict[str, tuple[str, ...]] = {
     "en": ("uh", "uhm", "um", "er", "erm", "ah", "eh", "hm", "mm", "mhm"),
@@ -33,7 +34,7 @@ _WAVES = str.maketrans("〜~", "ーー")
 
 def writes_spaces(language: str | None) -> bool:
     """Whether a language, by its code, puts spaces between words; so it does if it is not known."""
-    return primary_language(language) not in UNSPACED
+    return not is_unspaced(language)
 
 
 def join_words(words: Iterable[str], language: str | None) -> str:

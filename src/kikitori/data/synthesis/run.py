@@ -27,7 +27,7 @@ from kikitori.data.synthesis.sentences import Sentence
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import locked, write_bytes, write_text
-from kikitori.text.normalize import spoken_kana
+from kikitori.text.forms.japanese import spoken_kana
 
 AudioFormat = Literal["flac", "opus"]
 Range = tuple[float, float]

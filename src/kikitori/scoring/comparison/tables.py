@@ -9,7 +9,7 @@ from kikitori.scoring.errors.breakdown import Group, Row
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Example, Section
 from kikitori.scoring.paired import Comparison as Change
-from kikitori.text.normalize import WITHOUT_WORDS
+from kikitori.text.normalize import WITHOUT_WORDS, versioned
 
 EXAMPLES = 15
 """Utterances that are shown, those on which the systems differ most."""
@@ -118,9 +118,9 @@ def _rates(found: Comparison) -> Section:
         means = [["mean of the sets", rate], *([system, f"{macro_mean(found, system):.4f}"] for system in found.rows)]
         tables.append(means)
     text = (
-        f"Normalizer {found.form}. Intervals: bootstrap over utterances. Changes of {rate} beside {found.systems[0]}: "
-        "interval of the paired bootstrap, two-sided p of the matched-pairs test (each for itself, not corrected for "
-        "the number of systems), utterances with fewer and with more errors."
+        f"Normalizer {versioned(found.form)}. Intervals: bootstrap over utterances. Changes of {rate} beside "
+        f"{found.systems[0]}: interval of the paired bootstrap, two-sided p of the matched-pairs test (each for "
+        "itself, not corrected for the number of systems), utterances with fewer and with more errors."
     )
     return Section(f"Error rates: {found.form}", text, tuple(table for table in tables if len(table) > 1))
 

@@ -13,6 +13,7 @@ from kikitori.scoring.comparison.tables import comparison_sections, examples, ve
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Section, render_comparison
 from kikitori.scoring.table import markdown_table
+from kikitori.text.normalize import versions_of
 
 
 def format_markdown(title: str, sentences: str, sections: Sequence[Section]) -> str:
@@ -29,7 +30,13 @@ def comparison_values(several: Sequence[Comparison], facts: Mapping[str, Sequenc
         "verdict": verdict(several[0]),
         "systems": [asdict(speed) | {"facts": [*facts.get(speed.system, ())]} for speed in several[0].speeds],
         "normalizers": [
-            {"normalizer": found.form, "unit": found.unit, "scores": [*map(_score, found.scores)]} for found in several
+            {
+                "normalizer": found.form,
+                "normalizer_versions": versions_of(found.form),
+                "unit": found.unit,
+                "scores": [*map(_score, found.scores)],
+            }
+            for found in several
         ],
     }
 

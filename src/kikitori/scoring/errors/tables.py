@@ -8,6 +8,7 @@ from kikitori.scoring.errors.search import ListErrors, ScoreErrors
 from kikitori.scoring.errors.words import Known, WordClass
 from kikitori.scoring.page import Section
 from kikitori.scoring.table import text_table
+from kikitori.text.normalize import versioned
 
 SPEAKERS = 20
 """Speakers that the tables show, those with the highest rates; `errors.json` has all."""
@@ -58,8 +59,8 @@ def _levers(found: Diagnosis) -> Section:
     bounds: Table = [["without these", "errors", "WER"]]
     bounds += [[bound.kind, str(bound.errors), f"{bound.rate:.4f}"] for bound in found.bounds]
     text = (
-        f"{counts.reference_length} words (normalizer {found.form}), {found.total.utterances} utterances. Below, what "
-        "is left if all errors of one kind are mended: more than any lever can do, and kinds overlap."
+        f"{counts.reference_length} words (normalizer {versioned(found.form)}), {found.total.utterances} utterances. "
+        "Below, what is left if all errors of one kind are mended: more than any lever can do, and kinds overlap."
     )
     unaligned = f" {found.unaligned} utterances are too long to be aligned." if found.unaligned else ""
     return Section("Errors", text + unaligned, (kinds, bounds))

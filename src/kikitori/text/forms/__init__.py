@@ -1,0 +1,1 @@
+"""Forms of text by language, and what languages are like."""

@@ -1,0 +1,38 @@
+"""Languages by their codes: the one table of those written without spaces, whose errors are counted in characters.
+
+Training, the choice of epochs and scoring all ask here.
+"""
+
+import re
+
+UNSPACED = ("ja", "zh", "yue", "wuu", "nan", "hak", "th", "lo", "km", "my", "bo", "dz")
+"""Languages that put no spaces between words; errors are counted in characters."""
+UNSPACED_SCRIPTS = ("HIRAGANA", "KATAKANA", "CJK", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""How Unicode's names of their letters begin, for text whose language is not known."""
+# ISO 639-3 and 639-2/B, of the languages that are treated in a way of their own.
+_TWO_LETTERS = {
+    "eng": "en",
+    "jpn": "ja",
+    "zho": "zh",
+    "chi": "zh",
+    "cmn": "zh",
+    "tha": "th",
+    "lao": "lo",
+    "khm": "km",
+    "mya": "my",
+    "bur": "my",
+    "bod": "bo",
+    "tib": "bo",
+    "dzo": "dz",
+}
+
+
+def primary_language(language: str | None) -> str | None:
+    """The primary part of a language code, two letters where there are: `en` of `en-US` and of `eng`."""
+    code = re.split("[-_]", language.strip().lower())[0] if language else None
+    return _TWO_LETTERS.get(code or "", code)
+
+
+def is_unspaced(language: str | None) -> bool:
+    """Whether a language puts no spaces between words, so that its errors are counted in characters."""
+    return primary_language(language) in UNSPACED
