@@ -10,12 +10,59 @@ interface and in merged attention speech takes part in the softmax, and any numb
 from the text and depend on how long the utterance is; so there none stand. The result depends on the labels alone.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 from kikitori.errors import ModelError
+from kikitori.model.decoder.base import Decoder
 from kikitori.model.speech_llm import SpeechLLM
+from kikitori.scorers.base import Scorer, SequenceScorer
+from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer
 from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.options import INTERNAL_LM
+from kikitori.scorers.spelling import Spelling
 from kikitori.text.units import TokenizerUnits
+
+
+@dataclass(frozen=True)
+class InternalLM:
+    """The internal language model as scorers named `ilm`.
+
+    Attributes:
+        scorer: Makes that of a search, over so many labels.
+        sequence_scorer: Makes that of whole hypotheses.
+
+    Raises:
+        ModelError: By either, see `internal_scorer`.
+    """
+
+    scorer: Callable[[int], Scorer[Any]]
+    sequence_scorer: Callable[[], SequenceScorer]
+
+
+def internal_lm(
+    model: SpeechLLM | None, decoder: Callable[[], Decoder], units: TokenizerUnits, spelling: Spelling | None = None
+) -> InternalLM:
+    """The internal language model of a speech LLM, or of another decoder.
+
+    Args:
+        model: The speech LLM, if it is one.
+        decoder: Makes the decoder behind the speech of the batch; not called for a speech LLM.
+        units: Label units of the decoder.
+        spelling: From the labels of whole hypotheses to those; None where they are the same.
+    """
+    silent = None if model is not None else decoder().without_speech()
+    if silent is not None:
+        return InternalLM(
+            lambda num_labels: DecoderScorer(silent, num_labels, name=INTERNAL_LM),
+            lambda: DecoderSequenceScorer(silent, spelling, INTERNAL_LM),
+        )
+    if model is None:
+        raise ModelError("the decoder has no internal language model", where=INTERNAL_LM, remedy="leave it out")
+    return InternalLM(partial(internal_scorer, model), partial(internal_sequence_scorer, model, units))
 
 
 def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:

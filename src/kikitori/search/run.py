@@ -14,8 +14,8 @@ from kikitori.model.decoder.base import Decoder
 from kikitori.scorers.base import Scorer, SequenceScorer
 from kikitori.scorers.ctc.phones import PhoneSequenceScorer
 from kikitori.scorers.ctc.sequence import CTCSequenceScorer
-from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
-from kikitori.scorers.internal_lm import internal_scorer, internal_sequence_scorer
+from kikitori.scorers.decoder import DecoderSequenceScorer
+from kikitori.scorers.internal_lm import internal_lm
 from kikitori.scorers.options import CTC, INTERNAL_LM, PHONES, SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.autoregressive.beam import END
@@ -180,11 +180,8 @@ def _rescored(
         heard = batch.acoustic.phone_log_probs(batch.encoded)
         scorers.append(PhoneSequenceScorer(*heard, lambda each: _words(batch, each, units), ways))
     if INTERNAL_LM in options.scorers:
-        silent = None if batch.model.speech_llm is not None else batch.decoder().without_speech()
-        if silent is None:
-            scorers.append(internal_sequence_scorer(batch.speech_llm, batch.units))
-        else:
-            scorers.append(DecoderSequenceScorer(silent, Spelling(batch.units, units), INTERNAL_LM))
+        spelling = Spelling(batch.units, units)
+        scorers.append(internal_lm(batch.model.speech_llm, batch.decoder, batch.units, spelling).sequence_scorer())
     for scorer in (*scorers, *models.sequence_scorers(options)):
         nbests = with_scores(nbests, scorer)
     return [rescored(nbest, options.scales) for nbest in nbests]
@@ -213,13 +210,8 @@ def _others(batch: EncodedBatch, decoder: Decoder, options: Scored, num_labels: 
     others = batch.decoder_models.named(options, num_labels)
     if INTERNAL_LM not in options.scorers:
         return others
-    silent = decoder.without_speech()
-    own = (
-        internal_scorer(batch.speech_llm, num_labels)
-        if silent is None
-        else DecoderScorer(silent, num_labels, name=INTERNAL_LM)
-    )
-    return [(own, options.scale(INTERNAL_LM)), *others]
+    own = internal_lm(batch.model.speech_llm, lambda: decoder, batch.units)
+    return [(own.scorer(num_labels), options.scale(INTERNAL_LM)), *others]
 
 
 Autoregressive = GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch
