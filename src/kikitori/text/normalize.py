@@ -8,7 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 from kikitori.errors import ConfigError
 from kikitori.text.forms.english import open_asr_en, whisper_en
@@ -45,6 +45,7 @@ _INVISIBLE = re.compile(INVISIBLE)
 _APOSTROPHE = re.compile(rf"(?<=[^\W_])[{APOSTROPHES}](?=[^\W_])")
 _BY_LANGUAGE = {"en": "whisper_en", "ja": "nfkc_ja"}
 _MAX_PASSES = 10
+_CACHED_LENGTH = 400  # so that what is kept stays within some 30 MB
 
 
 def normalize(name: str, text: str) -> str:
@@ -73,26 +74,7 @@ def normalize(name: str, text: str) -> str:
     Raises:
         ConfigError: No normalizer has that name.
     """
-    if name != "none":
-        text = straight_apostrophes(visible(text))
-    match name:
-        case "whisper_en":
-            return whisper_en(text)
-        case "open_asr_en":
-            return open_asr_en(text)
-        case "basic":
-            return _until_stable(_basic(), text)
-        case "nfkc" | "nfkc_ja":
-            return _until_stable(nfkc_ja, text)
-        case "reazon_ja":
-            return _until_stable(reazon_ja, text)
-        case "espnet_ja":
-            return espnet_ja(text)
-        case "kana_ja":
-            return spoken_kana(text)
-        case "none":
-            return text
-    raise ConfigError(f"unknown normalizer {name!r}", where="normalizer", remedy=f"use one of {', '.join(NORMALIZERS)}")
+    return _cached(name, text) if len(text) <= _CACHED_LENGTH else _normalize(name, text)
 
 
 def default_normalizer(languages: Iterable[str | None]) -> str:
@@ -124,6 +106,33 @@ def visible(text: str) -> str:
 def straight_apostrophes(text: str) -> str:
     """A text with ' for curly apostrophes and their like inside words; quotation marks stay."""
     return text if text.isascii() and "`" not in text else _APOSTROPHE.sub("'", text)
+
+
+def _normalize(name: str, text: str) -> str:
+    if name != "none":
+        text = straight_apostrophes(visible(text))
+    match name:
+        case "whisper_en":
+            return whisper_en(text)
+        case "open_asr_en":
+            return open_asr_en(text)
+        case "basic":
+            return _until_stable(_basic(), text)
+        case "nfkc" | "nfkc_ja":
+            return _until_stable(nfkc_ja, text)
+        case "reazon_ja":
+            return _until_stable(lambda each: straight_apostrophes(reazon_ja(each)), text)
+        case "espnet_ja":
+            return _until_stable(lambda each: straight_apostrophes(espnet_ja(each)), text)
+        case "kana_ja":
+            return spoken_kana(text)
+        case "none":
+            return text
+    raise ConfigError(f"unknown normalizer {name!r}", where="normalizer", remedy=f"use one of {', '.join(NORMALIZERS)}")
+
+
+# A report normalises each text for its counts and again for its alignments, a comparison the references of each system.
+_cached = lru_cache(maxsize=1 << 15)(_normalize)
 
 
 @cache
