@@ -55,6 +55,7 @@ class Format(StrEnum):
     tsv = "tsv"
     json = "json"
     jsonl = "jsonl"
+    ctm = "ctm"
     all = "all"
 
 
@@ -113,7 +114,7 @@ def transcribe(
         if output is not None:
             make_folder(output)
         subtitles = any(name in SUBTITLES for name in names)
-        timed = (subtitles and recognizer.has_word_times) if word_times is None else word_times
+        timed = ("ctm" in names or (subtitles and recognizer.has_word_times)) if word_times is None else word_times
         if subtitles and not timed:
             if highlight_words:
                 raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")

@@ -2,7 +2,7 @@
 
 `txt` has one segment a line, `tsv` their times too, `srt` and `vtt` are subtitles (`kikitori.io.subtitles`). `json` has
 Whisper's keys where we have the value. `jsonl` has the same content on one line; since it begins with `audio_filepath,
-duration, text`, such lines put together are a manifest.
+duration, text`, such lines put together are a manifest. `ctm` has the words for sclite.
 """
 
 import json
@@ -13,10 +13,12 @@ from typing import Any
 
 from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
+from kikitori.io.nist.ctm import TimedWord, format_word
 from kikitori.io.subtitles import CueOptions, srt, tsv, vtt
 from kikitori.types import Segment, Transcript, Word
 
 FORMATS: tuple[str, ...] = ("txt", "srt", "vtt", "tsv", "json", "jsonl")
+"""Those that every transcript has; `ctm` is one more, of words with times."""
 SUBTITLES = ("srt", "vtt")
 DEFAULT_CUES = CueOptions()
 
@@ -28,13 +30,13 @@ def render(
 
     Args:
         transcript: What was recognised.
-        fmt: One of `FORMATS`.
+        fmt: One of `FORMATS`, or `ctm`.
         audio: Path of the recording, as it shall stand in the file.
         language: Language code where the transcript has none.
         cues: How subtitles are laid out.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or it is `ctm` and there are no times of words.
     """
     match fmt:
         case "txt":
@@ -47,6 +49,8 @@ def render(
             return vtt(transcript, cues)
         case "tsv":
             return tsv(transcript)
+        case "ctm":
+            return _ctm(transcript, Path(audio).stem)
         case "json":
             return (
                 json.dumps(_as_dict(transcript, audio, language), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
@@ -106,6 +110,17 @@ def unique_stems(paths: Sequence[Path]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
+
+
+def _ctm(transcript: Transcript, recording: str) -> str:
+    words = [word for segment in transcript.segments for word in segment.words] or transcript.words
+    if transcript.text.strip() and not words:
+        raise ConfigError("there are no times of words", where="ctm", remedy="ask for word times, or another format")
+    lines = [
+        format_word(TimedWord(recording, "1", word.start, max(0.0, word.end - word.start), word.word, word.confidence))
+        for word in words
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _as_dict(transcript: Transcript, audio: str, language: str | None) -> dict[str, Any]:

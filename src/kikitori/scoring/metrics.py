@@ -41,12 +41,22 @@ class ErrorCounts:
 
 
 def count_errors(reference: Sequence[str], prediction: Sequence[str]) -> ErrorCounts:
-    """Counts the errors of a best alignment; time grows with the product of the lengths, memory does not."""
+    """Counts the errors of a best alignment; time grows with the product of the lengths, memory does not.
+
+    Where both begin or end alike they are aligned so, which no alignment betters, and only what is between is searched.
+    """
     import kaldialign
 
-    if reference == prediction:
-        return ErrorCounts(reference_length=len(reference))
-    counts = kaldialign.edit_distance(reference, prediction)
+    shorter = min(len(reference), len(prediction))
+    start = end = 0
+    while start < shorter and reference[start] == prediction[start]:
+        start += 1
+    while end < shorter - start and reference[-1 - end] == prediction[-1 - end]:
+        end += 1
+    said, written = reference[start : len(reference) - end], prediction[start : len(prediction) - end]
+    if not (said and written):
+        return ErrorCounts(0, len(said), len(written), len(reference))
+    counts = kaldialign.edit_distance(said, written)
     return ErrorCounts(counts["sub"], counts["del"], counts["ins"], len(reference))
 
 
@@ -57,7 +67,7 @@ def word_errors(ref: str, pred: str) -> ErrorCounts:
 
 def char_errors(ref: str, pred: str) -> ErrorCounts:
     """Counts errors in characters; white space does not count."""
-    return count_errors(list("".join(ref.split())), list("".join(pred.split())))
+    return count_errors("".join(ref.split()), "".join(pred.split()))
 
 
 def counted_errors(normalizer: str, reference: str, prediction: str) -> ErrorCounts:

@@ -2,11 +2,13 @@
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kikitori.cli import common
+from kikitori.errors import ConfigError
 
 
 class MissingRows(StrEnum):
@@ -19,7 +21,7 @@ class MissingRows(StrEnum):
 def compare(
     systems: Annotated[
         list[str],
-        typer.Argument(help="Folders of kikitori evaluate, or their predictions.jsonl; NAME=PATH gives a name."),
+        typer.Argument(help="Folders of kikitori evaluate, their predictions.jsonl, or .trn, .ctm; NAME=PATH names."),
     ],
     normalizer: Annotated[
         list[str] | None,
@@ -28,22 +30,36 @@ def compare(
     missing: Annotated[
         MissingRows, typer.Option("--missing", help="Utterances that a system lacks: an error, or words deleted.")
     ] = MissingRows.refuse,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="What was said: .stm, .trn or a manifest; for .trn and .ctm.")
+    ] = None,
+    language: Annotated[str | None, typer.Option("--language", help="Language of .stm and .trn, such as en.")] = None,
+    nist: Annotated[
+        bool, typer.Option("--nist", help="Write normalized texts to -o for sclite too: .trn, and reference.stm.")
+    ] = False,
     output: common.Folder = None,
 ) -> None:
     """Compare systems on the same utterances with the first of them: rates, intervals, significance, confusions."""
     with common.one_line_errors():
         from kikitori.scoring.comparison.compare import compare as score
         from kikitori.scoring.comparison.match import MISSING, match
+        from kikitori.scoring.comparison.references import read_references
         from kikitori.scoring.comparison.systems import read_systems
         from kikitori.scoring.comparison.tables import comparison_sections, missing_rows, verdict
-        from kikitori.scoring.comparison.write import format_markdown, write_comparison
+        from kikitori.scoring.comparison.write import format_markdown, write_comparison, write_nist
+        from kikitori.scoring.report import Prediction
         from kikitori.text.normalize import normalize
         from kikitori.workflows.evaluate import versions
 
         for name in normalizer or ():
             normalize(name, "")  # refuses a wrong name before the work begins
-        found = read_systems(systems)
-        matched = match({system.name: system.sets for system in found}, missing=missing.value)
+        if nist and output is None:
+            raise ConfigError("no folder given", where="--nist", remedy="name it with -o")
+        known = None if reference is None else {str(reference): read_references(reference, language)}
+        found = read_systems(systems, known)
+        sets = {system.name: system.sets for system in found}
+        said = {name: [Prediction(each, "", 0.0) for each in rows] for name, rows in (known or {}).items()}
+        matched = match(sets, references=said or None, missing=missing.value)
         if output is not None:
             common.make_folder(output)
         for name, ids in missing_rows(matched, MISSING).items():
@@ -54,5 +70,6 @@ def compare(
         scored = [score(matched, name) for name in forms or [None]]
         print(format_markdown("Comparison", verdict(scored[0]), comparison_sections(scored, facts)), flush=True)
         if output is not None:
-            for file in write_comparison(output, scored, facts, versions()):
+            files = write_comparison(output, scored, facts, versions())
+            for file in [*files, *(write_nist(output, scored[0]) if nist else ())]:
                 print(f"kikitori: {file}", file=sys.stderr)

@@ -6,7 +6,6 @@ from typing import Literal
 
 from kikitori.errors import DataError
 from kikitori.scoring.report import Prediction
-from kikitori.types import Utterance
 
 Sets = Mapping[str, Sequence[Prediction]]
 """Predictions by set."""
@@ -19,22 +18,32 @@ NAMED = 5
 _Key = tuple[str, str, float]
 
 
-def match(systems: Mapping[str, Sets], *, missing: Missing = "refuse") -> dict[str, dict[str, list[Prediction]]]:
+def match(
+    systems: Mapping[str, Sets], *, references: Sets | None = None, missing: Missing = "refuse"
+) -> dict[str, dict[str, list[Prediction]]]:
     """The systems, each with the same sets of the same utterances in the same order, which is that of the first.
 
     Utterances are known by set, id and offset; where systems name their sets differently, by id and offset alone, and
     sets have the names that the first system gives them. Everything about an utterance is as the first has it.
+    References, rows whose predictions do not matter, come before the first system: all of them are scored, no others,
+    and texts that systems have themselves do not count.
 
     Raises:
-        DataError: A system has an utterance twice or lacks one, or two systems disagree about what was said.
+        DataError: A system has an utterance twice, lacks one or has one without a reference, or two systems disagree
+            about what was said.
     """
-    same_names = len({frozenset(sets) for sets in systems.values()}) == 1
-    found = {name: _by_key(name, sets, same_names) for name, sets in systems.items()}
-    known: dict[_Key, tuple[str, Utterance]] = {}
+    everything = ({} if references is None else {"--reference": references}) | dict(systems)
+    same_names = len({frozenset(sets) for sets in everything.values()}) == 1
+    found = {name: _by_key(name, sets, same_names) for name, sets in everything.items()}
+    given = None if references is None else found.pop("--reference")
+    known = {key: (set_name, row.utterance) for key, (set_name, row) in (given or {}).items()}
     for name, rows in found.items():
         for key, (set_name, row) in rows.items():
+            if given is not None and key not in given:
+                remedy = "check --reference"
+                raise DataError("it has no reference", where=f"{name}: {row.utterance.utt_id}", remedy=remedy)
             _, utterance = known.setdefault(key, (set_name, row.utterance))
-            if utterance.text != row.utterance.text:
+            if given is None and utterance.text != row.utterance.text:
                 raise DataError(
                     "its reference is another than that of the systems before it",
                     where=f"{name}: {row.utterance.utt_id}",

@@ -1,15 +1,18 @@
 """Systems to compare by the files that hold what they predicted."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ConfigError
 from kikitori.scoring.comparison.match import Sets
+from kikitori.scoring.comparison.references import read_ctm_predictions, read_trn_predictions
 from kikitori.scoring.predictions import read_predictions
+from kikitori.types import Utterance
 
+NIST = (".trn", ".ctm")
 PREDICTIONS, REPORT = "predictions.jsonl", "report.json"
 
 
@@ -22,24 +25,25 @@ class System:
     facts: tuple[str, ...]
 
 
-def read_systems(arguments: Sequence[str]) -> list[System]:
+def read_systems(arguments: Sequence[str], references: Mapping[str, Sequence[Utterance]] | None = None) -> list[System]:
     """The systems that a user names: a folder of `kikitori evaluate`, or a file of predictions; NAME=PATH names it.
 
-    Without a name a system has that of its folder, with as many of the folders above as tell it from the others.
+    Files of NIST's are predictions of the references, which come by the name of their set. Without a name a system has
+    that of its folder (or of its file of NIST's), with as many of the folders above as tell it from the others.
 
     Raises:
-        ConfigError: There are fewer than two, or two have the same name.
+        ConfigError: There are fewer than two, two have the same name, or files of NIST's come without references.
         DataError: A file cannot be read.
     """
     if len(arguments) < 2:
         raise ConfigError("one system has nothing to be compared with", remedy="name two or more")
     given = [_name_and_path(argument) for argument in arguments]
-    folders = [_file(path).parent for _, path in given]
+    folders = [path.with_suffix("") if path.suffix in NIST else _file(path).parent for _, path in given]
     names = [name or own for (name, _), own in zip(given, _short_names(folders), strict=True)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError("two systems have this name", where=twice[0], remedy="write NAME=PATH")
-    return [_system(name, _file(path)) for name, (_, path) in zip(names, given, strict=True)]
+    return [_system(name, _file(path), references or {}) for name, (_, path) in zip(names, given, strict=True)]
 
 
 def _name_and_path(argument: str) -> tuple[str, Path]:
@@ -61,8 +65,13 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _system(name: str, file: Path) -> System:
-    return System(name, read_predictions(file), (*_report_facts(file.with_name(REPORT)), str(file)))
+def _system(name: str, file: Path, references: Mapping[str, Sequence[Utterance]]) -> System:
+    if file.suffix not in NIST:
+        return System(name, read_predictions(file), (*_report_facts(file.with_name(REPORT)), str(file)))
+    if not references:
+        raise ConfigError("it has no references", where=file, remedy="name a file of them with --reference")
+    read = read_trn_predictions if file.suffix == ".trn" else read_ctm_predictions
+    return System(name, {of: read(file, utterances) for of, utterances in references.items()}, (str(file),))
 
 
 def _report_facts(report: Path) -> list[str]:

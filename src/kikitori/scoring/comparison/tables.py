@@ -45,7 +45,9 @@ def comparison_sections(several: Sequence[Comparison], facts: Mapping[str, Seque
         Section(
             "How long and how fast",
             "Rates by groups of utterances: their duration, and the words in a second of theirs.",
-            (_by_group("duration", found, breakdown.by_seconds), _by_group("speaking rate", found, breakdown.by_rate)),
+            (_by_group("duration", found, breakdown.by_seconds), _by_group("speaking rate", found, breakdown.by_rate))
+            if any(row.seconds for row in found.rows[found.systems[0]])
+            else (),
         ),
         _confused(found),
     ]

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.io.files import write_text
+from kikitori.io.nist.stm import write_stm
+from kikitori.io.nist.trn import write_trn
 from kikitori.scoring.comparison.compare import Comparison, Score
 from kikitori.scoring.comparison.picture import draw
+from kikitori.scoring.comparison.references import stretches_of
 from kikitori.scoring.comparison.tables import comparison_sections, examples, verdict
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Section, render_comparison
@@ -71,3 +74,23 @@ def _score(score: Score) -> dict[str, Any]:
 
 def _counts(counts: ErrorCounts) -> dict[str, Any]:
     return asdict(counts) | {"errors": counts.errors, "rate": counts.rate}
+
+
+def write_nist(folder: Path, found: Comparison) -> list[Path]:
+    """Writes normalised texts for sclite, `reference.trn` and one for each system, and `reference.stm` as spoken.
+
+    Ids are numbered, since those of several sets may be the same; characters are words where there are none.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    first = found.rows[found.systems[0]]
+    ids = [f"{number:06}-{row.prediction.utterance.utt_id}" for number, row in enumerate(first)]
+    texts = {"reference": [row.reference for row in first]}
+    texts |= {system: [row.predicted for row in rows] for system, rows in found.rows.items()}
+    paths = []
+    for name, spoken in texts.items():
+        paths.append(folder / f"{name.replace('/', '-')}.trn")
+        write_trn(paths[-1], {utt_id: " ".join(words) for utt_id, words in zip(ids, spoken, strict=True)})
+    write_stm(folder / "reference.stm", stretches_of(row.prediction.utterance for row in first))
+    return [*paths, folder / "reference.stm"]
