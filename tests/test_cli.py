@@ -113,6 +113,21 @@ def test_a_long_recording_without_speech_says_so(model, tmp_path):
     assert "no speech (none is found anywhere in it); check this transcript" in result.stderr
 
 
+def test_hotwords(model, audio, tmp_path):
+    talk, names = audio("talk.wav"), tmp_path / "names.txt"
+    names.write_text("we\nroute 66\n")
+    search = ("--model", model, "--decoding", "ctc_beam", "decoding.scorers.hotwords.scale=9")
+    result = call("transcribe", talk, *search, "--hotwords", names)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{talk}\t")
+    assert result.stderr.count("warning: hotwords: 1 of 2 are left out ('route 66'): the CTC head cannot write 6") == 1
+    names.write_text("66\n")
+    assert "none of 1 can be used" in one_line(call("transcribe", talk, *search, "--hotwords", names))
+    greedy = call("transcribe", talk, "--model", model, "--decoding", "greedy", "--hotwords", names)
+    assert "'greedy' takes no hotwords; use ctc_beam" in one_line(greedy)
+    assert "no such text file" in one_line(call("transcribe", talk, *search, "--hotwords", tmp_path / "missing"))
+
+
 def test_one_format_of_one_file_is_printed(model, audio):
     talk = audio("talk.wav")
     search = ("--model", model, "--decoding", "ctc_greedy")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.align.calibration import AS_IS, WordCalibration
+from kikitori.context import Context, hotwords_of, with_prompt
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
@@ -25,7 +26,7 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.folder import LoadedModel
 from kikitori.pieces import Audio as Audio  # also for those who take it from here
 from kikitori.pieces import Piece, name_of, pieces
-from kikitori.previous_text import with_prompt
+from kikitori.scorers.hotwords.phrases import Hotwords
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.check import check_search
 from kikitori.search.defaults import named_search
@@ -60,6 +61,7 @@ class Recognizer:
         words: How late the model writes labels, and how its confidences relate to being right.
         padded: The same model with Whisper's window of 30 s, where it reads a shorter one.
         prompt: Text that a Whisper-type model reads before each utterance, such as names or the topic.
+        hotwords: Names and terms that searches with a CTC head shall prefer where they are heard.
     """
 
     loaded: LoadedModel
@@ -71,6 +73,7 @@ class Recognizer:
     words: WordCalibration = AS_IS
     padded: LoadedModel | None = None
     prompt: str = ""
+    hotwords: tuple[str, ...] = ()
 
     @cached_property
     def external_models(self) -> ExternalModels:
@@ -90,6 +93,7 @@ class Recognizer:
         decoding: Decoding | str | None = None,
         word_times: bool = False,
         prompt: str | None = None,
+        hotwords: Sequence[str] | None = None,
     ) -> Transcript:
         """Transcribes one recording of any length.
 
@@ -102,13 +106,19 @@ class Recognizer:
             word_times: Whether words shall have times and confidences, from the CTC head or Whisper's cross-attention.
             prompt: Text that a Whisper-type model reads before each utterance, as if it had been said before: names,
                 the topic, a way of writing. At most its last 223 labels are read. None takes that of the recogniser.
+            hotwords: Names and terms, at most 10,000, to prefer to what sounds alike where the CTC head has evidence of
+                them; case and punctuation do not matter. None takes those of the recogniser.
 
         Raises:
             AudioError: The audio cannot be read.
             ModelError: Word times are asked for, and there is neither a CTC head nor a Whisper decoder; or a prompt is
-                given, and the model was not trained to read any.
+                given, and the model was not trained to read any; or hotwords, and there is no CTC head or the search
+                takes none.
+            ConfigError: The hotwords are too many, or none of them can be written.
         """
-        return next(self.transcribe_many([audio], decoding=decoding, word_times=word_times, prompt=prompt))
+        return next(
+            self.transcribe_many([audio], decoding=decoding, word_times=word_times, prompt=prompt, hotwords=hotwords)
+        )
 
     def transcribe_many(
         self,
@@ -118,6 +128,7 @@ class Recognizer:
         decoding: Decoding | str | None = None,
         word_times: bool = False,
         prompt: str | None = None,
+        hotwords: Sequence[str] | None = None,
     ) -> Iterator[Transcript]:
         """Transcribes recordings in order, `batch_size` utterances at a time; other arguments as of `transcribe`.
 
@@ -126,7 +137,7 @@ class Recognizer:
             ModelError: As of `transcribe`.
         """
         results = self.try_transcribe_many(
-            audio, batch_size=batch_size, decoding=decoding, word_times=word_times, prompt=prompt
+            audio, batch_size=batch_size, decoding=decoding, word_times=word_times, prompt=prompt, hotwords=hotwords
         )
         for result in results:
             if isinstance(result, KikitoriError):
@@ -141,11 +152,12 @@ class Recognizer:
         decoding: Decoding | str | None = None,
         word_times: bool = False,
         prompt: str | None = None,
+        hotwords: Sequence[str] | None = None,
     ) -> Iterator[Transcript | KikitoriError]:
         """As `transcribe_many`, but gives the error of a recording in its place and goes on."""
         remaining = (piece for each in audio for piece in pieces(each, self.longest))
         parts: list[Part] = []
-        for part in self._parts(remaining, batch_size, decoding, word_times, prompt):
+        for part in self._parts(remaining, batch_size, decoding, word_times, self._context(prompt, hotwords)):
             parts.append(part)
             if part.seconds is not None:
                 yield transcript(parts, self.loaded.trained_on.language, word_times)
@@ -159,6 +171,7 @@ class Recognizer:
         decoding: Decoding | str | None = None,
         word_times: bool = False,
         prompt: str | None = None,
+        hotwords: Sequence[str] | None = None,
     ) -> Iterator[Segment]:
         """Transcribes one recording and gives each segment as soon as it is known, `batch_size` utterances at a time.
 
@@ -168,7 +181,9 @@ class Recognizer:
             AudioError: The audio cannot be read, or not to its end; the segments before have been given.
             ModelError: As of `transcribe`.
         """
-        parts = self._parts(pieces(audio, self.longest), batch_size, decoding, word_times, prompt)
+        parts = self._parts(
+            pieces(audio, self.longest), batch_size, decoding, word_times, self._context(prompt, hotwords)
+        )
         return segments(parts, self.loaded.trained_on.language, word_times)
 
     @property
@@ -203,23 +218,22 @@ class Recognizer:
 
         Without other `guards`, whatever the search finds is flagged and kept, in recordings without speech too.
         """
-        return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms), self.prompt)
+        return self._recognize(waveforms, self._options(decoding), guards, [False] * len(waveforms), self._context())
 
     def recognize_pieces(
         self,
         batch: Sequence[Piece],
         decoding: Decoding | str | None,
         word_times: Sequence[bool],
-        prompt: str | None = None,
+        context: Context | None = None,
     ) -> list[Part]:
         """What is found in utterances of any recordings, decoded together, with times of words where they are wanted.
 
-        What is doubtful is treated as `guards` say; the prompt is that of `transcribe`.
+        What is doubtful is treated as `guards` say; without a context it is that of the recogniser.
         """
         timed = [wanted or piece.chunk.joined for wanted, piece in zip(word_times, batch, strict=True)]
         waveforms = [piece.chunk.waveform for piece in batch]
-        before = self.prompt if prompt is None else prompt
-        results = self._recognize(waveforms, self._options(decoding), self.guards, timed, before)
+        results = self._recognize(waveforms, self._options(decoding), self.guards, timed, context or self._context())
         return [*map(part_of, batch, results)]
 
     @property
@@ -250,7 +264,7 @@ class Recognizer:
             return self._acoustic.phone_log_probs(self.encode(waveforms).encoded)
 
     @torch.inference_mode()
-    def encode(self, waveforms: Sequence[Waveform], prompt: str = "") -> EncodedBatch:
+    def encode(self, waveforms: Sequence[Waveform], prompt: str = "", hotwords: Hotwords | None = None) -> EncodedBatch:
         """Encode one batch of 16 kHz mono waveforms, each of 400 samples or more; the decoder reads the prompt.
 
         Raises:
@@ -261,7 +275,14 @@ class Recognizer:
         padded, num_samples = pad_waveforms(waveforms)
         with self.arithmetic():
             encoded = self.loaded.model.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
-        return EncodedBatch(loaded, self.external_models, waveforms, encoded, self._decoder_models)
+        return EncodedBatch(loaded, self.external_models, waveforms, encoded, self._decoder_models, hotwords)
+
+    def _context(self, prompt: str | None = None, hotwords: Sequence[str] | None = None) -> Context:
+        """What is given, else what is the recogniser's own."""
+        if isinstance(hotwords, str):
+            raise ConfigError("a text is no list of phrases", where="hotwords", remedy=f"give [{hotwords[:30]!r}]")
+        phrases = self.hotwords if hotwords is None else tuple(hotwords)
+        return Context(self.prompt if prompt is None else prompt, phrases)
 
     def arithmetic(self) -> torch.autocast:
         """The context in which the networks compute in `dtype`."""
@@ -273,7 +294,7 @@ class Recognizer:
         batch_size: int,
         decoding: Decoding | str | None,
         word_times: bool,
-        prompt: str | None,
+        context: Context,
     ) -> Iterator[Part]:
         """What is found in each piece of recordings."""
         if batch_size < 1:
@@ -283,19 +304,21 @@ class Recognizer:
             raise ModelError(
                 "word times need a CTC head or a Whisper decoder", where=self.name, remedy="leave them out"
             )
+        hotwords_of(self.loaded, context.hotwords, options, self.name)  # refuses them before any audio is read
         while batch := list(islice(remaining, batch_size)):
-            yield from self.recognize_pieces(batch, options, [word_times] * len(batch), prompt)
+            yield from self.recognize_pieces(batch, options, [word_times] * len(batch), context)
 
     @torch.inference_mode()
     def _recognize(
-        self, waveforms: Sequence[Waveform], options: Decoding, guards: Guards, timed: Sequence[bool], prompt: str
+        self, waveforms: Sequence[Waveform], options: Decoding, guards: Guards, timed: Sequence[bool], context: Context
     ) -> list[Result]:
         """What the search finds in each waveform; in those that are `timed` with times of words, if there can be."""
         results: list[Result] = [(Hypothesis(labels=(), text="", score=0.0),)] * len(waveforms)
         rows = [row for row, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
         if rows:
+            hotwords = hotwords_of(self.loaded, context.hotwords, options, self.name)
             with self.arithmetic():
-                batch = self.encode([waveforms[row] for row in rows], prompt)
+                batch = self.encode([waveforms[row] for row in rows], context.prompt, hotwords)
                 found = with_words(batch, guarded(batch, options, guards), [timed[row] for row in rows], self.words)
             for row, result in zip(rows, found, strict=True):
                 results[row] = result
@@ -304,7 +327,7 @@ class Recognizer:
                 other = replace(self, loaded=self.padded, padded=None)
                 timed = [timed[row] for row in again]
                 doubtful = [waveforms[row] for row in again]
-                mended = other._recognize(doubtful, options, guards, timed, prompt) if again else []
+                mended = other._recognize(doubtful, options, guards, timed, context) if again else []
                 for row, result in zip(again, mended, strict=True):
                     results[row] = result
         return results

@@ -89,8 +89,11 @@ def prior(**settings):
     [
         ({"lm": lm()}, r"scorers.lm: it has no scale; set decoding.scorers.lm.scale"),
         ({"ctc": lm(scale=1.0)}, r"scorers.ctc: the name is taken"),
-        ({"speech_llm": ScorerOptions(1.0)}, r"scorers.speech_llm: no such scorer \(there are ctc, length\)"),
-        ({"lm": lm(scale=1.0), "ml": ScorerOptions(1.0)}, r"scorers.ml: no such scorer \(there are ctc, length, lm\)"),
+        ({"speech_llm": ScorerOptions(1.0)}, r"scorers.speech_llm: no such scorer \(there are ctc, length, hotwords\)"),
+        (
+            {"lm": lm(scale=1.0), "ml": ScorerOptions(1.0)},
+            r"scorers.ml: no such scorer \(there are ctc, length, hotwords, lm\)",
+        ),
         ({"prior": prior()}, r"scorers.prior: it has no scale; set decoding.scorers.prior.scale"),
         ({"ilm": prior(scale=1.0)}, r"scorers.ilm: the name is taken"),
         ({"p": prior(scale=1.0, lm="lm")}, r"scorers.p.lm: 'lm' is no language model"),

@@ -132,6 +132,7 @@ def test_models(server):
         ({"keywords": ["Nue"]}, openai.BadRequestError, "keywords[]"),
         ({"extra_body": {"decoding": "lexicon"}}, openai.BadRequestError, "decoding"),
         ({"extra_body": {"nbest": 101}}, openai.BadRequestError, "nbest"),
+        ({"extra_body": {"hotwords": "Anna"}}, openai.BadRequestError, "hotwords"),
         ({"file": ("a.wav", b"a text")}, openai.UnprocessableEntityError, "file"),
         ({"file": ("a.wav", wav(SHORT)[:5000])}, openai.UnprocessableEntityError, "file"),
         ({"file": ("a.wav", b"")}, openai.UnprocessableEntityError, "file"),
@@ -149,6 +150,13 @@ def test_refused(create, options, error, param):
 @pytest.mark.parametrize("options", [{"language": "en"}, {"prompt": ""}, {"temperature": 0}])
 def test_granted(create, options):
     assert create(**options) == create()
+
+
+def test_hotwords_are_those_of_the_recognizer(create, server):
+    found = create(extra_body={"decoding": "ctc_beam", "hotwords": "a\n\n we \na"})
+    assert found.text == server.recognizer.transcribe(SHORT, decoding="ctc_beam", hotwords=["a", "we"]).text
+    with pytest.raises(openai.BadRequestError, match="the CTC head cannot write 7"):
+        create(extra_body={"decoding": "ctc_beam", "hotwords": "747"})
 
 
 def test_silence_has_no_text(create):

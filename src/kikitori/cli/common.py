@@ -113,6 +113,10 @@ Window = Annotated[
     WindowSize,
     typer.Option("--window", help="What a Whisper decoder reads behind speech: silence up to 30 s, or half a second."),
 ]
+Hotwords = Annotated[
+    Path | None,
+    typer.Option("--hotwords", help="File of names and terms, one a line, to prefer where the CTC head hears them."),
+]
 NoSpeech = Annotated[
     OnNoSpeech,
     typer.Option("--on-no-speech", help="For silence and noise: no text, or whatever the search finds in them."),

@@ -1,6 +1,7 @@
 """`kikitori evaluate`: transcribed speech in, error rates and a report out."""
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ def evaluate(
     adapter: common.Adapter = None,
     language: common.Language = None,
     window: common.Window = common.WindowSize.padded,
+    hotwords: common.Hotwords = None,
     on_runaway: common.Runaway = common.OnRunaway.keep,
     on_no_speech: common.NoSpeech = common.OnNoSpeech.empty,
 ) -> None:
@@ -46,6 +48,10 @@ def evaluate(
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
         recognizer = common.load_recognizer(model, decoding, settings, device, dtype, adapter, language, window)
+        if hotwords is not None:
+            from kikitori.scorers.hotwords.phrases import read_hotwords
+
+            recognizer = replace(recognizer, hotwords=read_hotwords(hotwords))
         common.make_folder(output)
         from kikitori.scoring.report import build_report, format_table, write_report
         from kikitori.search.guards import Guards

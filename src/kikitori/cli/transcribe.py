@@ -18,6 +18,7 @@ from kikitori.cli.common import (
     Device,
     DeviceOption,
     DtypeOption,
+    Hotwords,
     Language,
     Model,
     NoSpeech,
@@ -87,6 +88,7 @@ def transcribe(
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="Text that Whisper reads before each utterance: names, the topic.")
     ] = None,
+    hotwords: Hotwords = None,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
 ) -> None:
@@ -102,9 +104,11 @@ def transcribe(
         from kikitori.io.recordings import find_recordings
         from kikitori.io.subtitles import CueOptions
         from kikitori.io.writers import FORMATS, SUBTITLES, render
+        from kikitori.scorers.hotwords.phrases import read_hotwords
         from kikitori.search.guards import Guards
 
         recordings = find_recordings([Path(file) for file in files])
+        phrases = () if hotwords is None else read_hotwords(hotwords)
         names = FORMATS if formats and Format.all in formats else [f.value for f in formats or []]
         if output is None and len(names) > 1:
             raise ConfigError("several formats are several files", where="-f", remedy="name their folder with -o")
@@ -120,7 +124,8 @@ def transcribe(
                 raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
             print("kikitori: times of subtitles within an utterance are estimated, without a CTC head", file=sys.stderr)
         cues = CueOptions(max_line_width, max_line_count, highlight_words)
-        recognizer = replace(recognizer, guards=Guards(on_runaway.value, on_no_speech.value), prompt=prompt or "")
+        guards = Guards(on_runaway.value, on_no_speech.value)
+        recognizer = replace(recognizer, guards=guards, prompt=prompt or "", hotwords=phrases)
         if output is not None:
             from kikitori.workflows.transcribe import Outputs, transcribe_into
 

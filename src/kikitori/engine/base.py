@@ -6,9 +6,10 @@ An engine works in threads or processes of its own; who submits a request reads 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from kikitori.context import Context
 from kikitori.data.augment import Waveform
 from kikitori.errors import KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
@@ -42,11 +43,12 @@ class ClosedError(KikitoriError):
 
 @dataclass(frozen=True)
 class SearchCard:
-    """A search that a model offers, and whether its decoder writes the text (integration)."""
+    """A search of a model: whether its decoder writes the text (integration), and whether it takes hotwords."""
 
     name: str
     default: bool
     kind: Kind
+    hotwords: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Request:
         decoding: Name of one of its searches.
         word_times: Whether words shall have times.
         urgent: Whether it goes before those that wait.
-        prompt: Text that the model reads before each utterance; empty for none.
+        context: What is known of it beforehand.
     """
 
     blocks: Sequence[Waveform]
@@ -90,7 +92,7 @@ class Request:
     decoding: str
     word_times: bool = False
     urgent: bool = False
-    prompt: str = ""
+    context: Context = field(default_factory=Context)
 
     @property
     def seconds(self) -> float:

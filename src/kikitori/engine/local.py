@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from time import monotonic
 
+from kikitori.context import Context
 from kikitori.engine.base import ClosedError, Job, Load, ModelCard, QueueFullError, Request
 from kikitori.engine.models import ServedModel
 from kikitori.errors import KikitoriError
@@ -38,9 +39,9 @@ class _Work:
     parts: list[Part] = field(default_factory=list)
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, Context]:
         """What utterances that are decoded together have in common."""
-        return self.job.request.model, self.job.request.decoding, self.job.request.prompt
+        return self.job.request.model, self.job.request.decoding, self.job.request.context
 
 
 class LocalEngine:
@@ -167,7 +168,7 @@ class LocalEngine:
         search = model.searches[request.decoding]
         timed = [work.job.request.word_times for work, _ in batch]
         try:
-            parts = model.recognizer.recognize_pieces([piece for _, piece in batch], search, timed, request.prompt)
+            parts = model.recognizer.recognize_pieces([piece for _, piece in batch], search, timed, request.context)
         except Exception as error:
             if len(batch) > 1:
                 for one in batch:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kikitori.context import reads_prompts, takes_hotwords
 from kikitori.engine.base import ModelCard, SearchCard
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.previous_text import reads_prompts
 from kikitori.recognizer import PLAIN, Recognizer
 from kikitori.search.defaults import named_search
 from kikitori.search.options import SEARCHES, CTCGreedySearch, Decoding
@@ -33,7 +33,12 @@ class ServedModel:
             ctc=CTCGreedySearch.search in self.searches,
             longest_s=self.recognizer.longest / SAMPLE_RATE,
             searches=tuple(
-                SearchCard(name, name == first, "integration" if search.autoregressive else "combination")
+                SearchCard(
+                    name,
+                    name == first,
+                    "integration" if search.autoregressive else "combination",
+                    takes_hotwords(self.recognizer.loaded, search),
+                )
                 for name, search in self.searches.items()
             ),
             prompt=reads_prompts(self.recognizer.loaded),

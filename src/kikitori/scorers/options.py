@@ -20,6 +20,10 @@ PHONES = "phones"
 """The CTC head over phones, with a lexicon."""
 LM, NGRAM, PRIOR = "lm", "ngram", "prior"
 """External scorers of one-pass search; rescoring takes any name."""
+HOTWORDS = "hotwords"
+"""The letters of the user's own phrases, where some are given."""
+HOTWORD_SCALE = 0.5
+"""Of every search that does not name it."""
 
 
 @dataclass(frozen=True, config=STRICT)

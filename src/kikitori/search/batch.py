@@ -16,6 +16,8 @@ from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel, Recogniser
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.scorers.ctc.speller import TokenSpeller
+from kikitori.scorers.hotwords.phrases import Hotwords
+from kikitori.scorers.hotwords.scorer import HotwordScorer
 from kikitori.search.resources import ExternalModels
 from kikitori.text.units import WORD_MARK, TokenizerUnits
 from kikitori.types import Hypothesis, TrainedOn
@@ -31,6 +33,7 @@ class EncodedBatch:
         waveforms: The recordings, 16 kHz mono.
         encoded: The encoder's output.
         own_decoder_models: Those over the decoder's labels, where the CTC head has others.
+        hotwords: The user's own phrases; None without.
     """
 
     loaded: LoadedModel
@@ -38,6 +41,7 @@ class EncodedBatch:
     waveforms: Sequence[Waveform]
     encoded: EncoderOutput
     own_decoder_models: ExternalModels | None = None
+    hotwords: Hotwords | None = None
 
     @property
     def model(self) -> Recogniser:
@@ -100,6 +104,17 @@ class EncodedBatch:
     def ctc_logits(self) -> tuple[Tensor, Tensor]:
         """Of the CTC head, (batch, frames, labels + 1), blank last, and valid frames (batch,); computed once."""
         return self.acoustic.ctc_logits(self.encoded)
+
+    @cached_property
+    def evident_hotwords(self) -> list[list[str]]:
+        """The phrases of each recording for which its CTC outputs give evidence; found once."""
+        return [] if self.hotwords is None else self.hotwords.evident(*self.ctc_logits)
+
+    def hotword_scorer(self, units: TokenizerUnits, num_labels: int) -> HotwordScorer | None:
+        """What counts the letters of hotwords in the first `num_labels` of some units; None without hotwords."""
+        if self.hotwords is None:
+            return None
+        return HotwordScorer(self.evident_hotwords, units, num_labels, spaced=self.hotwords.spaced)
 
     def decoder(self, drafts: Sequence[Sequence[int]] | None = None) -> Decoder:
         """The decoder behind the speech.

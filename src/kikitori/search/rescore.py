@@ -16,7 +16,7 @@ from kikitori.errors import ConfigError
 from kikitori.scorers.base import SequenceScorer, weighted
 from kikitori.scorers.language_model import LMSequenceScorer, load_language_model
 from kikitori.scorers.ngram import NGramSequenceScorer, is_ngram
-from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, SPEECH_LLM, LMOptions, ScorerOptions
+from kikitori.scorers.options import CTC, HOTWORDS, INTERNAL_LM, LENGTH, SPEECH_LLM, LMOptions, ScorerOptions
 from kikitori.scorers.prior import PriorSequenceScorer, load_prior
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.options import RescoringSearch
@@ -56,8 +56,8 @@ def check_rescoring(options: RescoringSearch, known: Iterable[str] = ()) -> None
     Raises:
         ConfigError: With the name.
     """
-    taken = (CTC, LENGTH, SPEECH_LLM, INTERNAL_LM, *options.first_scores)
-    there = [*dict.fromkeys((CTC, LENGTH, *options.first_scores, *known, *options.lms, *options.priors))]
+    taken = (CTC, LENGTH, HOTWORDS, SPEECH_LLM, INTERNAL_LM, *options.first_scores)
+    there = [*dict.fromkeys((CTC, LENGTH, HOTWORDS, *options.first_scores, *known, *options.lms, *options.priors))]
     for name, scorer in options.scorers.items():
         where = f"decoding.scorers.{name}"
         if name in taken and scorer.path is not None:

@@ -75,8 +75,8 @@ class ExternalModels:
         """
         return default_draft_search(self._folder)
 
-    def scorer(self, options: ShallowFusionSearch) -> WeightedSum:
-        """What scores labels beside the CTC head: the LM, the n-gram and the prior if there are, the length.
+    def scorer(self, options: ShallowFusionSearch, others: Sequence[tuple[Scorer[Any], float]] = ()) -> WeightedSum:
+        """What scores labels beside the CTC head: the LM, the n-gram and the prior if there are, the length, others.
 
         Raises:
             ModelError: The LM is missing, damaged or over other label units; or the prior is, and it is asked for.
@@ -85,7 +85,7 @@ class ExternalModels:
         weighted.append((length_scorer(self._units.size), options.scale(LENGTH)))
         if (prior := self.prior(options)) is not None:
             weighted.append((PriorScorer(prior), options.scale(PRIOR)))
-        return WeightedSum(weighted)
+        return WeightedSum([*weighted, *others])
 
     def named(self, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
         """The external scorers that a search of the decoder names, over the first `num_labels` of the labels.

@@ -11,12 +11,12 @@ from typing import Any
 from kikitori.errors import AudioError
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.base import Decoder
-from kikitori.scorers.base import Scorer, SequenceScorer
+from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
 from kikitori.scorers.ctc.phones import PhoneSequenceScorer
 from kikitori.scorers.ctc.sequence import CTCSequenceScorer
 from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_lm
-from kikitori.scorers.options import CTC, INTERNAL_LM, PHONES, SPEECH_LLM
+from kikitori.scorers.options import CTC, HOTWORDS, INTERNAL_LM, PHONES, SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.autoregressive.beam import END
 from kikitori.search.autoregressive.filters import decoder_filters
@@ -110,11 +110,29 @@ def _by_frames(batch: EncodedBatch, options: DraftSearch) -> list[NBest]:
             logits, num_frames = batch.ctc_logits
             return ctc_greedy(logits.float().log_softmax(dim=-1), num_frames)
         case CTCBeamSearch():
-            from kikitori.search.ctc.beam import ctc_beam_of_logits  # numba takes a moment to load
-
-            return ctc_beam_of_logits(*batch.ctc_logits, options)
+            return _ctc_beam(batch, options)
         case LexiconSearch():
             return _lexicon(batch, options)
+
+
+def _ctc_beam(batch: EncodedBatch, options: CTCBeamSearch) -> list[NBest]:
+    """CTC beam search, with hotwords as fusion of these alone."""
+    if batch.hotwords is None:
+        from kikitori.search.ctc.beam import ctc_beam_of_logits  # numba takes a moment to load
+
+        return ctc_beam_of_logits(*batch.ctc_logits, options)
+    from kikitori.search.fusion.shallow import shallow_fusion_of_logits
+
+    hotwords = WeightedSum(_hotwords(batch, batch.ctc_units, options, batch.ctc_units.size))
+    return shallow_fusion_of_logits(*batch.ctc_logits, hotwords, options)
+
+
+def _hotwords(
+    batch: EncodedBatch, units: TokenizerUnits, options: Scored, num_labels: int
+) -> list[tuple[Scorer[Any], float]]:
+    """What gives the user's phrases a bonus in a search over the first `num_labels` of some units, if there are any."""
+    scorer = batch.hotword_scorer(units, num_labels)
+    return [] if scorer is None else [(scorer, options.hotword_scale)]
 
 
 def _lexicon(batch: EncodedBatch, options: LexiconSearch) -> list[NBest]:
@@ -136,7 +154,9 @@ def _lexicon(batch: EncodedBatch, options: LexiconSearch) -> list[NBest]:
 def _shallow_fusion(batch: EncodedBatch, options: ShallowFusionSearch) -> list[NBest]:
     from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 
-    found = shallow_fusion_of_logits(*batch.ctc_logits, batch.external_models.scorer(options), options)
+    hotwords = _hotwords(batch, batch.ctc_units, options, batch.ctc_units.size)
+    scorer = batch.external_models.scorer(options, hotwords)
+    found = shallow_fusion_of_logits(*batch.ctc_logits, scorer, options)
     if (most := batch.external_models.max_labels(options)) is None:
         return found
     return [tuple(replace(each, complete=len(each.labels) < most) for each in nbest) for nbest in found]
@@ -184,7 +204,10 @@ def _rescored(
         scorers.append(internal_lm(batch.model.speech_llm, batch.decoder, batch.units, spelling).sequence_scorer())
     for scorer in (*scorers, *models.sequence_scorers(options)):
         nbests = with_scores(nbests, scorer)
-    return [rescored(nbest, options.scales) for nbest in nbests]
+    scales = {name: scale for name, scale in options.scales.items() if name != HOTWORDS}
+    if batch.hotwords is not None:
+        scales[HOTWORDS] = options.hotword_scale
+    return [rescored(nbest, scales) for nbest in nbests]
 
 
 def _words(batch: EncodedBatch, hypothesis: Hypothesis, units: TokenizerUnits) -> list[str] | None:
@@ -206,8 +229,8 @@ def _own_drafts(batch: EncodedBatch) -> list[Hypothesis] | None:
 
 
 def _others(batch: EncodedBatch, decoder: Decoder, options: Scored, num_labels: int) -> list[tuple[Scorer[Any], float]]:
-    """Scorers beside the decoder's own: the internal LM where it is named, and external models."""
-    others = batch.decoder_models.named(options, num_labels)
+    """Scorers beside the decoder's own: external models, hotwords, and the internal LM where it is named."""
+    others = [*batch.decoder_models.named(options, num_labels), *_hotwords(batch, batch.units, options, num_labels)]
     if INTERNAL_LM not in options.scorers:
         return others
     own = internal_lm(batch.model.speech_llm, lambda: decoder, batch.units)

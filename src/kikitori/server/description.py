@@ -169,6 +169,13 @@ def _prompt(models: Sequence[ModelCard]) -> dict[str, Any]:
     return {"type": "string", "maxLength": 0, "description": "No model reads one."}
 
 
+def _hotwords(models: Sequence[ModelCard]) -> dict[str, Any]:
+    if names := [*dict.fromkeys(search.name for card in models for search in card.searches if search.hotwords)]:
+        description = f"Names and terms to prefer where they are heard, one a line; for {', '.join(names)}."
+        return {"type": "string", "description": description}
+    return {"type": "string", "maxLength": 0, "description": "No search takes any."}
+
+
 def _form(models: Sequence[ModelCard]) -> dict[str, Any]:
     names = [*(card.name for card in models), ANY_NAME]
     searches = [*dict.fromkeys(search.name for card in models for search in card.searches)]
@@ -188,6 +195,7 @@ def _form(models: Sequence[ModelCard]) -> dict[str, Any]:
             "temperature": {"type": "number", "minimum": 0, "maximum": 0, "default": 0},
             "chunking_strategy": {"type": "string", "enum": ["auto"]},
             "decoding": {"type": "string", "enum": searches, "description": "The model's own by default."},
+            "hotwords": _hotwords(models),
             "nbest": {"type": "integer", "minimum": 0, "maximum": MOST_NBEST, "default": 0},
         },
     }

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from kikitori.engine.base import ClosedError, QueueFullError
-from kikitori.errors import AudioError, KikitoriError
+from kikitori.errors import AudioError, ConfigError, KikitoriError
 
 RETRY_S = 5  # where nothing better is known
 
@@ -71,6 +71,8 @@ def api_error(error: BaseException) -> ApiError:
             return ApiError(503, str(error), code=error.code, headers={"Retry-After": str(RETRY_S)})
         case AudioError():
             return ApiError(422, str(error), code=error.code, param="file")
+        case ConfigError():  # the server's own options were checked when it began
+            return ApiError(400, str(error), code=error.code)
         case KikitoriError():
             return ApiError(500, str(error), code=error.code)
         case _:

@@ -4,11 +4,12 @@ Fields are OpenAI's, and `decoding` and `nbest`. What cannot be honoured is refu
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 
+from kikitori.context import Context
 from kikitori.engine.base import ModelCard
 from kikitori.server.errors import ApiError, bad_request
 
@@ -21,7 +22,7 @@ MOST_NBEST = 100
 LISTS = {f"{name}[]": name for name in ("timestamp_granularities", "include")}
 FIELDS = (
     *("file", "model", "response_format", "timestamp_granularities", "include", "stream", "language", "prompt"),
-    *("temperature", "chunking_strategy", "decoding", "nbest"),
+    *("temperature", "chunking_strategy", "decoding", "nbest", "hotwords"),
 )
 TRUE, FALSE = ("true", "1"), ("false", "0")
 
@@ -40,7 +41,7 @@ class TranscriptionForm:
         logprobs: Whether log-probabilities of words are.
         nbest: Most hypotheses in it.
         stream: Whether it comes as server-sent events.
-        prompt: Text that the model reads before each utterance.
+        context: What the client knows of the recording beforehand.
     """
 
     file: UploadFile
@@ -52,7 +53,7 @@ class TranscriptionForm:
     logprobs: bool
     nbest: int
     stream: bool
-    prompt: str = ""
+    context: Context = field(default_factory=Context)
 
     @property
     def word_times(self) -> bool:
@@ -119,9 +120,7 @@ def read_form(form: FormData, models: Sequence[ModelCard]) -> TranscriptionForm:
     card = find_model(values["model"][-1], models)
     decoding = find_search(_one(values, "decoding"), card)
     check_language(_one(values, "language"), card)
-    prompt = (_one(values, "prompt") or "").strip()
-    if prompt and not card.prompt:
-        raise bad_request(f"{card.name} was not trained to read a prompt; leave it out", "prompt", "unsupported")
+    context = _context(values, card, decoding)
     if _number(values, "temperature", float, 0.0, 1.0):
         message = "only 0: nothing is drawn at random; a search named sampling, where there is one, does that"
         raise bad_request(message, "temperature", "unsupported")
@@ -151,8 +150,21 @@ def read_form(form: FormData, models: Sequence[ModelCard]) -> TranscriptionForm:
         logprobs=logprobs,
         nbest=int(_number(values, "nbest", int, 0, MOST_NBEST) or 0),
         stream=stream,
-        prompt=prompt,
+        context=context,
     )
+
+
+def _context(values: dict[str, list[str]], card: ModelCard, decoding: str) -> Context:
+    prompt = (_one(values, "prompt") or "").strip()
+    if prompt and not card.prompt:
+        raise bad_request(f"{card.name} was not trained to read a prompt; leave it out", "prompt", "unsupported")
+    lines = (line.strip() for line in (_one(values, "hotwords") or "").splitlines())
+    hotwords = tuple(dict.fromkeys(filter(None, lines)))
+    takers = [search.name for search in card.searches if search.hotwords]
+    if hotwords and decoding not in takers:
+        remedy = f"use {', '.join(takers)}" if takers else "leave them out"
+        raise bad_request(f"{decoding} of {card.name} takes no hotwords; {remedy}", "hotwords", "unsupported")
+    return Context(prompt, hotwords)
 
 
 def _values(form: FormData) -> dict[str, list[str]]:

@@ -68,7 +68,7 @@ class Transcriptions:
                 blocks = await _unless_left(request, self._decoders.decode(form.file, size))
         except TimeoutError:
             raise too_late(self._settings.deadline_seconds) from None
-        asked = base.Request(blocks, form.model.name, form.decoding, form.word_times, prompt=form.prompt)
+        asked = base.Request(blocks, form.model.name, form.decoding, form.word_times, context=form.context)
         return form, self._engine.submit(asked)
 
     async def _fields(self, request: Request) -> FormData:

@@ -152,6 +152,7 @@ def _recipe(recognizer: Recognizer, outputs: Outputs, word_times: bool) -> str:
             "language": loaded.trained_on.language,
             "window": "padded" if recognizer.padded is None else "speech",
             "prompt": recognizer.prompt,
+            "hotwords": recognizer.hotwords,
             "word_times": word_times,
             "formats": sorted(outputs.formats),
             "cues": asdict(outputs.cues),

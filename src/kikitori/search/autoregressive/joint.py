@@ -22,7 +22,7 @@ from kikitori.scorers.ctc.prefix import CTCOutputs, CTCPrefixScorer, ctc_outputs
 from kikitori.scorers.ctc.spelled import SpelledCTCScorer
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.decoder import DecoderScorer
-from kikitori.scorers.options import CTC, LENGTH, SPEECH_LLM
+from kikitori.scorers.options import CTC, HOTWORDS, LENGTH, SPEECH_LLM
 from kikitori.scorers.prior import length_scorer
 from kikitori.search.autoregressive.beam import PartialScorer, beam_search
 from kikitori.search.autoregressive.filters import LogitFilter
@@ -181,9 +181,10 @@ def _weighted(decoder: DecoderScorer, num_labels: int, options: Scored, others: 
 
 
 def _most_gain(options: Scored, others: Others) -> float:
-    """What a label can add to a score at most: anything, where log-probabilities are subtracted."""
+    """What a label can add to a score at most: anything, where log-probabilities are subtracted or letters counted."""
     subtracts = any(scale < 0.0 for scale in (options.scale(SPEECH_LLM), *(scale for _, scale in others)))
-    return inf if subtracts else options.scale(LENGTH)
+    counts = any(scorer.name == HOTWORDS for scorer, _ in others)
+    return inf if subtracts or counts else options.scale(LENGTH)
 
 
 def _outputs(

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.scorers.options import (
     CTC,
+    HOTWORDS,
     INTERNAL_LM,
     LENGTH,
     LM,
@@ -94,7 +95,9 @@ class BeamSearch(LabelBeam, Scored):
     SCALES: ClassVar[Mapping[str, float]] = {SPEECH_LLM: 1.0}
     search: Literal["beam"] = "beam"
     length_exponent: Annotated[float, Field(ge=0.0)] = 1.0
-    scorers: Annotated[Scorers, one_of({SPEECH_LLM: (), INTERNAL_LM: (), LENGTH: ()})] = Field(default_factory=dict)
+    scorers: Annotated[Scorers, one_of({SPEECH_LLM: (), INTERNAL_LM: (), HOTWORDS: (), LENGTH: ()})] = Field(
+        default_factory=dict
+    )
 
 
 def _sums_to_one(scorers: Scorers) -> Scorers:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.scorers.options import (
+    HOTWORDS,
     INTERNAL_LM,
     LENGTH,
     LM,
@@ -51,10 +52,17 @@ class FrameBeam:
 
 
 @dataclass(frozen=True, config=STRICT)
-class CTCBeamSearch(FrameBeam):
-    """The label sequences to which the CTC head gives most; its options are those of `FrameBeam`."""
+class CTCBeamSearch(FrameBeam, Scored):
+    """The label sequences to which the CTC head gives most.
+
+    CTC has the scale 1.
+
+    Attributes:
+        scorers: `hotwords` (scale 0.5, where there are some).
+    """
 
     search: Literal["ctc_beam"] = "ctc_beam"
+    scorers: Annotated[Scorers, one_of({HOTWORDS: ()})] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)

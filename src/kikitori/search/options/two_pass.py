@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from kikitori.scorers.options import CTC, INTERNAL_LM, NGRAM, PHONES, PRIOR, SPEECH_LLM, STRICT, Scorers, scale_of
+from kikitori.scorers.options import (
+    CTC,
+    HOTWORDS,
+    INTERNAL_LM,
+    NGRAM,
+    PHONES,
+    PRIOR,
+    SPEECH_LLM,
+    STRICT,
+    Scorers,
+    scale_of,
+)
 from kikitori.search.options.autoregressive import BeamSearch, JointSearch
 from kikitori.search.options.base import Need, NotNegative, Scored
 from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
@@ -63,6 +74,11 @@ class RescoringSearch(Scored):
     def scale(self, name: str) -> float:
         """The scale of a scorer."""
         return scale_of(self.scorers, name, float(name == self.own))
+
+    @property
+    def hotword_scale(self) -> float:
+        """What a letter of a hotword adds, where there are hotwords: what it adds in the first search."""
+        return scale_of(self.scorers, HOTWORDS, self.first.hotword_scale)
 
     @property
     def own(self) -> str:
