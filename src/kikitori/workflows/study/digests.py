@@ -1,0 +1,55 @@
+"""What a training or a decoding depends on, as one digest: its options and the content of the files that they name."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kikitori
+from kikitori.workflows.journal import file_digest, recipe_digest
+
+LENGTH = 12
+"""Characters of a digest, which names a folder."""
+_PLACES = ("data_root", "cache")
+"""Keys whose folders change nothing about the result by what lies in them."""
+_CONFIG = "config.json"
+_SMALL = 1 << 20  # bytes of files of model folders that are read; of weights names and sizes count
+
+
+def digest_of(values: Mapping[str, Any], root: Path) -> str:
+    """The digest of options: of their values, of the files they name (from `root` or from here), of our version."""
+    named = {text: found for text in _texts(values) for found in (_content(root / text), _content(Path(text))) if found}
+    return recipe_digest({"options": values, "files": named, "kikitori": kikitori.__version__})[:LENGTH]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for key, member in value.items():
+                if key not in _PLACES:
+                    yield from _texts(member)
+        case list() | tuple():
+            for member in value:
+                yield from _texts(member)
+
+
+def _content(path: Path) -> str | None:
+    """Of a file, or of a model folder or the run that exported it; None of what is neither."""
+    try:
+        if path.is_file():
+            return file_digest(path)
+        folder = next((each for each in (path, path / "model") if (each / _CONFIG).is_file()), None)
+    except (OSError, ValueError):  # the text is no path
+        return None
+    return None if folder is None else _folder_digest(folder)
+
+
+def _folder_digest(folder: Path) -> str:
+    content = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            size = file.stat().st_size
+            content.update(f"{file.name} {size} {file_digest(file) if size <= _SMALL else ''}\n".encode())
+    return content.hexdigest()

@@ -1,0 +1,50 @@
+"""What a study would do: its cells, what of them is there already, what does not fit the budget, what is missing."""
+
+from pathlib import Path
+
+from kikitori.scoring.table import text_table
+from kikitori.workflows.study.budget import affordable
+from kikitori.workflows.study.plan import Plan, Trial
+from kikitori.workflows.study.run import CELLS, REPORT, Log, expected_hours, measured_hours
+
+
+def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:
+    """A table of the cells; hours are measured by one step of each training where the study has a budget.
+
+    Args:
+        plan: Of the study.
+        folder: Of the study, if it has one.
+        log: For what cannot be told.
+    """
+    here = folder or Path()
+    done = {} if folder is None else measured_hours(plan, folder)
+    expected = {} if plan.study.budget_hours is None else expected_hours(plan, here, log)
+    fits = affordable(plan, expected, done)
+
+    def state(trial: Trial) -> str:
+        if folder is not None and (folder / CELLS / trial.digest / REPORT).is_file():
+            return "done"
+        if trial.training is None or trial.training.digest in done:
+            return "to be decoded"
+        return "to be trained" if trial.training.digest in fits else "does not fit the budget"
+
+    table = [["cell", "seed", "search", "hours", "state"]]
+    for trial in plan.trials:
+        digest = "" if trial.training is None else trial.training.digest
+        hours = {**expected, **done}.get(digest)
+        search = trial.decoding(here).search
+        shown = "-" if hours is None else f"{hours:.2f}"
+        table.append([trial.cell.name, f"{trial.seed}", search, shown, state(trial)])
+    table += [[name, "-", "-", "-", f"refused: {reason}"] for name, reason in plan.refused.items()]
+    total = sum({**expected, **done}[digest] for digest in {*fits} & {*expected, *done})
+    lines = [
+        text_table(table),
+        f"{len(plan.cells)} cells, {len(plan.trials)} with their seeds, {len(plan.trainings)} trainings",
+    ]
+    if plan.study.budget_hours is not None:
+        lines.append(f"trainings that fit: {total:.2f} of {plan.study.budget_hours:g} hours")
+    roots = {trial.data_root for trial in plan.trials}
+    missing = sorted(
+        {str(path) for root in roots for ref in plan.study.test if not (path := Path(root) / ref.path).is_file()}
+    )
+    return "\n".join([*lines, *(f"not here: {path}" for path in missing)])

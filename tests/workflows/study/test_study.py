@@ -1,0 +1,203 @@
+"""Studies from the file to the report: what is trained, decoded, kept, refused and not run."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kikitori.errors import TrainingError
+from kikitori.workflows.study import run
+from kikitori.workflows.study.budget import affordable
+from kikitori.workflows.study.plan import plan_study
+from kikitori.workflows.study.spec import load_study
+from tests.commands import call, one_line
+from tests.scoring.test_report import Checker
+
+ROOT = Path(__file__).parents[3]
+CLIPS = ROOT / "tests" / "data" / "clips"
+PLAIN = {
+    "recipe": str(ROOT / "recipes" / "smoke.yaml"),
+    "test": [{"path": "clips/manifest.jsonl", "split": "dev"}],
+    "axes": {"decoding.search": ["ctc_greedy", "greedy"]},
+    "settings": {"run.epochs": 1, "data.train": [{"path": "clips/manifest.jsonl", "split": "train"}]},
+}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder with the clips, in which studies are written."""
+    shutil.copytree(CLIPS, tmp_path / "clips")
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes):
+        settings = {**PLAIN["settings"], "data_root": str(tmp_path), **changes.pop("settings", {})}
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(PLAIN | changes | {"settings": settings}, sort_keys=False))
+        return tmp_path / "study.yaml"
+
+    return write
+
+
+def plan(file):
+    return plan_study(load_study(file), file)
+
+
+def digests(found):
+    return {trial.cell.name: trial.digest for trial in found.trials}
+
+
+def test_two_cells_from_one_training(world, tmp_path, monkeypatch):
+    file = world(normalizers=["whisper_en", "basic"])
+    result = call("study", file, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len([*(tmp_path / "out" / "runs").glob("*/model")]) == 1
+    values = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [cell["cell"] for cell in values["cells"]] == ["search=ctc_greedy", "search=greedy"]
+    assert all(cell["rates"] == [cell["mean"]] and cell["remark"] == "" for cell in values["cells"])
+    assert result.stdout == (tmp_path / "out" / "study.md").read_text()
+    assert "## Error rates: basic" in result.stdout
+    checker = Checker()
+    checker.feed((tmp_path / "out" / "study.html").read_text())
+    assert not checker.open
+
+    # Nothing is done again; another search is decoded, and nothing trained.
+    monkeypatch.setattr(run, "train_recipe", None)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").glob("*/report.json")}
+    again = call("study", world(axes={"decoding.search": ["ctc_greedy", "greedy", "ctc_beam"]}), "-o", tmp_path / "out")
+    assert again.exit_code == 0, again.output
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+    assert len([*(tmp_path / "out" / "cells").iterdir()]) == 3
+    preview = call("study", file, "-o", tmp_path / "out", "--dry-run").stdout
+    assert preview.count(" done\n") == 3
+
+
+def test_digests_change_with_what_a_cell_depends_on(world, tmp_path):
+    first = plan(world())
+    assert digests(plan(world(normalizers=["basic"], budget_hours=1.0))) == digests(first)
+    assert [*plan(world(axes={"decoding.search": ["greedy", "joint"]})).trainings] == [*first.trainings]
+    assert plan(world(settings={"optim.lr": 0.1})).trainings.keys() != first.trainings.keys()
+    manifest = tmp_path / "clips" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace("0", "1", 1))
+    assert plan(world()).trainings.keys() != first.trainings.keys()
+
+
+def test_seeds_and_starts(world):
+    def of(name):
+        return {"llm.config": None, "llm.init": f"start:{name}"}
+
+    start = {"recipe": PLAIN["recipe"], "settings": {"run.epochs": 1, "data_root": "."}}
+    found = plan(
+        world(
+            seeds=[1, 2],
+            starts={"first": start, "second": start | {"settings": {**start["settings"], **of("first")}}},
+            axes={"llm": {"random": {}, "trained": of("second")}},
+        )
+    )
+    assert [(trial.cell.name, trial.seed) for trial in found.trials] == [
+        ("llm=random", 1),
+        ("llm=random", 2),
+        ("llm=trained", 1),
+        ("llm=trained", 2),
+    ]
+    training = found.trials[-1].training
+    assert len(found.trainings) == 2 + 4
+    assert [len(each.starts) for each in found.trainings.values()] == [0, 1, 0, 0, 1, 1]
+    assert training.recipe(Path("runs")).llm.init == f"runs/{training.starts[0]}/model"
+
+
+def test_the_budget_is_spent_cell_by_cell(world):
+    found = plan(world(axes={"optim.lr": [0.1, 0.2, 0.3]}, budget_hours=2.5))
+    one, two, three = found.trainings
+    assert affordable(found, {one: 1.0, two: 2.0, three: 1.5}, {}) == {one, three}
+    assert affordable(found, {two: 2.0, three: 1.5}, {one: 1.0}) == {one, three}
+    assert affordable(found, {}, dict.fromkeys(found.trainings, 9.0)) == {one, two, three}
+    assert affordable(plan(world(axes={"optim.lr": [0.1, 0.2, 0.3]})), {one: 9.0}, {}) == {one, two, three}
+
+
+def test_rows_that_failed_were_refused_or_not_run(world, tmp_path, monkeypatch):
+    def train(recipe, folder, **_):
+        if recipe.optim.lr == 0.2:
+            raise TrainingError("it diverged")
+        folder.mkdir(parents=True)
+        return True
+
+    monkeypatch.setattr(run, "training_hours", lambda recipe: 5.0 if recipe.optim.lr == 0.3 else 0.1)
+    monkeypatch.setattr(run, "train_recipe", train)
+    frozen = {"ctc.policy": "frozen", "encoder.policy": "frozen"}
+    axes = {
+        "optim.lr": [0.1, 0.2, 0.3],
+        "parts": {"learn": {}, "heads": {"encoder.policy": "frozen"}, "frozen": frozen},
+    }
+    cells = [{"optim.lr": lr} for lr in axes["optim.lr"]]
+    result = call("study", world(axes=axes, design="list", cells=cells, budget_hours=1.0), "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    remarks = [cell["remark"] for cell in json.loads((tmp_path / "out" / "study.json").read_text())["cells"]]
+    assert "failed: " in remarks[0]  # there is no model to decode
+    assert remarks[1:] == [
+        "failed: it diverged",
+        "not run: training takes about 5.00 h, which does not fit the budget",
+    ]
+    assert "Fewer than two cells have results" in result.stdout
+    preview = call("study", "study.yaml", "-o", tmp_path / "out", "--dry-run").stdout
+    assert "does not fit the budget" in preview
+    assert "trainings that fit: " in preview
+
+
+def test_a_study_that_is_stopped_goes_on(world, tmp_path, monkeypatch):
+    calls = []
+
+    def train(_, folder, *, resume):
+        calls.append(resume)
+        folder.mkdir(parents=True, exist_ok=True)
+        return len(calls) > 1
+
+    monkeypatch.setattr(run, "train_recipe", train)
+    assert call("study", world(), "-o", tmp_path / "out").exit_code == 130
+    assert not (tmp_path / "out" / "study.json").exists()
+    call("study", world(), "-o", tmp_path / "out")
+    assert calls == [False, True]
+
+
+def test_values_that_do_not_go_together_are_rows(world):
+    axes = {"bridge.stride": [1, 2], "kind": {"stack": {}, "compressed": {"bridge.kind": "ctc_compress"}}}
+    found = plan(world(axes=axes, settings={"ctc.weights": {2: 0.3}}))
+    assert [*found.refused] == ["stride=2, kind=compressed"]
+    assert "stride does not go with" in found.refused["stride=2, kind=compressed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axes": {"bridge.strid": [1, 2]}}, "axes: bridge.strid: 1: .*did you mean 'stride'"),
+        ({"axes": {"decoding.beem": [1, 2]}}, "beem"),
+        ({"axes": {"decoding.search": ["greedy", "greedie"]}}, "no such search"),
+        ({"axes": {"optim.lr": [0.1, "x"]}}, "axes: optim.lr: x: "),
+        ({"axes": {"a": {"one": {}, "two": {"optim.lr": 0.004}}}}, "a=two: it is the same as a=one"),
+        ({"axes": {"llm.init": ["start:lm"]}}, "no such start: 'lm'"),
+        ({"recipe": "nothing.yaml"}, "no such file"),
+    ],
+)
+def test_what_is_refused_at_once(world, changes, message):
+    assert re.search(message, one_line(call("study", world(**changes), "--dry-run")))
+
+
+def test_dry_runs_name_what_is_missing(world, tmp_path):
+    result = call("study", world(test=[{"path": "none.jsonl"}]), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"not here: {tmp_path / 'none.jsonl'}" in result.stdout
+    assert "2 cells, 2 with their seeds, 1 trainings" in result.stdout
+    assert "name the folder for the study" in one_line(call("study", world()))
+    assert "not an override" in one_line(call("study", world(), "x"))
+
+
+@pytest.mark.slow
+def test_the_smoke_study_learns(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = call("study", "studies/smoke.yaml", "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    cells = json.loads((tmp_path / "study.json").read_text())["cells"]
+    assert [cell["cell"] for cell in cells] == ["base", "stride=4", "search=ctc_greedy"]
+    assert cells[0]["mean"] < 0.1
+    assert result.stdout.startswith("# Study\n\n")
