@@ -14,6 +14,7 @@ from kikitori.model.decoder.llm import max_positions
 from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
 from kikitori.model.decoder.probe import check_scoring
 from kikitori.model.folder import load_llm, model_folder
+from kikitori.model.published.part import find_base
 from kikitori.scorers.options import LMOptions
 from kikitori.scorers.spelling import Spelling
 from kikitori.scorers.tree import TreeScores, score_sequences
@@ -94,7 +95,7 @@ def load_language_model(
         ModelError: A file is missing, damaged or unsafe, or the model is not decoder-only or does not give
             its own scores in our batches.
     """
-    path = model_folder(options.path)
+    path = model_folder(find_base(options.path))
     with torch.inference_mode(mode=False):
         llm = load_llm(path).eval().to(device)  # type: ignore[arg-type]
     check(llm)

@@ -81,6 +81,8 @@ def test_the_verdict_names_the_best_and_says_whether_it_is_chance():
     )
     turned = {name: SETS[name] for name in ("large", "small")}
     assert verdict(compare(turned)).startswith("large makes the fewest word errors: WER 0.0909, beside 0.2727 of small")
+    same = verdict(compare(dict.fromkeys("ab", SETS["small"])))
+    assert same.startswith("a and b make equally many word errors: WER 0.2727. On 4 utterances that is no more")
     many = [prediction(f"{n}", "a b c", "a b c") for n in range(30)]
     worse = [prediction(f"{n}", "a b c", "a b" if n % 2 else "a b c") for n in range(30)]
     assert "more than chance explains" in verdict(compare({"a": {"x": worse}, "b": {"x": many}}))

@@ -31,13 +31,15 @@ ENCODER = "encoder.model."
 def find_base(name: str, part: str | Path | None = None) -> str | Path:
     """Where a base lies: in its part's folder, in the one that `KIKITORI_PARTS` names, at its path, or on the hub.
 
-    In the first two it is looked for under the last piece of its name.
+    In the first two it is looked for under the last piece of its name, in the second also in lower case.
     """
     last, parts = name.rpartition("/")[2], os.environ.get(PARTS)
     if part is not None and last and (Path(part) / last).is_dir():
         return Path(part) / last
-    here = Path(parts) / last if parts and not Path(name).is_dir() else Path(name)
-    return here if here.is_dir() else name
+    if Path(name).is_dir():
+        return Path(name)
+    places = [Path(parts) / last, Path(parts) / last.lower()] if parts and last else []
+    return next((place for place in places if place.is_dir()), name)
 
 
 def values_digest(model: nn.Module) -> str:

@@ -6,7 +6,6 @@ from kikitori.scoring.comparison.compare import Comparison, Score, compared, con
 from kikitori.scoring.comparison.match import Sets
 from kikitori.scoring.errors import breakdown
 from kikitori.scoring.errors.breakdown import Group, Row
-from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Example, Section
 from kikitori.scoring.paired import Comparison as Change
 from kikitori.text.normalize import WITHOUT_WORDS, versioned
@@ -25,7 +24,12 @@ def verdict(found: Comparison) -> str:
     change = compared(found.rows[other.system], found.rows[best.system])
     if change is None:
         return f"{what}. Nothing was said in these {best.utterances} utterances."
-    what += f", beside {other.words.rate:.4f} of {other.system} ({_relative(best.words, other.words)})"
+    if best.words.errors == other.words.errors:
+        both = f"{best.system} and {other.system} make equally many {found.unit} errors"
+        what = f"{both}: {found.rate} {best.words.rate:.4f}"
+    else:
+        fewer = 100.0 * (1.0 - best.words.errors / other.words.errors)
+        what += f", beside {other.words.rate:.4f} of {other.system} ({fewer:.1f} % fewer)"
     certain = "more than chance explains" if is_certain(change) else "no more than chance may explain"
     numbers = f"change {change.change:+.4f}, 95 % {_interval(change.interval, '+.4f')}, p {_p(change.p_value)}"
     return f"{what}. On {best.utterances} utterances that is {certain}: {numbers}."
@@ -151,13 +155,6 @@ def _example(system: str, row: Row) -> Example:
 def _change_cells(change: Change) -> list[str]:
     numbers = [f"{change.change:+.4f}", _interval(change.interval, "+.4f"), _p(change.p_value)]
     return [*numbers, str(change.better), str(change.worse)]
-
-
-def _relative(best: ErrorCounts, other: ErrorCounts) -> str:
-    if not other.errors:
-        return "as many"
-    fewer = 1.0 - best.errors / other.errors
-    return f"{100.0 * fewer:.1f} % fewer" if fewer else "as many"
 
 
 def _interval(interval: tuple[float, float], form: str = ".4f") -> str:

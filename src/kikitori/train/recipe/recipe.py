@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 from kikitori.errors import ConfigError
 from kikitori.io.config import did_you_mean, merge_yaml, validate
 from kikitori.model.folder import model_folder
+from kikitori.model.published.part import find_base
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe
 from kikitori.train.recipe.legacy import refuse_retired, renamed, renamed_overrides, without_retired, without_unused
@@ -86,12 +87,15 @@ def _recipe_class(values: Mapping[str, Any], where: str) -> type[Recipe]:
 
 
 def resolve(section: T) -> T:
-    """A recipe, or a section of one, in which the model folder stands in place of a run that exported it."""
+    """A recipe, or a section of one, with the folder of each model that it names in place of a run or of a hub id.
+
+    See `kikitori.model.published.part.find_base` for where hub ids are looked for.
+    """
     changes: dict[str, Any] = {}
     for field in fields(section):  # type: ignore[arg-type]
         value = getattr(section, field.name)
         if is_dataclass(value):
             changes[field.name] = resolve(value)
         elif value is not None and ModelPath in (field.type, *get_args(field.type)):
-            changes[field.name] = model_folder(value)
+            changes[field.name] = model_folder(find_base(value))
     return replace(section, **changes) if changes else section  # type: ignore[type-var]

@@ -9,7 +9,7 @@ from kikitori.errors import TrainingError
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import Recipe
 from kikitori.train.tasks.base import BatchPosition
-from kikitori.workflows.study.plan import Plan, Training
+from kikitori.workflows.study.plan import Plan, Training, Trial
 
 
 def training_hours(recipe: Recipe) -> float:
@@ -36,9 +36,16 @@ def training_hours(recipe: Recipe) -> float:
     return seconds * len(batches) * recipe.run.epochs / 3600.0
 
 
-def needed(plan: Plan, training: Training) -> list[Training]:
-    """A training behind all that it starts from."""
-    before = [each for digest in training.starts for each in needed(plan, plan.trainings[digest])]
+def needed(plan: Plan, trial: Trial) -> list[Training]:
+    """What has to be trained before a cell can be decoded, each behind all that it starts from."""
+    starts = [plan.trainings[digest] for digest in trial.starts]
+    last = [] if trial.training is None else [trial.training]
+    found = {each.digest: each for training in [*starts, *last] for each in _behind_starts(plan, training)}
+    return [*found.values()]
+
+
+def _behind_starts(plan: Plan, training: Training) -> list[Training]:
+    before = [each for digest in training.starts for each in _behind_starts(plan, plan.trainings[digest])]
     return [*before, training]
 
 
@@ -56,9 +63,7 @@ def affordable(plan: Plan, hours: Mapping[str, float], done: Mapping[str, float]
     taken = {*done}
     spent = sum(done.values())
     for trial in plan.trials:
-        if trial.training is None:
-            continue
-        others = list(dict.fromkeys(each.digest for each in needed(plan, trial.training) if each.digest not in taken))
+        others = [each.digest for each in needed(plan, trial) if each.digest not in taken]
         cost = sum(hours.get(digest, 0.0) for digest in others)
         if spent + cost <= budget:
             spent += cost

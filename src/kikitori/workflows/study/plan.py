@@ -1,7 +1,7 @@
 """From a study to what has to be trained and decoded, each known by a digest of all that it depends on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Training:
 
     file: Path
     settings: Mapping[str, Any]
+    task: str
+    data_root: str
     digest: str
     starts: tuple[str, ...]
 
@@ -41,6 +43,7 @@ class Trial:
     Attributes:
         training: What is trained; None for a `model` that is decoded as it is.
         search: Options of the search, which may name starts by digest.
+        starts: Digests of the trainings that the search names.
         digest: Of training, search and test sets.
     """
 
@@ -49,6 +52,7 @@ class Trial:
     training: Training | None
     model: str | None
     search: Mapping[str, Any]
+    starts: tuple[str, ...]
     data_root: str
     digest: str
 
@@ -87,14 +91,16 @@ def plan_study(study: Study, file: Path) -> Plan:
         training = _training(folder / start.recipe, start.settings, starts, f"{file}: starts: {name}")
         starts[name] = training.digest
         trainings[training.digest] = training
+    known: dict[str, list[Trial]] = {}
     for value in single_values(study):
-        _trials(study, value, folder, starts, f"{file}: {value.name}")
+        known[repr(value.settings)] = _trials(study, value, folder, starts, f"{file}: {value.name}")
     cells = cells_of(study, str(file))
     trials: list[Trial] = []
     refused: dict[str, str] = {}
     for cell in cells:
         try:
-            trials += _trials(study, cell, folder, starts, cell.name)
+            found = known.get(repr(cell.settings)) or _trials(study, cell, folder, starts, cell.name)
+            trials += [replace(trial, cell=cell) for trial in found]
         except ConfigError as error:
             refused[cell.name] = str(error)
     seen: dict[str, Trial] = {}
@@ -118,18 +124,17 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
     found = []
     for seed in study.seeds[:1] if model is not None else study.seeds:
         training = _training(file, of_recipe | {SEED: seed}, starts, where)
-        recipe = training.recipe(Path())
         if f"{DECODING}search" not in search:
-            default = CTCGreedySearch.search if recipe.task == "acoustic_model" else GreedySearch.search
+            default = CTCGreedySearch.search if training.task == "acoustic_model" else GreedySearch.search
             search = {f"{DECODING}search": default} | search
-        root = Path(recipe.data_root)
         depends = {
             "trained": training.digest if model is None else model,
             "search": asdict(_decoding(search)),
             "test": [asdict(ref) for ref in study.test],
         }
         trained = training if model is None else None
-        found.append(Trial(cell, seed, trained, model, search, recipe.data_root, digest_of(depends, root)))
+        digest = digest_of(depends, Path(training.data_root))
+        found.append(Trial(cell, seed, trained, model, search, _named(search, starts), training.data_root, digest))
     return found
 
 
@@ -140,7 +145,12 @@ def _training(file: Path, settings: Settings, starts: Mapping[str, str], where: 
     except ConfigError as error:
         raise ConfigError(str(error), where=where) from None
     digest = digest_of(asdict(recipe), Path(recipe.data_root))
-    return Training(file, named, digest, tuple(d for d in starts.values() if f"{START}{d}" in repr(named)))
+    return Training(file, named, recipe.task, recipe.data_root, digest, _named(named, starts))
+
+
+def _named(settings: Mapping[str, Any], starts: Mapping[str, str]) -> tuple[str, ...]:
+    """Digests of the starts that settings name."""
+    return tuple(digest for digest in starts.values() if f"{START}{digest}" in repr(settings))
 
 
 def _decoding(search: Mapping[str, Any]) -> Decoding:

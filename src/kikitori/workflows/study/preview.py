@@ -3,30 +3,32 @@
 from pathlib import Path
 
 from kikitori.scoring.table import text_table
-from kikitori.workflows.study.budget import affordable
+from kikitori.workflows.study.budget import affordable, needed
 from kikitori.workflows.study.plan import Plan, Trial
 from kikitori.workflows.study.run import CELLS, REPORT, Log, expected_hours, measured_hours
 
 
 def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:
-    """A table of the cells; hours are measured by one step of each training where the study has a budget.
+    """A table of the cells; of a study with a budget and a folder hours are measured, by one step of each training.
 
     Args:
         plan: Of the study.
-        folder: Of the study, if it has one.
+        folder: Of the study, if it has one yet.
         log: For what cannot be told.
     """
     here = folder or Path()
     done = {} if folder is None else measured_hours(plan, folder)
-    expected = {} if plan.study.budget_hours is None else expected_hours(plan, here, log)
+    measured = folder is not None and plan.study.budget_hours is not None
+    expected = expected_hours(plan, here, log) if measured else {}
     fits = affordable(plan, expected, done)
 
     def state(trial: Trial) -> str:
         if folder is not None and (folder / CELLS / trial.digest / REPORT).is_file():
             return "done"
-        if trial.training is None or trial.training.digest in done:
+        missing = {training.digest for training in needed(plan, trial)} - {*done}
+        if not missing:
             return "to be decoded"
-        return "to be trained" if trial.training.digest in fits else "does not fit the budget"
+        return "to be trained" if missing <= fits else "does not fit the budget"
 
     table = [["cell", "seed", "search", "hours", "state"]]
     for trial in plan.trials:
@@ -41,8 +43,10 @@ def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:
         text_table(table),
         f"{len(plan.cells)} cells, {len(plan.trials)} with their seeds, {len(plan.trainings)} trainings",
     ]
-    if plan.study.budget_hours is not None:
+    if measured:
         lines.append(f"trainings that fit: {total:.2f} of {plan.study.budget_hours:g} hours")
+    elif plan.study.budget_hours is not None:
+        lines.append(f"budget: {plan.study.budget_hours:g} hours; what fits is measured with -o FOLDER")
     roots = {trial.data_root for trial in plan.trials}
     missing = sorted(
         {str(path) for root in roots for ref in plan.study.test if not (path := Path(root) / ref.path).is_file()}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -110,6 +110,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
     )
     values: dict[str, Any] = {
         "study": name,
+        "definition": asdict(plan.study),
         "cells": [
             {
                 "cell": row.cell,

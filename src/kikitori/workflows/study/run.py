@@ -99,7 +99,7 @@ def _outcome(plan: Plan, trial: Trial, folder: Path, reasons: dict[str, str]) ->
     """Of a cell; reasons for which trainings are not to be had grow with each that fails."""
     report = folder / CELLS / trial.digest
     try:
-        for training in [] if trial.training is None else needed(plan, trial.training):
+        for training in needed(plan, trial):
             if training.digest in reasons:
                 return Outcome(trial, None, None, reasons[training.digest])
             if _hours(folder, training.digest) is None:

@@ -123,7 +123,7 @@ def cells_of(study: Study, where: str) -> list[Cell]:
             return [_cell(study, dict(zip(names, values, strict=True))) for values in product(*names.values())]
         case "one_at_a_time":
             others = [(axis, value) for axis, values in names.items() for value in values[1:]]
-            cells = [_cell(study, first | {axis: value}, f"{_short(axis)}={value}") for axis, value in others]
+            cells = [_cell(study, first | {axis: value}, _named({axis: value})) for axis, value in others]
             return [_cell(study, first, BASE), *cells]
         case "list":
             cells = []
@@ -132,7 +132,7 @@ def cells_of(study: Study, where: str) -> list[Cell]:
                 for axis, value in chosen.items():
                     _check_known(axis, names, f"{where}: cells: {number}")
                     _check_known(value, names[axis], f"{where}: cells: {number}: {axis}")
-                cells.append(_cell(study, first | chosen))
+                cells.append(_cell(study, first | chosen, _named(chosen)))
             return cells
 
 
@@ -154,7 +154,11 @@ def _cell(study: Study, values: Mapping[str, str], name: str | None = None) -> C
             settings |= options[chosen]
         else:
             settings[axis] = next(value for value in options if str(value) == chosen)
-    return Cell(name or ", ".join(f"{_short(axis)}={value}" for axis, value in values.items()), values, settings)
+    return Cell(name or _named(values), values, settings)
+
+
+def _named(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{_short(axis)}={value}" for axis, value in values.items()) or BASE
 
 
 def _short(axis: str) -> str:
