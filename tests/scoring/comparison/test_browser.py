@@ -1,4 +1,4 @@
-"""The page of a comparison in real headless Chromium: it fits a phone, is dark where that is asked for, loads nothing."""
+"""A comparison in real headless Chromium: it fits a phone, is dark where that is asked for, and loads nothing."""
 
 import random
 import shutil
