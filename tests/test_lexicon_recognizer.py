@@ -17,7 +17,6 @@ from kikitori.io.model_folder import PHONE_PRIOR
 from kikitori.loading import load
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.folder import merge_adapter
-from kikitori.model.decoder.assemble import DRAFT_ROOM
 from kikitori.scorers.ctc.phones import word_log_probs
 from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior
@@ -39,6 +38,7 @@ from kikitori.text.lexicon import Lexicon, lexicon_lines
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.ngram.packed import write_packed
+from kikitori.text.prompt import DRAFT_ROOM
 from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights
 from kikitori.workflows.tuning.lists import list_searches, lists_from_speech

@@ -70,6 +70,7 @@ app.add_typer(_data)
 _convert = _group("convert", "Make a model folder from a published model in another layout.")
 _convert.command("nue-asr")(convert.nue_asr)
 _convert.command("heads")(convert.heads)
+_convert.command("speech-llm")(convert.speech_llm)
 _convert.command("ctranslate2")(convert.ctranslate2)
 app.add_typer(_convert)
 

@@ -8,7 +8,7 @@ models of paper A and Whisper, which have layouts of their own, are read as they
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,12 +24,13 @@ from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.published.nue_asr import open_published
 from kikitori.model.published.part import BASE, find_base, load_heads
+from kikitori.model.published.speech_llm_part import load_speech_llm_part
 from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_recogniser
 from kikitori.model.safety.config import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.load import check_loaded, encoder_alone, load_weights, other_units
+from kikitori.model.safety.trained_on import read_trained_on as read_trained_on  # also for those who take it from here
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, load_units
-from kikitori.types import LengthRule
 from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
 
 Recogniser = AcousticModel | SpeechLLM | EncoderDecoder
@@ -38,9 +39,6 @@ MODEL_CLASSES: dict[str, type[AcousticModel] | type[SpeechLLM]] = {
     AcousticModelConfig.model_type: AcousticModel,
     SpeechLLMConfig.model_type: SpeechLLM,
 }
-# Of generation_config.json: beyond these, decoding would not come to an end.
-LARGEST = {"labels_per_second": 1_000, "max_seconds": 1_000_000}
-LARGEST_MIN_LABELS = 1_000
 
 
 @dataclass(frozen=True)
@@ -138,6 +136,8 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
             loaded = _load_published(path_or_id)
         case AcousticModelConfig.model_type if BASE in config:
             loaded = _load_part(path_or_id, config)
+        case SpeechLLMConfig.model_type if BASE in config:
+            loaded = _load_speech_llm_part(path_or_id, config)
         case _:
             loaded = _load_own(path_or_id, config)
     if language not in (None, own := loaded.trained_on.language):
@@ -227,6 +227,15 @@ def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     return LoadedModel(model, units, model.trained_on, ctc_units)
 
 
+def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
+    """Bridge, adapters and heads of a speech LLM that name its Whisper and its LLM."""
+    _check_version(path_or_id, config.get("format_version", 1))
+    model, units = load_speech_llm_part(path_or_id, config, load_llm), load_units(path_or_id)
+    _check_units(path_or_id, model, units)
+    model.eval()  # type: ignore[no-untyped-call]
+    return LoadedModel(model, units, read_trained_on(path_or_id))
+
+
 def _load_published(path_or_id: str | Path) -> LoadedModel:
     published = open_published(path_or_id)
     model_class: Any = SpeechLLM
@@ -255,39 +264,6 @@ def _check_version(path_or_id: str | Path, version: object) -> None:
             where=path_or_id,
             remedy="update kikitori",
         )
-
-
-def read_trained_on(path_or_id: str | Path) -> TrainedOn:
-    """What a recogniser remembers of its training data, without its network.
-
-    Raises:
-        ModelError: The entries are missing or absurd.
-    """
-    if read_json(path_or_id, "config.json").get("model_type") == NUE_ASR:
-        return NUE_ASR_TRAINED_ON
-    values = read_json(path_or_id, "generation_config.json")
-    for name, largest in LARGEST.items():
-        value = values.get(name)
-        if not isinstance(value, int | float) or not 0 < value <= largest:
-            raise _wrong_entry(path_or_id, f"no positive number as {name}")
-    rule = values.get("length_rule", TrainedOn.length_rule)
-    if rule not in get_args(LengthRule):
-        raise _wrong_entry(path_or_id, f"an unknown length_rule {rule!r}")
-    least = values.get("min_labels", TrainedOn.min_labels)
-    if type(least) is not int or not 0 <= least <= LARGEST_MIN_LABELS:
-        raise _wrong_entry(path_or_id, f"no whole number as min_labels but {least!r}")
-    language = values.get("language")
-    return TrainedOn(
-        float(values["labels_per_second"]),
-        float(values["max_seconds"]),
-        None if language is None else str(language),
-        rule,
-        least,
-    )
-
-
-def _wrong_entry(path_or_id: str | Path, what: str) -> ModelError:
-    return ModelError(f"generation_config.json has {what}", where=path_or_id, remedy="copy the folder again")
 
 
 def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units: TokenizerUnits) -> None:

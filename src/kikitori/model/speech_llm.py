@@ -20,7 +20,7 @@ from kikitori.model.decoder.interface import build_interface
 from kikitori.model.decoder.llm import embed, forward_layers, project
 from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.model.encoder import EncoderOutput
-from kikitori.text.prompt import Prompt
+from kikitori.text.prompt import DRAFT_ROOM, Prompt
 
 Labels = Sequence[Sequence[int]]
 """Label units, a row for each utterance."""
@@ -43,6 +43,7 @@ class SpeechLLMConfig(PreTrainedConfig):
             matrix behind those of the label units, others for each of the head's outputs per frame.
         show_draft: Show it what a first search has found, between the speech and the text after it; which search is
             said by `draft.yaml` of the model folder.
+        draft_room: A draft is filled up to a multiple of so many labels (`kikitori.text.prompt.Prompt`).
         interface: How the LLM gets at the speech: `prefix`, `merged_attention` or `cross_attention`.
         prompt_before: Labels before the speech.
         prompt_after: Labels between the speech and the transcript, BOS included.
@@ -65,6 +66,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         show_ctc: bool = False,
         show_phones: bool = False,
         show_draft: bool = False,
+        draft_room: int = DRAFT_ROOM,
         interface: str = "prefix",
         prompt_before: Sequence[int] = (),
         prompt_after: Sequence[int] = (),
@@ -79,6 +81,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         self.llm_config: Any = as_config(llm_config)
         self.bridge, self.bridge_stride = bridge, bridge_stride
         self.show_ctc, self.show_phones, self.show_draft = show_ctc, show_phones, show_draft
+        self.draft_room = draft_room
         self.bridge_blanks, self.bridge_repeats = bridge_blanks, bridge_repeats
         self.bridge_ctc_layer = bridge_ctc_layer
         self.interface = interface
@@ -89,7 +92,8 @@ class SpeechLLMConfig(PreTrainedConfig):
     @property
     def prompt(self) -> Prompt:
         """What stands around the speech in the LLM's input."""
-        return Prompt(tuple(self.prompt_before), tuple(self.prompt_after), None, self.eos_id, self.show_draft)
+        before, after = tuple(self.prompt_before), tuple(self.prompt_after)
+        return Prompt(before, after, None, self.eos_id, self.show_draft, self.draft_room)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:  # noqa: ARG002
         """The LLM's configuration, where transformers looks for vocabulary and cache settings."""

@@ -5,10 +5,14 @@ Concatenation, masks and the labels that count for the loss follow from `Prompt.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kikitori.errors import ConfigError
 from kikitori.text.units import LabelUnits
+
+DRAFT_ROOM = 128
+"""Labels that the place of a draft is a multiple of, unless the model says otherwise."""
 
 OWN = "own"
 """As `bos` or `eos` of a template: the vocabulary's own label; its EOS also serves as BOS where it has none."""
@@ -51,6 +55,7 @@ class PromptTemplate:
         special_tokens: Whether tokens such as `<s>` and `[SEP]` in the texts are single items of the vocabulary; if
             not, they go to the tokenizer like any other text.
         draft: Whether a draft stands between the speech and the text after it.
+        draft_room: A draft is filled up with EOS to a multiple of so many labels (`Prompt`).
     """
 
     before: str = ""
@@ -59,17 +64,24 @@ class PromptTemplate:
     eos: str | None = OWN
     special_tokens: bool = True
     draft: bool = False
+    draft_room: int = DRAFT_ROOM
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template in the labels of one vocabulary."""
+    """A template in the labels of one vocabulary.
+
+    A draft is filled up with EOS to a multiple of `draft_room` labels. With a large room each of its labels stands at
+    the same distance from where it is written again in all but the longest utterances: a small LLM, trained from
+    nothing, need not find it by what stands around. A pre-trained LLM can, and 1 spares it the positions.
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     bos: int | None
     eos: int
     draft: bool = False
+    draft_room: int = DRAFT_ROOM
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -77,6 +89,10 @@ class Prompt:
         after = self.after if self.bos is None else (*self.after, self.bos)
         draft = (Draft(),) if self.draft else ()
         return (Text(self.before), Speech(), *draft, Text(after), Target())
+
+    def filled_up(self, draft: Sequence[int]) -> list[int]:
+        """A draft as the LLM reads it."""
+        return [*draft, *[self.eos] * (-len(draft) % self.draft_room)]
 
 
 NUE_ASR = PromptTemplate(before="<s>", after="[SEP]", bos=None, eos="</s>")
@@ -103,7 +119,7 @@ def compile_prompt(template: PromptTemplate, units: LabelUnits) -> Prompt:
     eos = _label(OWN if template.eos is None else template.eos, units.eos_id, units, "prompt.eos")
     before = _encode(template.before, units, template.special_tokens, "prompt.before")
     after = _encode(template.after, units, template.special_tokens, "prompt.after")
-    return Prompt(before, after, bos, eos, template.draft)
+    return Prompt(before, after, bos, eos, template.draft, template.draft_room)
 
 
 def _encode(text: str, units: LabelUnits, special_tokens: bool, where: str) -> tuple[int, ...]:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from kikitori.align.ctc import ctc_align
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.io.files import write_bytes
-from kikitori.model.decoder.assemble import filled_up
 from kikitori.model.decoder.llm import forward_attention
 from kikitori.recognizer import Audio, Recognizer
 from kikitori.search.batch import EncodedBatch
@@ -102,7 +101,7 @@ def attention_weights(
     weights = attention.text[number - 1][0]
     before = len(model.config.prompt_before)
     spoken = int(rows.speech_lengths[0])
-    draft = [label for row in shown_drafts(batch) or () for label in filled_up(row, model.config.eos_id)]
+    draft = [label for row in shown_drafts(batch) or () for label in model.config.prompt.filled_up(row)]
     text = [*model.config.prompt_before, *draft, *model.config.prompt_after, *labels]
     names = _names(batch, text)
     if rows.memory is not None:

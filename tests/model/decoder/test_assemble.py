@@ -1,12 +1,13 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from kikitori.errors import ModelError
-from kikitori.model.decoder.assemble import DRAFT_ROOM, assemble
-from kikitori.text.prompt import Prompt
+from kikitori.model.decoder.assemble import assemble
+from kikitori.text.prompt import DRAFT_ROOM, Prompt
 
 DIM = 3
 
@@ -58,6 +59,8 @@ def test_a_draft_stands_between_the_speech_and_the_text_after_it():
     assert got.target_positions[1].tolist() == [4, 5, 3 + DRAFT_ROOM, 4 + DRAFT_ROOM]
     longer = assemble(table, prompt, speech, lengths, None, [[30] * DRAFT_ROOM, [30] * (DRAFT_ROOM + 1)])
     assert longer.lengths.tolist() == [5 + DRAFT_ROOM, 4 + 2 * DRAFT_ROOM]
+    close = replace(prompt, draft_room=1)
+    assert assemble(table, close, speech, lengths, None, [[], [30, 31]]).lengths.tolist() == [5, 6]
     for drafts in (None, [[3]]):
         with pytest.raises(ModelError, match="the prompt takes 2 drafts"):
             assemble(table, prompt, speech, lengths, None, drafts)

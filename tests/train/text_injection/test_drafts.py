@@ -9,12 +9,12 @@ import yaml
 
 from kikitori.errors import ConfigError
 from kikitori.loading import load
-from kikitori.model.decoder.assemble import DRAFT_ROOM
 from kikitori.model.folder import load_model
 from kikitori.scorers.options import ScorerOptions
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.packed import write_packed
+from kikitori.text.prompt import DRAFT_ROOM
 from kikitori.train.run import train
 from kikitori.train.tasks.base import BatchPosition
 from tests.train.helpers import (

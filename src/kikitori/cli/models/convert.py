@@ -36,6 +36,21 @@ def heads(
         print(output)
 
 
+def speech_llm(
+    run: Annotated[str, typer.Argument(help="Run or folder of a speech LLM whose LLM learnt by LoRA.")],
+    encoder: Annotated[str, typer.Argument(help="Hub id of its Whisper, such as openai/whisper-base.")],
+    llm: Annotated[str, typer.Argument(help="Hub id of its LLM.")],
+    output: Folder = None,
+) -> None:
+    """Make a small folder of what a speech LLM has learnt, which names its Whisper and its LLM."""
+    with one_line_errors():
+        output = folder_for("the speech LLM", output)
+        from kikitori.model.published import convert as conversion
+
+        conversion.convert_speech_llm(run, encoder, llm, output)
+        print(output)
+
+
 def ctranslate2(
     source: Annotated[Path, typer.Argument(help="Whisper folder of CTranslate2 or faster-whisper.")],
     output: Folder = None,

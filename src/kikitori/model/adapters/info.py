@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.errors import ConfigError, ModelError
 from kikitori.io.config import validate
-from kikitori.model.folder import LARGEST
 from kikitori.model.safety.config import read_json
+from kikitori.model.safety.trained_on import LARGEST
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import weights_digest
 from kikitori.types import Component

@@ -21,7 +21,7 @@ def fitting_tensors(folder: Path, name: str, own: Mapping[str, Tensor]) -> dict[
     with safe_open(file, "pt") as tensors:
         found = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
     for key, tensor in found.items():
-        if tensor.dtype != own[key].dtype:
+        if tensor.dtype not in (own[key].dtype, torch.float16):
             raise ModelError(f"{name}: {key} is not {own[key].dtype}", where=folder, remedy="train the adapter again")
         check_finite(folder, key, tensor)
     return found

@@ -15,10 +15,6 @@ from kikitori.errors import ModelError
 from kikitori.model.decoder.memory import Memory
 from kikitori.text.prompt import Draft, Prompt, Speech, Target, Text
 
-DRAFT_ROOM = 128
-"""A draft is filled up with EOS to a multiple of so many labels. In all but the longest utterances each of its labels
-then stands at the same distance from where it is written again: a small LLM need not find it by what stands around."""
-
 
 @dataclass(frozen=True, eq=False)
 class AssembledInput:
@@ -86,7 +82,7 @@ def assemble(
                 case Speech():
                     column = speech.add(row, column, range(speech_size))
                 case Draft():
-                    column = text.add(row, column, filled_up(drafts[row], prompt.eos) if drafts else ())
+                    column = text.add(row, column, prompt.filled_up(drafts[row]) if drafts else ())
                 case Target() if targets is not None:
                     predict.add(row, column - 1, (*targets[row], prompt.eos))
                     column = text.add(row, column, targets[row])
@@ -113,11 +109,6 @@ def assemble(
         (predict_rows, predict_columns),
         next_labels,
     )
-
-
-def filled_up(draft: Sequence[int], eos_id: int) -> list[int]:
-    """A draft as the LLM reads it."""
-    return [*draft, *[eos_id] * (-len(draft) % DRAFT_ROOM)]
 
 
 class _Places:

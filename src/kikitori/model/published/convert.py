@@ -11,12 +11,12 @@ from transformers import GenerationConfig
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import DECODING, copy_search_files
-from kikitori.model.encoder import SpeechEncoder
-from kikitori.model.folder import forget_places, load_model, model_folder, save_network, save_sides
+from kikitori.model.folder import forget_places, load_llm, load_model, model_folder, save_network, save_sides
 from kikitori.model.published.card import write_card
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
 from kikitori.model.published.part import (
+    base_encoder,
     find_base,
     own_tensors,
     part_config,
@@ -24,6 +24,7 @@ from kikitori.model.published.part import (
     shared_layers,
     values_digest,
 )
+from kikitori.model.published.speech_llm_part import ADAPTER, save_speech_llm_part
 from kikitori.model.published.whisper import load_whisper, whisper_recogniser
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
@@ -101,9 +102,7 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
     loaded, base = load_model(model_folder(run)), find_base(name)
     heads = loaded.model.acoustic
     whisper = load_whisper(base, read_json(base, "config.json"))
-    encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
-    if encoder.config.model_type != heads.encoder.config.model_type or encoder.dim != heads.encoder.dim:
-        raise ModelError(f"its encoder is not that of {name}", where=run, remedy="name the base that it started from")
+    encoder = base_encoder(whisper, heads, name, run)
     tensors = own_tensors(heads, encoder)
     shared_layers(tensors, encoder.num_layers)
     with _new_folder(output) as staging:
@@ -123,6 +122,42 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
         )
         if Path(model_folder(run)).is_dir():
             copy_search_files(Path(model_folder(run)), staging)
+
+
+def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path) -> None:
+    """Writes what a run has added to a Whisper's encoder and an LLM as a part that names both.
+
+    Args:
+        run: A speech LLM whose LLM learnt by LoRA, and whose encoder was trained in its last layers or not at all.
+        encoder: Hub id of the Whisper; see `kikitori.model.published.part.find_base` for where it is looked up.
+        llm: Hub id of the LLM, looked up alike.
+        output: Folder to write; it must not exist, or be empty.
+
+    Raises:
+        ModelError: The run is no such model, or the output is not empty or cannot be written.
+    """
+    _refuse_existing(output)
+    folder = Path(model_folder(run))
+    loaded = load_model(folder)
+    model = loaded.model.speech_llm
+    if model is None or not (folder / ADAPTER).is_dir():
+        what = "it is no run of a speech LLM whose LLM learnt by LoRA"
+        raise ModelError(what, where=run, remedy="train with task speech_llm and llm.policy lora")
+    with _new_folder(output) as staging:
+        save_speech_llm_part(staging, model, folder / ADAPTER, encoder, llm, load_llm)
+        forget_places(staging)
+        save_sides(staging, loaded.units, loaded.trained_on)
+        write_card(
+            staging,
+            output.name,
+            f"A speech LLM: the encoder of `{encoder}` and `{llm}`, joined by a bridge and LoRA. The two are not in "
+            "this folder: they are looked for on this machine and on the hub.\n\n```\nkikitori transcribe talk.flac "
+            "--model THIS_FOLDER\n```",
+            language=loaded.trained_on.language,
+            base_models=[encoder, llm],
+            relation="adapter",
+        )
+        copy_search_files(folder, staging)
 
 
 def convert_nue_asr(

@@ -1,7 +1,8 @@
 """Trained parts of a published model: a small folder that names its base and holds what training has changed.
 
-Only CTC heads on the encoder of a Whisper so far, with the layers that were trained for them. `config.json` names the
-base by hub id and by a digest of its tensors, so that the form of its files does not matter.
+Here CTC heads on the encoder of a Whisper, with the layers that were trained for them; those of speech LLMs are in
+`speech_llm_part`. `config.json` names the base by hub id and by a digest of its tensors, so that the form of its files
+does not matter.
 """
 
 import copy
@@ -51,6 +52,18 @@ def values_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def base_encoder(whisper: Any, model: AcousticModel, name: str, run: str | Path) -> SpeechEncoder:
+    """The encoder of a Whisper, which an acoustic model started from.
+
+    Raises:
+        ModelError: The model's encoder is of another kind or size than the one of that name.
+    """
+    encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
+    if encoder.config.model_type != model.encoder.config.model_type or encoder.dim != model.encoder.dim:
+        raise ModelError(f"its encoder is not that of {name}", where=run, remedy="name the base that it started from")
+    return encoder
+
+
 def own_tensors(model: AcousticModel, base: SpeechEncoder) -> dict[str, Tensor]:
     """What of an acoustic model is not its base encoder's: heads, and encoder tensors that training has changed."""
     theirs = base.model.state_dict()
@@ -98,19 +111,44 @@ def load_heads(folder: str | Path, values: Mapping[str, Any], whisper: Any) -> t
     Raises:
         ModelError: The base is another one, or tensors are missing, damaged or unknown.
     """
-    base, found = values[BASE], values_digest(whisper)
-    if found != (wanted := str(base.get("digest"))):
-        raise ModelError(
-            f"its base {base.get('name')} has other weights (digest {found[:12]}, wanted {wanted[:12]})",
-            where=folder,
-            remedy=f"take the release that it was trained on, or name its folder's parent with {PARTS}",
-        )
+    check_digest(folder, values[BASE], whisper)
     check_weights(folder)
     tensors = map_safetensors(find_weights(Path(folder), SAFETENSORS))
     for name, tensor in tensors.items():
         check_finite(folder, name, tensor)
     settings = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
-    config = AcousticModelConfig(**settings)
+    model = whole_acoustic(folder, AcousticModelConfig(**settings), whisper, tensors)
+    return model, shared_layers(tensors, model.encoder.num_layers)
+
+
+def check_digest(folder: str | Path, base: Mapping[str, Any], network: nn.Module) -> None:
+    """Refuses a base with other weights than those that a part was trained on.
+
+    Args:
+        folder: The part's folder.
+        base: What its `config.json` says of the base: `name` and `digest`.
+        network: The base that was found.
+
+    Raises:
+        ModelError: Its digest is another one.
+    """
+    found, wanted = values_digest(network), str(base.get("digest"))
+    if found != wanted:
+        raise ModelError(
+            f"its base {base.get('name')} has other weights (digest {found[:12]}, wanted {wanted[:12]})",
+            where=folder,
+            remedy=f"take the release that it was trained on, or name its folder's parent with {PARTS}",
+        )
+
+
+def whole_acoustic(
+    folder: str | Path, config: AcousticModelConfig, whisper: Any, tensors: Mapping[str, Tensor]
+) -> AcousticModel:
+    """An acoustic model of a Whisper's encoder and a part's tensors.
+
+    Raises:
+        ModelError: Tensors are missing or unknown.
+    """
     encoder = SpeechEncoder(config.encoder_config)
     encoder.model.load_state_dict(whisper.model.encoder.state_dict())
     model = AcousticModel(config, encoder=encoder)
@@ -118,7 +156,7 @@ def load_heads(folder: str | Path, values: Mapping[str, Any], whisper: Any) -> t
     wrong = [*info.unexpected_keys, *(name for name in info.missing_keys if not name.startswith(ENCODER))]
     if wrong:
         raise ModelError(f"the weights do not fit config.json at {wrong[0]}", where=folder, remedy="copy it again")
-    return model, shared_layers(tensors, encoder.num_layers)
+    return model
 
 
 def part_config(config: AcousticModelConfig, name: str, digest: str) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def build_speech_llm(recipe: SpeechLLMRecipe, units: TokenizerUnits, phones: Seq
         show_ctc=bridge.show_ctc,
         show_phones=bridge.show_phones,
         show_draft=prompt.draft,
+        draft_room=prompt.draft_room,
         interface=recipe.interface,
         prompt_before=prompt.before,
         prompt_after=prompt.after if prompt.bos is None else (*prompt.after, prompt.bos),
@@ -150,4 +151,4 @@ def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:
 def _template(settings: Prompt) -> PromptTemplate:
     texts: dict[str, Any] = {name: getattr(settings, name) for name in ("before", "after", "bos", "eos")}
     given = {name: text for name, text in texts.items() if text is not None}
-    return replace(PRESETS[settings.preset], draft=settings.draft is not None, **given)
+    return replace(PRESETS[settings.preset], draft=settings.draft is not None, draft_room=settings.draft_room, **given)

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from kikitori.model.adapters.lora import Lora
 from kikitori.model.encoder.family import Window
+from kikitori.text.prompt import DRAFT_ROOM
 from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Fraction, ModelPath, NotNegative, Positive
 
 
@@ -199,6 +200,8 @@ class Prompt:
         eos: Token that ends the transcript.
         draft: File of the search (`lexicon`, `ctc_beam` or `ctc_greedy`, with what it needs) whose text stands between
             the speech and the text after it; None for none. The model keeps a copy.
+        draft_room: A draft is filled up to a multiple of so many labels. A small LLM then finds each label at the same
+            distance from where it is written again; 1, for a pre-trained LLM, fills up nothing.
     """
 
     preset: Literal["nue_asr", "rwth", "plain"] = "plain"
@@ -207,6 +210,7 @@ class Prompt:
     bos: str | None = None
     eos: str | None = None
     draft: str | None = None
+    draft_room: AtLeastOne = DRAFT_ROOM
 
 
 def _check_start(init: str | None, config: dict[str, Any] | None, random: bool) -> None:
