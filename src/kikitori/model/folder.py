@@ -24,7 +24,7 @@ from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.published.nue_asr import open_published
 from kikitori.model.published.part import BASE, find_base, load_heads
-from kikitori.model.published.speech_llm_part import load_speech_llm_part
+from kikitori.model.published.speech_llm_part import CTC_UNITS, load_speech_llm_part
 from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_recogniser
 from kikitori.model.safety.config import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.load import check_loaded, encoder_alone, load_weights, other_units
@@ -231,9 +231,11 @@ def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> Loa
     """Bridge, adapters and heads of a speech LLM that name its Whisper and its LLM."""
     _check_version(path_or_id, config.get("format_version", 1))
     model, units = load_speech_llm_part(path_or_id, config, load_llm), load_units(path_or_id)
-    _check_units(path_or_id, model, units)
+    others = Path(path_or_id) / CTC_UNITS
+    ctc_units = load_units(str(others)) if others.is_dir() else None
+    _check_units(path_or_id, model, units, ctc_units)
     model.eval()  # type: ignore[no-untyped-call]
-    return LoadedModel(model, units, read_trained_on(path_or_id))
+    return LoadedModel(model, units, read_trained_on(path_or_id), ctc_units)
 
 
 def _load_published(path_or_id: str | Path) -> LoadedModel:
@@ -266,11 +268,15 @@ def _check_version(path_or_id: str | Path, version: object) -> None:
         )
 
 
-def _check_units(path_or_id: str | Path, model: AcousticModel | SpeechLLM, units: TokenizerUnits) -> None:
+def _check_units(
+    path_or_id: str | Path,
+    model: AcousticModel | SpeechLLM,
+    units: TokenizerUnits,
+    ctc_units: TokenizerUnits | None = None,
+) -> None:
     heads, speech_llm = model.acoustic.config, model.speech_llm
-    sizes = {heads.num_units} if heads.ctc_layers else set()
-    if speech_llm is not None:
-        # An output matrix may be padded to a round size.
-        sizes.add(min(units.size, int(speech_llm.llm.get_input_embeddings().num_embeddings)))
-    if sizes - {units.size}:
-        raise other_units(path_or_id, units.size, min(sizes - {units.size}))
+    if heads.ctc_layers and heads.num_units != (written := (ctc_units or units).size):
+        raise other_units(path_or_id, written, heads.num_units)
+    # An output matrix may be padded to a round size.
+    if speech_llm is not None and (rows := int(speech_llm.llm.get_input_embeddings().num_embeddings)) < units.size:
+        raise other_units(path_or_id, units.size, rows)

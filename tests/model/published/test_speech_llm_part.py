@@ -11,15 +11,21 @@ from kikitori.loading import load
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.lora import UPDATE, Lora, attach_lora, merged_copy, save_lora
 from kikitori.model.encoder import SpeechEncoder
-from kikitori.model.folder import load_model, save_model
+from kikitori.model.folder import load_llm, load_model, save_model
+from kikitori.model.heads import ctc_loss
 from kikitori.model.published.convert import convert_speech_llm
 from kikitori.model.published.part import PARTS
 from kikitori.recognizer import PLAIN
-from kikitori.types import TrainedOn
+from kikitori.scorers.options import ScorerOptions
+from kikitori.search.options import JointSearch
+from kikitori.text.unit_training import character_units
 from tests.tiny import (
+    TRAINED_ON,
     save_tiny_llm,
     save_tiny_whisper,
     shake,
+    tiny_acoustic_model,
+    tiny_bpe,
     tiny_speech_llm,
     tiny_units,
     tiny_waveforms,
@@ -27,6 +33,7 @@ from tests.tiny import (
 )
 
 WAVEFORMS = tiny_waveforms(3)
+LETTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
 
 
 def trained(whisper, llm):
@@ -36,7 +43,11 @@ def trained(whisper, llm):
     acoustic = AcousticModel(
         AcousticModelConfig(encoder_config=encoder.config, ctc_layers=[2], num_units=tiny_units().size), encoder=encoder
     )
-    model = tiny_speech_llm(acoustic=acoustic, body=llm, bridge="conv").eval()
+    return adapted(tiny_speech_llm(acoustic=acoustic, body=llm, bridge="conv"))
+
+
+def adapted(model):
+    """The model with LoRA that has learnt."""
     model.llm = attach_lora(model.llm, Lora(rank=2, targets=["q_proj", "down_proj"]))
     for name, parameter in model.llm.named_parameters():
         if UPDATE in name:
@@ -52,11 +63,33 @@ def folders(tmp_path_factory):
     model = trained(root / "whisper-tiny", save_tiny_llm(root / "llm", "llama"))
     save_lora(root / "run" / "model" / "adapter", model.llm)
     model.llm = merged_copy(model.llm)
-    save_model(root / "run" / "model", model, tiny_units(), TrainedOn(20.0, 2.0, "en"))
+    save_model(root / "run" / "model", model, tiny_units(), TRAINED_ON)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(PARTS, str(root))
         convert_speech_llm(root / "run", "someone/whisper-tiny", "someone/llm", root / "part")
     return root
+
+
+@pytest.fixture(scope="module")
+def with_letters(folders):
+    """A part whose CTC head writes characters, and whose LLM pieces of words."""
+    units, root = tiny_bpe(), folders / "letters"
+    encoder = SpeechEncoder.from_pretrained(folders / "whisper-tiny")
+    heads = AcousticModel(
+        AcousticModelConfig(encoder_config=encoder.config, ctc_layers=[2], num_units=LETTERS.size), encoder=encoder
+    )
+    save_model(root / "heads", heads, LETTERS, TRAINED_ON)
+    none = AcousticModel(AcousticModelConfig(encoder_config=encoder.config, num_units=units.size), encoder=encoder)
+    save_tiny_llm(root / "llm", "llama", units=units)
+    model = adapted(tiny_speech_llm(acoustic=none, body=load_llm(root / "llm"), bridge="conv", units=units))
+    save_lora(root / "run" / "adapter", model.llm)
+    model.llm = merged_copy(model.llm)
+    save_model(root / "run", model, units, TRAINED_ON)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PARTS, str(root))
+        (root / "whisper-tiny").symlink_to(folders / "whisper-tiny")
+        convert_speech_llm(root / "run", "a/whisper-tiny", "b/llm", root / "part", root / "heads")
+        return load(root / "part", device="cpu", guards=PLAIN)
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +125,33 @@ def test_it_writes_what_the_run_writes(folders):
     ]
     assert texts[0] == texts[1]
     assert any(texts[0])
+
+
+def test_the_llm_is_searched_with_ctc_over_letters(with_letters):
+    assert with_letters.loaded.ctc_units.size == LETTERS.size
+    assert with_letters.loaded.units.size == tiny_bpe().size
+    for search in ("greedy", "joint", "speculative", "ctc_greedy"):
+        together = with_letters.recognize(WAVEFORMS, search)
+        alone = [with_letters.recognize([waveform], search)[0] for waveform in WAVEFORMS]
+        assert [each.text for each in together] == [each.text for each in alone]
+    options = JointSearch(beam=4, nbest=4, scorers={"ctc": ScorerOptions(scale=0.5)})
+    batch = with_letters.encode(WAVEFORMS)
+    with torch.inference_mode():
+        log_probs, lengths = batch.acoustic.log_probs(batch.encoded)
+    for row, nbest in enumerate(with_letters.try_recognize(WAVEFORMS, options)):
+        for each in nbest:
+            letters = batch.speller.letters(each.labels)
+            loss = ctc_loss(log_probs[row : row + 1], lengths[row : row + 1], [letters])
+            assert each.scores["ctc"] == pytest.approx(-float(loss.total), rel=1e-4)
+
+
+def test_heads_on_another_encoder_are_refused(folders, tmp_path):
+    acoustic = tiny_acoustic_model("whisper")
+    save_model(tmp_path / "heads", acoustic, tiny_units(), TRAINED_ON)
+    with pytest.raises(ModelError, match="another encoder than the speech LLM's"):
+        convert_speech_llm(
+            folders / "run", "someone/whisper-tiny", "someone/llm", tmp_path / "part", tmp_path / "heads"
+        )
 
 
 def test_another_llm_is_told_and_another_whisper_refused(folders, tmp_path, monkeypatch):
