@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, cache_utils
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -34,7 +33,7 @@ TOLERANCE = 5e-4
 ROUNDINGS = 32
 """The same in units of rounding, for coarser numbers."""
 KEPT: set[Any] = {
-    DummyLayer,
+    getattr(cache_utils, "DummyLayer", None),  # since transformers 5.21 or so
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
