@@ -33,7 +33,7 @@ TOLERANCE = 5e-4
 ROUNDINGS = 32
 """The same in units of rounding, for coarser numbers."""
 KEPT: set[Any] = {
-    getattr(cache_utils, "DummyLayer", None),  # since transformers 5.21 or so
+    getattr(cache_utils, "DummyLayer", None),  # since transformers 5.23
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
