@@ -3,21 +3,16 @@
 In: right-padded 16 kHz waveforms (batch, samples) with lengths. Out: frames (batch, frames, dim) with exact lengths,
 zero behind each utterance. In evaluation mode an utterance gives the same frames whatever it is batched with.
 
-- `speech_encoder`: `SpeechEncoder` over any family; `pretrained`: checkpoints and their configuration.
+- `speech_encoder`: `SpeechEncoder` over any family; `layers`: which of them learn; `pretrained`: checkpoints and their
+  configuration.
 - `family`: what a family has to say; `waveform`: HuBERT, wav2vec 2.0 and their kin; `omniasr`, `moonshine`,
   `wav2vec2_bert`; `whisper`, also in Voxtral; `fastconformer`: Parakeet, Canary.
 """
 
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.encoder.layers import FreezePlan, freeze, freeze_below, share_layers
 from kikitori.model.encoder.pretrained import MODEL_CLASSES
-from kikitori.model.encoder.speech_encoder import (
-    EncoderOutput,
-    FreezePlan,
-    SpeechEncoder,
-    freeze,
-    freeze_below,
-    share_layers,
-)
+from kikitori.model.encoder.speech_encoder import EncoderOutput, SpeechEncoder
 
 __all__ = [
     "MODEL_CLASSES",

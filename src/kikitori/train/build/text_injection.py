@@ -17,8 +17,8 @@ from kikitori.text.units import TokenizerUnits, equal_units
 from kikitori.train.build.corpora import Log, read_rows
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe, TextInjection
-from kikitori.train.tasks.speech import ctc_posteriors
 from kikitori.train.text_injection.drafts import Drafter, own_drafter
+from kikitori.train.text_injection.posteriors import ctc_posteriors
 from kikitori.train.text_injection.prompts import (
     SPECIAL,
     PhonePromptSimulator,

@@ -3,7 +3,7 @@
 loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the text positions (speech LLM alone).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -11,7 +11,6 @@ from statistics import median
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -33,11 +32,10 @@ from kikitori.train.loop.provenance import digest
 from kikitori.train.losses.phones import PhoneLosses
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe
 from kikitori.train.recipe.components import CTC
-from kikitori.train.recipe.data import Augment
 from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.cached_encoder import CachedEncoder
-from kikitori.train.tasks.speech_batches import EVALUATION_BATCH, SpeechBatches, dev_batches, training_inputs
+from kikitori.train.tasks.speech_batches import SpeechBatches, dev_batches
 
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
@@ -288,22 +286,3 @@ class AcousticTask(SpeechBatches):
 def loss_layers(model: AcousticModel, ctc: CTC) -> list[int]:
     """The encoder layers whose states the losses read: those with heads, then that of the auxiliary character head."""
     return [*model.layers, *([ctc.character_layer] if ctc.character_layer else [])]
-
-
-@torch.inference_mode()
-def ctc_posteriors(
-    model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones: bool = False
-) -> Iterator[tuple[NDArray[np.float32], str]]:
-    """Log-probabilities (frames, labels + 1) of the last CTC or phone head on augmented speech, and its transcript."""
-    model.train(mode=False)
-    head = model.phone_log_probs if phones else model.log_probs
-    order = sorted(range(len(speech.utterances)), key=lambda i: speech.utterances[i].duration)
-    for start in range(0, len(order), EVALUATION_BATCH):
-        batch = speech.batch(order[start : start + EVALUATION_BATCH], epoch=0)
-        if batch is None:
-            continue
-        generator = np.random.default_rng([speech.seed, start])
-        inputs, lengths = training_inputs(model.encoder, batch, augment, 1.0, generator)
-        log_probs, lengths = head(model.encode_features(inputs, lengths))
-        for row, length, text in zip(log_probs, lengths.tolist(), batch.texts, strict=True):
-            yield row[:length].cpu().numpy(), text
