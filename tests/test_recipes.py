@@ -23,6 +23,7 @@ from kikitori.text.units import in_form
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.train.run import dry_run
+from tests.tiny import save_tiny_llm, tiny_bpe
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -73,6 +74,7 @@ STARTS = {
     "adaptation/speechocean_lm": "adaptation/speechocean_lm",
     "adaptation/speechocean": "adaptation/speechocean",
 }
+HEADS = "models/whisper-base-ctc"
 """The recipe of each run that recipes start from."""
 
 
@@ -94,6 +96,10 @@ def write_corpora(folder: Path) -> None:
         spoken = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "text": "キントー"} for row in rows]
         (folder / name).mkdir()
         write_manifest(folder / name / "manifest.jsonl", spoken)
+    (folder / "speech" / "written").mkdir()
+    for name in ("librispeech", "accented"):
+        cased = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"])} for row in rows]
+        write_manifest(folder / "speech" / "written" / f"{name}.jsonl", cased)
     labels = folder / "runs" / "labels" / "barista"
     labels.mkdir(parents=True)
     recognized = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "recognized": True} for row in rows]
@@ -139,6 +145,7 @@ def world(tmp_path_factory):
     write_pronunciations(folder)
     for name in ("whisper-base", "whisper-tiny.en"):
         write_whisper(folder / "parts" / name)
+    save_tiny_llm(folder / "parts" / "SmolLM2-135M-Instruct", "llama", units=tiny_bpe())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_lexicon(READINGS, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))
@@ -152,6 +159,10 @@ def name(path: Path) -> str:
 def write_starts(recipe: Recipe) -> None:
     """The runs that a recipe starts from, as untrained models, and those that these start from."""
     named = repr(recipe)
+    if HEADS in named and not Path(HEADS).exists():
+        build_task(load_recipe(ROOT / "recipes" / "whisper_ctc.yaml", ["data_root=shared"]), print).export(Path(HEADS))
+        shutil.copy("runs/lexicon/en.tsv.xz", Path(HEADS, "lexicon.tsv.xz"))
+        shutil.copy("runs/ngram/words.ngram", HEADS)
     for run, stem in STARTS.items():
         model = Path("runs") / run / "model"
         if f"runs/{run}'" in named and not model.exists():

@@ -29,6 +29,12 @@ PARTS = "KIKITORI_PARTS"
 ENCODER = "encoder.model."
 
 
+def base_names(config: Mapping[str, Any]) -> list[str]:
+    """The names of the models that a folder's `config.json` asks for beside it; of most folders none."""
+    base = config.get(BASE) or {}
+    return [str(each.get("name")) for each in ([base] if "name" in base else base.values())]
+
+
 def find_base(name: str, part: str | Path | None = None) -> str | Path:
     """Where a base lies: in its part's folder, in the one that `KIKITORI_PARTS` names, at its path, or on the hub.
 

@@ -12,7 +12,6 @@ from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.lora import Lora, attach_encoder_lora
 from kikitori.model.encoder import SpeechEncoder, freeze, freeze_below
 from kikitori.model.folder import is_recogniser, load_config, load_model
-from kikitori.model.published.part import find_base
 from kikitori.model.speech_llm import SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, equal_units
 from kikitori.train.recipe.components import CTC, Encoder
@@ -108,7 +107,7 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
         config = transformers_config(settings.config, "encoder.config")
         with refusals("encoder.config"):
             return SpeechEncoder(config), None
-    folder = str(find_base(str(settings.init)))
+    folder = str(settings.init)
     if settings.random:
         with refusals("encoder.changes" if settings.changes else "encoder.init"):
             return SpeechEncoder(_changed(_encoder_shape(folder), settings.changes)), None

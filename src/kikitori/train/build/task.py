@@ -125,7 +125,8 @@ def _speech_llm(recipe: SpeechLLMRecipe, log: Log) -> SpeechLLMTask:
     train, dev = load_speech(recipe, units, log)
     characters, lexicon = _character_units(recipe.ctc, units, train), _lexicon(recipe.ctc.phones)
     model = build_speech_llm(recipe, units, lexicon.phones if lexicon else ())
-    phone_losses = _phone_losses(recipe.ctc.phones, lexicon, model.acoustic, units, train)
+    learning = recipe.ctc.phones if recipe.ctc.policy != "frozen" else None
+    phone_losses = _phone_losses(learning, lexicon, model.acoustic, units, train)
     drafter = load_drafter(recipe.prompt.draft, units) if recipe.prompt.draft else None
     cached, auxiliary = build_cached_encoder(recipe, model.acoustic), recipe.llm.auxiliary_layer
     return SpeechLLMTask(recipe, model, units, characters, train, dev, phone_losses, drafter, auxiliary, cached)

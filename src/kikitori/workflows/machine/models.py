@@ -14,7 +14,7 @@ from kikitori.errors import KikitoriError
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.folder import read_trained_on
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
-from kikitori.model.published.part import BASE, PARTS, find_base
+from kikitori.model.published.part import BASE, PARTS, base_names, find_base
 from kikitori.model.published.whisper import is_whisper
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLMConfig
@@ -59,10 +59,8 @@ def describe(name: str, folder: Path) -> ModelAtHand | None:
     except KikitoriError as error:
         return ModelAtHand(name, "unknown", None, _megabytes(folder), str(error))
     problem = None
-    if BASE in config:
-        base = str(config[BASE].get("name"))
-        if not Path(find_base(base, folder)).is_dir():
-            problem = f"needs {base}, from the hub or in the folder that {PARTS} names"
+    if missing := [base for base in base_names(config) if not Path(find_base(base, folder)).is_dir()]:
+        problem = f"needs {' and '.join(missing)}, from the hub or in the folder that {PARTS} names"
     return ModelAtHand(name, kind, language, _megabytes(folder), problem)
 
 
@@ -90,7 +88,7 @@ def _kind(folder: Path, config: dict[str, Any]) -> str | None:
         return "Whisper"
     match str(config.get("model_type")):
         case AcousticModelConfig.model_type if BASE in config:
-            return f"{str(config[BASE].get('name')).rpartition('/')[2]} with CTC heads"
+            return f"{base_names(config)[0].rpartition('/')[2]} with CTC heads"
         case AcousticModelConfig.model_type:
             return "acoustic model"
         case SpeechLLMConfig.model_type:
