@@ -10,7 +10,7 @@ transformers is replaced, and its own models go on as before.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -156,7 +156,16 @@ class _OfAcousticModel:
 
     @classmethod
     def from_pretrained(cls, name: str, *, revision: str | None = None, token: Any = None, **_: Any) -> Recognizer:
-        return load(name if Path(name).is_dir() else snapshot_download(name, revision=revision, token=token))
+        recognizer = load(name if Path(name).is_dir() else snapshot_download(name, revision=revision, token=token))
+        return _WithConfig(**{field.name: getattr(recognizer, field.name) for field in fields(recognizer)})
+
+
+class _WithConfig(Recognizer):
+    """A recogniser with its network's configuration, in which transformers 5.17 looks for the revision."""
+
+    @property
+    def config(self) -> Any:
+        return self.loaded.model.config
 
 
 class _OfSpeechLLM(_OfAcousticModel):

@@ -24,6 +24,7 @@ from kikitori.model.decoder.llm import forward_attention
 from kikitori.recognizer import Audio, Recognizer
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.options import Decoding
+from kikitori.search.guards import Guards
 from kikitori.search.run import shown_drafts, teacher_input
 
 MOST_TICKS = 90  # labels along an axis; more would cover each other
@@ -214,10 +215,10 @@ def _recognised(
     """The encoder's output for a recording, and the labels of the best hypothesis."""
     waveform = recognizer.read(audio)
     name = audio if isinstance(audio, str | Path) else "audio"
-    try:
-        best = recognizer.recognize([waveform], decoding)[0]
-    except AudioError as error:
-        raise AudioError(error.what, where=name, remedy=error.remedy) from None
+    (found,) = recognizer.try_recognize([waveform], decoding, Guards(on_runaway="keep"))
+    if isinstance(found, AudioError):
+        raise AudioError(found.what, where=name, remedy=found.remedy)
+    best = found[0]
     if not best.labels:
         raise AudioError("nothing is recognised, so there is nothing to draw", where=name, remedy="take some speech")
     return recognizer.encode([waveform]), best.labels

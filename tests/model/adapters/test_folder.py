@@ -301,7 +301,7 @@ DAMAGES = {
     "no info": (_no_info, "kikitori_adapter.json is missing"),
     "no json": (_no_json, "adapter_config.json is not JSON"),
     "not finite": (_with_tensors(LORA, lambda t: t[_first(t)].fill_(float("nan"))), "not finite"),
-    "half": (_with_tensors(LORA, lambda t: t.update({_first(t): t[_first(t)].half()})), "is not torch.float32"),
+    "double": (_with_tensors(LORA, lambda t: t.update({_first(t): t[_first(t)].double()})), "is not torch.float32"),
     "one too few": (_with_tensors(LORA, lambda t: t.pop(_first(t))), "lacks"),
     "one too many": (_with_tensors(LORA, lambda t: t.update(extra=torch.zeros(1))), "does not fit the base at extra"),
     "misshapen": (_with_tensors(LORA, lambda t: t.update({_first(t): t[_first(t)][:, :1].clone()})), "does not fit"),

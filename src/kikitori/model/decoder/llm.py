@@ -21,8 +21,8 @@ from kikitori.model.decoder.attention.masks import Mask, layer_masks
 from kikitori.model.decoder.memory import MERGED, Memory, Reading
 from kikitori.model.features import valid_mask
 
-CACHE_NAMES = ("cache", "past_key_values")
-"""What decoders call their key-value cache: the first since transformers 5.24, the second before."""
+CACHE_NAMES = ("cache", "cache_params", "past_key_values")
+"""What decoders call their cache: the first since transformers 5.24, the others before, recurrent ones the second."""
 # What some families do with the logits behind the output matrix, by the name in their configuration. They disagree on
 # whether one name multiplies or divides; that the right one was taken is proved by the probe (`probe`).
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1
