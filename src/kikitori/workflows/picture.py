@@ -23,8 +23,8 @@ from kikitori.io.files import write_bytes
 from kikitori.model.decoder.llm import forward_attention
 from kikitori.recognizer import Audio, Recognizer
 from kikitori.search.batch import EncodedBatch
-from kikitori.search.options import Decoding
 from kikitori.search.guards import Guards
+from kikitori.search.options import Decoding
 from kikitori.search.run import shown_drafts, teacher_input
 
 MOST_TICKS = 90  # labels along an axis; more would cover each other
