@@ -29,7 +29,7 @@ test-newest: $(NEWEST)/bin/python
 	$(PYTEST) -m 'not slow' -W error
 
 score: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.score
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.score $(ARGS)
 
 # Real Whisper models against transformers: make parity PARTS=DIR DATA=MANIFEST, and more of benchmarks/parity.py as ARGS.
 parity: $(VENV)/installed-dev

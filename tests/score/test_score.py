@@ -5,17 +5,50 @@ import pytest
 from tests.score.attacks import count_attacks
 from tests.score.damage import count_damage
 from tests.score.faults import count_faults
+from tests.score.fuzz import count_mutants
 from tests.score.jobs import count_killed_jobs
 from tests.score.kills import Killing, count_kills
 from tests.score.nonfinite import count_nonfinite
+from tests.score.page import page
 from tests.score.resume import count_resumes
 from tests.score.row import Row
+from tests.score.suites import count_tests
 
 
 def test_a_row_passes_only_if_it_was_tried():
     assert Row("R0", "", 3, 3).passed
     assert not Row("R0", "", 2, 3).passed
     assert not Row("R0", "", 0, 0).passed
+
+
+def test_rows_that_were_not_counted_stay():
+    names = ["R1 full", "R1 lora", "R9", "R11"]
+    first = page("", [Row("R1 full", "runs", 3, 3, ("slowest 1 s",)), Row("R11", "jobs", 1, 2)], names, "stock: stuck")
+    assert "| R1 full | runs | 3 | 3 | " in first
+    assert "| R11 | jobs | 1 FAILED | 2 | " in first
+    again = page(first, [Row("R9", "audio", 5, 5, ("most memory 3 MB",)), Row("R11", "jobs", 2, 2)], names, "")
+    rows = [line.split(" | ")[0] for line in again.splitlines() if line.startswith("| R")]
+    assert rows == ["| R1 full", "| R9", "| R11"]
+    assert "FAILED" not in again
+    notes = [line for line in again.splitlines() if line.startswith("* ")]
+    assert notes == ["* R1 full: slowest 1 s", "* R9: most memory 3 MB", "* stock: stuck"]
+
+
+def test_tests_are_counted(tmp_path):
+    tests = "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n"
+    (tmp_path / "test_some.py").write_text(
+        f"{tests}def test_c(): pytest.skip()\n@pytest.mark.slow\ndef test_d(): pass\n"
+    )
+    row = count_tests(tmp_path, "R0", "some", str(tmp_path / "test_some.py"))
+    assert (row.kept, row.tries) == (2, 3)
+    assert row.details[0] == "1 cannot be tried here"
+    assert row.details[1].endswith("test_some.test_b")
+
+
+@pytest.mark.slow  # tests/io/test_audio.py reads 50 of five formats
+def test_r9_damaged_recordings_are_read_or_refused(tmp_path):
+    row = count_mutants(tmp_path, each=30)
+    assert row.passed, row
 
 
 @pytest.mark.slow  # tests/train/loop/test_checkpoints.py and test_stages.py resume from each step in one process
