@@ -1,6 +1,6 @@
 """Times of words for what any search finds in a batch: forced alignment of the final text by the CTC head.
 
-A Whisper without CTC heads has them from its cross-attention.
+A Whisper without CTC heads has them from its cross-attention, and from the pauses of the sound.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kikitori.align.attention import attention_words
 from kikitori.align.calibration import WordCalibration
+from kikitori.align.pauses import beside_pauses, pauses
 from kikitori.align.words import align_words, estimated_words
 from kikitori.errors import AudioError
 from kikitori.search.batch import EncodedBatch
@@ -78,7 +79,7 @@ def _by_attention(batch: EncodedBatch, best: dict[int, Hypothesis], delay: float
     for place, (row, pairs) in enumerate(zip(best, spelled, strict=True)):
         if not pairs:
             continue
-        found[row] = attention_words(
+        spoken = attention_words(
             attention.weights[place, :, : len(pairs) + 1, : int(part.encoded.lengths[place])],
             attention.log_probs[place, : len(pairs)].tolist(),
             [at for _, at in pairs],
@@ -89,6 +90,7 @@ def _by_attention(batch: EncodedBatch, best: dict[int, Hypothesis], delay: float
             seconds_per_frame=batch.acoustic.encoder.seconds_per_frame,
             first_frame=-delay,
         )
+        found[row] = beside_pauses(spoken, pauses(batch.waveforms[row]), seconds=batch.seconds[row])
     return found
 
 

@@ -81,7 +81,7 @@ def align_words(
     found = []
     for piece, span, confidence in zip(pieces, _reaching(times, seconds), confidences, strict=True):
         found += [Word(word, *part, confidence) for word, part in _shared_out(piece.words, [span])]
-    return _in_order(found, seconds)
+    return in_order(found, seconds)
 
 
 def timed_words(
@@ -109,7 +109,7 @@ def timed_words(
         sure = float(np.exp(np.mean([log_probs[label] for label in piece.labels]))) if piece.labels else None
         found += [Word(word, *part, sure) for word, part in _shared_out(piece.words, [(start, end)])]
         at = end
-    return _in_order(found, seconds)
+    return in_order(found, seconds)
 
 
 def estimated_words(text: str, language: str | None, *, seconds: float, speech: Spans = ()) -> tuple[Word, ...]:
@@ -122,7 +122,7 @@ def estimated_words(text: str, language: str | None, *, seconds: float, speech: 
         speech: Where in it is speech; the whole by default.
     """
     shares = _shared_out(split_words(text, language), speech or [(0.0, seconds)])
-    return _in_order([Word(word, *span) for word, span in shares], seconds)
+    return in_order([Word(word, *span) for word, span in shares], seconds)
 
 
 def _pieces(words: Sequence[str], text: str, labels: Iterable[tuple[int, int]]) -> list[_Piece]:
@@ -172,7 +172,7 @@ def _shared_out(words: Sequence[str], spans: Spans) -> list[tuple[str, tuple[flo
     return found
 
 
-def _in_order(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
+def in_order(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
     """Words inside the utterance, each with some time of its own, none before the end of the one before it."""
     least = min(LEAST_S, seconds / max(len(words), 1))
     starts, ends, at = [], [], 0.0
