@@ -46,7 +46,7 @@ def compare(
         from kikitori.scoring.comparison.references import read_references
         from kikitori.scoring.comparison.systems import read_systems
         from kikitori.scoring.comparison.tables import comparison_sections, missing_rows, verdict
-        from kikitori.scoring.comparison.write import format_markdown, write_comparison, write_nist
+        from kikitori.scoring.comparison.write import FILES, format_markdown, write_comparison, write_nist
         from kikitori.scoring.report import Prediction
         from kikitori.text.normalize import normalize
         from kikitori.workflows.evaluate import versions
@@ -68,8 +68,9 @@ def compare(
         facts = {system.name: system.facts for system in found}
         forms: list[str | None] = [*dict.fromkeys(normalizer or ())]
         scored = [score(matched, name) for name in forms or [None]]
-        print(format_markdown("Comparison", verdict(scored[0]), comparison_sections(scored, facts)), flush=True)
-        if output is not None:
-            files = write_comparison(output, scored, facts, versions())
-            for file in [*files, *(write_nist(output, scored[0]) if nist else ())]:
-                print(f"kikitori: {file}", file=sys.stderr)
+        if output is None:
+            print(format_markdown("Comparison", verdict(scored[0]), comparison_sections(scored, facts)), flush=True)
+            return
+        print(write_comparison(output, scored, facts, versions()), end="", flush=True)
+        for file in [*(output / name for name in FILES), *(write_nist(output, scored[0]) if nist else ())]:
+            print(f"kikitori: {file}", file=sys.stderr)

@@ -21,7 +21,8 @@ def verdict(found: Comparison) -> str:
     equals = [name for name in found.systems if name not in (best.system, other.system) and _as_good(found, name, best)]
     among = f" (not to be told from {', '.join(equals)})" if equals else ""
     what = f"{best.system}{among} makes the fewest {found.unit} errors: {found.rate} {best.words.rate:.4f}"
-    change = compared(found.rows[other.system], found.rows[best.system])
+    known = best.change if other is found.totals[0] else None
+    change = known or compared(found.rows[other.system], found.rows[best.system])
     if change is None:
         return f"{what}. Nothing was said in these {best.utterances} utterances."
     if best.words.errors == other.words.errors:

@@ -18,6 +18,8 @@ from kikitori.scoring.page import Section, render_comparison
 from kikitori.scoring.table import markdown_table
 from kikitori.text.normalize import versions_of
 
+FILES = ("comparison.json", "comparison.md", "comparison.html")
+
 
 def format_markdown(title: str, sentences: str, sections: Sequence[Section]) -> str:
     """Sections under a title and a first paragraph."""
@@ -27,10 +29,12 @@ def format_markdown(title: str, sentences: str, sections: Sequence[Section]) -> 
     return "\n\n".join(parts)
 
 
-def comparison_values(several: Sequence[Comparison], facts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def comparison_values(
+    several: Sequence[Comparison], facts: Mapping[str, Sequence[str]], sentences: str
+) -> dict[str, Any]:
     """The content of `comparison.json`: what each normalizer counts, and what each system took; rates are fractions."""
     return {
-        "verdict": verdict(several[0]),
+        "verdict": sentences,
         "systems": [asdict(speed) | {"facts": [*facts.get(speed.system, ())]} for speed in several[0].speeds],
         "normalizers": [
             {
@@ -46,26 +50,23 @@ def comparison_values(several: Sequence[Comparison], facts: Mapping[str, Sequenc
 
 def write_comparison(
     folder: Path, several: Sequence[Comparison], facts: Mapping[str, Sequence[str]], versions: Mapping[str, str]
-) -> list[Path]:
-    """Writes a comparison by one or more normalizers, with facts on each system, and returns the paths.
+) -> str:
+    """Writes a comparison by one or more normalizers, with facts on each system; returns it in Markdown.
 
     Raises:
         DataError: A file cannot be written.
     """
-    sections = comparison_sections(several, facts)
-    values = comparison_values(several, facts) | {"versions": dict(versions)}
-    made_by = [f"{package} {version}" for package, version in versions.items()]
     found = several[0]
-    contents = {
-        "comparison.json": json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2) + "\n",
-        "comparison.md": format_markdown("Comparison", verdict(found), sections) + "\n",
-        "comparison.html": render_comparison(
-            "comparison", made_by, verdict(found), draw(found), sections, examples(found)
-        ),
-    }
-    for name, content in contents.items():
+    sections, sentences = comparison_sections(several, facts), verdict(found)
+    values = comparison_values(several, facts, sentences) | {"versions": dict(versions)}
+    made_by = [f"{package} {version}" for package, version in versions.items()]
+    page = render_comparison("comparison", made_by, sentences, draw(found), sections, examples(found))
+    markdown = format_markdown("Comparison", sentences, sections) + "\n"
+    for name, content in zip(
+        FILES, (json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2) + "\n", markdown, page), strict=True
+    ):
         write_text(folder / name, content)
-    return [folder / name for name in contents]
+    return markdown
 
 
 def _score(score: Score) -> dict[str, Any]:

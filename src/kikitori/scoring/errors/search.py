@@ -125,7 +125,8 @@ def score_errors(rows: Sequence[Row], scores: Sequence[Scores]) -> ScoreErrors:
 def _costs(row: Row) -> list[int]:
     """Word errors of every hypothesis."""
     texts = [hypothesis.text for hypothesis in row.prediction.nbest] or [row.prediction.pred_text]
-    known = dict[str, int]()  # a search by phones or subwords writes the same text several times
+    # A search by phones or subwords writes the same text several times.
+    known = {row.prediction.pred_text: row.words.errors}
     for text in texts:
         if text not in known:
             known[text] = count_errors(row.reference, units_of(row.form, text)).errors

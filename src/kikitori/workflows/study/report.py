@@ -123,7 +123,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
             }
             for row in study_rows(plan, outcomes)
         ],
-        "comparison": comparison_values(compared, _facts(outcomes)) if compared else None,
+        "comparison": comparison_values(compared, _facts(outcomes), sentences) if compared else None,
         "versions": versions(),
     }
     write_text(folder / "study.json", json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
