@@ -87,7 +87,7 @@ def test_what_cannot_be_written_is_told_once(recognizer):
 
 
 def test_the_scale_of_rescoring_is_that_of_its_first_search():
-    assert ShallowFusionSearch().hotword_scale == RescoringSearch().hotword_scale == 0.5
+    assert ShallowFusionSearch().hotword_scale == RescoringSearch().hotword_scale == 0.4
     first = JointSearch(scorers=with_scales({}, {"hotwords": 0.3}))
     assert RescoringSearch(first=first).hotword_scale == 0.3
     assert RescoringSearch(first=first, scorers=MUCH).hotword_scale == 20.0

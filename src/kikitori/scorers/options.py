@@ -22,7 +22,7 @@ LM, NGRAM, PRIOR = "lm", "ngram", "prior"
 """External scorers of one-pass search; rescoring takes any name."""
 HOTWORDS = "hotwords"
 """The letters of the user's own phrases, where some are given."""
-HOTWORD_SCALE = 0.5
+HOTWORD_SCALE = 0.4
 """Of every search that does not name it."""
 
 

@@ -58,7 +58,7 @@ class CTCBeamSearch(FrameBeam, Scored):
     CTC has the scale 1.
 
     Attributes:
-        scorers: `hotwords` (scale 0.5, where there are some).
+        scorers: `hotwords` (scale 0.4, where there are some).
     """
 
     search: Literal["ctc_beam"] = "ctc_beam"
