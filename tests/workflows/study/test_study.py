@@ -76,6 +76,7 @@ def test_two_cells_from_one_training(world, tmp_path, monkeypatch):
 def test_digests_change_with_what_a_cell_depends_on(world, tmp_path):
     first = plan(world())
     assert digests(plan(world(normalizers=["basic"], budget_hours=1.0))) == digests(first)
+    assert digests(plan(world(settings={"run.patience": 0}))) == digests(first)
     assert [*plan(world(axes={"decoding.search": ["greedy", "joint"]})).trainings] == [*first.trainings]
     assert plan(world(settings={"optim.lr": 0.1})).trainings.keys() != first.trainings.keys()
     manifest = tmp_path / "clips" / "manifest.jsonl"

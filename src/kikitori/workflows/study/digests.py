@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,24 @@ _PLACES = ("data_root", "cache")
 """Keys whose folders change nothing about the result by what lies in them."""
 _CONFIG = "config.json"
 _SMALL = 1 << 20  # bytes of files of model folders that are read; of weights names and sizes count
+
+
+def changed(options: Any) -> Any:
+    """Options as plain values, without those that are as by default: what a later version adds changes no digest."""
+    match options:
+        case _ if is_dataclass(options):
+            known = vars(type(options))["__pydantic_fields__"]
+            values = {name: (getattr(options, name), field) for name, field in known.items()}
+            return {
+                name: changed(value)
+                for name, (value, field) in values.items()
+                if value != field.get_default(call_default_factory=True)
+            }
+        case dict():
+            return {str(key): changed(value) for key, value in options.items()}
+        case list() | tuple():
+            return [*map(changed, options)]
+    return options
 
 
 def digest_of(values: Mapping[str, Any], root: Path) -> str:

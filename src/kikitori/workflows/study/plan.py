@@ -1,7 +1,7 @@
 """From a study to what has to be trained and decoded, each known by a digest of all that it depends on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 from kikitori.errors import ConfigError
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, load_decoding, with_overrides
 from kikitori.train.recipe.recipe import Recipe, load_recipe
-from kikitori.workflows.study.digests import digest_of
+from kikitori.workflows.study.digests import changed, digest_of
 from kikitori.workflows.study.spec import Cell, Settings, Study, cells_of, single_values
 
 RECIPE, MODEL, DECODING, START, SEED = "recipe", "model", "decoding.", "start:", "seed"
@@ -129,8 +129,8 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
             search = {f"{DECODING}search": default} | search
         depends = {
             "trained": training.digest if model is None else model,
-            "search": asdict(_decoding(search)),
-            "test": [asdict(ref) for ref in study.test],
+            "search": [_decoding(search).search, changed(_decoding(search))],
+            "test": changed(study.test),
         }
         trained = training if model is None else None
         digest = digest_of(depends, Path(training.data_root))
@@ -144,7 +144,7 @@ def _training(file: Path, settings: Settings, starts: Mapping[str, str], where: 
         recipe = load_recipe(file, _overrides(named))
     except ConfigError as error:
         raise ConfigError(str(error), where=where) from None
-    digest = digest_of(asdict(recipe), Path(recipe.data_root))
+    digest = digest_of(changed(recipe), Path(recipe.data_root))
     return Training(file, named, recipe.task, recipe.data_root, digest, _named(named, starts))
 
 
