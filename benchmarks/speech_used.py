@@ -18,8 +18,8 @@ from kikitori.loading import load
 from kikitori.recognizer import PLAIN
 from kikitori.scoring.metrics import ErrorCounts, confidence_interval, word_errors
 from kikitori.search.autoregressive.generate import greedy
+from kikitori.search.ctc.run import first_pass
 from kikitori.search.length import Limits, max_labels
-from kikitori.search.run import first_pass
 from kikitori.text.normalize import normalize
 
 BATCH = 8

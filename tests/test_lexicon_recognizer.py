@@ -21,7 +21,7 @@ from kikitori.scorers.ctc.phones import word_log_probs
 from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior
 from kikitori.scoring.grids import Grid
-from kikitori.search import run as decode
+from kikitori.search.autoregressive import run as decode
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, label_limit
 from kikitori.search.lexicon.search import lexicon_search

@@ -27,13 +27,12 @@ from kikitori.model.folder import LoadedModel
 from kikitori.pieces import Audio as Audio  # also for those who take it from here
 from kikitori.pieces import Piece, name_of, pieces
 from kikitori.scorers.hotwords.phrases import Hotwords
-from kikitori.search.batch import EncodedBatch
+from kikitori.search.batch import EncodedBatch, Result
 from kikitori.search.check import check_search
 from kikitori.search.defaults import named_search
 from kikitori.search.guards import NO_SPEECH, Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, LexiconSearch
 from kikitori.search.resources import ExternalModels
-from kikitori.search.run import Result
 from kikitori.search.windows import is_doubtful
 from kikitori.transcript import Part, part_of, segments, transcript
 from kikitori.types import Hypothesis, Segment, Transcript

@@ -9,8 +9,8 @@ from kikitori.align.words import estimated_words
 from kikitori.errors import AudioError, KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.pieces import Piece
+from kikitori.search.batch import Result
 from kikitori.search.guards import NO_SPEECH
-from kikitori.search.run import Result
 from kikitori.segment.chunks import Stretch
 from kikitori.text.words import join_texts
 from kikitori.text.words import join_words as texts_joined

@@ -71,7 +71,7 @@ class Word:
 class Hypothesis:
     """A candidate output of a search; every search returns it.
 
-    Searches give labels and scores; text, confidence and speech positions are filled in by `kikitori.search.run`.
+    Searches give labels and scores; text, confidence and speech positions are filled in by `kikitori.search`.
 
     Attributes:
         labels: Label unit ids without blanks, BOS or EOS.

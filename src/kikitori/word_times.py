@@ -14,8 +14,7 @@ from kikitori.align.calibration import WordCalibration
 from kikitori.align.pauses import beside_pauses, pauses
 from kikitori.align.words import align_words, estimated_words
 from kikitori.errors import AudioError
-from kikitori.search.batch import EncodedBatch
-from kikitori.search.run import Result
+from kikitori.search.batch import EncodedBatch, Result
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import Hypothesis, Word
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kikitori.data.augment import Waveform
-from kikitori.errors import ModelError
+from kikitori.errors import AudioError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.base import Decoder
@@ -20,7 +20,10 @@ from kikitori.scorers.hotwords.phrases import Hotwords
 from kikitori.scorers.hotwords.scorer import HotwordScorer
 from kikitori.search.resources import ExternalModels
 from kikitori.text.units import WORD_MARK, TokenizerUnits
-from kikitori.types import Hypothesis, TrainedOn
+from kikitori.types import Hypothesis, NBest, TrainedOn
+
+Result = NBest | AudioError
+"""The n-best list of a recording, or why it has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +113,13 @@ class EncodedBatch:
         """The phrases of each recording for which its CTC outputs give evidence; found once."""
         return [] if self.hotwords is None else self.hotwords.evident(*self.ctc_logits)
 
-    def hotword_scorer(self, units: TokenizerUnits, num_labels: int) -> HotwordScorer | None:
-        """What counts the letters of hotwords in the first `num_labels` of some units; None without hotwords."""
+    def hotword_scorers(
+        self, units: TokenizerUnits, num_labels: int, scale: float
+    ) -> list[tuple[HotwordScorer, float]]:
+        """What counts letters of hotwords in the first `num_labels` of some units, with its scale; [] without any."""
         if self.hotwords is None:
-            return None
-        return HotwordScorer(self.evident_hotwords, units, num_labels, spaced=self.hotwords.spaced)
+            return []
+        return [(HotwordScorer(self.evident_hotwords, units, num_labels, spaced=self.hotwords.spaced), scale)]
 
     def decoder(self, drafts: Sequence[Sequence[int]] | None = None) -> Decoder:
         """The decoder behind the speech.

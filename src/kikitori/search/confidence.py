@@ -5,8 +5,12 @@ the measure that every search has, also those that return one hypothesis. Poster
 worse: a list of 32 holds but a few of the ways to be wrong in a long one (docs/self_training.md has the numbers).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from kikitori.search.options import Decoding
-from kikitori.types import Hypothesis
+from kikitori.text.units import TokenizerUnits
+from kikitori.types import Hypothesis, NBest
 
 
 def confidence(best: Hypothesis, options: Decoding) -> float:
@@ -18,3 +22,14 @@ def confidence(best: Hypothesis, options: Decoding) -> float:
     """
     total: float = best.score * (len(best.labels) + 1) ** options.length_exponent
     return total / (len(best.labels) + 1)
+
+
+def with_text(units: TokenizerUnits, nbests: Sequence[NBest], options: Decoding) -> list[NBest]:
+    """Hypotheses of a search, whose labels are of some units, with their text and confidence."""
+    return [
+        tuple(
+            replace(each, text=each.text or units.decode(each.labels), confidence=confidence(each, options))
+            for each in nbest
+        )
+        for nbest in nbests
+    ]

@@ -16,10 +16,10 @@ from torch import Tensor
 from kikitori.data.augment import Waveform
 from kikitori.errors import AudioError
 from kikitori.scorers.options import CTC
-from kikitori.search.batch import EncodedBatch
+from kikitori.search.batch import EncodedBatch, Result
 from kikitori.search.ctc.best_path import collapse
 from kikitori.search.options import Decoding
-from kikitori.search.run import Result, decode
+from kikitori.search.run import decode
 from kikitori.segment.energy import has_speech
 from kikitori.types import Hypothesis, NBest
 

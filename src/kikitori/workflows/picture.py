@@ -22,10 +22,10 @@ from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.io.files import write_bytes
 from kikitori.model.decoder.llm import forward_attention
 from kikitori.recognizer import Audio, Recognizer
+from kikitori.search.autoregressive.run import shown_drafts, teacher_input
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
-from kikitori.search.run import shown_drafts, teacher_input
 
 MOST_TICKS = 90  # labels along an axis; more would cover each other
 INCHES_PER_LABEL = 0.13

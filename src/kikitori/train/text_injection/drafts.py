@@ -20,10 +20,10 @@ from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
 from kikitori.scorers.options import NGRAM, PRIOR
 from kikitori.search.batch import EncodedBatch
+from kikitori.search.ctc.run import first_pass
 from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.options import DraftSearch, as_draft_search, decoding_yaml, load_decoding
 from kikitori.search.resources import ExternalModels
-from kikitori.search.run import first_pass
 from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import join_words
 
