@@ -189,7 +189,7 @@ def test_its_scales_are_tuned_on_its_own_lists(folder, tmp_path):
         file = tmp_path / f"{number}.wav"
         sf.write(file, waveform, 16000, subtype="FLOAT")
         utterances.append(Utterance(file, len(waveform) / 16000, text or None, utt_id=str(number)))
-    options = LexiconSearch(lexicon=str(folder / "lexicon.tsv.xz"), beam=30)
+    options = LexiconSearch(scorers={"phones": ScorerOptions(path=str(folder / "lexicon.tsv.xz"))}, beam=30)
     grids = chosen_grids(options, {"length": Grid(-1.0, 1.0, 1.0)})
     assert [*grids] == ["ctc", "ngram", "length"]
     searches = list_searches(options, grids, folder)
@@ -208,8 +208,10 @@ def test_files_are_loaded_once(folder):
     model, prior = models.words(LexiconSearch(), PHONES)
     assert prior is None
     named = LexiconSearch(
-        lexicon=str(folder / "lexicon.tsv.xz"),
-        scorers={"ngram": ScorerOptions(path=str(folder / "words.ngram"), scale=0.1)},
+        scorers={
+            "phones": ScorerOptions(path=str(folder / "lexicon.tsv.xz")),
+            "ngram": ScorerOptions(path=str(folder / "words.ngram"), scale=0.1),
+        },
     )
     assert models.words(named, PHONES)[0] is model
 
@@ -220,9 +222,9 @@ def test_what_is_missing_is_named(folder, tmp_path):
         load(tmp_path / "labels", device="cpu").transcribe(WAVEFORMS[0], decoding="lexicon")
     save_tiny(tmp_path / "alone", phone_model())
     alone = load(tmp_path / "alone", device="cpu")
-    with pytest.raises(ModelError, match=r"there is no lexicon.tsv.xz; .*decoding\.lexicon"):
+    with pytest.raises(ModelError, match=r"there is no lexicon.tsv.xz; .*decoding\.scorers\.phones\.path"):
         alone.transcribe(WAVEFORMS[0], decoding="lexicon")
-    search = LexiconSearch(lexicon=str(folder / "lexicon.tsv.xz"))
+    search = LexiconSearch(scorers={"phones": ScorerOptions(path=str(folder / "lexicon.tsv.xz"))})
     with pytest.raises(ModelError, match=r"there is no words.ngram; .*decoding\.scorers\.ngram\.path"):
         alone.transcribe(WAVEFORMS[0], decoding=search)
     with pytest.raises(ModelError, match=r"there is no phone_prior.safetensors; .*decoding\.scorers\.prior\.path"):

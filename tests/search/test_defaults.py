@@ -44,12 +44,9 @@ def test_names_are_paths_in_the_folder(folder):
     assert within(folder, search, "decoding.yaml").lms == {"a": ScorerOptions(path=lm)}
     assert within(folder, search, "decoding.yaml").priors == {"b": ScorerOptions(path=prior, prior=True, lm="a")}
     words = LexiconSearch(
-        lexicon="p.safetensors",
-        scorers={"ngram": ScorerOptions(path="p.safetensors"), "prior": ScorerOptions(path="p.safetensors")},
+        scorers={name: ScorerOptions(path="p.safetensors") for name in ("phones", "ngram", "prior")},
     )
-    found = LexiconSearch(
-        lexicon=prior, scorers={"ngram": ScorerOptions(path=prior), "prior": ScorerOptions(path=prior)}
-    )
+    found = LexiconSearch(scorers={name: ScorerOptions(path=prior) for name in ("phones", "ngram", "prior")})
     assert within(folder, words, "decoding.yaml") == found
     assert within(folder, RescoringSearch(first=words), "decoding.yaml") == RescoringSearch(first=found)
     assert within(folder, SpeculativeSearch(draft=words), "decoding.yaml") == SpeculativeSearch(draft=found)
@@ -68,11 +65,11 @@ def test_what_lies_elsewhere_is_refused(folder, path):
         DelayedFusionSearch(scorers={"prior": ScorerOptions(path=path)}),
         RescoringSearch(scorers={"a": ScorerOptions(path=path)}),
         RescoringSearch(scorers={"a": ScorerOptions(path=path, prior=True)}),
-        LexiconSearch(lexicon=path),
+        LexiconSearch(scorers={"phones": ScorerOptions(path=path)}),
         LexiconSearch(scorers={"ngram": ScorerOptions(path=path)}),
         LexiconSearch(scorers={"prior": ScorerOptions(path=path)}),
         RescoringSearch(first=LexiconSearch(scorers={"ngram": ScorerOptions(path=path)})),
-        SpeculativeSearch(draft=LexiconSearch(lexicon=path)),
+        SpeculativeSearch(draft=LexiconSearch(scorers={"phones": ScorerOptions(path=path)})),
     ):
         with pytest.raises(ModelError, match=r"decoding.yaml: it names '.*', which is not in the folder"):
             within(folder, search, "decoding.yaml")

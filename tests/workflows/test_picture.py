@@ -10,7 +10,8 @@ from kikitori.cli import app
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.loading import load
-from kikitori.model.decoder.llm import forward, forward_attention, project
+from kikitori.model.decoder.attention.weights import forward_attention
+from kikitori.model.decoder.llm import forward, project
 from kikitori.search.options import GreedySearch
 from kikitori.workflows.picture import attention_weights, ctc_posteriors, draw_attention, draw_ctc
 from tests.tiny import INTERFACES, save_tiny, tiny_acoustic_model, tiny_gpt2, tiny_speech_llm, tiny_units, tiny_waveform

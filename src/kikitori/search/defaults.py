@@ -78,18 +78,12 @@ def within(folder: Path, options: Search, name: str) -> Search:
     Raises:
         ModelError: One leads out of the folder, or to nothing.
     """
-
-    def inside(path: str) -> str:
-        return str(resolve(folder, path, name))
-
     changes: dict[str, Any] = {}
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name == "lexicon" and value:
-            changes[field.name] = inside(value)
-        elif field.name == "scorers":
-            paths = {name: scorer.path and inside(scorer.path) for name, scorer in value.items()}
-            changes[field.name] = {name: replace(scorer, path=paths[name]) for name, scorer in value.items()}
+        if field.name == "scorers":
+            paths = {key: scorer.path and str(resolve(folder, scorer.path, name)) for key, scorer in value.items()}
+            changes[field.name] = {key: replace(scorer, path=paths[key]) for key, scorer in value.items()}
         elif field.name in INNER and value is not None:
             changes[field.name] = within(folder, value, name)
     return replace(options, **changes)

@@ -2,7 +2,7 @@
 
     llm_scale, ngram_scale, length_scale, ctc_scale: x   scorers: {lm|ngram|length|ctc: {scale: x}}
     prior_scale: x                                       scorers: {prior: {scale: -x}}
-    lm, ngram, prior: FILE                               scorers: {lm|ngram|prior: {path: FILE}}
+    lm, ngram, prior, lexicon: FILE                      scorers: {lm|ngram|prior|phones: {path: FILE}}
     lms, priors, scales: {NAME: ...}                     scorers: {NAME: ...}
     score_beam, vocabulary, ...: x                       pruning: {score_beam: x, ...}
 
@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from kikitori.errors import ConfigError
-from kikitori.scorers.options import CTC, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM
+from kikitori.scorers.options import CTC, LENGTH, LM, NGRAM, PHONES, PRIOR, SPEECH_LLM
 
 SCALES = {"llm_scale": LM, "ngram_scale": NGRAM, "prior_scale": PRIOR, "length_scale": LENGTH, "ctc_scale": CTC}
 """Scorers by the option that was their scale."""
-PATHS = (LM, NGRAM, PRIOR)
-"""Options that named the scorer's file or folder."""
+PATHS = {LM: LM, NGRAM: NGRAM, PRIOR: PRIOR, "lexicon": PHONES}
+"""Scorers by the option that named their file or folder."""
 SECTIONS = ("scales", "lms", "priors")
 """Sections of rescoring, by the names of scorers."""
 PRUNING = ("score_beam", "frame_labels", "min_log_prob", "recombine", "vocabulary", "collapse", "window")
@@ -59,7 +59,7 @@ def new_form(values: Mapping[str, Any], search: str, where: str) -> dict[str, An
             name = SPEECH_LLM if key == "llm_scale" and search == "joint_time_sync" else SCALES[key]
             _put(found, {"scorers": {name: {"scale": _natural(key, value, where)}}})
         elif key in PATHS:
-            _put(found, {"scorers": {key: value if isinstance(value, Mapping) else {"path": value}}})
+            _put(found, {"scorers": {PATHS[key]: value if isinstance(value, Mapping) else {"path": value}}})
         elif key not in SECTIONS or not isinstance(value, Mapping):
             _put(found, {key: value})
     for section in SECTIONS:  # scales first, as their order is that of the sum

@@ -229,7 +229,7 @@ class ExternalModels:
             DataError: The lexicon cannot be read.
             ModelError: A file is missing or damaged, the lexicon has other phones, or none of the n-gram's words.
         """
-        lexicon = self._file(options.lexicon, LEXICON, "decoding.lexicon", "build it with kikitori lexicon")
+        lexicon = self._lexicon(options)
         named, where = options.scorer(NGRAM).path, "decoding.scorers.ngram.path"
         ngram = self._file(named, WORD_NGRAM, where, "estimate it with kikitori ngram")
 
@@ -251,8 +251,7 @@ class ExternalModels:
             DataError: The lexicon cannot be read.
             ModelError: It is missing, or has other phones.
         """
-        named, option = options.scorer(PHONES).path, f"decoding.scorers.{PHONES}.path"
-        file = self._file(named, LEXICON, option, "build it with kikitori lexicon")
+        file = self._lexicon(options)
         numbers = {phone: number for number, phone in enumerate(phones)}
 
         def load_ways() -> Mapping[str, Ways]:
@@ -260,6 +259,10 @@ class ExternalModels:
             return {word: tuple(phone_numbers(word, way, numbers, file) for way in ways) for word, ways in entries}
 
         return self._once((PHONES, file), load_ways)
+
+    def _lexicon(self, options: LexiconSearch | RescoringSearch) -> Path:
+        named, where = options.scorer(PHONES).path, "decoding.scorers.phones.path"
+        return self._file(named, LEXICON, where, "build it with kikitori lexicon")
 
     def _file(self, named: str | None, own: str, option: str, remedy: str) -> Path:
         """A file that is named or lies in the recogniser's folder."""

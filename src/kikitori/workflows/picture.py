@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kikitori.align.ctc import ctc_align
 from kikitori.errors import AudioError, ConfigError, ModelError
 from kikitori.io.files import write_bytes
-from kikitori.model.decoder.llm import forward_attention
+from kikitori.model.decoder.attention.weights import forward_attention
 from kikitori.recognizer import Audio, Recognizer
 from kikitori.search.autoregressive.run import shown_drafts, teacher_input
 from kikitori.search.batch import EncodedBatch

@@ -119,15 +119,18 @@ def test_the_speech_llm_is_trained_with_what_it_will_read(build, corpus, run):
 def test_the_exported_folder_has_all_that_its_drafts_take(corpus, run):
     folder = run / "model"
     assert yaml.safe_load((folder / "draft.yaml").read_text()) == {
-        "search": "lexicon", "beam": 20, "lexicon": "lexicon.tsv",
-        "scorers": {"ngram": {"scale": 0.1}, "length": {"scale": 2.0}},
+        "search": "lexicon", "beam": 20,
+        "scorers": {"ngram": {"scale": 0.1}, "phones": {"path": "lexicon.tsv"}, "length": {"scale": 2.0}},
     }  # fmt: skip
     assert (folder / "words.ngram").read_bytes() == (corpus / "words.ngram").read_bytes()
     recognizer, samples = load(folder, device="cpu"), np.random.default_rng(0).normal(0, 0.1, 16000)
     search = LexiconSearch(
         beam=20,
-        lexicon=str(folder / "lexicon.tsv"),
-        scorers={"ngram": ScorerOptions(scale=0.1), "length": ScorerOptions(scale=2.0)},
+        scorers={
+            "phones": ScorerOptions(path=str(folder / "lexicon.tsv")),
+            "ngram": ScorerOptions(scale=0.1),
+            "length": ScorerOptions(scale=2.0),
+        },
     )
     assert recognizer.external_models.draft_search == search
     drafts = recognizer.recognize([samples.astype(np.float32)], search)

@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.attention.masks import Mask, layer_masks
-from kikitori.model.decoder.memory import MERGED, Memory, Reading
+from kikitori.model.decoder.memory import Memory, Reading
 from kikitori.model.features import valid_mask
 
 CACHE_NAMES = ("cache", "cache_params", "past_key_values")
@@ -123,40 +123,6 @@ def forward_layers(
     return hidden_states(llm, cleared(embeds, valid), valid.long(), positions, None, memory, layers)
 
 
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """Attention weights of a pass, by LLM layer.
-
-    Attributes:
-        text: From each position of the LLM's input to each, (batch, heads, n, n).
-        speech: From each of them to each of the speech's in a memory, (batch, heads, n, positions); empty where the
-            speech stands in the input. With merged attention the two together sum to 1, with cross-attention each.
-    """
-
-    text: tuple[Tensor, ...]
-    speech: tuple[Tensor, ...]
-
-
-def forward_attention(
-    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
-) -> tuple[Tensor, Attention]:
-    """As `forward`, with attention written out, which takes heads * n * n numbers per row and layer."""
-    lengths = checked_lengths(lengths, embeds, least=1)
-    valid = valid_mask(lengths, embeds.shape[1])
-    positions = position_ids(torch.zeros_like(lengths), lengths, embeds.shape[1])
-    usual = llm.config._attn_implementation
-    if usual != MERGED:
-        llm.set_attn_implementation("eager")  # the fast kernels do not tell
-    try:
-        output, reading = _run(
-            llm, cleared(embeds, valid), valid.long(), positions, None, memory, output_attentions=True
-        )
-    finally:
-        llm.set_attn_implementation(usual)
-    speech = () if reading is None else tuple(reading.weights[layer] for layer in sorted(reading.weights))
-    return output.last_hidden_state, Attention(tuple(output.attentions), speech)
-
-
 def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Memory | None = None) -> Tensor:
     """Run a batch of trees without a cache: each position reads those above it, as if its branch were a whole row.
 
@@ -200,11 +166,11 @@ def hidden_states(
     all are real.
     """
     more = {"output_hidden_states": True} if layers else {}
-    output, _ = _run(llm, embeds, mask, positions, cache, memory, **more)
+    output, _ = run_body(llm, embeds, mask, positions, cache, memory, **more)
     return [*(output.hidden_states[layer] for layer in layers), output.last_hidden_state]
 
 
-def _run(
+def run_body(
     llm: PreTrainedModel,
     embeds: Tensor,
     mask: Mask | None,

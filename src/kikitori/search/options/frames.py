@@ -12,6 +12,7 @@ from kikitori.scorers.options import (
     LENGTH,
     LM,
     NGRAM,
+    PHONES,
     PRIOR,
     SPEECH_LLM,
     STRICT,
@@ -123,10 +124,12 @@ class DelayedFusionSearch(FrameBeam, Scored):
     )
 
 
-def _lookahead(scorers: Scorers) -> Scorers:
-    """The tree's lookahead is a bound from above for scales from 0 on alone."""
+def _of_lexicon_search(scorers: Scorers) -> Scorers:
+    """Checks scales: the tree's lookahead is a bound from above for scales of the n-gram from 0 on alone."""
     if scale_of(scorers, NGRAM, 0.0) < 0.0:
         raise ValueError("the scale of 'ngram' has to be 0 or above")
+    if scale_of(scorers, PHONES, 1.0) != 1.0:
+        raise ValueError("the scale of 'phones' is 1 in this search: scale the others")
     return scorers
 
 
@@ -134,11 +137,11 @@ def _lookahead(scorers: Scorers) -> Scorers:
 class LexiconSearch(Scored):
     """The sentences of known words that a CTC head over phones and a word n-gram find likeliest.
 
-    See `kikitori.search.lexicon.search`. CTC has the scale 1.
+    See `kikitori.search.lexicon.search`.
 
     Attributes:
-        lexicon: File of the pronunciations; None takes `lexicon.tsv.xz` in the model folder.
-        scorers: `ngram` (over words, scale 0.5; `words.ngram` in the model folder), `length` (the number of words, 0),
+        scorers: `phones` (the CTC head, scale 1, with the lexicon at `path`, or `lexicon.tsv.xz` in the model folder),
+            `ngram` (over words, scale 0.5; `words.ngram` in the model folder), `length` (the number of words, 0),
             `prior` (of phones, in every frame, 0; `phone_prior.safetensors` in the model folder).
     """
 
@@ -149,8 +152,9 @@ class LexiconSearch(Scored):
     search: Literal["lexicon"] = "lexicon"
     beam: Count = 200
     nbest: Count = 32
-    lexicon: str | None = None
     pruning: LexiconPruning = LexiconPruning()
     scorers: Annotated[
-        Scorers, one_of({NGRAM: ("path",), PRIOR: ("path",), LENGTH: ()}), AfterValidator(_lookahead)
+        Scorers,
+        one_of({PHONES: ("path",), NGRAM: ("path",), PRIOR: ("path",), LENGTH: ()}),
+        AfterValidator(_of_lexicon_search),
     ] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ from kikitori.errors import ConfigError
 from kikitori.io.model_folder import DRAFT, LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import LoadedModel
-from kikitori.scorers.options import NGRAM, PRIOR
+from kikitori.scorers.options import NGRAM, PHONES, PRIOR
 from kikitori.search.batch import EncodedBatch
 from kikitori.search.ctc.run import first_pass
 from kikitori.search.lexicon.search import lexicon_search
@@ -69,12 +69,12 @@ class Drafter:
         """Writes `draft.yaml` into a model folder, with the files that it names beside it."""
         search = self.search
         if search.search == "lexicon":
-            names = {NGRAM: WORD_NGRAM, PRIOR: PHONE_PRIOR}
+            names = {PHONES: LEXICON, NGRAM: WORD_NGRAM, PRIOR: PHONE_PRIOR}
             scorers = {
                 name: replace(scorer, path=_copied(scorer.path, directory, names[name])) if scorer.path else scorer
                 for name, scorer in search.scorers.items()
             }
-            search = replace(search, lexicon=_copied(search.lexicon, directory, LEXICON), scorers=scorers)
+            search = replace(search, scorers=scorers)
         (directory / DRAFT).write_text(decoding_yaml(search), encoding="utf-8")
 
 
