@@ -39,7 +39,7 @@ def test_changes_are_beside_the_first_system():
     rows = compare(SETS).rows
     assert second.change == paired.compare(*([row.words for row in each] for each in rows.values()))
     assert (second.change.better, second.change.worse) == (3, 1)
-    assert not is_certain(second.change)
+    assert not is_certain(second.change, 4)
 
 
 def test_the_oracle_is_there_where_a_list_is():
@@ -86,6 +86,7 @@ def test_the_verdict_names_the_best_and_says_whether_it_is_chance():
     many = [prediction(f"{n}", "a b c", "a b c") for n in range(30)]
     worse = [prediction(f"{n}", "a b c", "a b" if n % 2 else "a b c") for n in range(30)]
     assert "more than chance explains" in verdict(compare({"a": {"x": worse}, "b": {"x": many}}))
+    assert "chance may explain" in verdict(compare({"a": {"x": worse[:19]}, "b": {"x": many[:19]}}))
 
 
 def test_sections_say_all_and_examples_those_that_differ_most():

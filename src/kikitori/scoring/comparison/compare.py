@@ -14,6 +14,8 @@ from kikitori.text.normalize import WITHOUT_WORDS
 
 CERTAIN = 0.05
 """A difference with a smaller p-value, and with an interval without 0, is called more than chance."""
+FEWEST = 20
+"""With fewer utterances nothing is: both tests are about many."""
 CONFUSED = 15
 """Confusions that are listed."""
 _Counts = Sequence[ErrorCounts]
@@ -120,10 +122,10 @@ def compared(one: Sequence[Row], other: Sequence[Row]) -> paired.Comparison | No
     return paired.compare([row.words for row in one], [row.words for row in other])
 
 
-def is_certain(change: paired.Comparison) -> bool:
+def is_certain(change: paired.Comparison, utterances: int) -> bool:
     """Whether a difference is more than chance, by both tests."""
     low, high = change.interval
-    return change.p_value < CERTAIN and (low > 0.0 or high < 0.0)
+    return utterances >= FEWEST and change.p_value < CERTAIN and (low > 0.0 or high < 0.0)
 
 
 def confused_words(found: Comparison) -> list[tuple[str, str, list[int]]]:

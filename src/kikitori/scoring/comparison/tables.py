@@ -31,7 +31,7 @@ def verdict(found: Comparison) -> str:
     else:
         fewer = 100.0 * (1.0 - best.words.errors / other.words.errors)
         what += f", beside {other.words.rate:.4f} of {other.system} ({fewer:.1f} % fewer)"
-    certain = "more than chance explains" if is_certain(change) else "no more than chance may explain"
+    certain = "more than chance explains" if is_certain(change, best.utterances) else "no more than chance may explain"
     numbers = f"change {change.change:+.4f}, 95 % {_interval(change.interval, '+.4f')}, p {_p(change.p_value)}"
     return f"{what}. On {best.utterances} utterances that is {certain}: {numbers}."
 
@@ -92,7 +92,7 @@ def _best_and_other(found: Comparison) -> tuple[Score, Score]:
 
 def _as_good(found: Comparison, system: str, best: Score) -> bool:
     change = compared(found.rows[best.system], found.rows[system])
-    return change is not None and not is_certain(change)
+    return change is not None and not is_certain(change, best.utterances)
 
 
 def _systems(found: Comparison, facts: Mapping[str, Sequence[str]]) -> Section:
