@@ -95,7 +95,7 @@ def word_starts(recognizer: Recognizer, wave: Waveform, words: Sequence[str]) ->
     labels, firsts = [], []
     for number in range(len(words)):
         firsts.append(len(labels))
-        labels = recognizer.loaded.units.encode(" ".join(words[: number + 1]))
+        labels = recognizer.loaded.ctc_units.encode(" ".join(words[: number + 1]))
     spans = ctc_align(log_probs[0].cpu().numpy(), labels)
     if spans is None:
         return None

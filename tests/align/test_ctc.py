@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kikitori.align.ctc import ctc_align
+from kikitori.errors import ModelError
 from kikitori.search.ctc.best_path import collapse
 
 
@@ -92,3 +93,9 @@ def test_a_long_certain_path_is_found():
     log_probs[np.arange(10), path] = -0.01
     assert ctc_align(log_probs, [0, 0, 1, 2]) == [(1, 3), (4, 5), (5, 7), (9, 10)]
     assert ctc_align(log_probs, []) == []
+
+
+@pytest.mark.parametrize("label", [-1, 3, 50_000])
+def test_labels_of_other_units_are_refused(label):
+    with pytest.raises(ModelError, match="none of the CTC head's 3; encode the text in the units of the CTC head"):
+        ctc_align(random_log_probs(8, 3, 0), [0, label])

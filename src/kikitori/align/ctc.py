@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.compiled import compiled
+from kikitori.errors import ModelError
 from kikitori.model.heads import needed_frames
 
 
@@ -15,7 +16,13 @@ def ctc_align(log_probs: NDArray[np.float32], labels: Sequence[int]) -> list[tup
     The Viterbi path through the label sequence with blanks around every label (Graves et al. 2006, figure 3).
     Log-probabilities are (frames, labels + 1), blank last. One pair for each label, in order and without overlap; None
     if the labels do not fit into the frames.
+
+    Raises:
+        ModelError: A label is none of the head's, as those of a decoder with other units are not.
     """
+    if any(not 0 <= label < log_probs.shape[1] - 1 for label in labels):
+        what = f"label {max(labels)} is none of the CTC head's {log_probs.shape[1] - 1}"
+        raise ModelError(what, remedy="encode the text in the units of the CTC head")
     if needed_frames(labels) > len(log_probs):
         return None
     if not labels:
