@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kikitori.data.manifest import read_manifest
+from kikitori.data.manifest import read_manifest, write_manifest
 from kikitori.loading import BUNDLED, load
 from tests.tiny import save_tiny
 
@@ -37,7 +37,12 @@ def test_missing_model_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not (BUNDLED / "model.safetensors").is_file(), reason="the bundled model is not in this checkout")
-def test_bundled_model_understands(capsys):
+@pytest.mark.parametrize("some", [slice(1, None, 4), pytest.param(slice(None), marks=pytest.mark.slow)])
+def test_bundled_model_understands(some, tmp_path, capsys, monkeypatch):
+    heard = read_manifest(DEMO.SAMPLES).utterances[some]
+    rows = [{"audio_filepath": str(row.audio_filepath), "duration": row.duration, "text": row.text} for row in heard]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    monkeypatch.setitem(DEMO.main.__globals__, "SAMPLES", tmp_path / "manifest.jsonl")
     assert DEMO.main() == 0
     rates = {match[1]: float(match[2]) for match in WER.finditer(capsys.readouterr().out)}
     best = load().decoding.search

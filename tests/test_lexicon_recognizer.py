@@ -273,7 +273,11 @@ def drafts(monkeypatch):
 
 @pytest.mark.parametrize(
     "draft",
-    [None, LexiconSearch(), LexiconSearch(beam=1, nbest=1, pruning=LexiconPruning(score_beam=None)), CTCGreedySearch()],
+    [
+        None,
+        LexiconSearch(beam=1, nbest=1, pruning=LexiconPruning(score_beam=None)),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (LexiconSearch(), CTCGreedySearch())),
+    ],
 )
 def test_whatever_the_drafts_a_speech_llm_writes_what_greedy_search_writes(speaking, drafts, draft):
     recognizer = load(speaking, device="cpu")

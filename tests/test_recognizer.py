@@ -28,6 +28,7 @@ from kikitori.search.options import (
 )
 from kikitori.search.pruning import FramePruning
 from kikitori.transcript import LENGTH_LIMIT_FLAG
+from tests.crossed import crossed
 from tests.noise import soundless
 from tests.tiny import (
     save_tiny,
@@ -163,7 +164,13 @@ def test_those_before_an_unreadable_file_are_given(recognizer, files, expected, 
     assert given == expected[:3]
 
 
-@pytest.mark.parametrize("compression", [("drop", "keep"), ("drop", "average"), ("keep", "weighted")])
+@pytest.mark.parametrize(
+    "compression",
+    [
+        ("drop", "average"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (("drop", "keep"), ("keep", "weighted"))),
+    ],
+)
 def test_compressed_speech_keeps_its_text_in_any_batch(compression, tmp_path):
     save_tiny(tmp_path, tiny_speech_llm(bridge="ctc_compress", compression=compression))
     recognizer = load(tmp_path, device="cpu", guards=PLAIN)
@@ -186,8 +193,9 @@ def test_hypotheses_say_how_many_positions_the_speech_took(bridge, tmp_path):
         assert hypothesis.speech_positions is None
 
 
-@pytest.mark.parametrize("bridge", ["stack", "ctc_compress"])
-@pytest.mark.parametrize("family", ["gpt_neox", "qwen2", "llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("family", "bridge"), crossed(("gpt_neox", "qwen2", "llama", "gpt2"), ("stack", "ctc_compress"))
+)
 def test_too_long_for_the_llm_is_an_error_of_that_recording(family, bridge, tmp_path):
     units = tiny_units()
     llm = tiny_gpt2(units.size, 80) if family == "gpt2" else tiny_llm(family, units.size)
@@ -360,7 +368,8 @@ def test_shallow_fusion_beyond_what_the_llm_can_read(combined, tmp_path):
         tiny_gpt2(tiny_units().size, max_positions=4).save_pretrained(tmp_path)
     tiny_units().save(tmp_path)
     search = ShallowFusionSearch(scorers={"lm": ScorerOptions(path=str(tmp_path)), "length": ScorerOptions(scale=50.0)})
-    found = [load(combined, device="cpu").transcribe(waveform, decoding=search) for waveform in WAVEFORMS[:8]]
+    recognizer = load(combined, device="cpu")
+    found = [recognizer.transcribe(waveform, decoding=search) for waveform in WAVEFORMS[:8]]
     assert max(len(h.labels) for transcript in found for h in transcript.nbest) == 3
     assert any(LENGTH_LIMIT_FLAG in transcript.flags for transcript in found)
 

@@ -76,7 +76,7 @@ def test_each_mode_on_a_path_by_hand() -> None:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 14), min_size=1, max_size=4),
     num_labels=st.integers(1, 3),

@@ -43,6 +43,7 @@ from transformers.utils import logging as transformers_logging
 
 from kikitori.errors import ModelError
 from kikitori.model.encoder import SpeechEncoder, freeze
+from tests.crossed import crossed
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 WAVE = {**SIZES, "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
@@ -134,8 +135,7 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2)) * 0.1
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(("family", "attention"), crossed([*CONFIGS], ("sdpa", "eager")))
 def test_an_utterance_has_the_same_frames_in_any_batch(family: str, attention: str) -> None:
     encoder = make(family)
     if not family.startswith("wavlm"):

@@ -11,6 +11,7 @@ from kikitori.model import SpeechLLM, SpeechLLMConfig
 from kikitori.model.adapters.lora import Lora, attach_lora
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.prompt import PRESETS, compile_prompt
+from tests.crossed import crossed
 from tests.tiny import (
     BRIDGES,
     ENCODERS,
@@ -195,8 +196,9 @@ def test_show_ctc_adds_the_expected_embedding_of_what_the_head_hears() -> None:
             torch.testing.assert_close(shown[row, position], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("compression", [("drop", "keep"), ("drop", "average"), ("keep", "weighted")])
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    ("encoder", "compression"), crossed(ENCODERS, (("drop", "keep"), ("drop", "average"), ("keep", "weighted")))
+)
 def test_compressed_speech_is_the_same_in_any_batch(encoder, compression):
     model, waveforms = tiny_speech_llm(encoder, bridge="ctc_compress", compression=compression), tiny_waveforms(8)
     with torch.no_grad():

@@ -48,7 +48,7 @@ step_of_a_search = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from([*LLMS]), st.integers(1, 3), st.lists(step_of_a_search, max_size=5))
 def test_any_forks_orders_and_lengths_are_scored_as_from_scratch(family, batch, steps):
     llm, scorer = LLMS[family], lm(family)

@@ -34,7 +34,7 @@ def from_scratch(sequence, ended, start=(1,)):
 texts = st.lists(st.lists(st.integers(0, TOKENS - 1), max_size=5).map(tuple), max_size=6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(texts, texts), max_size=4), st.sampled_from([(1,), (1, 4, 3)]), st.sampled_from([2, 99]))
 def test_scores_are_those_of_whole_sequences_whatever_was_read_before(rounds, start, most):
     growing = IncrementalLMScorer(lm(start=start), 2)

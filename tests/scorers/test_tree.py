@@ -13,6 +13,7 @@ from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.scorers import tree as tree_scores
 from kikitori.scorers.tree import score_sequences
+from tests.crossed import crossed
 from tests.tiny import DIM, INTERFACES, LLMS, tiny_gpt2, tiny_llm, tiny_speech_llm
 
 EOS = 2
@@ -38,11 +39,11 @@ def one_by_one(llm: PreTrainedModel, prefix: AssembledInput, row: int, sequence:
     return sum(float(log_probs[size - 1 + place, label]) for place, label in enumerate([*sequence, EOS]))
 
 
-@pytest.mark.parametrize("family", LLMS)
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("family", "precision"), crossed(LLMS, ((torch.float64, 1e-9), (torch.float32, 1e-4))))
 @settings(max_examples=8, deadline=None)
 @given(nbests=st.lists(NBEST, min_size=3, max_size=3))
-def test_scores_are_those_of_each_sequence_alone(family, dtype, error, nbests):
+def test_scores_are_those_of_each_sequence_alone(family, precision, nbests):
+    dtype, error = precision
     llm, prefix = tiny_llm(family).to(dtype), prefix_of([4, 1, 6], dtype)
     found = score_sequences(LLMDecoder(llm, prefix, EOS), nbests)
     for row, nbest in enumerate(nbests):

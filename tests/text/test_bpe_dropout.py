@@ -23,7 +23,7 @@ def draw(seed):
 
 @pytest.mark.parametrize("form", ["as_is", "lower"])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(text=ANY_TEXT)
 def test_without_dropout_it_is_the_tokenizer(kind, form, text):
     units = with_text_form(BPE[kind], form)
@@ -31,7 +31,7 @@ def test_without_dropout_it_is_the_tokenizer(kind, form, text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(text=ANY_TEXT, rate=st.floats(0.0, 1.0), seed=st.integers(0, 1000))
 def test_any_segmentation_reads_back_as_the_text(kind, text, rate, seed):
     units, sampled = BPE[kind], BPEDropout(BPE[kind], rate)

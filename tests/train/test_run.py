@@ -82,6 +82,8 @@ def test_the_recipe_written_is_the_recipe_run(run, corpus):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_committed_recipes_survive_writing(path, tmp_path):
     recipe = load_recipe(path, [f"data_root={tmp_path}"])
+    assert recipe.data_root == str(tmp_path)
+    assert recipe.run.epochs >= 1
     _save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 

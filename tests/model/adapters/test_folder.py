@@ -13,6 +13,7 @@ from kikitori.model.adapters.folder import COMPONENT_WEIGHTS, load_adapter, merg
 from kikitori.model.adapters.info import read_info
 from kikitori.model.folder import LoadedModel, load_model
 from tests.adapters import make_adapter
+from tests.crossed import crossed
 from tests.tiny import LLMS, save_tiny, tiny_acoustic_model, tiny_speech_llm, tiny_waveform
 
 
@@ -104,8 +105,7 @@ def test_peft_reads_the_folder_itself(base, tmp_path):
     torch.testing.assert_close(logits(loaded), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("components", [("llm", "bridge"), ("whole_llm", "bridge")])
-@pytest.mark.parametrize("llm", LLMS)
+@pytest.mark.parametrize(("llm", "components"), crossed(LLMS, (("llm", "bridge"), ("whole_llm", "bridge"))))
 def test_merging_gives_a_plain_recogniser_with_equal_logits(tmp_path, llm, components):
     save_tiny(tmp_path / "base", tiny_speech_llm(llm=llm))
     (tmp_path / "base" / "decoding.yaml").write_text("search: greedy\n")

@@ -19,6 +19,7 @@ from kikitori.search.options import GreedySearch
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import load_recipe
 from kikitori.train.run import dry_run, train
+from tests.crossed import crossed
 from tests.published import (
     BOS,
     CONFIG,
@@ -169,8 +170,7 @@ def test_defaults_of_keys_that_the_release_leaves_out():
     assert (encoder.do_stable_layer_norm, encoder.feat_proj_layer_norm, encoder.mask_time_prob) == (False, True, 0.05)
 
 
-@pytest.mark.parametrize("shard_bytes", [10**9, 100_000])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize(("dtype", "shard_bytes"), crossed((torch.float16, torch.float32), (10**9, 100_000)))
 def test_convert_then_load_is_load(dtype, shard_bytes, tmp_path):
     source = save_published(tmp_path / "source", dtype=dtype)
     convert_nue_asr(source, tmp_path / "new" / "ours", refuse_to_log, shard_bytes=shard_bytes)

@@ -9,13 +9,17 @@ from kikitori.model.decoder.llm import forward
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits
 from kikitori.types import Hypothesis
+from tests.crossed import crossed, together
 from tests.tiny import LLMS, tiny_speech_llm, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(24)[12:]
 LIMITS = [20 + index % 7 for index in range(12)]
-MODELS = [(encoder, llm, "prefix") for encoder in ("hubert", "parakeet") for llm in ("gpt_neox", "llama")]
-MODELS += [("hubert", llm, "merged_attention") for llm in ("gpt_neox", "qwen3")]
-MODELS += [("hubert", "qwen2", "cross_attention")]
+MODELS = [
+    *crossed(("hubert", "parakeet"), ("gpt_neox", "llama"), ("prefix",)),
+    pytest.param("hubert", "gpt_neox", "merged_attention", marks=pytest.mark.slow),
+    pytest.param("hubert", "qwen3", "merged_attention"),
+    pytest.param("hubert", "qwen2", "cross_attention"),
+]
 
 
 def naive(model, waveform, limit, least=0):
@@ -51,7 +55,7 @@ def same(got, expected):
     assert [r.score for r in got] == pytest.approx([r.score for r in expected], abs=1e-3, rel=1e-4)
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=["-".join(names) for names in MODELS])
+@pytest.fixture(scope="module", params=together(MODELS))
 def decoded(request):
     """A model and what the naive loop writes with it."""
     encoder, llm, interface = request.param
@@ -109,7 +113,7 @@ def test_each_row_has_its_own_limit(decoded):
     assert [r.labels for r in got] == [r.labels[:limit] for r, limit in zip(expected, limits, strict=True)]
 
 
-@pytest.mark.parametrize("least", [1, 5])
+@pytest.mark.parametrize("least", [pytest.param(1, marks=pytest.mark.slow), 5])
 @torch.inference_mode()
 def test_fewest_labels(decoded, least):
     model, free = decoded

@@ -19,6 +19,7 @@ from kikitori.search.fusion.shallow import shallow_fusion_of_logits
 from kikitori.search.length import Limits
 from kikitori.search.options import BeamSearch, CTCBeamSearch, JointSearch, JointTimeSyncSearch
 from kikitori.search.pruning import FramePruning, JointPruning
+from tests.crossed import crossed
 from tests.search.ctc.test_beam import every_path
 from tests.search.flat import flat
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_waveforms
@@ -76,8 +77,7 @@ OPTIONS = (
 )
 
 
-@pytest.mark.parametrize("interface", INTERFACES)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("interface", "options"), crossed(INTERFACES, OPTIONS))
 def test_shares_are_those_of_teacher_forcing(interface, options):
     found, options = search(interface, options), options[0] if isinstance(options, tuple) else options
     for row, hypotheses in enumerate(found):
@@ -92,8 +92,7 @@ def test_shares_are_those_of_teacher_forcing(interface, options):
                 assert each.score == pytest.approx(scores["speech_llm"] / (len(each.labels) + 1), abs=1e-6)
 
 
-@pytest.mark.parametrize("interface", INTERFACES)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("interface", "options"), crossed(INTERFACES, OPTIONS))
 def test_utterances_do_not_depend_on_their_batch(interface, options):
     together = search(interface, options)
     for rows in ((2, 0, 1), (1,), (0, 2)):

@@ -9,11 +9,12 @@ from kikitori.search.autoregressive import speculative as module
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.speculative import speculative
 from kikitori.search.length import Limits
+from tests.crossed import crossed, together
 from tests.tiny import INTERFACES, tiny_speech_llm, tiny_units, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(16)
 LIMITS = [14 + index % 7 for index in range(16)]
-MODELS = [(llm, interface) for llm in ("gpt_neox", "qwen2", "llama") for interface in INTERFACES]
+MODELS = crossed(("gpt_neox", "qwen2", "llama"), INTERFACES)
 EOS = 2
 SIZE = tiny_units().size
 
@@ -30,7 +31,7 @@ def plain(decoder, max_labels=LIMITS, min_labels=0):
     return [best for (best,) in greedy(decoder, Limits(max_labels, min_labels))]
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=["-".join(names) for names in MODELS])
+@pytest.fixture(scope="module", params=together(MODELS))
 def decoded(request):
     """A model, its decoder, and what greedy search writes with it."""
     llm, interface = request.param

@@ -24,6 +24,7 @@ from kikitori.search.pruning import FramePruning
 from kikitori.search.rescore import rescored, with_scores
 from kikitori.text.unit_training import character_units
 from kikitori.types import Hypothesis
+from tests.crossed import crossed
 from tests.search.ctc.test_beam import every_path, label_score, random_log_probs
 from tests.search.flat import delayed_fusion, flat, shallow_fusion
 from tests.tiny import TEXTS, tiny_bpe, tiny_gpt2, tiny_llm, tiny_units
@@ -228,8 +229,7 @@ def test_with_all_scales_0_it_is_the_acoustic_search(kind, trigger):
     assert all(each.scores["lm"] < 0.0 for each in found)
 
 
-@pytest.mark.parametrize("trigger", [1, 7, "shortest"])
-@pytest.mark.parametrize("kind", ["characters", "equal"])
+@pytest.mark.parametrize(("kind", "trigger"), crossed(("characters", "equal"), (1, 7, "shortest")))
 def test_the_same_in_any_batch(kind, trigger):
     generator = torch.Generator().manual_seed(0)
     logits = torch.stack([posteriors(40, seed) for seed in range(8)]).float()

@@ -64,7 +64,7 @@ def one(log_probs, scorer, **changes):
 all_scales = st.tuples(*[st.sampled_from([0.0, 0.4, 1.5])] * 3).map(lambda s: (s[0], -s[1], s[2]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(0, 9999), st.sampled_from(["sum", "max"]), all_scales)
 def test_with_a_full_beam_it_is_the_rescoring_of_every_label_sequence(frames, num_labels, seed, recombine, scales):
     log_probs = random_log_probs(frames, num_labels, seed)
@@ -78,7 +78,7 @@ def test_with_a_full_beam_it_is_the_rescoring_of_every_label_sequence(frames, nu
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 9999),
     st.sampled_from(["sum", "max"]),

@@ -17,6 +17,7 @@ from kikitori.train.loop.memory import Estimate, LiveTensors, checkpoint_activat
 from kikitori.train.recipe.optim import Run
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks.base import BatchPosition
+from tests.crossed import crossed
 from tests.tiny import ENCODERS, LLMS, tiny_encoder_config, tiny_llm, tiny_speech_llm
 from tests.train.helpers import (
     LLAMA,
@@ -45,8 +46,7 @@ def assert_close(found, expected):
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("policy", ["none", "conv_front_end", "lora"])
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize(("family", "policy"), crossed(ENCODERS, ("none", "conv_front_end", "lora")))
 def test_an_encoder_that_computes_again_has_the_same_gradients(family, policy):
     found, held = [], []
     for again in (False, True):

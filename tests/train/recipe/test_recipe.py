@@ -63,13 +63,6 @@ def without(values, key):
     return {k: v for k, v in values.items() if k != key}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_committed_recipes_load(path, tmp_path):
-    recipe = load_recipe(path, [f"data_root={tmp_path}"])
-    assert recipe.data_root == str(tmp_path)
-    assert recipe.run.epochs >= 1
-
-
 def test_there_are_recipes():
     assert RECIPES
 

@@ -246,7 +246,7 @@ def test_each_interface_learns(build, tmp_path, interface):
         return task.loss(batch, START)[1]["text"]
 
     before = loss()
-    toy_trainer(task, tmp_path, epochs=12, lr=0.01, evaluate_every=12)[0].fit()
+    toy_trainer(task, tmp_path, epochs=5, lr=0.02, evaluate_every=5)[0].fit()
     assert loss() < 0.95 * before
     assert task.describe(batch)[-1].startswith("LLM input: " if interface == "prefix" else "LLM memory: ")
 
