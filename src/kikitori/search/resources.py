@@ -36,7 +36,7 @@ from kikitori.search.options import (
     ShallowFusionSearch,
 )
 from kikitori.search.rescore import lm_scorer, prior_scorer
-from kikitori.text.lexicon import phone_numbers, read_lexicon
+from kikitori.text.lexicon import numbered, read_lexicon
 from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import (
     TokenizerUnits,
@@ -253,12 +253,7 @@ class ExternalModels:
         """
         file = self._lexicon(options)
         numbers = {phone: number for number, phone in enumerate(phones)}
-
-        def load_ways() -> Mapping[str, Ways]:
-            entries = read_lexicon(file).pronunciations.items()
-            return {word: tuple(phone_numbers(word, way, numbers, file) for way in ways) for word, ways in entries}
-
-        return self._once((PHONES, file), load_ways)
+        return self._once((PHONES, file), lambda: numbered(read_lexicon(file), numbers, file))
 
     def _lexicon(self, options: LexiconSearch | RescoringSearch) -> Path:
         named, where = options.scorer(PHONES).path, "decoding.scorers.phones.path"

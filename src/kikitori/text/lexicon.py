@@ -28,6 +28,7 @@ NO_PHONES = frozenset({"sil", "sp", "spn", "nsn", "lau", "<eps>"})
 """Silence and noises, as Kaldi's recipes and MFA call them."""
 _NOISE = re.compile(r"<.+>|\[.+\]|\{.+\}")
 _VARIANT = re.compile(r"(?<=.)\(\d+\)$")
+_BEGIN_DECIMAL = frozenset(".0123456789")
 _COMMENT = re.compile(r"(?:^|\s)#(?!\d+(?:\s|$)).*")
 _DISAMBIGUATION = re.compile(r"#\d+")
 _DECIMAL = re.compile(r"\d*\.\d+(?:e[-+]?\d+)?|\d+\.|\d+e[-+]\d+", re.IGNORECASE)
@@ -55,19 +56,22 @@ class Lexicon:
         return [phone for word in text.split() for phone in self.pronunciations[word][0]]
 
 
-def phone_numbers(word: str, way: Pronunciation, numbers: Mapping[str, int], where: object) -> tuple[int, ...]:
-    """A pronunciation of a word as the numbers that a model's phones have.
+def numbered(lexicon: Lexicon, numbers: Mapping[str, int], where: object) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The pronunciations of each word as the numbers that a model's phones have.
 
     Raises:
         ModelError: The model has not all of them; `where` the lexicon lies.
     """
-    if other := [phone for phone in way if phone not in numbers]:
+    words = lexicon.pronunciations
+    try:
+        return {word: tuple([tuple([numbers[phone] for phone in way]) for way in ways]) for word, ways in words.items()}
+    except KeyError as error:
+        word = next(word for word, ways in words.items() if any(error.args[0] in way for way in ways))
         raise ModelError(
-            f"'{word}' has the phone {other[0]!r}, which the model has not",
+            f"'{word}' has the phone {error.args[0]!r}, which the model has not",
             where=where,
             remedy=f"use the lexicon that the model was trained with; its phones are {' '.join(numbers)}",
-        )
-    return tuple(numbers[phone] for phone in way)
+        ) from None
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -91,15 +95,16 @@ def read_pronunciations(path: Path, *, tabs: bool = False, encoding: str = "utf-
         DataError: It cannot be read, or a line is not a pronunciation.
     """
     entries = [*_entries(path, tabs, encoding)]
-    decimal = any(_is_decimal(fields[0]) for _, fields, _ in entries)
+    decimal = any(_is_decimal(fields[0]) for _, fields, _ in entries if fields[0][0] in _BEGIN_DECIMAL)
     found: dict[str, list[tuple[float, Pronunciation]]] = {}
     for word, fields, number in entries:
         count = 0
-        while count < min(MOST_PROBABILITIES, len(fields)) and _is_decimal(fields[count]):
-            count += 1
-        if not count and decimal and fields[0] in ("0", "1"):  # phones may be numbers too, such as X-SAMPA's 2 and 9
-            count = 1
-        phones = tuple(phone for phone in fields[count:] if phone[0] != "#" or not _DISAMBIGUATION.fullmatch(phone))
+        if fields[0][0] in _BEGIN_DECIMAL:
+            while count < min(MOST_PROBABILITIES, len(fields)) and _is_decimal(fields[count]):
+                count += 1
+            if not count and decimal and fields[0] in ("0", "1"):  # phones may be numbers, such as X-SAMPA's 2 and 9
+                count = 1
+        phones = tuple(fields[count:])
         if not phones:
             raise _no_pronunciation(path, number)
         if len(phones) > 1 or phones[0].casefold() not in NO_PHONES:
@@ -114,7 +119,9 @@ def _entries(path: Path, tabs: bool, encoding: str) -> Iterator[tuple[str, list[
             continue
         word, _, rest = line.partition("\t" if tabs or "\t" in line else " ")
         word = word.strip()
-        fields = (_COMMENT.sub("", rest) if "#" in rest else rest).split()
+        fields = rest.split()
+        if "#" in rest:
+            fields = [each for each in _COMMENT.sub("", rest).split() if not _DISAMBIGUATION.fullmatch(each)]
         if not word or not fields:
             raise _no_pronunciation(path, number)
         if word[0] in "<[{!" and (word.casefold() in NO_WORDS or _NOISE.fullmatch(word)):
@@ -123,7 +130,7 @@ def _entries(path: Path, tabs: bool, encoding: str) -> Iterator[tuple[str, list[
 
 
 def _is_decimal(field: str) -> bool:
-    return field[0] in ".0123456789" and _DECIMAL.fullmatch(field) is not None
+    return field[0] in _BEGIN_DECIMAL and _DECIMAL.fullmatch(field) is not None
 
 
 def _no_pronunciation(path: Path, number: int) -> DataError:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import WhisperForConditionalGeneration
 
 from kikitori.errors import ModelError
@@ -72,8 +73,10 @@ def _load_ctranslate2(folder: Path) -> Any:
     arrays = read_arrays(folder)
     try:
         config, tensors = whisper_config(arrays, load_units(folder)), whisper_tensors(arrays)
-        whisper = WhisperForConditionalGeneration(config)
-        info = whisper.load_state_dict(tensors, strict=False)
+        with torch.device("meta"):  # drawing weights that are replaced at once would take as long as reading these
+            whisper = WhisperForConditionalGeneration(config)
+        info = whisper.load_state_dict(tensors, strict=False, assign=True)
+        whisper.tie_weights()
     except KeyError as error:
         raise ModelError(f"model.bin has no {error.args[0]}", where=folder, remedy="copy the folder again") from None
     except (RuntimeError, IndexError, ValueError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.errors import ModelError
-from kikitori.text.lexicon import Lexicon, phone_numbers
+from kikitori.text.lexicon import Lexicon, numbered
 from kikitori.text.ngram.arpa import END, START, UNKNOWN
 from kikitori.text.ngram.model import Automaton, NGram
 from kikitori.text.words import check_coverage
@@ -84,12 +84,12 @@ def word_model(
     words: list[str] = []
     ids: list[int] = []
     ways: list[tuple[int, tuple[int, ...]]] = []
-    for word, pronunciations in lexicon.pronunciations.items():
+    for word, pronunciations in numbered(lexicon, numbers, where).items():
         known = ngram.ids.get(word, unknown)
         if known is None:
             continue
         number = len(words)
-        ways += [(number, phone_numbers(word, way, numbers, where)) for way in dict.fromkeys(pronunciations)]
+        ways += [(number, way) for way in dict.fromkeys(pronunciations)]
         words.append(word)
         ids.append(known)
     if not any(word in ngram.ids for word in words):
