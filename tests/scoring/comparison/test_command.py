@@ -44,6 +44,8 @@ def test_wrong_calls(tmp_path):
     assert "small: two systems have this name" in one_line(call("compare", small, small))
     assert "unknown normalizer" in one_line(call("compare", small, small, "--normalizer", "x"), WRONG_CALL)
     assert "cannot be read" in one_line(call("compare", small, tmp_path / "nothing"))
+    refused = one_line(call("compare", small, small, "--language", "japanese"), WRONG_CALL)
+    assert "--language: 'japanese' is no code of a language; write one such as en or ja" in refused
 
 
 def test_folders_of_the_same_name_are_told_apart_by_those_above(tmp_path):

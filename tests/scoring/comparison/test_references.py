@@ -4,7 +4,7 @@ import pytest
 
 from kikitori.errors import DataError
 from kikitori.scoring.comparison.references import read_ctm_predictions, read_references
-from tests.commands import call, one_line
+from tests.commands import WRONG_CALL, call, one_line
 from tests.scoring.comparison.systems import LARGE, SMALL, written
 
 STM = """a 1 s 0 2 the crow flew
@@ -57,6 +57,14 @@ def test_texts_for_sclite_come_back_as_a_comparison(tmp_path):
     assert "How long" not in again.stdout
     assert (out / "reference.stm").read_text().splitlines()[1] == "a 1 unknown 0.000 3.000 Crows fly"
     assert "--nist: no folder" in one_line(call("compare", *folders, "--nist"))
+
+
+def test_files_for_sclite_have_names_of_their_own(tmp_path):
+    small, nist = written(tmp_path / "small", SMALL), ("--nist", "-o", tmp_path / "out")
+    refused = one_line(call("compare", f"reference={small}", f"b={small}", *nist), WRONG_CALL)
+    assert "reference: another reference.trn is written for --nist; name it otherwise" in refused
+    assert "a-b: another a-b.trn" in one_line(call("compare", f"a/b={small}", f"a-b={small}", *nist), WRONG_CALL)
+    assert not (tmp_path / "out" / "comparison.json").exists()
 
 
 def test_rows_without_a_reference_are_refused(tmp_path):

@@ -46,18 +46,22 @@ def compare(
         from kikitori.scoring.comparison.references import read_references
         from kikitori.scoring.comparison.systems import read_systems
         from kikitori.scoring.comparison.tables import comparison_sections, missing_rows, verdict
-        from kikitori.scoring.comparison.write import FILES, format_markdown, write_comparison, write_nist
+        from kikitori.scoring.comparison.write import FILES, format_markdown, nist_files, write_comparison, write_nist
         from kikitori.scoring.report import Prediction
+        from kikitori.text.forms.languages import check_language
         from kikitori.text.normalize import normalize
         from kikitori.workflows.evaluate import versions
 
         for name in normalizer or ():
             normalize(name, "")  # refuses a wrong name before the work begins
+        check_language(language, "--language")
         if nist and output is None:
             raise ConfigError("no folder given", where="--nist", remedy="name it with -o")
         known = None if reference is None else {str(reference): read_references(reference, language)}
         found = read_systems(systems, known)
         sets = {system.name: system.sets for system in found}
+        if nist and output is not None:
+            nist_files(output, [*sets])
         said = {name: [Prediction(each, "", 0.0) for each in rows] for name, rows in (known or {}).items()}
         matched = match(sets, references=said or None, missing=missing.value)
         if output is not None:

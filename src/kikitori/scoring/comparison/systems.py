@@ -59,7 +59,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     """The last parts of paths, as many as it takes to tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-length:]) for each in parts]
+        names = ["/".join(each[-length:]).replace("//", "/") for each in parts]
         if len({*names}) == len(names):
             break
     return names

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
 from kikitori.io.nist.stm import write_stm
 from kikitori.io.nist.trn import write_trn
@@ -18,6 +19,8 @@ from kikitori.scoring.page import Section, render_comparison
 from kikitori.scoring.table import markdown_table
 from kikitori.text.normalize import versions_of
 
+REFERENCE = "reference"
+"""Name of the files of what was said, for sclite."""
 FILES = ("comparison.json", "comparison.md", "comparison.html")
 
 
@@ -77,21 +80,38 @@ def _counts(counts: ErrorCounts) -> dict[str, Any]:
     return asdict(counts) | {"errors": counts.errors, "rate": counts.rate}
 
 
+def nist_files(folder: Path, systems: Sequence[str]) -> dict[str, Path]:
+    """The `trn` file of each system, by its name.
+
+    Raises:
+        ConfigError: Two have the same one, or one that of the references.
+    """
+    files: dict[str, Path] = {}
+    for system in systems:
+        file = folder / f"{system.replace('/', '-')}.trn"
+        if file.stem == REFERENCE or file in files.values():
+            remedy = "name it otherwise, as NAME=PATH"
+            raise ConfigError(f"another {file.name} is written for --nist", where=system, remedy=remedy)
+        files[system] = file
+    return files
+
+
 def write_nist(folder: Path, found: Comparison) -> list[Path]:
     """Writes normalised texts for sclite, `reference.trn` and one for each system, and `reference.stm` as spoken.
 
     Ids are numbered, since those of several sets may be the same; characters are words where there are none.
 
     Raises:
+        ConfigError: Two systems have the same file, or one that of the references.
         DataError: A file cannot be written.
     """
     first = found.rows[found.systems[0]]
     ids = [f"{number:06}-{row.prediction.utterance.utt_id}" for number, row in enumerate(first)]
-    texts = {"reference": [row.reference for row in first]}
-    texts |= {system: [row.predicted for row in rows] for system, rows in found.rows.items()}
-    paths = []
-    for name, spoken in texts.items():
-        paths.append(folder / f"{name.replace('/', '-')}.trn")
-        write_trn(paths[-1], {utt_id: " ".join(words) for utt_id, words in zip(ids, spoken, strict=True)})
-    write_stm(folder / "reference.stm", stretches_of(row.prediction.utterance for row in first))
-    return [*paths, folder / "reference.stm"]
+    files = nist_files(folder, found.systems)
+    texts = {folder / f"{REFERENCE}.trn": [row.reference for row in first]}
+    texts |= {files[system]: [row.predicted for row in rows] for system, rows in found.rows.items()}
+    for path, spoken in texts.items():
+        write_trn(path, {utt_id: " ".join(words) for utt_id, words in zip(ids, spoken, strict=True)})
+    stretches = folder / f"{REFERENCE}.stm"
+    write_stm(stretches, stretches_of(row.prediction.utterance for row in first))
+    return [*texts, stretches]

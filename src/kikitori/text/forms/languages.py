@@ -5,6 +5,8 @@ Training, the choice of epochs and scoring all ask here.
 
 import re
 
+from kikitori.errors import ConfigError
+
 UNSPACED = ("ja", "zh", "yue", "wuu", "nan", "hak", "th", "lo", "km", "my", "bo", "dz")
 """Languages that put no spaces between words; errors are counted in characters."""
 UNSPACED_SCRIPTS = ("HIRAGANA", "KATAKANA", "CJK", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
@@ -31,6 +33,17 @@ def primary_language(language: str | None) -> str | None:
     """The primary part of a language code, two letters where there are: `en` of `en-US` and of `eng`."""
     code = re.split("[-_]", language.strip().lower())[0] if language else None
     return _TWO_LETTERS.get(code or "", code)
+
+
+def check_language(language: str | None, where: str) -> None:
+    """Refuses what is no code of a language, such as its name, which would count as a language with spaces.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if language is not None and not re.fullmatch("[a-z]{2,3}", primary_language(language) or ""):
+        what = f"'{language[:40]}' is no code of a language"
+        raise ConfigError(what, where=where, remedy="write one such as en or ja")
 
 
 def is_unspaced(language: str | None) -> bool:
