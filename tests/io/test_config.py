@@ -145,10 +145,10 @@ def test_misfits_name_the_key(load, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [a", "cannot be read as YAML (while parsing a flow sequence)"),
+        ("name: [a", "expected ',' or ']', line 2)"),
         ("name:\n\t- a", "cannot be read as YAML"),
-        ("name: a\nname: b", "cannot be read as YAML (while constructing a mapping)"),
-        ("name: a\n---\nname: b", "cannot be read as YAML (expected a single document"),
+        ("name: a\nname: b", "cannot be read as YAML (found duplicate key name, line 2)"),
+        ("name: a\n---\nname: b", "cannot be read as YAML (found another document, line 2)"),
         ("name: \0", "cannot be read as YAML (unacceptable character"),
         ("name: ${nope}", "cannot be read as YAML (Interpolation key 'nope' not found)"),
         ("name: ${name}", "cannot be read as YAML"),

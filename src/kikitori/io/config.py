@@ -195,6 +195,11 @@ def _count_interpolations(value: str, where: object) -> int:
 
 
 def _first_line(error: Exception) -> str:
+    """What is wrong; of YAML, at which line."""
+    from yaml import MarkedYAMLError
+
+    if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem.removeprefix('but ')}, line {error.problem_mark.line + 1}"
     return str(error).partition("\n")[0]
 
 

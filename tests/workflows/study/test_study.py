@@ -184,7 +184,7 @@ def test_values_that_do_not_go_together_are_rows(world):
     ("changes", "message"),
     [
         ({"axes": {"bridge.strid": [1, 2]}}, "axes: bridge.strid: 1: .*did you mean 'stride'"),
-        ({"axes": {"decoding.beem": [1, 2]}}, "beem"),
+        ({"axes": {"decoding.beem": [1, 2]}}, "study.yaml: axes: decoding.beem: 1: decoding: beem: unexpected key"),
         ({"axes": {"decoding.search": ["greedy", "greedie"]}}, "no such search"),
         ({"axes": {"optim.lr": [0.1, "x"]}}, "axes: optim.lr: x: "),
         ({"axes": {"a": {"one": {}, "two": {"optim.lr": 0.004}}}}, "a=two: it is the same as a=one"),
@@ -201,6 +201,11 @@ def test_dry_runs_name_what_is_missing(world, tmp_path):
     assert result.exit_code == 0, result.output
     assert f"not here: {tmp_path / 'none.jsonl'}" in result.stdout
     assert "2 cells, 2 with their seeds, 1 trainings" in result.stdout
+    assert "none.jsonl" in one_line(call("study", tmp_path / "study.yaml", "-o", tmp_path / "out"))
+    file = world(test=[{"path": "clips/manifest.jsonl", "split": "nope"}])
+    assert "nope" in call("study", file, "--dry-run").stdout
+    assert "nope" in one_line(call("study", file, "-o", tmp_path / "out"))
+    assert not (tmp_path / "out" / "runs").exists()
     assert "name the folder for the study" in one_line(call("study", world()))
     assert "not an override" in one_line(call("study", world(), "x"))
 

@@ -127,9 +127,13 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
         if f"{DECODING}search" not in search:
             default = CTCGreedySearch.search if training.task == "acoustic_model" else GreedySearch.search
             search = {f"{DECODING}search": default} | search
+        try:
+            decoding = _decoding(search)
+        except ConfigError as error:
+            raise ConfigError(str(error), where=where) from None
         depends = {
             "trained": training.digest if model is None else model,
-            "search": [_decoding(search).search, changed(_decoding(search))],
+            "search": [decoding.search, changed(decoding)],
             "test": changed(study.test),
         }
         trained = training if model is None else None

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from kikitori.errors import DataError
 from kikitori.scoring.table import text_table
+from kikitori.train.build.corpora import read_rows
 from kikitori.workflows.study.budget import affordable, needed
 from kikitori.workflows.study.plan import Plan, Trial
 from kikitori.workflows.study.run import CELLS, REPORT, Log, expected_hours, measured_hours
@@ -47,8 +49,16 @@ def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:
         lines.append(f"trainings that fit: {total:.2f} of {plan.study.budget_hours:g} hours")
     elif plan.study.budget_hours is not None:
         lines.append(f"budget: {plan.study.budget_hours:g} hours; what fits is measured with -o FOLDER")
-    roots = {trial.data_root for trial in plan.trials}
-    missing = sorted(
-        {str(path) for root in roots for ref in plan.study.test if not (path := Path(root) / ref.path).is_file()}
-    )
-    return "\n".join([*lines, *(f"not here: {path}" for path in missing)])
+    return "\n".join([*lines, *(f"not here: {what}" for what in _missing(plan))])
+
+
+def _missing(plan: Plan) -> list[str]:
+    """Test sets that cannot be read."""
+    missing = dict[str, None]()
+    for root in dict.fromkeys(trial.data_root for trial in plan.trials):
+        for ref in plan.study.test:
+            try:
+                read_rows(Path(root), ref)
+            except DataError as error:
+                missing[str(error)] = None
+    return [*missing]

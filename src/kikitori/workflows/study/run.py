@@ -6,7 +6,7 @@ The folder holds `runs/DIGEST` (a run folder of each training, and `DIGEST.json`
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from kikitori.train.build.corpora import read_rows
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.recipe import Recipe
 from kikitori.train.run import train_recipe
+from kikitori.types import Utterance
 from kikitori.workflows.evaluate import evaluate, versions
 from kikitori.workflows.study.budget import affordable, needed, training_hours
 from kikitori.workflows.study.plan import Plan, Training, Trial
+from kikitori.workflows.study.spec import Study
 
 RUNS, CELLS, REPORT, PREDICTIONS = "runs", "cells", "report.json", "predictions.jsonl"
 Log = Callable[[str], None]
@@ -72,13 +74,25 @@ def expected_hours(plan: Plan, folder: Path, log: Log) -> dict[str, float]:
     return hours
 
 
+def read_tests(study: Study, data_root: str) -> dict[str, Sequence[Utterance]]:
+    """The test sets of a study by their names.
+
+    Raises:
+        DataError: A manifest cannot be read, or a set of it is empty.
+    """
+    return {f"{ref.path} {ref.split or ''}".strip(): read_rows(Path(data_root), ref).utterances for ref in study.test}
+
+
 def run_study(plan: Plan, folder: Path, log: Log) -> list[Outcome]:
     """Trains, decodes and scores what is not there yet; a cell that fails says why, and the others go on.
 
     Raises:
+        DataError: A test set cannot be read: hours of training would come to nothing.
         DiskFullError: There is no room left.
         Stopped: SIGTERM came while something was trained; the same call goes on there.
     """
+    for root in dict.fromkeys(trial.data_root for trial in plan.trials):
+        read_tests(plan.study, root)
     expected = expected_hours(plan, folder, log) if plan.study.budget_hours is not None else {}
     fits = affordable(plan, expected, measured_hours(plan, folder))
     reasons = {
@@ -137,11 +151,9 @@ def _decode(plan: Plan, trial: Trial, runs: Path, report: Path) -> None:
         recipe = trial.training.recipe(runs)
         model, adapter = _trained(recipe, runs / trial.training.digest)
         recognizer = load(model, device=recipe.run.device, decoding=decoding, adapter=adapter)
-    sets = {
-        f"{ref.path} {ref.split or ''}".strip(): read_rows(Path(trial.data_root), ref).utterances
-        for ref in plan.study.test
-    }
-    predictions = evaluate(recognizer, sets, decoding=decoding, batch_size=plan.study.batch_size)
+    predictions = evaluate(
+        recognizer, read_tests(plan.study, trial.data_root), decoding=decoding, batch_size=plan.study.batch_size
+    )
     values = build_report(
         predictions, normalizer=None, decoding=decoding.search, model=recognizer.name, versions=versions()
     )
