@@ -53,10 +53,11 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         found, remedy = describe_folder(path)
         raise DataError(f"is no text file: it {found}", where=path, remedy=remedy)
     if not path.is_file():
-        raise DataError("no such text file", where=path, remedy="check the path or data_root")
+        raise DataError("no such text file", where=path, remedy="check the path, or data_root of a recipe")
     try:
         with io.TextIOWrapper(open_compressed(path), encoding=encoding) as lines:
             seen = (visible(line).strip() for line in lines)
             yield from (line for line in seen if line)
     except (UnicodeDecodeError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"cannot be read as UTF-8 text ({error})", where=path) from None
+        what = f"cannot be read as UTF-8 text ({error})"
+        raise DataError(what, where=path, remedy="save it as UTF-8, or copy it again") from None
