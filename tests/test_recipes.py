@@ -128,7 +128,8 @@ def world(tmp_path_factory):
     write_pronunciations(folder)
     for name in ("whisper-base", "whisper-tiny.en"):
         write_whisper(folder / "parts" / name)
-    save_tiny_llm(folder / "parts" / "SmolLM2-135M-Instruct", "llama", units=tiny_bpe())
+    units = tiny_bpe(extra=("<|im_start|>", "<|im_end|>"))
+    save_tiny_llm(folder / "parts" / "SmolLM2-135M-Instruct", "llama", units=units)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_lexicon(READINGS, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))
