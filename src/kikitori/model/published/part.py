@@ -106,6 +106,19 @@ def save_tensors(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file(halves, directory / SAFETENSORS, metadata={"format": "pt"})
 
 
+def part_tensors(folder: str | Path) -> dict[str, Tensor]:
+    """The tensors of a part by name, as they are stored.
+
+    Raises:
+        ModelError: They are missing, damaged or not finite.
+    """
+    check_weights(folder)
+    tensors = map_safetensors(find_weights(Path(folder), SAFETENSORS))
+    for name, tensor in tensors.items():
+        check_finite(folder, name, tensor)
+    return tensors
+
+
 def load_heads(folder: str | Path, values: Mapping[str, Any], whisper: Any) -> tuple[AcousticModel, int]:
     """CTC heads on a copy of a Whisper's encoder, and how many of its layers are still those of Whisper.
 
@@ -118,10 +131,7 @@ def load_heads(folder: str | Path, values: Mapping[str, Any], whisper: Any) -> t
         ModelError: The base is another one, or tensors are missing, damaged or unknown.
     """
     check_digest(folder, values[BASE], whisper)
-    check_weights(folder)
-    tensors = map_safetensors(find_weights(Path(folder), SAFETENSORS))
-    for name, tensor in tensors.items():
-        check_finite(folder, name, tensor)
+    tensors = part_tensors(folder)
     settings = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
     model = whole_acoustic(folder, AcousticModelConfig(**settings), whisper, tensors)
     return model, shared_layers(tensors, model.encoder.num_layers)

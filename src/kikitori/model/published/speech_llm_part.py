@@ -28,6 +28,7 @@ from kikitori.model.published.part import (
     check_digest,
     find_base,
     own_tensors,
+    part_tensors,
     save_tensors,
     shared_layers,
     values_digest,
@@ -35,9 +36,7 @@ from kikitori.model.published.part import (
 )
 from kikitori.model.published.whisper import load_whisper
 from kikitori.model.safety.config import read_json
-from kikitori.model.safety.weights import check_weights
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
-from kikitori.model.weights import SAFETENSORS, check_finite, find_weights, map_safetensors
 
 ENCODER, LLM = "encoder", "llm"
 """Keys of the bases."""
@@ -126,10 +125,7 @@ def load_speech_llm_part(folder: str | Path, values: Mapping[str, Any], load_llm
     llm = load_llm(find_base(name, folder))
     if values_digest(llm) != bases[LLM].get("digest"):
         warnings.warn(f"{folder}: {name} has other weights here than in training", KikitoriWarning, stacklevel=2)
-    check_weights(folder)
-    tensors = map_safetensors(find_weights(Path(folder), SAFETENSORS))
-    for key, tensor in tensors.items():
-        check_finite(folder, key, tensor)
+    tensors = part_tensors(folder)
     config = SpeechLLMConfig(**{key: value for key, value in values.items() if key not in ("model_type", BASE)})
     own = {name.removeprefix(ACOUSTIC): each for name, each in tensors.items() if name.startswith(ACOUSTIC)}
     acoustic = whole_acoustic(folder, config.acoustic_config, whisper, own)
