@@ -211,8 +211,8 @@ def test_depth_limit_is_generous(load):
 
 
 def test_missing_directory_and_huge_files(tmp_path):
-    for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(ConfigError, match="no such file; check the path"):
+    for path, what in ((tmp_path / "none.yaml", "no such file; check the path"), (tmp_path, "is a folder, where")):
+        with pytest.raises(ConfigError, match=what):
             merge_yaml(path)
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as out:

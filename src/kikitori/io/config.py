@@ -135,6 +135,8 @@ def _read_values(path: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise ConfigError("is a folder, where a YAML file is due", where=path, remedy="name the file")
     if not path.is_file():
         raise ConfigError("no such file", where=path, remedy="check the path")
     if path.stat().st_size > MAX_YAML_BYTES:

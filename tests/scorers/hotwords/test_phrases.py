@@ -46,6 +46,7 @@ def test_a_file_holds_a_phrase_a_line(tmp_path):
         (b"\xff\xfe\x00", DataError, "cannot be read as UTF-8 text"),
         (b"\n \n", ConfigError, "there is no phrase; write one a line"),
         (b"\n".join(b"w%d" % number for number in range(10_001)), ConfigError, "10001 hotwords are more than 10000"),
+        (b"word\n" + b"a " * 201, ConfigError, "201 letters are no phrase: 'a a a"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused_in_one_line(tmp_path, content, error, what):

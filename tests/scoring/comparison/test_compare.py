@@ -77,16 +77,17 @@ def test_nothing_said():
 def test_the_verdict_names_the_best_and_says_whether_it_is_chance():
     assert verdict(compare(SETS)).startswith(
         "large makes the fewest word errors: WER 0.0909, beside 0.2727 of small (66.7 % fewer). "
-        "On 4 utterances that is no more than chance may explain: change -0.1818"
+        "4 utterances are too few to tell whether that is chance."
     )
     turned = {name: SETS[name] for name in ("large", "small")}
     assert verdict(compare(turned)).startswith("large makes the fewest word errors: WER 0.0909, beside 0.2727 of small")
     same = verdict(compare(dict.fromkeys("ab", SETS["small"])))
-    assert same.startswith("a and b make equally many word errors: WER 0.2727. On 4 utterances that is no more")
+    assert same.startswith("a and b make equally many word errors: WER 0.2727. 4 utterances are too few")
     many = [prediction(f"{n}", "a b c", "a b c") for n in range(30)]
     worse = [prediction(f"{n}", "a b c", "a b" if n % 2 else "a b c") for n in range(30)]
     assert "more than chance explains" in verdict(compare({"a": {"x": worse}, "b": {"x": many}}))
-    assert "chance may explain" in verdict(compare({"a": {"x": worse[:19]}, "b": {"x": many[:19]}}))
+    assert "19 utterances are too few" in verdict(compare({"a": {"x": worse[:19]}, "b": {"x": many[:19]}}))
+    assert "chance may explain" in verdict(compare({"a": {"x": worse[:3] + many[3:]}, "b": {"x": many}}))
 
 
 def test_sections_say_all_and_examples_those_that_differ_most():

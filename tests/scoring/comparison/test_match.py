@@ -27,6 +27,8 @@ def test_sets_of_other_names_are_those_of_the_first():
 def test_cuts_of_one_recording_are_told_apart_by_their_offset():
     cuts = [replace(SMALL[0], utterance=replace(SMALL[0].utterance, offset=offset)) for offset in (0.0, 3.0)]
     assert len(match({"a": {"x": cuts}, "b": {"x": cuts}})["b"]["x"]) == 2
+    with pytest.raises(DataError, match="b: 1 of 2 utterances are missing: u0 from 3 s on;"):
+        match({"a": {"x": cuts}, "b": {"x": cuts[:1]}})
 
 
 def test_missing_rows_are_named_or_deletions():

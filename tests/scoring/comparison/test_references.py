@@ -41,6 +41,10 @@ def test_times_and_ids_decide_in_the_command(tmp_path, stm):
     assert "1 of 3 utterances are missing: b" in one_line(call("compare", *systems, "--reference", stm))
     result = call("compare", *systems, "--reference", stm, "--missing", "delete", "--language", "en")
     assert "right makes the fewest word errors: WER 0.0000, beside 0.3333 of half" in result.stdout, result.output
+    assert "kikitori: half has no prediction for b" in result.stderr
+    (tmp_path / "half.ctm").write_text("".join(right.splitlines(keepends=True)[4:]))
+    lines = call("compare", *systems, "--reference", stm, "--missing", "delete").stderr.splitlines()
+    assert lines == [f"kikitori: half has no prediction for a from {start} s on" for start in (0, 5)]
     assert "it has no references" in one_line(call("compare", *systems))
 
 

@@ -76,6 +76,7 @@ def test_overrides_are_settings_of_cells_and_starts(study):
         ({"design": "list"}, "design 'list' and cells"),
         ({"cells": [{}]}, "design 'list' and cells"),
         ({"test": []}, "test"),
+        ({"test": [{"path": "a.jsonl", "share": 0.5}, {"path": "a.jsonl"}]}, "named twice"),
         ({"normalizers": ["wisper"]}, "unknown normalizer"),
         ({"budget_hours": 0.0}, "budget_hours"),
     ],

@@ -190,6 +190,7 @@ def test_values_that_do_not_go_together_are_rows(world):
         ({"axes": {"a": {"one": {}, "two": {"optim.lr": 0.004}}}}, "a=two: it is the same as a=one"),
         ({"axes": {"llm.init": ["start:lm"]}}, "no such start: 'lm'"),
         ({"recipe": "nothing.yaml"}, "no such file"),
+        ({"recipe": "."}, "is a folder"),
     ],
 )
 def test_what_is_refused_at_once(world, changes, message):
@@ -206,6 +207,9 @@ def test_dry_runs_name_what_is_missing(world, tmp_path):
     assert "nope" in call("study", file, "--dry-run").stdout
     assert "nope" in one_line(call("study", file, "-o", tmp_path / "out"))
     assert not (tmp_path / "out" / "runs").exists()
+    models = {"model": ["tiny-en", "./nowhere", "owner/name"]}
+    said = call("study", world(axes=models), "--dry-run").stdout
+    assert said.splitlines()[-1] == "not here: ./nowhere: no such model folder"
     assert "name the folder for the study" in one_line(call("study", world()))
     assert "not an override" in one_line(call("study", world(), "x"))
 

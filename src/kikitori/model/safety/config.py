@@ -33,6 +33,12 @@ LARGEST = (  # integers in config.json by key, the first pattern that is found
 PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
+def is_hub_id(path_or_id: str | Path) -> bool:
+    """Whether something that is no folder may be the id of a model on the hub, `owner/name`."""
+    text = str(path_or_id)
+    return not Path(text).is_absolute() and not text.startswith((".", "~")) and text.count("/") == 1
+
+
 def read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
     """Reads a JSON file of a model folder, or of a model on the hub, once the folder's files have been looked at.
 
@@ -42,7 +48,7 @@ def read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
     folder = Path(path_or_id)
     if folder.is_dir():
         file = folder / name
-    elif folder.is_absolute() or str(path_or_id).startswith((".", "~")) or str(path_or_id).count("/") != 1:
+    elif not is_hub_id(path_or_id):
         raise ModelError("no such model folder", where=path_or_id, remedy="give a folder, or a hub id like owner/name")
     else:
         if not (constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(str(path_or_id), name), str)):

@@ -63,15 +63,15 @@ def read_hotwords(file: Path) -> tuple[str, ...]:
 
     Raises:
         DataError: There is no such file, or it is not UTF-8 text.
-        ConfigError: It holds no phrase, or more than 10,000.
+        ConfigError: It holds no phrase, more than 10,000, or one that is too long.
     """
     phrases = tuple(dict.fromkeys(read_lines(file)))
-    check_number(phrases, file)
+    check_phrases(phrases, file)
     return phrases
 
 
-def check_number(phrases: Sequence[str], where: object = "hotwords") -> None:
-    """Refuses a list of no phrase, or of more than 10,000.
+def check_phrases(phrases: Sequence[str], where: object = "hotwords") -> None:
+    """Refuses a list of no phrase, or of more than 10,000, or one with a phrase of more than 200 letters.
 
     Raises:
         ConfigError: It is one.
@@ -81,6 +81,11 @@ def check_number(phrases: Sequence[str], where: object = "hotwords") -> None:
     if len(phrases) > MOST_PHRASES:
         what = f"{len(phrases)} hotwords are more than {MOST_PHRASES}"
         raise ConfigError(what, where=where, remedy="leave out what the recordings cannot hold")
+    for phrase in phrases:
+        number = len(letters_of(phrase, spaced=False))
+        if number > MOST_LETTERS:
+            what = f"{number} letters are no phrase: {phrase[:30]!r}..."
+            raise ConfigError(what, where=where, remedy=f"write phrases of at most {MOST_LETTERS}")
 
 
 @lru_cache(maxsize=8)
@@ -98,16 +103,13 @@ def compile_hotwords(phrases: tuple[str, ...], units: TokenizerUnits, language: 
     Raises:
         ConfigError: There are no phrases, too many, too long ones, or none that the units can write.
     """
-    check_number(phrases)
+    check_phrases(phrases)
     spaced = writes_spaces(language)
     written: dict[str, list[Sequence[int]]] = {}
     unwritten: dict[str, None] = {}
     left_out = list[str]()
     for phrase in phrases:
         letters = letters_of(phrase, spaced=spaced)
-        if len(letters) > MOST_LETTERS:
-            what = f"{len(letters)} letters are no phrase: {phrase[:30]!r}..."
-            raise ConfigError(what, where="hotwords", remedy=f"write phrases of at most {MOST_LETTERS}")
         spelt = [_spelt(character, units) for character in visible(phrase)]
         unwritten.update((c, None) for c, text in zip(visible(phrase), spelt, strict=True) if text is None)
         text = "".join(each or "" for each in spelt).strip()

@@ -1,11 +1,13 @@
 """Predictions of several systems brought together by utterance, so that each is scored on the same rows."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from kikitori.errors import DataError
 from kikitori.scoring.report import Prediction
+from kikitori.types import Utterance
 
 Sets = Mapping[str, Sequence[Prediction]]
 """Predictions by set."""
@@ -50,10 +52,11 @@ def match(
                     remedy="compare predictions of the same manifest",
                 )
     for name, rows in found.items():
-        lacking = [utterance.utt_id for key, (_, utterance) in known.items() if key not in rows]
+        lacking = [key for key in known if key not in rows]
         if lacking and missing == "refuse":
+            names = dict(zip(known, telling_names([utterance for _, utterance in known.values()]), strict=True))
             raise DataError(
-                f"{len(lacking)} of {len(known)} utterances are missing: {_named(lacking)}",
+                f"{len(lacking)} of {len(known)} utterances are missing: {_named([names[key] for key in lacking])}",
                 where=name,
                 remedy="predict them, or count their words as deletions with --missing delete",
             )
@@ -64,6 +67,15 @@ def match(
             row = rows[key][1] if key in rows else Prediction(utterance, "", 0.0, error=MISSING)
             sets.setdefault(set_name, []).append(replace(row, utterance=utterance))
     return matched
+
+
+def telling_names(utterances: Sequence[Utterance]) -> list[str]:
+    """The id of each utterance; where several have the same one, such as stretches of a recording, with its start."""
+    times = Counter(utterance.utt_id for utterance in utterances)
+    return [
+        utterance.utt_id if times[utterance.utt_id] == 1 else f"{utterance.utt_id} from {utterance.offset:g} s on"
+        for utterance in utterances
+    ]
 
 
 def _by_key(name: str, sets: Sets, same_names: bool) -> dict[_Key, tuple[str, Prediction]]:

@@ -2,8 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from kikitori.scoring.comparison.compare import Comparison, Score, compared, confused_words, is_certain, macro_mean
-from kikitori.scoring.comparison.match import Sets
+from kikitori.scoring.comparison.compare import (
+    FEWEST,
+    Comparison,
+    Score,
+    compared,
+    confused_words,
+    is_certain,
+    macro_mean,
+)
+from kikitori.scoring.comparison.match import Sets, telling_names
 from kikitori.scoring.errors import breakdown
 from kikitori.scoring.errors.breakdown import Group, Row
 from kikitori.scoring.page import Example, Section
@@ -18,7 +26,8 @@ Table = list[list[str]]
 def verdict(found: Comparison) -> str:
     """Two sentences: which system makes the fewest errors, and whether that may be chance."""
     best, other = _best_and_other(found)
-    equals = [name for name in found.systems if name not in (best.system, other.system) and _as_good(found, name, best)]
+    others = [name for name in found.systems if name not in (best.system, other.system)]
+    equals = [name for name in others if best.utterances >= FEWEST and _as_good(found, name, best)]
     among = f" (not to be told from {', '.join(equals)})" if equals else ""
     what = f"{best.system}{among} makes the fewest {found.unit} errors: {found.rate} {best.words.rate:.4f}"
     known = best.change if other is found.totals[0] else None
@@ -31,6 +40,8 @@ def verdict(found: Comparison) -> str:
     else:
         fewer = 100.0 * (1.0 - best.words.errors / other.words.errors)
         what += f", beside {other.words.rate:.4f} of {other.system} ({fewer:.1f} % fewer)"
+    if best.utterances < FEWEST:
+        return f"{what}. {best.utterances} utterances are too few to tell whether that is chance."
     certain = "more than chance explains" if is_certain(change, best.utterances) else "no more than chance may explain"
     numbers = f"change {change.change:+.4f}, 95 % {_interval(change.interval, '+.4f')}, p {_p(change.p_value)}"
     return f"{what}. On {best.utterances} utterances that is {certain}: {numbers}."
@@ -75,11 +86,13 @@ def examples(found: Comparison) -> list[tuple[str, list[Example]]]:
 
 
 def missing_rows(systems: Mapping[str, Sets], error: str) -> dict[str, list[str]]:
-    """The ids of the rows of each system that have an error."""
-    return {
-        name: [row.utterance.utt_id for rows in sets.values() for row in rows if row.error == error]
-        for name, sets in systems.items()
-    }
+    """The names of the rows of each system that have an error."""
+    found = {}
+    for name, sets in systems.items():
+        rows = [row for members in sets.values() for row in members]
+        names = telling_names([row.utterance for row in rows])
+        found[name] = [known for known, row in zip(names, rows, strict=True) if row.error == error]
+    return found
 
 
 def _best_and_other(found: Comparison) -> tuple[Score, Score]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from kikitori.errors import DataError
+from kikitori.loading import find_model
+from kikitori.model.safety.config import is_hub_id
 from kikitori.scoring.table import text_table
 from kikitori.train.build.corpora import read_rows
 from kikitori.workflows.study.budget import affordable, needed
@@ -53,8 +55,12 @@ def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:
 
 
 def _missing(plan: Plan) -> list[str]:
-    """Test sets that cannot be read."""
+    """Models that are decoded as they are and test sets, of those that are not there; of the hub nothing is asked."""
     missing = dict[str, None]()
+    for model in dict.fromkeys(trial.model for trial in plan.trials if trial.model is not None):
+        folder = find_model(model)
+        if not Path(folder).is_dir() and not is_hub_id(folder):
+            missing[f"{model}: no such model folder"] = None
     for root in dict.fromkeys(trial.data_root for trial in plan.trials):
         for ref in plan.study.test:
             try:

@@ -76,6 +76,9 @@ class Study:
             raise ValueError("design 'list' and cells go together")
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError("a seed is named twice")
+        tests = [(ref.path, ref.split) for ref in self.test]
+        if len({*tests}) < len(tests):
+            raise ValueError("a split of a test manifest is named twice")
         for axis, values in self.axes.items():
             names = [*map(str, values)]
             if not names or len({*names}) < len(names):
