@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from kikitori.errors import ConfigError
 
-EXTRAS = {"av": "audio", "peft": "train", "matplotlib": "train", "pyopenjtalk": "synthesis"}
+EXTRAS = {"av": "audio", "peft": "train", "matplotlib": "train", "pyopenjtalk": "synthesis", "pyarrow": "data"}
 
 
 def require(package: str, what: str, *, where: object = None) -> None:

@@ -41,9 +41,9 @@ def describe_folder(path: Path) -> tuple[str, str]:
     """What a folder is that was given where a file is due, and what to give instead."""
     names = {each.name for each in path.iterdir()} if path.is_dir() else set()
     if "wav.scp" in names:
-        return "is a folder of Kaldi's", "write its wav.scp and text as a JSONL manifest: docs/training.md"
+        return "is a folder of Kaldi's", "make a manifest of it with kikitori data convert"
     if {"dataset_info.json", "dataset_dict.json", "state.json"} & names or any(n.endswith(".arrow") for n in names):
-        return "is a dataset of Hugging Face", "write its rows as a JSONL manifest: docs/training.md"
+        return "is a dataset of Hugging Face", "make a manifest of it with kikitori data convert"
     if "config.json" in names and {"model.safetensors", "tokenizer.json"} & names:
         return "is a model folder", "name it with --model"
     if sounds := sorted(n for n in names if n.lower().endswith(SOUNDS)):

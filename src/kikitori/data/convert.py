@@ -1,0 +1,232 @@
+"""`kikitori data convert`: the rows of another layout as a manifest, audio that lies in other files written out.
+
+The manifest is written last, under another name first: it is there whole or not at all. Audio files are too, and one
+that is there with the same bytes stays, so that a conversion that was killed goes on.
+"""
+
+import json
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+from kikitori.data.layouts.base import LeaveOut, SourceRow
+from kikitori.data.manifest import KNOWN_KEYS
+from kikitori.errors import AudioError, ConfigError, DataError
+from kikitori.io.audio import SAMPLE_RATE, promised_seconds, stream_audio
+from kikitori.io.files import disk_error, locked, write_bytes
+from kikitori.io.recordings import ENDINGS
+from kikitori.text.forms.languages import check_language
+
+MANIFEST = "manifest.jsonl"
+_MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3", b"FORM": ".aiff"}
+_MAX_NAME = 60  # characters, of up to four bytes; file systems take 255 bytes
+_DIGITS = 6  # of seconds
+
+
+@dataclass
+class Converted:
+    """What became of a data set; `languages` are names in it that are no codes, with how many rows have each."""
+
+    manifest: Path
+    utterances: int = 0
+    seconds: float = 0.0
+    without_text: int = 0
+    written: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> list[str]:
+        """What it came to, a line each."""
+        lines = [f"{self.utterances} utterances, {self.seconds / 3600:.2f} h"]
+        if self.written:
+            lines.append(f"{self.written} audio files written")
+        if self.without_text:
+            lines.append(f"{self.without_text} without text")
+        lines += [
+            f"warning: {count} rows name their language '{name[:40]}', which is no code; give --language"
+            for name, count in self.languages.items()
+        ]
+        return lines
+
+
+def manifest_path(output: Path) -> Path:
+    """The manifest that `-o` means: a file `.jsonl`, or `manifest.jsonl` in a folder.
+
+    Raises:
+        DataError: It is there already.
+    """
+    manifest = output if output.suffix == ".jsonl" else output / MANIFEST
+    if manifest.exists():
+        raise DataError("is there already", where=manifest, remedy="delete it or choose another")
+    return manifest
+
+
+def convert(
+    rows: Iterable[SourceRow],
+    manifest: Path,
+    *,
+    splits: tuple[str, ...] = (),
+    language: str | None = None,
+    leave_out: LeaveOut,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Converted:
+    """Writes rows as a manifest, and audio that is not a file of its own into the folder `audio` beside it.
+
+    Args:
+        rows: What a `Layout` reads.
+        manifest: Where to; its folder is made.
+        splits: Parts to take, by the data set's own names; all if none.
+        language: Code of the language of all rows, whatever they say.
+        leave_out: Is told of rows that cannot be taken.
+        progress: Gets how many more rows are done.
+
+    Raises:
+        DataError: No row can be taken, or something cannot be written.
+    """
+    result = Converted(manifest)
+    known = Counter[str]()
+    with _whole(manifest) as out, ExitStack() as stack:
+        folder = _AudioFolder(manifest, stack)
+        for row in rows:
+            progress(1)
+            known[row.split or ""] += 1
+            if splits and row.split not in splits:
+                continue
+            try:
+                values = _values(row, folder, manifest.parent, language, result)
+            except (AudioError, ValueError) as error:
+                leave_out(f"{row.where}: {error}" if row.where else str(error))
+                continue
+            out.write(json.dumps(values, ensure_ascii=False) + "\n")
+            result.utterances += 1
+            result.seconds += values["duration"]
+            result.without_text += values["text"] is None
+        result.written = folder.written
+        if not result.utterances:
+            missing = [split for split in splits if split not in known]
+            if missing:
+                names = ", ".join(filter(None, known)) or "none"
+                raise ConfigError(f"there is no split '{missing[0]}'", where="--split", remedy=f"it has {names}")
+            raise DataError("no row could be taken", where=manifest, remedy="see the lines above")
+    return result
+
+
+class _AudioFolder:
+    """The folder beside a manifest for its audio; made when the first is written, and locked until `stack` ends."""
+
+    def __init__(self, manifest: Path, stack: ExitStack) -> None:
+        own = manifest.name != MANIFEST
+        self.path = manifest.with_name(f"{manifest.stem}_audio" if own else "audio")
+        self.written = 0
+        self._names = Counter[str]()
+        self._stack = stack
+
+    def write(self, row: SourceRow, data: bytes) -> Path:
+        """Writes the audio of a row, unless it is there; its name is that of the row, made safe.
+
+        Raises:
+            DataError: A file of this name holds other audio, or it cannot be written.
+        """
+        if not self._names:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(locked(self.path))
+        folder = self.path / _safe(row.split) if row.split else self.path
+        stem = f"{folder / _safe(row.utt_id)}"
+        self._names[stem] += 1
+        again = f"~{self._names[stem]}" if self._names[stem] > 1 else ""
+        path = Path(f"{stem}{again}{_ending(row, data)}")
+        if not path.exists():
+            write_bytes(path, data)
+            self.written += 1
+        elif path.stat().st_size != len(data) or path.read_bytes() != data:
+            raise DataError("holds other audio", where=path, remedy="delete that folder or choose another -o")
+        return path
+
+
+def _values(
+    row: SourceRow, folder: _AudioFolder, root: Path, language: str | None, result: Converted
+) -> dict[str, Any]:
+    """The row of a manifest.
+
+    Raises:
+        AudioError: The audio is missing or none.
+        ValueError: A text cannot be written.
+    """
+    audio = row.audio if row.data is None else folder.write(row, row.data)
+    duration = row.duration
+    if duration is None or not audio.is_file():
+        duration = seconds_of(audio) - row.offset
+        if duration <= 0.0:
+            raise AudioError(f"ends before {row.offset:g} s", where=audio, remedy="correct the data set")
+    values: dict[str, Any] = {
+        "audio_filepath": _written_as(audio, root),
+        "duration": round(duration, _DIGITS),
+        "text": row.text,
+        "offset": round(row.offset, _DIGITS) or None,
+        "id": row.utt_id,
+        "speaker": row.speaker,
+        "language": language or _code(row.language, result),
+        "split": row.split,
+    }
+    values |= {key: value for key, value in row.extra.items() if key not in KNOWN_KEYS}
+    for key, value in values.items():
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            raise ValueError(f"{key!r} holds half a character (a lone surrogate)")
+    return {key: value for key, value in values.items() if value is not None or key == "text"}
+
+
+@lru_cache(maxsize=4096)
+def seconds_of(audio: Path) -> float:
+    """The length of a file, by its header where that says it.
+
+    Raises:
+        AudioError: It is missing or no audio.
+    """
+    promised = promised_seconds(audio)
+    return promised if promised is not None else sum(map(len, stream_audio(audio))) / SAMPLE_RATE
+
+
+def _written_as(audio: Path, root: Path) -> str:
+    """A path as it stands in a manifest: relative to its folder if it lies below."""
+    absolute, folder = audio.absolute(), root.absolute()
+    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
+
+
+def _code(language: str | None, result: Converted) -> str | None:
+    try:
+        check_language(language, "language")
+    except ConfigError:
+        result.languages[str(language)] += 1
+        return None
+    return language
+
+
+def _safe(name: str) -> str:
+    """A name of others as that of a file: no separators, no leading dot, not too long."""
+    plain = re.sub(r"[^\w.@+=-]+", "_", name).lstrip(".")
+    return plain[-_MAX_NAME:].lstrip(".") or "_"
+
+
+def _ending(row: SourceRow, data: bytes) -> str:
+    named = row.audio.suffix.lower()
+    return named if named in ENDINGS else next((end for mark, end in _MAGIC.items() if data.startswith(mark)), ".audio")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A text file that is there at the end whole, or not at all."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as out:
+            yield out
+        temporary.replace(path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
