@@ -28,7 +28,7 @@ from kikitori.search.pruning import JointPruning
 from kikitori.search.rescore import rescored
 from kikitori.text.normalize import normalize
 from kikitori.types import Hypothesis, Utterance
-from kikitori.workflows.evaluate import evaluate_batch
+from kikitori.workflows.evaluate import Searching, evaluate_batch
 
 SETS = {"librispeech": "librispeech_clean_5", "accented": "speechocean762_adults", "ljspeech": "ljspeech_mini"}
 PRUNING = JointPruning(variants=1, score_beam=8.0)
@@ -62,9 +62,10 @@ def rows_of(
     if file.is_file():
         done = {each["id"]: each["nbest"] for each in map(json.loads, file.read_text().splitlines())}
     missing = sorted((row for row in rows if row.utt_id not in done), key=lambda row: row.duration)
+    system = Searching(recognizer, search, PLAIN)
     with file.open("a") as out:
         for begin in range(0, len(missing), size):
-            for found in evaluate_batch(recognizer, missing[begin : begin + size], search, PLAIN):
+            for found in evaluate_batch(system, missing[begin : begin + size]):
                 done[found.utterance.utt_id] = written(found)
                 out.write(json.dumps({"id": found.utterance.utt_id, "nbest": done[found.utterance.utt_id]}) + "\n")
             out.flush()

@@ -337,6 +337,11 @@ class Recognizer:
             return False
         return is_doubtful(result[0], len(waveform) / SAMPLE_RATE)
 
+    @property
+    def device(self) -> str:
+        """Where it computes, as torch names it."""
+        return str(self._acoustic.device)
+
     def read(self, audio: Audio | NDArray[Any]) -> Waveform:
         """A recording as 16 kHz mono samples.
 

@@ -24,7 +24,7 @@ from kikitori.scoring.report import Prediction, build_report, write_report
 from kikitori.search.options import CTCGreedySearch
 from kikitori.types import Hypothesis, Utterance
 from kikitori.workflows.diagnose import reference_scores
-from kikitori.workflows.evaluate import evaluate
+from kikitori.workflows.evaluate import Searching, evaluate
 from tests.commands import call
 from tests.tiny import save_tiny, tiny_waveform
 
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_one_line(tmp_path):
 def test_scores_are_sums_over_all_paths(speech):
     recognizer = load(speech / "model")
     utterances = [Utterance(speech / f"{n}.wav", seconds, "x", language="en") for n, seconds in enumerate(SECONDS)]
-    rows = scored_rows(evaluate(recognizer, {"a": utterances}, decoding=CTCGreedySearch()))
+    rows = scored_rows(evaluate(Searching(recognizer, CTCGreedySearch()), {"a": utterances}))
     found = reference_scores(recognizer, rows, batch_size=2)
     for row, score, alone in zip(rows, found, reference_scores(recognizer, rows, batch_size=1), strict=True):
         assert (score.reference, score.found) == pytest.approx((alone.reference, alone.found), abs=1e-4)

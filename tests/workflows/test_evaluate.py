@@ -14,7 +14,7 @@ from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.scoring.predictions import read_predictions
 from kikitori.search.options import GreedySearch
-from kikitori.workflows.evaluate import evaluate, versions, with_reference
+from kikitori.workflows.evaluate import Searching, evaluate, versions, with_reference
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
 REPORT_KEYS = {
@@ -170,6 +170,7 @@ def test_bad_manifests(model, data, tmp_path):
         (["--data", "manifest.jsonl", "--split", "train", "-o", "out"], "no usable row of split 'train'"),
         (["--data", "manifest.jsonl", "-o", "out", "--decoding", "viterbi"], "viterbi"),
         (["--data", "manifest.jsonl", "-o", "out", "--model", "./missing"], "./missing: no such model folder"),
+        (["--data", "manifest.jsonl", "-o", "out", "--corrupt", "noise"], "noise needs a level"),
         (["--data", "manifest.jsonl", "-o", "out", "extra.jsonl"], "extra.jsonl: not an override"),
         (["--data", "manifest.jsonl", "-o", "out", "run.epochs=2"], "run.epochs=2: no such option"),
     ],
@@ -184,11 +185,11 @@ def test_wrong_calls(arguments, message, data, monkeypatch):
 
 
 def test_batches_do_not_change_texts_or_order(model, data):
-    loaded = loading.load(model, guards=recognizer.PLAIN)
+    greedy = Searching(loading.load(model), GreedySearch())
     utterances = read_manifest(data).utterances
     done: list[int] = []
-    one = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=1, progress=done.append)["set"]
-    many = evaluate(loaded, {"set": utterances}, decoding=GreedySearch(), batch_size=4)["set"]
+    one = evaluate(greedy, {"set": utterances}, batch_size=1, progress=done.append)["set"]
+    many = evaluate(greedy, {"set": utterances}, batch_size=4)["set"]
     assert [p.utterance for p in one] == [p.utterance for p in many] == list(utterances)
     assert [p.pred_text for p in one] == [p.pred_text for p in many]
     assert len({p.pred_text for p in one}) > 1
@@ -201,7 +202,7 @@ def test_rows_are_cuts_of_their_file(model, data):
     cut = data.with_name("cuts.jsonl")
     write_manifest(cut, [{"audio_filepath": "long.wav", "offset": 1.0, "duration": 0.5, "text": "a"}])
     loaded = loading.load(model, guards=recognizer.PLAIN)
-    (prediction,) = evaluate(loaded, {"set": read_manifest(cut).utterances}, decoding=GreedySearch())["set"]
+    (prediction,) = evaluate(Searching(loaded, GreedySearch()), {"set": read_manifest(cut).utterances})["set"]
     assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
 
 
@@ -235,3 +236,37 @@ def test_runaways_are_kept_and_counted_and_replaced_on_demand(model, data, tmp_p
     assert "ctc_disagrees (agreement 0." in (tmp_path / "kept" / "report.html").read_text()
     again = read_predictions(tmp_path / "ctc" / "predictions.jsonl")
     assert [row.ctc_agreement for row in next(iter(again.values()))] == [row["ctc_agreement"] for row in ctc_rows]
+
+
+def test_corrupted_recordings_have_reports_of_their_own_and_a_table(model, data, tmp_path):
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    call("--model", model, "--data", data, "-o", plain)
+    result = call("--model", model, "--data", data, "-o", out, "--corrupt", "noise:0", "--corrupt", "gsm", "--seed", 3)
+    assert result.exit_code == 0, result.output
+    report, rows = read(out)
+    clean = [row["pred_text"] for row in read(plain)[1]]
+    assert [row["pred_text"] for row in rows] == clean
+    assert report["conditions"].items() >= {"batch_size": 8, "dtype": "float32", "corruption": None}.items()
+    assert report["conditions"]["device"].startswith("cpu")
+    of_noise, noisy = read(out / "corrupted" / "noise-0")
+    assert of_noise["conditions"].items() >= {"corruption": "noise:0", "seed": 3}.items()
+    assert [row["id"] for row in noisy] == [row["id"] for row in rows]
+    assert [row["pred_text"] for row in noisy] != clean
+    assert "corruption noise:0, seed 3" in (out / "corrupted" / "noise-0" / "report.html").read_text()
+    assert [line.split()[0] for line in result.stdout.splitlines()[-4:]] == ["corruption", "as", "noise:0", "gsm"]
+    assert f"| gsm | {read(out / 'corrupted' / 'gsm')[0]['wer']:.4f} |" in (out / "robustness.md").read_text()
+    table = json.loads((out / "robustness.json").read_text())
+    assert [*table] == ["as recorded", "noise:0", "gsm"]
+    assert table["noise:0"]["wer"] == of_noise["wer"]
+    # Of several systems on the same samples one table; what not all have is named.
+    call("--model", model, "--data", data, "-o", plain, "--corrupt", "noise:0", "--seed", 3, "--decoding", "ctc_greedy")
+    compared = CliRunner().invoke(app, ["compare", str(out), str(plain), "-o", str(tmp_path / "compared")])
+    assert compared.exit_code == 0, compared.output
+    assert "| noise:0 (seed 3) | " in compared.stdout
+    assert "left out, since not all systems have it: gsm (seed 3)" in compared.stderr
+    values = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    assert values["corrupted"]["noise:0 (seed 3)"][0]["words"]["rate"] == of_noise["wer"]
+    assert values["systems"][0]["conditions"] == report["conditions"]
+    (out / "corrupted" / "gsm" / "report.json").write_text("{}")
+    refused = CliRunner().invoke(app, ["compare", str(out), str(plain)])
+    assert "gsm/report.json: does not say which corruption" in refused.stderr

@@ -217,14 +217,14 @@ def test_what_was_killed_goes_on(loaded, data, tmp_path, monkeypatch):
     whole = recognize(loaded, rows, CTCGreedySearch(), plain)
     evaluate_batch = pseudo_label.evaluate_batch
 
-    def listening(recognizer, batch, options):
+    def listening(searched, batch):
         heard.extend(row.utt_id for row in batch)
-        return evaluate_batch(recognizer, batch, options)
+        return evaluate_batch(searched, batch)
 
-    def interrupted(recognizer, batch, options):
+    def interrupted(searched, batch):
         if len(heard) == 4:
             raise KeyboardInterrupt
-        return listening(recognizer, batch, options)
+        return listening(searched, batch)
 
     monkeypatch.setattr(pseudo_label, "evaluate_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):

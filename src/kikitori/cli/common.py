@@ -67,6 +67,13 @@ class WindowSize(StrEnum):
     speech = "speech"
 
 
+class Fillers(StrEnum):
+    """What becomes of fillers in scoring."""
+
+    keep = "keep"
+    remove = "remove"
+
+
 Model = Annotated[str | None, typer.Option("--model", help="Model folder or hub id; the bundled tiny-en by default.")]
 Adapter = Annotated[
     Path | None, typer.Option("--adapter", help="Adapter folder to switch on, or the run of kikitori adapt.")
@@ -98,6 +105,10 @@ SpokenTitles = Annotated[
     bool, typer.Option("--spoken-titles", help="Write Mr., Mrs. and Dr. of --text as they are spoken (English).")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+FillersOption = Annotated[
+    Fillers,
+    typer.Option("--fillers", help="uh, um, えーと: as the normalizer has them, or left out of both texts before it."),
+]
 Folder = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")]
 SafetensorsFile = Annotated[Path | None, typer.Option("-o", "--output", help="File, .safetensors.")]
 RunFolder = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")]

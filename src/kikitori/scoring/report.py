@@ -8,17 +8,20 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kikitori.io.files import write_text
+from kikitori.scoring.conditions import Conditions, read_conditions, speed
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
 from kikitori.scoring.page import Example, render_page
 from kikitori.scoring.table import text_table
+from kikitori.text.forms.fillers import FillerCounts
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer, normalize, versioned, versions_of
 from kikitori.types import Hypothesis, Utterance
 
+PREDICTIONS, REPORT, PAGE = "predictions.jsonl", "report.json", "report.html"
 REPLACED_FLAG = "replaced"  # set by a guard that put another text in place of the recogniser's
 WORST_UTTERANCES = 50
 FREQUENT_SUBSTITUTIONS = 30
@@ -58,6 +61,8 @@ def build_report(
     decoding: str,
     model: str,
     versions: Mapping[str, str],
+    conditions: Conditions | None = None,
+    fillers: FillerCounts | None = None,
 ) -> dict[str, Any]:
     """Scores sets of predictions by name and returns the content of `report.json`.
 
@@ -78,22 +83,29 @@ def build_report(
         [pair for pairs in counts.values() for pair in pairs],
         normalizer or ", ".join(sorted(set(names.values()))),
     )
-    return total | shared | {"sets": per_set}
+    known = {"conditions": conditions, "fillers": fillers}
+    more = {key: None if value is None else asdict(value) for key, value in known.items()}
+    return total | shared | more | {"sets": per_set}
 
 
 def write_report(
-    directory: Path, report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]
+    directory: Path,
+    report: Mapping[str, Any],
+    predictions: Mapping[str, Sequence[Prediction]],
+    scored: Mapping[str, Sequence[Prediction]] | None = None,
 ) -> list[Path]:
     """Writes `report.json`, `report.html` and `predictions.jsonl`, each whole or not at all, and returns their paths.
+
+    Where other texts were scored than those of the predictions, such as those without fillers, the page shows these.
 
     Raises:
         DataError: A file cannot be written.
     """
     rows = (_row(name, prediction) for name, members in predictions.items() for prediction in members)
     contents = {
-        "predictions.jsonl": "".join(_json(row) + "\n" for row in rows),
-        "report.html": _page(report, predictions),
-        "report.json": _json(report, indent=2) + "\n",
+        PREDICTIONS: "".join(_json(row) + "\n" for row in rows),
+        PAGE: _page(report, scored or predictions),
+        REPORT: _json(report, indent=2) + "\n",
     }
     for name, content in contents.items():
         write_text(directory / name, content)
@@ -199,8 +211,7 @@ def _table(report: Mapping[str, Any]) -> list[list[str]]:
         shown = {"wer": None if part["normalizer"] in WITHOUT_WORDS else part["wer"], "cer": part["cer"]}
         rates = ["-" if rate is None else f"{rate:.4f}" for rate in shown.values()]
         counts = [str(part[key]) for key in ("substitutions", "deletions", "insertions")]
-        speed = "-" if part["rtfx"] is None else f"{part['rtfx']:.1f}"
-        rows.append([name, str(part["utterances"]), *rates, *counts, speed])
+        rows.append([name, str(part["utterances"]), *rates, *counts, speed(part["rtfx"])])
     return rows
 
 
@@ -208,6 +219,11 @@ def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Predicti
     facts = [f"{key}: {report[key]}" for key in ("model", "decoding", "failed", "replaced", "llm_passes")]
     facts.insert(2, f"normalizer: {versioned(report['normalizer'])}")
     facts += [f"{flag}: {times}" for flag, times in report["flags"].items() if flag != REPLACED_FLAG]
+    if conditions := read_conditions(report["conditions"]):
+        facts += [str(conditions), *([conditions.sound] if conditions.sound else [])]
+    fillers = report["fillers"]
+    if fillers and (fillers["removed"] or fillers["reference"] or fillers["predicted"]):
+        facts.append(str(FillerCounts(**fillers)))
     facts += [f"{package} {version}" for package, version in report["versions"].items()]
     confused: Counter[tuple[str, str]] = Counter()
     examples, too_long = list[Example](), 0

@@ -29,7 +29,7 @@ from kikitori.train.recipe.legacy import renamed_overrides
 from kikitori.train.recipe.recipe import parse_recipe
 from kikitori.train.run import train_recipe
 from kikitori.types import Utterance
-from kikitori.workflows.evaluate import evaluate, versions
+from kikitori.workflows.evaluate import Searching, evaluate, versions
 
 SEARCH = GreedySearch()
 """What the report decodes with: the LLM's own search, for the LLM is what is adapted."""
@@ -142,7 +142,7 @@ def comparison_report(recipe: Adaptation, directory: Path, sides: Mapping[str, S
     """
     base, adapter, device = model_folder(recipe.adapt.model), directory / "adapter", recipe.run.device
     before, after = (
-        evaluate(load(base, device=device, decoding=SEARCH, adapter=switched_on), sides, decoding=SEARCH)
+        evaluate(Searching(load(base, device=device, decoding=SEARCH, adapter=switched_on), SEARCH), sides)
         for switched_on in (None, adapter)
     )
     return {

@@ -6,26 +6,93 @@ Nothing is filtered: an utterance that cannot be read is an empty prediction, an
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 import kikitori
 from kikitori.data.augment import Waveform
+from kikitori.data.corruption import Corruption, Heard, as_recorded, corrupted
 from kikitori.data.speech import read_utterance
 from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.recognizer import Recognizer
-from kikitori.scoring.report import Prediction
+from kikitori.scoring.fillers import count_fillers, leave_out_fillers
+from kikitori.scoring.report import Prediction, build_report, write_report
+from kikitori.search.batch import Result
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.transcript import flags_of
 from kikitori.types import NBest, Utterance
+from kikitori.workflows.machine.conditions import conditions_of
 
 Progress = Callable[[int], None]
 FLAGGED = Guards()
 """Doubtful texts are flagged, not replaced; recordings without speech have no text."""
+
+
+class System(Protocol):
+    """What is evaluated."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, for reports."""
+        ...
+
+    @property
+    def search(self) -> str:
+        """How it decodes, for reports."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes, as torch names it."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Arithmetic of its networks."""
+        ...
+
+    def recognize(self, waveforms: Sequence[Waveform]) -> list[Result]:
+        """What is found in each of a batch of 16 kHz mono waveforms, or why nothing is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Searching:
+    """A recogniser of ours with a search; by default doubtful texts are flagged, and no speech has no text."""
+
+    recognizer: Recognizer
+    decoding: Decoding
+    guards: Guards = FLAGGED
+
+    @property
+    def name(self) -> str:
+        """Of the model, for reports."""
+        return self.recognizer.name
+
+    @property
+    def search(self) -> str:
+        """Name of the search."""
+        return self.decoding.search
+
+    @property
+    def device(self) -> str:
+        """Where it computes, as torch names it."""
+        return self.recognizer.device
+
+    @property
+    def dtype(self) -> str:
+        """Arithmetic of its networks."""
+        return self.recognizer.dtype
+
+    def recognize(self, waveforms: Sequence[Waveform]) -> list[Result]:
+        """What is found in each of a batch of 16 kHz mono waveforms, or why nothing is."""
+        return self.recognizer.try_recognize(waveforms, self.decoding, self.guards)
 
 
 def with_reference(utterances: Sequence[Utterance], key: str) -> list[Utterance]:
@@ -45,38 +112,84 @@ def with_reference(utterances: Sequence[Utterance], key: str) -> list[Utterance]
     return found
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How systems are evaluated.
+
+    Attributes:
+        normalizer: Form that is scored; None takes that of the rows' language.
+        batch_size: Utterances decoded together.
+        corruption: What is done to the recordings, if anything is.
+        seed: Of what is drawn for it.
+        without_fillers: Whether fillers are left out of what is scored, see `kikitori.text.forms.fillers`.
+    """
+
+    normalizer: str | None = None
+    batch_size: int = 8
+    corruption: Corruption | None = None
+    seed: int = 0
+    without_fillers: bool = False
+
+
+def evaluate_into(
+    folder: Path,
+    system: System,
+    sets: Mapping[str, Sequence[Utterance]],
+    setting: Setting,
+    progress: Progress = lambda _: None,
+) -> tuple[dict[str, Any], dict[str, list[Prediction]]]:
+    """Evaluates and writes the report into a folder; returns its content and the predictions.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    corruption = setting.corruption
+    heard = as_recorded if corruption is None else corrupted(corruption, setting.seed)
+    predictions = evaluate(system, sets, batch_size=setting.batch_size, progress=progress, heard=heard)
+    name = None if corruption is None else corruption.name
+    scored = leave_out_fillers(predictions) if setting.without_fillers else predictions
+    report = build_report(
+        scored,
+        normalizer=setting.normalizer,
+        decoding=system.search,
+        model=system.name,
+        versions=versions(),
+        conditions=conditions_of(system.device, system.dtype, setting.batch_size, name, setting.seed),
+        fillers=count_fillers(predictions, removed=setting.without_fillers),
+    )
+    write_report(folder, report, predictions, scored)
+    return report, predictions
+
+
 def evaluate(
-    recognizer: Recognizer,
+    system: System,
     sets: Mapping[str, Sequence[Utterance]],
     *,
-    decoding: Decoding,
     batch_size: int = 8,
     progress: Progress = lambda _: None,
-    guards: Guards = FLAGGED,
+    heard: Heard = as_recorded,
 ) -> dict[str, list[Prediction]]:
     """Recognises every utterance of every set; utterances of similar length share a batch.
 
-    Predictions come in the order of the utterances. Their `time` runs from reading the audio to the text, a batch's
-    time shared evenly; one warm-up batch goes before. By default doubtful texts are flagged, not replaced, and
-    recordings without speech have no text. `progress` gets the number of utterances just done.
+    Predictions come in the order of the utterances. Their `time` is that of reading the audio and of recognising it, a
+    batch's time shared evenly; one warm-up batch goes before. `progress` gets the number of utterances just done, and
+    what is recognised is as `heard`, see `kikitori.data.corruption`.
     """
-    recognizer.try_recognize([_sweep()] * batch_size, decoding)
+    system.recognize([_sweep()] * batch_size)
     results = {}
     for name, utterances in sets.items():
         predictions: dict[int, Prediction] = {}
         order = sorted(range(len(utterances)), key=lambda index: utterances[index].duration)
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = evaluate_batch(recognizer, [utterances[index] for index in indices], decoding, guards)
+            batch = evaluate_batch(system, [utterances[index] for index in indices], heard)
             predictions.update(zip(indices, batch, strict=True))
             progress(len(indices))
         results[name] = [predictions[index] for index in range(len(utterances))]
     return results
 
 
-def evaluate_batch(
-    recognizer: Recognizer, utterances: Sequence[Utterance], decoding: Decoding, guards: Guards = FLAGGED
-) -> list[Prediction]:
+def evaluate_batch(system: System, utterances: Sequence[Utterance], heard: Heard = as_recorded) -> list[Prediction]:
     """Recognises some utterances together; the time that it takes is shared evenly."""
     started = time.perf_counter()
     waveforms: list[Waveform] = []
@@ -88,8 +201,11 @@ def evaluate_batch(
         except AudioError as error:
             waveforms.append(np.zeros(0, dtype=np.float32))
             errors.append(str(error))
-    results = recognizer.try_recognize(waveforms, decoding, guards)
-    seconds = (time.perf_counter() - started) / len(utterances)
+    seconds = time.perf_counter() - started
+    waveforms = [*map(heard, utterances, waveforms)]
+    started = time.perf_counter()
+    results = system.recognize(waveforms)
+    seconds = (seconds + time.perf_counter() - started) / len(utterances)
     return [
         _prediction(utterance, result, seconds, error)
         for utterance, result, error in zip(utterances, results, errors, strict=True)

@@ -27,7 +27,7 @@ from kikitori.scoring.pseudo_labels import FilterSummary, PseudoLabelFilter, Rec
 from kikitori.search.options import Decoding
 from kikitori.transcript import LONG_FLAG
 from kikitori.types import Utterance
-from kikitori.workflows.evaluate import evaluate_batch
+from kikitori.workflows.evaluate import Searching, evaluate_batch
 
 MANIFEST, LEFT_OUT, SUMMARY, ORIGIN = "manifest.jsonl", "left_out.jsonl", "summary.json", "recognition.json"
 PART = 32  # utterances that are lost at most when a run is killed
@@ -116,7 +116,7 @@ def write_labels(
 def _recognized(recognizer: Recognizer, batch: Sequence[Utterance], options: Decoding) -> list[Recognized]:
     longest = recognizer.loaded.trained_on.max_seconds
     results = []
-    for prediction in evaluate_batch(recognizer, batch, options):
+    for prediction in evaluate_batch(Searching(recognizer, options), batch):
         known = prediction.nbest[0].confidence if prediction.nbest else None
         sure = -inf if known is None else round(known, DIGITS)
         flags = [*prediction.flags, *([LONG_FLAG] if prediction.utterance.duration > longest else [])]

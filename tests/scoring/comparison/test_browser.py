@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from kikitori.scoring.comparison.compare import compare
+from kikitori.scoring.comparison.tables import Background
 from kikitori.scoring.comparison.write import write_comparison
 from tests.scoring.comparison.systems import prediction
 
@@ -40,7 +41,7 @@ def test_the_page_of_a_thousand_utterances(browser, tmp_path):
             rows.append(prediction(f"u{number}", " ".join(said), texts, time=rate))
         systems[name] = {"set": rows}
         rng = random.Random(1)  # noqa: S311  (the same references)
-    write_comparison(tmp_path, [compare(systems), compare(systems, "basic")], {}, {})
+    write_comparison(tmp_path, [compare(systems), compare(systems, "basic")], Background(), {})
     browser.get((tmp_path / "comparison.html").as_uri())
     assert browser.find_element("css selector", ".verdict").text.startswith("best makes the fewest word errors")
     assert len(browser.find_elements("css selector", "svg circle")) == 3

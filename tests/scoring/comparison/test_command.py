@@ -4,7 +4,7 @@ import json
 
 from kikitori.cli.common import WRONG_CALL
 from tests.commands import call, one_line
-from tests.scoring.comparison.systems import LARGE, SMALL, written
+from tests.scoring.comparison.systems import LARGE, SMALL, prediction, written
 from tests.scoring.test_report import Checker
 
 
@@ -15,7 +15,7 @@ def test_from_folders_to_files(tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout == (tmp_path / "out" / "comparison.md").read_text()
     assert result.stdout.startswith("# Comparison\n\nthe <big> one makes the fewest word errors: WER 0.0909")
-    assert "| the \\<big\\> one | 7.5 | 0 | 0 | model m; decoding greedy;" in result.stdout
+    assert "| the \\<big\\> one | 0 | 0 | model m; decoding greedy;" in result.stdout
     values = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [each["normalizer"] for each in values["normalizers"]] == ["whisper_en", "basic"]
     change = values["normalizers"][0]["scores"][1]["change"]
@@ -34,7 +34,7 @@ def test_missing_rows_are_refused_or_named(tmp_path):
     result = call("compare", small, large / "predictions.jsonl", "--missing", "delete")
     assert result.exit_code == 0
     assert "kikitori: large has no prediction for u3\n" in result.stderr
-    assert "| large | 7.5 | 0 | 1 |" in result.stdout
+    assert "| large | 0 | 1 |" in result.stdout
 
 
 def test_wrong_calls(tmp_path):
@@ -51,3 +51,19 @@ def test_wrong_calls(tmp_path):
 def test_folders_of_the_same_name_are_told_apart_by_those_above(tmp_path):
     folders = [written(tmp_path / run / "report", SMALL) for run in ("one", "two")]
     assert "| two/report | " in call("compare", *folders).stdout
+
+
+def test_fillers_are_counted_and_left_out_on_demand(tmp_path):
+    rows = (
+        [prediction("a", "um see the end", "see the end")],
+        [prediction("a", "um see the end", "um see the end")],
+    )
+    one, other = (written(tmp_path / name, each) for name, each in zip("ab", rows, strict=True))
+    kept = call("compare", one, other, "--normalizer", "none").stdout
+    assert "b makes the fewest word errors: WER 0.0000, beside 0.2500 of a" in kept
+    assert "fillers as the normalizer has them: 1 said, 0 recognised (list 1)" in kept
+    removed = call("compare", one, other, "--normalizer", "none", "--fillers", "remove").stdout
+    assert "a and b make equally many word errors: WER 0.0000" in removed
+    assert "fillers left out: 1 said, 1 recognised (list 1)" in removed
+    german = [written(tmp_path / name, [prediction("a", "äh", "äh", language="de")]) for name in "cd"]
+    assert "--fillers remove: fillers are known" in one_line(call("compare", *german, "--fillers", "remove"))

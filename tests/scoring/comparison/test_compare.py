@@ -4,7 +4,8 @@ import pytest
 
 from kikitori.scoring import paired
 from kikitori.scoring.comparison.compare import compare, confused_words, is_certain, macro_mean
-from kikitori.scoring.comparison.tables import comparison_sections, examples, verdict
+from kikitori.scoring.comparison.tables import Background, comparison_sections, examples, verdict
+from kikitori.scoring.conditions import Conditions
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.report import build_report
 from tests.scoring.comparison.systems import LARGE, SMALL, prediction
@@ -71,7 +72,7 @@ def test_nothing_said():
     found = compare(silent)
     assert found.totals[1].change is None
     assert "Nothing was said" in verdict(found)
-    comparison_sections([found], {})
+    comparison_sections([found], Background())
 
 
 def test_the_verdict_names_the_best_and_says_whether_it_is_chance():
@@ -92,8 +93,15 @@ def test_the_verdict_names_the_best_and_says_whether_it_is_chance():
 
 def test_sections_say_all_and_examples_those_that_differ_most():
     found = compare(SETS)
-    first, *others = comparison_sections([found, compare(SETS, "open_asr_en")], {"small": ["tiny"]})
-    assert first.tables[0][1] == ["small", "30.0", "0", "0", "tiny"]
+    first, *others = comparison_sections(
+        [found, compare(SETS, "open_asr_en")],
+        Background({"small": ["tiny"]}, {"small": Conditions("cpu", "float32", 8, 1, 99.6)}),
+    )
+    assert first.tables[0][1] == ["small", "0", "0", "tiny"]
+    assert first.tables[1][1:] == [
+        ["small", "30.0", "8", "cpu", "float32", "1", "100"],
+        ["large", "7.5", "-", "-", "-", "-", "-"],
+    ]
     assert [each.title for each in others[:2]] == ["Error rates: whisper_en", "Error rates: open_asr_en"]
     title, (small, large) = examples(found)[0]
     assert title in ("u0", "u1", "u2", "u3")

@@ -84,6 +84,14 @@ def test_digests_change_with_what_a_cell_depends_on(world, tmp_path):
     assert plan(world()).trainings.keys() != first.trainings.keys()
 
 
+def test_recordings_may_be_corrupted_for_the_test_alone(world):
+    found = plan(world(axes={"corrupt": ["clean", "telephone+noise:5.0"]}))
+    assert len(found.trainings) == 1
+    clean, noisy = found.trials
+    assert (clean.corrupt, noisy.corrupt) == ("clean", "telephone+noise:5")
+    assert clean.digest == plan(world(axes={"decoding.search": ["greedy"]})).trials[0].digest != noisy.digest
+
+
 def test_seeds_and_starts(world):
     def of(name):
         return {"llm.config": None, "llm.init": f"start:{name}"}
@@ -190,6 +198,7 @@ def test_values_that_do_not_go_together_are_rows(world):
         ({"axes": {"a": {"one": {}, "two": {"optim.lr": 0.004}}}}, "a=two: it is the same as a=one"),
         ({"axes": {"llm.init": ["start:lm"]}}, "no such start: 'lm'"),
         ({"recipe": "nothing.yaml"}, "no such file"),
+        ({"axes": {"corrupt": ["clean", "nois:3"]}}, "axes: corrupt: nois:3: .*did you mean 'noise'"),
         ({"recipe": "."}, "is a folder"),
     ],
 )

@@ -37,19 +37,18 @@ def compare(
     nist: Annotated[
         bool, typer.Option("--nist", help="Write normalized texts to -o for sclite too: .trn, and reference.stm.")
     ] = False,
+    fillers: common.FillersOption = common.Fillers.keep,
     output: common.Folder = None,
 ) -> None:
     """Compare systems on the same utterances with the first of them: rates, intervals, significance, confusions."""
     with common.one_line_errors():
-        from kikitori.scoring.comparison.compare import compare as score
-        from kikitori.scoring.comparison.match import MISSING, match
         from kikitori.scoring.comparison.references import read_references
         from kikitori.scoring.comparison.systems import read_systems
-        from kikitori.scoring.comparison.tables import comparison_sections, missing_rows, verdict
+        from kikitori.scoring.comparison.tables import comparison_sections, verdict
         from kikitori.scoring.comparison.write import FILES, format_markdown, nist_files, write_comparison, write_nist
-        from kikitori.scoring.report import Prediction
         from kikitori.text.forms.languages import check_language
         from kikitori.text.normalize import normalize
+        from kikitori.workflows.compare import compare_systems
         from kikitori.workflows.evaluate import versions
 
         for name in normalizer or ():
@@ -59,22 +58,24 @@ def compare(
             raise ConfigError("no folder given", where="--nist", remedy="name it with -o")
         known = None if reference is None else {str(reference): read_references(reference, language)}
         found = read_systems(systems, known)
-        sets = {system.name: system.sets for system in found}
         if nist and output is not None:
-            nist_files(output, [*sets])
-        said = {name: [Prediction(each, "", 0.0) for each in rows] for name, rows in (known or {}).items()}
-        matched = match(sets, references=said or None, missing=missing.value)
+            nist_files(output, [system.name for system in found])
+        compared = compare_systems(
+            found,
+            normalizer or (),
+            references=known,
+            missing=missing.value,
+            without_fillers=fillers is common.Fillers.remove,
+        )
         if output is not None:
             common.make_folder(output)
-        for name, ids in missing_rows(matched, MISSING).items():
-            for utt_id in ids:
-                print(f"kikitori: {name} has no prediction for {utt_id}", file=sys.stderr)
-        facts = {system.name: system.facts for system in found}
-        forms: list[str | None] = [*dict.fromkeys(normalizer or ())]
-        scored = [score(matched, name) for name in forms or [None]]
+        for note in compared.notes:
+            print(f"kikitori: {note}", file=sys.stderr)
+        scored, background = compared.by_form, compared.background
         if output is None:
-            print(format_markdown("Comparison", verdict(scored[0]), comparison_sections(scored, facts)), flush=True)
+            sections = comparison_sections(scored, background)
+            print(format_markdown("Comparison", verdict(scored[0]), sections), flush=True)
             return
-        print(write_comparison(output, scored, facts, versions()), end="", flush=True)
+        print(write_comparison(output, scored, background, versions()), end="", flush=True)
         for file in [*(output / name for name in FILES), *(write_nist(output, scored[0]) if nist else ())]:
             print(f"kikitori: {file}", file=sys.stderr)

@@ -2,27 +2,31 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ConfigError
 from kikitori.scoring.comparison.match import Sets
 from kikitori.scoring.comparison.references import read_ctm_predictions, read_trn_predictions
+from kikitori.scoring.comparison.robustness import read_corrupted
+from kikitori.scoring.conditions import Conditions, read_conditions
 from kikitori.scoring.predictions import read_predictions
+from kikitori.scoring.report import PREDICTIONS, REPORT
 from kikitori.types import Utterance
 
 NIST = (".trn", ".ctm")
-PREDICTIONS, REPORT = "predictions.jsonl", "report.json"
 
 
 @dataclass(frozen=True)
 class System:
-    """Predictions of a recogniser, with what its report says of it."""
+    """Predictions of a recogniser, what its report says of it, and those of corrupted recordings."""
 
     name: str
     sets: Sets
     facts: tuple[str, ...]
+    conditions: Conditions | None = None
+    corrupted: Mapping[str, Sets] = field(default_factory=dict)
 
 
 def read_systems(arguments: Sequence[str], references: Mapping[str, Sequence[Utterance]] | None = None) -> list[System]:
@@ -67,18 +71,20 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _system(name: str, file: Path, references: Mapping[str, Sequence[Utterance]]) -> System:
     if file.suffix not in NIST:
-        return System(name, read_predictions(file), (*_report_facts(file.with_name(REPORT)), str(file)))
+        report = _report(file.with_name(REPORT))
+        facts = [f"{key} {report[key]}" for key in ("model", "decoding") if isinstance(report.get(key), str)]
+        conditions = read_conditions(report.get("conditions"))
+        return System(name, read_predictions(file), (*facts, str(file)), conditions, read_corrupted(file.parent))
     if not references:
         raise ConfigError("it has no references", where=file, remedy="name a file of them with --reference")
     read = read_trn_predictions if file.suffix == ".trn" else read_ctm_predictions
     return System(name, {of: read(file, utterances) for of, utterances in references.items()}, (str(file),))
 
 
-def _report_facts(report: Path) -> list[str]:
-    """Model and search, as a report beside the predictions has them; a report that is none says nothing."""
+def _report(file: Path) -> dict[str, Any]:
+    """The report beside predictions; a file that is none says nothing."""
     try:
-        values: Any = json.loads(report.read_text(encoding="utf-8"))
+        values: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return []
-    known = values if isinstance(values, dict) else {}
-    return [f"{key} {known[key]}" for key in ("model", "decoding") if isinstance(known.get(key), str)]
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,6 +1,7 @@
 """A comparison as tables and sentences; rates are fractions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kikitori.scoring.comparison.compare import (
     FEWEST,
@@ -12,6 +13,8 @@ from kikitori.scoring.comparison.compare import (
     macro_mean,
 )
 from kikitori.scoring.comparison.match import Sets, telling_names
+from kikitori.scoring.comparison.robustness import robustness_section
+from kikitori.scoring.conditions import HEADING, Conditions, unknown_cells
 from kikitori.scoring.errors import breakdown
 from kikitori.scoring.errors.breakdown import Group, Row
 from kikitori.scoring.page import Example, Section
@@ -21,6 +24,21 @@ from kikitori.text.normalize import WITHOUT_WORDS, versioned
 EXAMPLES = 15
 """Utterances that are shown, those on which the systems differ most."""
 Table = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is known of systems beside their rows.
+
+    Attributes:
+        facts: Of each system, such as its model.
+        conditions: Of the systems whose reports tell under which they were measured.
+        corrupted: The same systems on corrupted recordings, by corruption.
+    """
+
+    facts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    conditions: Mapping[str, Conditions] = field(default_factory=dict)
+    corrupted: Mapping[str, Comparison] = field(default_factory=dict)
 
 
 def verdict(found: Comparison) -> str:
@@ -47,17 +65,18 @@ def verdict(found: Comparison) -> str:
     return f"{what}. On {best.utterances} utterances that is {certain}: {numbers}."
 
 
-def comparison_sections(several: Sequence[Comparison], facts: Mapping[str, Sequence[str]]) -> list[Section]:
+def comparison_sections(several: Sequence[Comparison], background: Background) -> list[Section]:
     """What a report shows of systems, scored with one or more normalizers; the details are by the first of these.
 
     Args:
         several: A comparison for each normalizer.
-        facts: What is known of each system, such as its model.
+        background: What else is known of the systems.
     """
     found = several[0]
     parts = [
-        _systems(found, facts),
+        _systems(found, background),
         *map(_rates, several),
+        robustness_section(found, background.corrupted),
         Section(
             "How long and how fast",
             "Rates by groups of utterances: their duration, and the words in a second of theirs.",
@@ -108,14 +127,19 @@ def _as_good(found: Comparison, system: str, best: Score) -> bool:
     return change is not None and not is_certain(change, best.utterances)
 
 
-def _systems(found: Comparison, facts: Mapping[str, Sequence[str]]) -> Section:
-    rows: Table = [["system", "RTFx", "failed", "missing", "what"]]
+def _systems(found: Comparison, background: Background) -> Section:
+    rows: Table = [["system", "failed", "missing", "what"]]
+    speeds: Table = [["system", *HEADING]]
     for speed in found.speeds:
-        rtfx = "-" if speed.rtfx is None else f"{speed.rtfx:.1f}"
-        about = "; ".join(facts.get(speed.system, ()))
-        rows.append([speed.system, rtfx, str(speed.failed), str(speed.missing), about])
-    text = "RTFx: seconds of audio recognised in a second. Failed and missing utterances count as empty texts."
-    return Section("Systems", text, (rows,))
+        about = "; ".join(background.facts.get(speed.system, ()))
+        rows.append([speed.system, str(speed.failed), str(speed.missing), about])
+        known = background.conditions.get(speed.system)
+        speeds.append([speed.system, *(known.cells(speed.rtfx) if known else unknown_cells(speed.rtfx))])
+    text = (
+        "Failed and missing utterances count as empty texts. RTFx: seconds of audio recognised in a second, behind a "
+        "warm-up batch; speeds of other devices, batches or threads are not to be compared."
+    )
+    return Section("Systems", text, (rows, speeds))
 
 
 def _rates(found: Comparison) -> Section:

@@ -13,7 +13,7 @@ from kikitori.io.nist.trn import write_trn
 from kikitori.scoring.comparison.compare import Comparison, Score
 from kikitori.scoring.comparison.picture import draw
 from kikitori.scoring.comparison.references import stretches_of
-from kikitori.scoring.comparison.tables import comparison_sections, examples, verdict
+from kikitori.scoring.comparison.tables import Background, comparison_sections, examples, verdict
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Section, render_comparison
 from kikitori.scoring.table import markdown_table
@@ -32,13 +32,11 @@ def format_markdown(title: str, sentences: str, sections: Sequence[Section]) -> 
     return "\n\n".join(parts)
 
 
-def comparison_values(
-    several: Sequence[Comparison], facts: Mapping[str, Sequence[str]], sentences: str
-) -> dict[str, Any]:
+def comparison_values(several: Sequence[Comparison], background: Background, sentences: str) -> dict[str, Any]:
     """The content of `comparison.json`: what each normalizer counts, and what each system took; rates are fractions."""
     return {
         "verdict": sentences,
-        "systems": [asdict(speed) | {"facts": [*facts.get(speed.system, ())]} for speed in several[0].speeds],
+        "systems": [asdict(speed) | _known(speed.system, background) for speed in several[0].speeds],
         "normalizers": [
             {
                 "normalizer": found.form,
@@ -48,20 +46,21 @@ def comparison_values(
             }
             for found in several
         ],
+        "corrupted": {name: [*map(_score, found.scores)] for name, found in background.corrupted.items()},
     }
 
 
 def write_comparison(
-    folder: Path, several: Sequence[Comparison], facts: Mapping[str, Sequence[str]], versions: Mapping[str, str]
+    folder: Path, several: Sequence[Comparison], background: Background, versions: Mapping[str, str]
 ) -> str:
-    """Writes a comparison by one or more normalizers, with facts on each system; returns it in Markdown.
+    """Writes a comparison by one or more normalizers, with what else is known; returns it in Markdown.
 
     Raises:
         DataError: A file cannot be written.
     """
     found = several[0]
-    sections, sentences = comparison_sections(several, facts), verdict(found)
-    values = comparison_values(several, facts, sentences) | {"versions": dict(versions)}
+    sections, sentences = comparison_sections(several, background), verdict(found)
+    values = comparison_values(several, background, sentences) | {"versions": dict(versions)}
     made_by = [f"{package} {version}" for package, version in versions.items()]
     page = render_comparison("comparison", made_by, sentences, draw(found), sections, examples(found))
     markdown = format_markdown("Comparison", sentences, sections) + "\n"
@@ -70,6 +69,14 @@ def write_comparison(
     ):
         write_text(folder / name, content)
     return markdown
+
+
+def _known(system: str, background: Background) -> dict[str, Any]:
+    conditions = background.conditions.get(system)
+    return {
+        "facts": [*background.facts.get(system, ())],
+        "conditions": None if conditions is None else asdict(conditions),
+    }
 
 
 def _score(score: Score) -> dict[str, Any]:

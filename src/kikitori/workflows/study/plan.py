@@ -7,13 +7,14 @@ from typing import Any
 
 import yaml
 
+from kikitori.data.corruption import CLEAN, parse_corruption
 from kikitori.errors import ConfigError
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, load_decoding, with_overrides
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.workflows.study.digests import changed, digest_of
 from kikitori.workflows.study.spec import Cell, Settings, Study, cells_of, single_values
 
-RECIPE, MODEL, DECODING, START, SEED = "recipe", "model", "decoding.", "start:", "seed"
+RECIPE, MODEL, CORRUPT, DECODING, START, SEED = "recipe", "model", "corrupt", "decoding.", "start:", "seed"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Trial:
 
     Attributes:
         training: What is trained; None for a `model` that is decoded as it is.
+        corrupt: What is done to the test sets' recordings, as of `parse_corruption`.
         search: Options of the search, which may name starts by digest.
         starts: Digests of the trainings that the search names.
         digest: Of training, search and test sets.
@@ -51,6 +53,7 @@ class Trial:
     seed: int
     training: Training | None
     model: str | None
+    corrupt: str
     search: Mapping[str, Any]
     starts: tuple[str, ...]
     data_root: str
@@ -117,6 +120,10 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
     """A cell with every seed; what is not trained has no seed."""
     settings = dict(cell.settings)
     model = settings.pop(MODEL, None)
+    try:
+        corrupt = parse_corruption(str(settings.pop(CORRUPT, CLEAN))).name
+    except ConfigError as error:
+        raise ConfigError(str(error), where=where) from None
     file = folder / str(settings.pop(RECIPE, study.recipe))
     of_recipe = {key: value for key, value in settings.items() if not key.startswith(DECODING)}
     of_search = {key: value for key, value in settings.items() if key.startswith(DECODING)}
@@ -135,10 +142,11 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
             "trained": training.digest if model is None else model,
             "search": [decoding.search, changed(decoding)],
             "test": changed(study.test),
-        }
+        } | ({} if corrupt == CLEAN else {"corrupt": corrupt})  # what is older has the digest that it had
         trained = training if model is None else None
         digest = digest_of(depends, Path(training.data_root))
-        found.append(Trial(cell, seed, trained, model, search, _named(search, starts), training.data_root, digest))
+        named = _named(search, starts)
+        found.append(Trial(cell, seed, trained, model, corrupt, search, named, training.data_root, digest))
     return found
 
 

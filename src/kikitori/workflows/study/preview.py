@@ -5,11 +5,12 @@ from pathlib import Path
 from kikitori.errors import DataError
 from kikitori.loading import find_model
 from kikitori.model.safety.config import is_hub_id
+from kikitori.scoring.report import REPORT
 from kikitori.scoring.table import text_table
 from kikitori.train.build.corpora import read_rows
 from kikitori.workflows.study.budget import affordable, needed
 from kikitori.workflows.study.plan import Plan, Trial
-from kikitori.workflows.study.run import CELLS, REPORT, Log, expected_hours, measured_hours
+from kikitori.workflows.study.run import CELLS, Log, expected_hours, measured_hours
 
 
 def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:

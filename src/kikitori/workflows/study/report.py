@@ -11,7 +11,7 @@ from kikitori.io.files import write_text
 from kikitori.scoring.comparison.compare import Comparison, compare
 from kikitori.scoring.comparison.match import Sets, match
 from kikitori.scoring.comparison.picture import draw
-from kikitori.scoring.comparison.tables import comparison_sections, examples, verdict
+from kikitori.scoring.comparison.tables import Background, comparison_sections, examples, verdict
 from kikitori.scoring.comparison.write import comparison_values, format_markdown
 from kikitori.scoring.errors.breakdown import scored_rows
 from kikitori.scoring.metrics import ErrorCounts
@@ -82,7 +82,10 @@ def study_sections(plan: Plan, outcomes: Sequence[Outcome], compared: Sequence[C
         f"{rate}: the mean over the seeds, and their standard deviation; hours: of training. Comparisons below are of "
         "the first seed of each cell: their intervals say what other utterances might do, not what other seeds might."
     )
-    return [Section("Cells", text, (table,)), *(comparison_sections(compared, _facts(outcomes)) if compared else ())]
+    return [
+        Section("Cells", text, (table,)),
+        *(comparison_sections(compared, _background(outcomes)) if compared else ()),
+    ]
 
 
 def study_verdict(compared: Sequence[Comparison]) -> str:
@@ -123,7 +126,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
             }
             for row in study_rows(plan, outcomes)
         ],
-        "comparison": comparison_values(compared, _facts(outcomes), sentences) if compared else None,
+        "comparison": comparison_values(compared, _background(outcomes), sentences) if compared else None,
         "versions": versions(),
     }
     write_text(folder / "study.json", json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
@@ -147,11 +150,13 @@ def _rate(sets: Sets, form: str | None) -> float:
     return sum((row.words for row in scored_rows(sets, form)), ErrorCounts()).rate
 
 
-def _facts(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    return {
+def _background(outcomes: Sequence[Outcome]) -> Background:
+    facts = {
         outcome.trial.cell.name: [f"{axis} {value}" for axis, value in outcome.trial.cell.values.items()]
         for outcome in outcomes
     }
+    known = [(outcome.trial.cell.name, outcome.conditions) for outcome in outcomes[::-1]]  # of the first seed
+    return Background(facts, {name: conditions for name, conditions in known if conditions is not None})
 
 
 def _number(value: float | None) -> str:

@@ -10,24 +10,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kikitori.data.corruption import CLEAN, parse_corruption
 from kikitori.errors import KikitoriError
 from kikitori.io.files import DiskFullError, write_text
 from kikitori.loading import load
 from kikitori.model.folder import model_folder
 from kikitori.scoring.comparison.match import Sets
+from kikitori.scoring.conditions import Conditions, read_conditions
 from kikitori.scoring.predictions import read_predictions
-from kikitori.scoring.report import build_report, write_report
+from kikitori.scoring.report import PREDICTIONS, REPORT
 from kikitori.train.build.corpora import read_rows
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.recipe import Recipe
 from kikitori.train.run import train_recipe
 from kikitori.types import Utterance
-from kikitori.workflows.evaluate import evaluate, versions
+from kikitori.workflows.evaluate import Searching, Setting, evaluate_into
 from kikitori.workflows.study.budget import affordable, needed, training_hours
 from kikitori.workflows.study.plan import Plan, Training, Trial
 from kikitori.workflows.study.spec import Study
 
-RUNS, CELLS, REPORT, PREDICTIONS = "runs", "cells", "report.json", "predictions.jsonl"
+RUNS, CELLS = "runs", "cells"
 Log = Callable[[str], None]
 FAILURES = (KikitoriError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 """What ends a cell and not the study: a cell may ask for too much memory, or for what its parts cannot do."""
@@ -39,12 +41,17 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell with a seed: predictions, or why there are none; and the hours that its training took."""
+    """What became of a cell with a seed: predictions, or why there are none; and the hours that its training took.
+
+    Attributes:
+        conditions: Under which it was decoded, where its report tells.
+    """
 
     trial: Trial
     sets: Sets | None
     hours: float | None
     reason: str | None = None
+    conditions: Conditions | None = None
 
 
 def measured_hours(plan: Plan, folder: Path) -> dict[str, float]:
@@ -121,7 +128,8 @@ def _outcome(plan: Plan, trial: Trial, folder: Path, reasons: dict[str, str]) ->
         if not (report / REPORT).is_file():
             _decode(plan, trial, folder / RUNS, report)
         hours = None if trial.training is None else _hours(folder, trial.training.digest)
-        return Outcome(trial, read_predictions(report / PREDICTIONS), hours)
+        conditions = read_conditions(json.loads((report / REPORT).read_text(encoding="utf-8")).get("conditions"))
+        return Outcome(trial, read_predictions(report / PREDICTIONS), hours, conditions=conditions)
     except DiskFullError:
         raise
     except FAILURES as error:
@@ -151,13 +159,9 @@ def _decode(plan: Plan, trial: Trial, runs: Path, report: Path) -> None:
         recipe = trial.training.recipe(runs)
         model, adapter = _trained(recipe, runs / trial.training.digest)
         recognizer = load(model, device=recipe.run.device, decoding=decoding, adapter=adapter)
-    predictions = evaluate(
-        recognizer, read_tests(plan.study, trial.data_root), decoding=decoding, batch_size=plan.study.batch_size
-    )
-    values = build_report(
-        predictions, normalizer=None, decoding=decoding.search, model=recognizer.name, versions=versions()
-    )
-    write_report(report, values, predictions)
+    corruption = None if trial.corrupt == CLEAN else parse_corruption(trial.corrupt)
+    setting = Setting(batch_size=plan.study.batch_size, corruption=corruption)
+    evaluate_into(report, Searching(recognizer, decoding), read_tests(plan.study, trial.data_root), setting)
 
 
 def _trained(recipe: Recipe, run: Path) -> tuple[str, Path | None]:

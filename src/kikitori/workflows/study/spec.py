@@ -1,7 +1,8 @@
 """What a study varies, as one strict YAML file: a recipe, axes with values, test sets, seeds.
 
 A setting is a key of the recipe (`bridge.stride`), an option of the search (`decoding.search`), `recipe` (another
-recipe file), or `model` (a recogniser that is decoded as it is). A value `start:NAME` is the model of a training that
+recipe file), `model` (a recogniser that is decoded as it is), or `corrupt` (what is done to the recordings of the test
+sets, see `kikitori.data.corruption`). A value `start:NAME` is the model of a training that
 `starts` names.
 """
 
@@ -108,7 +109,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         value: Any = merge_yaml(None, [f"value={override[len(key) + 1 :]}"])["value"]
         study.settings[key] = value
         for start in study.starts.values():
-            if not key.startswith("decoding."):
+            if not key.startswith("decoding.") and key != "corrupt":
                 start.settings[key] = value
     return study
 

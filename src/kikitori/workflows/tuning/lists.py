@@ -31,7 +31,7 @@ from kikitori.search.options import (
 )
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import Utterance
-from kikitori.workflows.evaluate import Progress, evaluate
+from kikitori.workflows.evaluate import Progress, Searching, evaluate
 from kikitori.workflows.rescore import Sets, stored_scores, with_named_scores
 
 Fusion = ShallowFusionSearch | DelayedFusionSearch
@@ -130,7 +130,7 @@ def lists_from_speech(
     """The joined n-best lists of `list_searches`; `progress` gets the utterances just done, in each search."""
     return merged_lists(
         [
-            evaluate(recognizer, utterances, decoding=search, batch_size=batch_size, progress=progress)
+            evaluate(Searching(recognizer, search), utterances, batch_size=batch_size, progress=progress)
             for search in searches
         ]
     )
