@@ -32,8 +32,8 @@ from kikitori.cli import (
     tune,
 )
 from kikitori.cli.common import SOME_FAILED, complain
+from kikitori.cli.data import check, pseudo_label, synthesize
 from kikitori.cli.data import convert as convert_data
-from kikitori.cli.data import pseudo_label, synthesize
 from kikitori.cli.language import lexicon, ngram, perplexity, prior
 from kikitori.cli.models import calibrate, convert, merge
 from kikitori.cli.models import list as listing
@@ -63,8 +63,9 @@ for _command in (
 app.command("list")(listing.models)
 app.command()(doctor.doctor)
 
-_data = _group("data", "Make data to train on.")
+_data = _group("data", "Make data to train on, and check it.")
 _data.command("convert")(convert_data.convert)
+_data.command("check")(check.check)
 _data.command("synthesize")(synthesize.synthesize)
 _data.command("pseudo-label")(pseudo_label.pseudo_label)
 app.add_typer(_data)

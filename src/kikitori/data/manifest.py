@@ -69,6 +69,12 @@ def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnErr
     return Manifest(tuple(utterances), tuple(problems))
 
 
+def parse_source(source: str) -> tuple[Path, str | None]:
+    """The manifest and the split that `MANIFEST` or `MANIFEST:SPLIT` names."""
+    path, colon, split = source.rpartition(":")
+    return (Path(source), None) if not colon or Path(source).exists() else (Path(path), split)
+
+
 def is_recognized(utterance: Utterance) -> bool:
     """Whether a recogniser wrote the text of a row, as `kikitori data pseudo-label` marks it."""
     return utterance.extra.get(RECOGNIZED) is True

@@ -8,9 +8,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from kikitori.data.manifest import read_manifest
+from kikitori.data.manifest import parse_source, read_manifest
 from kikitori.text.corpus import speak_titles
 from kikitori.text.forms.languages import UNSPACED_SCRIPTS
 
@@ -49,10 +48,8 @@ def read_held_out(sources: Iterable[str]) -> HeldOut:
 
 
 def _transcripts(source: str) -> Iterator[str]:
-    path, colon, split = source.rpartition(":")
-    whole = not colon or Path(source).exists()
-    manifest = read_manifest(source, on_error="skip") if whole else read_manifest(path, split=split, on_error="skip")
-    return (row.text for row in manifest.utterances if row.text)
+    path, split = parse_source(source)
+    return (row.text for row in read_manifest(path, split=split, on_error="skip").utterances if row.text)
 
 
 def _runs(text: str) -> Iterator[Run]:

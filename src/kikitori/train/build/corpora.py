@@ -21,6 +21,8 @@ from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.types import Utterance
 
 Log = Callable[[str], None]
+SHARES = "shares six words with a transcript of"
+"""What is said of rows that `exclude_overlap_with` leaves out."""
 
 
 def load_speech(
@@ -71,14 +73,36 @@ def read_training_rows(
     recipe: SpeechTrainingRecipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits | None, log: Log
 ) -> list[Utterance]:
     """Reads the rows that can be trained on, by `units` if any; logs `what` they are for and what is left out."""
-    kept, report = _filtered(
-        recipe, refs, None if units is None else lambda text: not text or bool(units.encode(text)), log
-    )
+    kept, report = filtered_rows(recipe, refs, labels_of(units), log)
     for line in report.lines():
         log(f"{what}: {line}")
     if not kept:
         raise DataError("no utterance is left to train on", remedy="see the lines above")
     return kept
+
+
+def labels_of(units: TokenizerUnits | None) -> Callable[[str], bool] | None:
+    """Whether a text has labels in some units, or is that of a recording without speech; None without units."""
+    return None if units is None else lambda text: not text or bool(units.encode(text))
+
+
+def filtered_rows(
+    recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], has_labels: Callable[[str], bool] | None, log: Log
+) -> tuple[list[Utterance], FilterReport]:
+    """The rows of manifests that can be trained on, and what is left out of them; broken lines are logged.
+
+    Raises:
+        DataError: A manifest is missing or, unless the recipe skips such, a file is, or a line is broken.
+    """
+    data = recipe.data
+    speech = _rows(recipe, [ref for ref in refs if not ref.nonspeech], log)
+    utterances = [row if row.text else replace(row, text=None) for row in speech]  # its text was forgotten
+    utterances += _rows(recipe, [ref for ref in refs if ref.nonspeech], log)
+    if data.on_error == "stop":
+        _refuse_missing(utterances)
+    return filter_utterances(
+        utterances, min_seconds=data.min_seconds, max_seconds=data.max_seconds, has_labels=has_labels
+    )
 
 
 def load_sentences(
@@ -106,7 +130,7 @@ def read_unit_text(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModel
     if recipe.text is not None:
         return read_text(root, recipe.text)
     # A text without labels, of which only the units can tell, adds nothing to them.
-    kept, report = _filtered(recipe, recipe.data.train, lambda _: True, _untold)
+    kept, report = filtered_rows(recipe, recipe.data.train, lambda _: True, _untold)
     if not any(utterance.text for utterance in kept):
         for line in report.lines():
             log(f"train: {line}")
@@ -144,9 +168,7 @@ def read_rows(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Ma
         splits = ", ".join(ref.exclude_overlap_with)
         held_out = read_held_out(f"{path}:{split}" for split in ref.exclude_overlap_with)
         clashes = [held_out.shares(row.text or "") for row in rows]
-        problems += tuple(
-            f"{path}: {row.utt_id} shares six words with a transcript of {splits}" for row in compress(rows, clashes)
-        )
+        problems += tuple(f"{path}: {row.utt_id} {SHARES} {splits}" for row in compress(rows, clashes))
         rows = tuple(row for row, clash in zip(rows, clashes, strict=True) if not clash)
         if not rows:
             raise DataError(
@@ -162,21 +184,6 @@ def _held_apart(root: Path, text: TextData) -> tuple[list[str], list[str]]:
     count = min(text.dev_lines, len(lines) // 2)
     held_out = {int(i * len(lines) / count) for i in range(count)}
     return [line for i, line in enumerate(lines) if i not in held_out], [lines[i] for i in sorted(held_out)]
-
-
-def _filtered(
-    recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], has_labels: Callable[[str], bool] | None, log: Log
-) -> tuple[list[Utterance], FilterReport]:
-    """The rows that can be trained on, and what is left out."""
-    data = recipe.data
-    speech = _rows(recipe, [ref for ref in refs if not ref.nonspeech], log)
-    utterances = [row if row.text else replace(row, text=None) for row in speech]  # its text was forgotten
-    utterances += _rows(recipe, [ref for ref in refs if ref.nonspeech], log)
-    if data.on_error == "stop":
-        _refuse_missing(utterances)
-    return filter_utterances(
-        utterances, min_seconds=data.min_seconds, max_seconds=data.max_seconds, has_labels=has_labels
-    )
 
 
 def _untold(_: str) -> None:

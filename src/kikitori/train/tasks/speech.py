@@ -36,6 +36,7 @@ from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.speech_batches import SpeechBatches, dev_batches
+from kikitori.types import Utterance
 
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
@@ -83,7 +84,7 @@ class AcousticTask(SpeechBatches):
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, CHARACTER_UPSAMPLE)
         if phone_losses is not None:
             self.module["phone_teacher"] = phone_losses  # its name in checkpoints
-        self.misfits = frozenset(self._too_long_for_ctc())
+        self.misfits = frozenset(too_long_for_ctc(train.utterances, units, model.encoder) if recipe.ctc.weights else ())
         self.infeasible = {*self.misfits}  # and those that augmentation makes too short
         texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
         self.unpronounced = phone_losses.unknown(texts) if phone_losses is not None else set()
@@ -249,19 +250,6 @@ class AcousticTask(SpeechBatches):
         """The components that may carry adapters, by name."""
         return {"encoder": self.acoustic.encoder}
 
-    def _too_long_for_ctc(self) -> set[str]:
-        """Utterances whose labels do not fit into their frames, as far as their durations are true."""
-        if not self.ctc.weights:
-            return set()
-        utterances = self.train.utterances
-        samples = torch.tensor([round(utterance.duration * SAMPLE_RATE) for utterance in utterances])
-        frames = self.acoustic.encoder.output_lengths(samples).tolist()
-        return {
-            utterance.utt_id
-            for utterance, length in zip(utterances, frames, strict=True)
-            if needed_frames(self.units.encode(utterance.text or "")) > length
-        }
-
     def _ctc_loss(
         self, posteriors: tuple[Tensor, Tensor], labels: Sequence[Sequence[int]], utt_ids: Sequence[str]
     ) -> Tensor:
@@ -281,6 +269,17 @@ class AcousticTask(SpeechBatches):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         rate = "cer" if name in WITHOUT_WORDS else "wer"
         return {f"{rate}_{decoder}": count.rate for decoder, count in counts.items()}
+
+
+def too_long_for_ctc(utterances: Sequence[Utterance], units: TokenizerUnits, encoder: SpeechEncoder) -> set[str]:
+    """Utterances whose labels do not fit into their frames, as far as their durations are true."""
+    samples = torch.tensor([round(utterance.duration * SAMPLE_RATE) for utterance in utterances])
+    frames = encoder.output_lengths(samples).tolist()
+    return {
+        utterance.utt_id
+        for utterance, length in zip(utterances, frames, strict=True)
+        if needed_frames(units.encode(utterance.text or "")) > length
+    }
 
 
 def loss_layers(model: AcousticModel, ctc: CTC) -> list[int]:

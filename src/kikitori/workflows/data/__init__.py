@@ -1,0 +1,1 @@
+"""`kikitori data check`: `check` finds out, `tables` says it."""
