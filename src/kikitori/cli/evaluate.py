@@ -2,12 +2,16 @@
 
 import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kikitori.cli import common
+from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers
 from kikitori.io.progress import progress_bar
+
+if TYPE_CHECKING:
+    from kikitori.recognizer import Recognizer
 
 
 def evaluate(
@@ -42,8 +46,14 @@ def evaluate(
     ] = None,
     seed: common.Seed = 0,
     fillers: common.FillersOption = common.Fillers.keep,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    shard: ShardOption = None,
 ) -> None:
-    """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder."""
+    """Measure a recogniser on transcribed speech: WER, CER, RTFx, and a report in a folder.
+
+    A run that was killed goes on when it is called again; of shards, the last one to end writes the report.
+    """
     with common.one_line_errors():
         settings = common.only_overrides(overrides)
         paths = common.manifests(data)
@@ -56,31 +66,54 @@ def evaluate(
         corruptions = [*map(parse_corruption, corrupt or ())]
         if normalizer is not None:
             normalize(normalizer, "")  # refuses a wrong name before the work begins
+        from kikitori.scorers.hotwords.phrases import read_hotwords
+        from kikitori.scoring.comparison.robustness import CLEAN, folder_of, format_robustness, write_robustness
+        from kikitori.scoring.report import format_table
+        from kikitori.search.guards import Guards
         from kikitori.workflows import evaluate as evaluation
+        from kikitori.workflows.shards import read_shard
+        from kikitori.workflows.shared_evaluation import Sharing, forget, gather, predict_into
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
         without_fillers = fillers is common.Fillers.remove
         if without_fillers:
             check_fillers(row for members in sets.values() for row in members)
-        recognizer = common.load_recognizer(model, decoding, settings, device, dtype, adapter, language, window)
-        if hotwords is not None:
-            from kikitori.scorers.hotwords.phrases import read_hotwords
-
-            recognizer = replace(recognizer, hotwords=read_hotwords(hotwords))
-        common.make_folder(output)
-        from kikitori.scoring.comparison.robustness import CLEAN, folder_of, format_robustness, write_robustness
-        from kikitori.scoring.report import format_table
-        from kikitori.search.guards import Guards
-
-        system = evaluation.Searching(recognizer, recognizer.decoding, Guards(on_runaway.value, on_no_speech.value))
+        share, guards = read_shard(shard), Guards(on_runaway.value, on_no_speech.value)
+        phrases = () if hotwords is None else read_hotwords(hotwords)
         setting = evaluation.Setting(normalizer, batch_size, seed=seed, without_fillers=without_fillers)
-        with progress_bar("evaluating", sum(map(len, sets.values())) * (1 + len(corruptions))) as progress:
-            report, predictions = evaluation.evaluate_into(output, system, sets, setting, progress)
-            reports = {CLEAN: report}
-            for each in corruptions:
-                folder, corrupted = folder_of(output, each.name), replace(setting, corruption=each)
-                reports[each.name], _ = evaluation.evaluate_into(folder, system, sets, corrupted, progress)
+        jobs = {CLEAN: (output, setting)}
+        for each in corruptions:
+            jobs[each.name] = (folder_of(output, each.name), replace(setting, corruption=each))
+
+        def make(where: common.Device) -> "Recognizer":
+            made = common.load_recognizer(model, decoding, settings, where, dtype, adapter, language, window)
+            return replace(made, hotwords=phrases)
+
+        def prepare(recognizer: "Recognizer") -> None:
+            evaluation.warm_up(evaluation.Searching(recognizer, recognizer.decoding, guards), batch_size)
+
+        with recognizers(make, engine, workers, device, prepare) as (recognizer, pool):
+            sharing = Sharing(evaluation.Searching(recognizer, recognizer.decoding, guards), pool, share)
+            rows_here = len(share.of(range(sum(map(len, sets.values())))))
+            with progress_bar("evaluating", rows_here * len(jobs)) as progress:
+                for folder, each_setting in jobs.values():
+                    common.make_folder(folder)
+                    predict_into(folder, sets, each_setting, sharing, progress)
+        gathered = {name: gather(folder, sets, each_setting, sharing) for name, (folder, each_setting) in jobs.items()}
+        found = {name: predictions for name, predictions in gathered.items() if predictions is not None}
+        if len(found) < len(jobs):
+            done = f"shard {share.number} of {share.count} is done"
+            print(f"kikitori: {done}; the last one writes the report", file=sys.stderr)
+            return
+        where = None if pool is None else pool.device
+        reports = {
+            name: evaluation.report_into(jobs[name][0], sharing.system, predictions, jobs[name][1], where)
+            for name, predictions in found.items()
+        }
+        for folder, _ in jobs.values():
+            forget(folder)
+        report, predictions = reports[CLEAN], found[CLEAN]
         print(format_table(report), flush=True)
         if corruptions:
             write_robustness(output, reports)

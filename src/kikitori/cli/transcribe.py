@@ -35,11 +35,13 @@ from kikitori.cli.common import (
     one_line_errors,
     split_overrides,
 )
+from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.progress import now_and_then
 
 if TYPE_CHECKING:
     from kikitori.io.recordings import Recording
+    from kikitori.recognizer import Recognizer
     from kikitori.types import Transcript
     from kikitori.workflows.transcribe import Done, Progress
 
@@ -91,6 +93,9 @@ def transcribe(
     hotwords: Hotwords = None,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
+    engine: EngineOption = Engine.local,
+    workers: Workers = None,
+    shard: ShardOption = None,
 ) -> None:
     """Transcribe recordings of any length: one line per file (path, tab, text), or files in a folder with -o.
 
@@ -101,11 +106,14 @@ def transcribe(
         files, overrides = split_overrides(audio)
         if not files:
             raise ConfigError("no audio file given", remedy="name at least one file")
+        from kikitori.engine.pool import in_order
         from kikitori.io.recordings import find_recordings
         from kikitori.io.subtitles import CueOptions
         from kikitori.io.writers import FORMATS, SUBTITLES, render
         from kikitori.scorers.hotwords.phrases import read_hotwords
         from kikitori.search.guards import Guards
+        from kikitori.workflows.shards import read_shard
+        from kikitori.workflows.transcribe import Outputs, transcribe_into, transcripts
 
         recordings = find_recordings([Path(file) for file in files])
         phrases = () if hotwords is None else read_hotwords(hotwords)
@@ -114,40 +122,48 @@ def transcribe(
             raise ConfigError("several formats are several files", where="-f", remedy="name their folder with -o")
         if output is None and names and len(recordings) > 1:
             raise ConfigError("-f prints one file", where="-f", remedy="name a folder for several with -o")
-        recognizer = load_recognizer(model, decoding, overrides, device, dtype, adapter, language, window)
-        if output is not None:
-            make_folder(output)
-        subtitles = any(name in SUBTITLES for name in names)
-        timed = ("ctm" in names or (subtitles and recognizer.has_word_times)) if word_times is None else word_times
-        if subtitles and not timed:
-            if highlight_words:
-                raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
-            print("kikitori: times of subtitles within an utterance are estimated, without a CTC head", file=sys.stderr)
-        cues = CueOptions(max_line_width, max_line_count, highlight_words)
+        share = read_shard(shard)
         guards = Guards(on_runaway.value, on_no_speech.value)
-        recognizer = replace(recognizer, guards=guards, prompt=prompt or "", hotwords=phrases)
-        if output is not None:
-            from kikitori.workflows.transcribe import Outputs, transcribe_into
 
-            outputs = Outputs(output, names or ["txt"], cues)
-            results = transcribe_into(recognizer, recordings, outputs, batch_size=batch_size, word_times=timed)
-            if not _follow(recordings, results):
-                raise typer.Exit(SOME_FAILED)
-            return
-        failed = 0
-        paths = [recording.audio for recording in recordings]
-        texts = recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=timed)
-        for path, result in zip(paths, texts, strict=True):
-            if isinstance(result, KikitoriError):
-                failed += 1
-                complain(result)
-                continue
-            _doubt(path, result)
-            if names:
-                written = recognizer.loaded.trained_on.language
-                print(render(result, names[0], audio=str(path), language=written, cues=cues), end="", flush=True)
-            else:
-                print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
+        def make(where: Device) -> "Recognizer":
+            made = load_recognizer(model, decoding, overrides, where, dtype, adapter, language, window)
+            return replace(made, guards=guards, prompt=prompt or "", hotwords=phrases)
+
+        with recognizers(make, engine, workers, device) as (recognizer, pool):
+            if output is not None:
+                make_folder(output)
+            subtitles = any(name in SUBTITLES for name in names)
+            timed = ("ctm" in names or (subtitles and recognizer.has_word_times)) if word_times is None else word_times
+            if subtitles and not timed:
+                if highlight_words:
+                    raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
+                print(
+                    "kikitori: times of subtitles within an utterance are estimated, without a CTC head",
+                    file=sys.stderr,
+                )
+            cues = CueOptions(max_line_width, max_line_count, highlight_words)
+            if output is not None:
+                outputs = Outputs(output, names or ["txt"], cues)
+                results = transcribe_into(
+                    recognizer, recordings, outputs, batch_size=batch_size, word_times=timed, pool=pool, shard=share
+                )
+                if not _follow(share.of(recordings), results):
+                    raise typer.Exit(SOME_FAILED)
+                return
+            failed = 0
+            paths = [recording.audio for recording in share.of(recordings)]
+            texts = in_order(transcripts(recognizer, paths, batch_size=batch_size, word_times=timed, pool=pool))
+            for path, result in zip(paths, texts, strict=True):
+                if isinstance(result, KikitoriError):
+                    failed += 1
+                    complain(result)
+                    continue
+                _doubt(path, result)
+                if names:
+                    written = recognizer.loaded.trained_on.language
+                    print(render(result, names[0], audio=str(path), language=written, cues=cues), end="", flush=True)
+                else:
+                    print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)
     if failed:
         raise typer.Exit(SOME_FAILED)
 

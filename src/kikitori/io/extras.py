@@ -4,7 +4,14 @@ from importlib.util import find_spec
 
 from kikitori.errors import ConfigError
 
-EXTRAS = {"av": "audio", "peft": "train", "matplotlib": "train", "pyopenjtalk": "synthesis", "pyarrow": "data"}
+EXTRAS = {
+    "av": "audio",
+    "peft": "train",
+    "matplotlib": "train",
+    "pyopenjtalk": "synthesis",
+    "pyarrow": "data",
+    "ray": "ray",
+}
 
 
 def require(package: str, what: str, *, where: object = None) -> None:

@@ -17,7 +17,9 @@ from kikitori.errors import DataError
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".aiff")
 LOCK = ".lock"
-"""File of a folder whose lock `locked` holds."""
+"""File of a folder whose lock `locked` holds; `.lock.NAME` is that of a part."""
+LOOK_S = 5.0
+"""How long to wait for a lock that others hold for a look alone."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """Names of files that are being written."""
 
@@ -130,16 +132,21 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for one writer, by a lock on the file `.lock` in it, which stays there.
+def locked(folder: Path, part: str = "") -> Iterator[None]:
+    """Holds a folder, or a part of what is written there, for one writer, by a lock on the file `.lock` in it.
 
-    The lock is the system's: it ends with the process, however that ends.
+    Who holds the folder is alone there; parts of other names may be held at the same time. The lock is the system's: it
+    ends with the process, however that ends. The files stay.
 
     Raises:
         DataError: Another process holds it.
     """
     try:
-        with FileLock(folder / LOCK, blocking=False):
+        with FileLock(folder / f"{LOCK}{part}", blocking=False):
+            # Each takes its own lock before it looks at others, so that of two that meet one at least gives way.
+            for other in [folder / LOCK] if part else sorted(folder.glob(f"{LOCK}.*")):
+                with FileLock(other, timeout=LOOK_S):
+                    pass
             yield
     except Timeout:
         raise DataError(

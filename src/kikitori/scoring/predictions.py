@@ -60,7 +60,7 @@ def read_predictions(path: Path) -> dict[str, list[Prediction]]:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    name, prediction = _prediction(line, f"{path}:{number}")
+                    name, prediction = read_prediction(line, f"{path}:{number}")
                     sets.setdefault(name, []).append(prediction)
     except UnicodeDecodeError:
         raise DataError("not a UTF-8 text file", where=path) from None
@@ -127,7 +127,12 @@ def _with_best_ctc(one: Hypothesis, other: Hypothesis) -> Hypothesis:
     return replace(one, scores=scores)
 
 
-def _prediction(line: str, where: str) -> tuple[str, Prediction]:
+def read_prediction(line: str, where: str) -> tuple[str, Prediction]:
+    """A line of predictions: the name of its set, and the prediction.
+
+    Raises:
+        DataError: It is no row of an evaluation; `where` says which.
+    """
     remedy = "write the file again with kikitori evaluate"
     try:
         values: Any = json.loads(line)

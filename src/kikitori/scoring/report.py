@@ -101,15 +101,20 @@ def write_report(
     Raises:
         DataError: A file cannot be written.
     """
-    rows = (_row(name, prediction) for name, members in predictions.items() for prediction in members)
+    rows = (prediction_line(name, prediction) for name, members in predictions.items() for prediction in members)
     contents = {
-        PREDICTIONS: "".join(_json(row) + "\n" for row in rows),
+        PREDICTIONS: "".join(rows),
         PAGE: _page(report, scored or predictions),
         REPORT: _json(report, indent=2) + "\n",
     }
     for name, content in contents.items():
         write_text(directory / name, content)
     return [directory / name for name in contents]
+
+
+def prediction_line(set_name: str, prediction: Prediction) -> str:
+    """A line of `predictions.jsonl`, with its end."""
+    return _json(_row(set_name, prediction)) + "\n"
 
 
 def format_table(report: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ Nothing is filtered: an utterance that cannot be read is an empty prediction, an
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -130,6 +130,11 @@ class Setting:
     seed: int = 0
     without_fillers: bool = False
 
+    @property
+    def heard(self) -> Heard:
+        """What becomes of the recordings."""
+        return as_recorded if self.corruption is None else corrupted(self.corruption, self.seed)
+
 
 def evaluate_into(
     folder: Path,
@@ -143,10 +148,30 @@ def evaluate_into(
     Raises:
         DataError: A file cannot be written.
     """
-    corruption = setting.corruption
-    heard = as_recorded if corruption is None else corrupted(corruption, setting.seed)
-    predictions = evaluate(system, sets, batch_size=setting.batch_size, progress=progress, heard=heard)
-    name = None if corruption is None else corruption.name
+    predictions = evaluate(system, sets, batch_size=setting.batch_size, progress=progress, heard=setting.heard)
+    return report_into(folder, system, predictions, setting), predictions
+
+
+def report_into(
+    folder: Path,
+    system: System,
+    predictions: Mapping[str, Sequence[Prediction]],
+    setting: Setting,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Writes the report of predictions into a folder; returns its content.
+
+    Args:
+        folder: Is made if need be.
+        system: Which made them.
+        predictions: By the names of their sets.
+        setting: How.
+        device: Where they were computed, if not where the system is.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    name = None if setting.corruption is None else setting.corruption.name
     scored = leave_out_fillers(predictions) if setting.without_fillers else predictions
     report = build_report(
         scored,
@@ -154,11 +179,11 @@ def evaluate_into(
         decoding=system.search,
         model=system.name,
         versions=versions(),
-        conditions=conditions_of(system.device, system.dtype, setting.batch_size, name, setting.seed),
+        conditions=conditions_of(device or system.device, system.dtype, setting.batch_size, name, setting.seed),
         fillers=count_fillers(predictions, removed=setting.without_fillers),
     )
     write_report(folder, report, predictions, scored)
-    return report, predictions
+    return report
 
 
 def evaluate(
@@ -175,18 +200,30 @@ def evaluate(
     batch's time shared evenly; one warm-up batch goes before. `progress` gets the number of utterances just done, and
     what is recognised is as `heard`, see `kikitori.data.corruption`.
     """
-    system.recognize([_sweep()] * batch_size)
+    warm_up(system, batch_size)
     results = {}
     for name, utterances in sets.items():
         predictions: dict[int, Prediction] = {}
-        order = sorted(range(len(utterances)), key=lambda index: utterances[index].duration)
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = evaluate_batch(system, [utterances[index] for index in indices], heard)
-            predictions.update(zip(indices, batch, strict=True))
-            progress(len(indices))
-        results[name] = [predictions[index] for index in range(len(utterances))]
+        for number, prediction in predict(system, utterances, batch_size=batch_size, heard=heard):
+            predictions[number] = prediction
+            progress(1)
+        results[name] = [predictions[number] for number in range(len(utterances))]
     return results
+
+
+def warm_up(system: System, batch_size: int) -> None:
+    """Recognises a batch of sound, so that what is compiled or loaded with the first one is not measured."""
+    system.recognize([_sweep()] * batch_size)
+
+
+def predict(
+    system: System, utterances: Sequence[Utterance], *, batch_size: int, heard: Heard
+) -> Iterator[tuple[int, Prediction]]:
+    """The prediction of each utterance with its number, the short ones first."""
+    order = sorted(range(len(utterances)), key=lambda number: utterances[number].duration)
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        yield from zip(numbers, evaluate_batch(system, [utterances[number] for number in numbers], heard), strict=True)
 
 
 def evaluate_batch(system: System, utterances: Sequence[Utterance], heard: Heard = as_recorded) -> list[Prediction]:

@@ -2,22 +2,23 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
-import kikitori
-from kikitori.errors import KikitoriError
+from kikitori.engine.pool import Pool, each
+from kikitori.errors import AudioError, KikitoriError
+from kikitori.io.audio import promised_seconds
 from kikitori.io.files import DiskFullError, locked, remove_left_overs
-from kikitori.io.model_folder import search_files_digest
 from kikitori.io.recordings import Recording
 from kikitori.io.subtitles import CueOptions
 from kikitori.io.writers import write_transcript
-from kikitori.model.weights import weights_digest
 from kikitori.recognizer import Recognizer
 from kikitori.transcript import clock
 from kikitori.types import Transcript
-from kikitori.workflows.journal import Journal, file_digest, recipe_digest
+from kikitori.workflows.journal import Journal, file_digest, recipe_digest, recognizer_recipe
+from kikitori.workflows.shards import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,56 @@ class Done:
     error: KikitoriError | None = None
 
 
+Result = Transcript | KikitoriError
+BYTES_A_SECOND = 16_000  # of a file whose header does not say how long it is
+
+
+def transcripts(
+    recognizer: Recognizer, paths: Iterable[Path], *, batch_size: int, word_times: bool, pool: Pool | None = None
+) -> Iterator[tuple[int, Result]]:
+    """The transcript of each recording, or its error, with its number: in order, or from a pool in any order.
+
+    Raises:
+        KikitoriError: The pool has no recognisers.
+    """
+    if pool is None:
+        return enumerate(recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=word_times))
+    work = partial(_transcribed, batch_size=batch_size, word_times=word_times)
+    recordings = [*paths]
+    return each(pool, work, recordings, [*map(_seconds, recordings)])
+
+
 def transcribe_into(
-    recognizer: Recognizer, recordings: Sequence[Recording], outputs: Outputs, *, batch_size: int, word_times: bool
+    recognizer: Recognizer,
+    recordings: Sequence[Recording],
+    outputs: Outputs,
+    *,
+    batch_size: int,
+    word_times: bool,
+    pool: Pool | None = None,
+    shard: Shard = WHOLE,
 ) -> Iterator[Done]:
     """Transcribes recordings into files, with a journal: those that an earlier run has finished are not done again.
 
-    The same recordings with the same recogniser and outputs end in the same files, however often the process was
-    killed in between. They are given in their order, but for those that were finished before, which may come sooner.
+    The same recordings with the same recogniser and outputs end in the same files, whoever did what, and however often
+    a process was killed in between. They are given in their order, but for those that were finished before, which may
+    come sooner; from a pool, as they are finished.
 
     Raises:
         DiskFullError: There is no room left; what is finished is kept.
         DataError: The journal cannot be read or written, or another process writes to the folder.
+        KikitoriError: The pool has no recognisers.
     """
-    with locked(outputs.folder):
-        for folder in {(outputs.folder / recording.name).parent for recording in recordings}:
-            remove_left_overs(folder)
-        journal = Journal(outputs.folder, _recipe(recognizer, outputs, word_times))
-        waiting: deque[tuple[Recording, str]] = deque()
+    with locked(outputs.folder, shard.part):
+        if shard == WHOLE:  # others may be writing theirs
+            for folder in {(outputs.folder / recording.name).parent for recording in recordings}:
+                remove_left_overs(folder)
+        journal = Journal(outputs.folder, _recipe(recognizer, outputs, word_times), shard.part)
+        waiting: list[tuple[Recording, str]] = []
         finished: deque[Recording] = deque()
 
         def unfinished() -> Iterator[Path]:
-            for recording in recordings:
+            for recording in shard.of(recordings):
                 digest = file_digest(recording.audio)
                 if digest is not None and journal.knows(recording, digest):
                     finished.append(recording)
@@ -78,10 +108,11 @@ def transcribe_into(
                     waiting.append((recording, digest or ""))
                     yield recording.audio
 
-        for result in recognizer.try_transcribe_many(unfinished(), batch_size=batch_size, word_times=word_times):
+        results = transcripts(recognizer, unfinished(), batch_size=batch_size, word_times=word_times, pool=pool)
+        for number, result in results:
             while finished:
                 yield Done(finished.popleft())
-            recording, digest = waiting.popleft()
+            recording, digest = waiting[number]
             yield _write(recording, digest, result, outputs, journal, recognizer.loaded.trained_on.language)
         while finished:
             yield Done(finished.popleft())
@@ -138,21 +169,26 @@ class Progress:
         return ", ".join(parts)
 
 
+def _transcribed(recognizer: Recognizer, paths: Sequence[Path], *, batch_size: int, word_times: bool) -> list[Result]:
+    return [*recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=word_times)]
+
+
+def _seconds(path: Path) -> float:
+    """About how long a recording is."""
+    try:
+        promised = promised_seconds(path)
+    except AudioError:
+        return 0.0
+    return _size(path) / BYTES_A_SECOND if promised is None else promised
+
+
 def _recipe(recognizer: Recognizer, outputs: Outputs, word_times: bool) -> str:
     """Digest of what decides the files of a recording beside the recording itself."""
-    loaded, folder = recognizer.loaded, recognizer.folder
     return recipe_digest(
-        {
-            "kikitori": kikitori.__version__,
-            "weights": weights_digest(loaded.model),
-            "partners": None if folder is None else search_files_digest(folder),
-            "search": asdict(recognizer.decoding),
-            "dtype": recognizer.dtype,
+        recognizer_recipe(recognizer)
+        | {
             "guards": asdict(recognizer.guards),
-            "language": loaded.trained_on.language,
-            "window": "padded" if recognizer.padded is None else "speech",
             "prompt": recognizer.prompt,
-            "hotwords": recognizer.hotwords,
             "word_times": word_times,
             "formats": sorted(outputs.formats),
             "cues": asdict(outputs.cues),
@@ -163,7 +199,7 @@ def _recipe(recognizer: Recognizer, outputs: Outputs, word_times: bool) -> str:
 def _write(
     recording: Recording,
     digest: str,
-    result: Transcript | KikitoriError,
+    result: Result,
     outputs: Outputs,
     journal: Journal,
     language: str | None,
