@@ -37,7 +37,7 @@ from kikitori.cli.data import convert as convert_data
 from kikitori.cli.language import lexicon, ngram, perplexity, prior
 from kikitori.cli.models import calibrate, convert, merge
 from kikitori.cli.models import list as listing
-from kikitori.cli.studies import compare, study
+from kikitori.cli.studies import compare, leaderboard, study
 from kikitori.errors import KikitoriError
 from kikitori.kernels import limit_kernel_caches
 
@@ -56,6 +56,7 @@ def _group(name: str | None, help_text: str) -> typer.Typer:
 app = _group("kikitori", "Speech recognition with pre-trained speech encoders and large language models.")
 for _command in (
     *(transcribe.transcribe, evaluate.evaluate, diagnose.diagnose, compare.compare, rescore.rescore, tune.tune),
+    leaderboard.leaderboard,
     *(train.train, study.study, align.align, adapt.adapt, merge.merge, calibrate.calibrate, serve.serve),
     *(perplexity.perplexity, prior.prior, ngram.ngram, lexicon.lexicon),
 ):
