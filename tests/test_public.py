@@ -46,6 +46,7 @@ def test_exported_names():
         "TrainingError",
         "Transcript",
         "Utterance",
+        "VLLMSearch",
         "Word",
         "__version__",
         "load",

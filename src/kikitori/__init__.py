@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         SamplingSearch,
         ShallowFusionSearch,
         SpeculativeSearch,
+        VLLMSearch,
     )
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ __all__ = [
     "TrainingError",
     "Transcript",
     "Utterance",
+    "VLLMSearch",
     "Word",
     "__version__",
     "load",
@@ -88,7 +90,7 @@ _HEAVY = {
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
             *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "RescoringSearch"),
-            *("SpeculativeSearch", "BeamSearch", "JointSearch", "JointTimeSyncSearch", "LexiconSearch"),
+            *("SpeculativeSearch", "BeamSearch", "JointSearch", "JointTimeSyncSearch", "LexiconSearch", "VLLMSearch"),
         ),
         "kikitori.search.options",
     ),

@@ -3,7 +3,7 @@
 from kikitori.errors import ModelError
 from kikitori.model.folder import Recogniser
 from kikitori.scorers.options import INTERNAL_LM, PHONES, SPEECH_LLM
-from kikitori.search.options import Decoding, JointTimeSyncSearch, RescoringSearch
+from kikitori.search.options import Decoding, JointTimeSyncSearch, RescoringSearch, VLLMSearch
 from kikitori.search.rescore import check_rescoring
 
 
@@ -28,6 +28,10 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
     if "ctc" in needs and not heads.ctc_layers:
         raise ModelError("the model has no CTC head", where=name, remedy="use greedy")
     match options:
+        case VLLMSearch() | RescoringSearch(first=VLLMSearch()) if not _is_served(model):
+            what = "vLLM serves LLMs that read the speech as part of their input"
+            raise ModelError(what, where=name, remedy="train a speech LLM with interface: prefix, or use greedy")
+    match options:
         case JointTimeSyncSearch() if own_ctc_units:
             what = "the CTC head has other label units than the decoder"
             raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
@@ -38,3 +42,7 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
                 (PHONES, heads.phone_layers),
             )
             check_rescoring(options, [scorer for scorer, there in known if there])
+
+
+def _is_served(model: Recogniser) -> bool:
+    return model.speech_llm is not None and model.speech_llm.config.interface == "prefix"

@@ -18,6 +18,7 @@ from kikitori.search.options import (
     Decoding,
     DraftSearch,
     GreedySearch,
+    VLLMSearch,
     as_draft_search,
     load_decoding,
     with_overrides,
@@ -76,8 +77,11 @@ def within(folder: Path, options: Search, name: str) -> Search:
     """A search, held by a file of the given name, with the paths that it names taken from a folder.
 
     Raises:
-        ModelError: One leads out of the folder, or to nothing.
+        ModelError: One leads out of the folder, or to nothing; or the search sends the speech to a server.
     """
+    match options:
+        case VLLMSearch():
+            raise ModelError("a model folder names no server", where=folder / name, remedy="name it with --decoding")
     changes: dict[str, Any] = {}
     for field in fields(options):
         value = getattr(options, field.name)

@@ -28,6 +28,7 @@ from kikitori.search.options import (
     LexiconSearch,
     RescoringSearch,
     ShallowFusionSearch,
+    VLLMSearch,
 )
 from kikitori.search.rescore import rescored, with_scores
 from kikitori.search.resources import ExternalModels
@@ -49,7 +50,7 @@ def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
 def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[Result]:
     """The hypotheses of a first search in the order of further scorers; what the first search refused stays so."""
     match options.first:
-        case BeamSearch() | JointSearch():
+        case BeamSearch() | JointSearch() | VLLMSearch():
             first, units, models = autoregressive_search(batch, options.first), batch.units, batch.decoder_models
         case CTCBeamSearch() | LexiconSearch():
             first = [*ctc_search(batch, options.first)]

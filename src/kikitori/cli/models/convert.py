@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kikitori.cli.common import Folder, folder_for, one_line_errors
+from kikitori.cli.common import Adapter, Folder, folder_for, one_line_errors, warnings_as_lines
 
 
 def nue_asr(
@@ -51,6 +51,24 @@ def speech_llm(
         from kikitori.model.published import convert as conversion
 
         conversion.convert_speech_llm(run, encoder, llm, output, heads)
+        print(output)
+
+
+def llm(
+    model: Annotated[str, typer.Argument(help="Run or folder of a speech LLM, or its hub id.")],
+    output: Folder = None,
+    adapter: Adapter = None,
+) -> None:
+    """Make a folder of its LLM alone, adapters merged, which transformers and vLLM load as it is (docs/vllm.md)."""
+    with one_line_errors(), warnings_as_lines():
+        output = folder_for("the LLM", output)
+        from kikitori.io.extras import require
+        from kikitori.loading import find_model
+        from kikitori.model.published import convert as conversion
+
+        if adapter is not None:
+            require("peft", "adapters need", where=adapter)
+        conversion.convert_llm(find_model(model), output, adapter)
         print(output)
 
 

@@ -11,6 +11,8 @@ from transformers import GenerationConfig
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
 from kikitori.io.model_folder import DECODING, copy_search_files
+from kikitori.model.adapters.folder import load_adapter
+from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.folder import forget_places, load_llm, load_model, model_folder, save_network, save_sides
 from kikitori.model.published.card import write_card
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
@@ -171,6 +173,32 @@ def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path, he
             relation="adapter",
         )
         copy_search_files(folder, staging)
+
+
+def convert_llm(model: str | Path, output: Path, adapter: str | Path | None = None) -> None:
+    """Writes the LLM of a speech LLM, adapters merged, as a folder of transformers, which vLLM too loads as it is.
+
+    Args:
+        model: A recogniser with an LLM that reads the speech as a part of its input, or its run.
+        output: Folder to write; it must not exist, or be empty.
+        adapter: Folder of an adapter that `kikitori adapt` made for the recogniser.
+
+    Raises:
+        ModelError: There is no such LLM, or the output is not empty or cannot be written.
+    """
+    _refuse_existing(output)
+    folder = model_folder(model)
+    loaded = load_model(folder)
+    if adapter is not None:
+        loaded = load_adapter(loaded, folder, adapter)
+    network = loaded.model.speech_llm
+    if network is None or network.config.interface != "prefix":
+        what = "it has no LLM that reads the speech as a part of its input"
+        raise ModelError(what, where=model, remedy="name a speech LLM with interface: prefix")
+    with _new_folder(output) as staging:
+        save_network(staging, merged_copy(network.llm))
+        loaded.units.save(staging)
+        GenerationConfig(eos_token_id=network.config.eos_id).save_pretrained(staging)
 
 
 def convert_nue_asr(

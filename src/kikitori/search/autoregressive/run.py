@@ -15,6 +15,7 @@ from kikitori.search.autoregressive.filters import decoder_filters
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.autoregressive.sampling import Sampling, sample, utterance_seed
 from kikitori.search.autoregressive.speculative import speculative
+from kikitori.search.autoregressive.vllm import served, vllm
 from kikitori.search.batch import EncodedBatch, Result
 from kikitori.search.confidence import with_text
 from kikitori.search.ctc.run import first_pass
@@ -28,11 +29,12 @@ from kikitori.search.options import (
     SamplingSearch,
     Scored,
     SpeculativeSearch,
+    VLLMSearch,
 )
 from kikitori.types import Hypothesis, NBest
 
 AutoregressiveSearch = (
-    GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch
+    GreedySearch | SamplingSearch | SpeculativeSearch | BeamSearch | JointSearch | JointTimeSyncSearch | VLLMSearch
 )
 
 
@@ -42,9 +44,8 @@ def autoregressive_search(batch: EncodedBatch, options: AutoregressiveSearch) ->
     decoder = batch.decoder(None if own is None else batch.encode_texts(own))
     limits = _limits(batch, options)
     sizes = decoder.prefix_lengths.tolist()
-    errors = [
-        _too_long(*row, decoder.max_positions) for row in zip(batch.seconds, sizes, limits.max_labels, strict=True)
-    ]
+    most = _most_positions(decoder, options)
+    errors = [_too_long(*row, most) for row in zip(batch.seconds, sizes, limits.max_labels, strict=True)]
     if any(errors):
         fitting = [row for row, error in enumerate(errors) if error is None]
         others = iter(autoregressive_search(batch.rows(fitting), options) if fitting else [])
@@ -93,6 +94,11 @@ def _written(
         case SamplingSearch():
             seeds = [utterance_seed(options.seed, waveform) for waveform in batch.waveforms]
             return sample(decoder, Sampling(options.temperature, options.top_k, options.top_p), seeds, limits, filters)
+        case VLLMSearch():
+            drafts_read = None if own is None else batch.encode_texts(own)
+            prefix = batch.speech_llm.prefix(batch.encoded, drafts_read)
+            seeds = [utterance_seed(options.seed, waveform) for waveform in batch.waveforms]
+            return vllm(prefix, decoder.eos_id, decoder.vocab_size, seeds, limits, options)
         case SpeculativeSearch():
             known = own if options.draft is None else None
             drafts = first_pass(batch, options.draft or CTCGreedySearch()) if known is None else known
@@ -134,6 +140,15 @@ def _others(batch: EncodedBatch, decoder: Decoder, options: Scored, num_labels: 
         return others
     own = internal_lm(batch.model.speech_llm, lambda: decoder, batch.units)
     return [(own.scorer(num_labels), options.scale(INTERNAL_LM)), *others]
+
+
+def _most_positions(decoder: Decoder, options: AutoregressiveSearch) -> int | None:
+    """Most positions of prefix and labels together; those of a server too, where it runs the LLM."""
+    match options:
+        case VLLMSearch():
+            both = [most for most in (decoder.max_positions, served(options).max_positions) if most is not None]
+            return min(both, default=None)
+    return decoder.max_positions
 
 
 def _limits(batch: EncodedBatch, options: AutoregressiveSearch) -> Limits:

@@ -5,7 +5,14 @@ of a model, whether its labels are written by the decoder (`autoregressive`), an
 it divides its scores (`length_exponent`). Logs are natural.
 """
 
-from kikitori.search.options.autoregressive import BeamSearch, GreedySearch, JointSearch, LabelBeam, SamplingSearch
+from kikitori.search.options.autoregressive import (
+    BeamSearch,
+    GreedySearch,
+    JointSearch,
+    LabelBeam,
+    SamplingSearch,
+    VLLMSearch,
+)
 from kikitori.search.options.base import Need, Scored
 from kikitori.search.options.frames import (
     CTCBeamSearch,
@@ -40,6 +47,7 @@ __all__ = [
     "Scored",
     "ShallowFusionSearch",
     "SpeculativeSearch",
+    "VLLMSearch",
     "as_draft_search",
     "decoding_yaml",
     "load_decoding",

@@ -64,6 +64,32 @@ class SamplingSearch:
 
 
 @dataclass(frozen=True, config=STRICT)
+class VLLMSearch:
+    """What the LLM writes on a vLLM server, see `kikitori.search.autoregressive.vllm`; lengths as in `GreedySearch`.
+
+    Attributes:
+        server: Its URL, such as `http://localhost:8000`.
+        model: Name of the LLM there; by default the first that is served.
+        nbest: Most hypotheses that are returned: the most probable labels, and others that are drawn.
+        temperature: Of what is drawn: divides the logits.
+        seed: Of what is drawn, together with the audio.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
+    autoregressive: ClassVar[bool] = True
+    length_exponent: ClassVar[float] = 0.0
+    hotword_scale: ClassVar[float] = 0.0
+    search: Literal["vllm"] = "vllm"
+    server: str = ""
+    model: str = ""
+    nbest: Count = 1
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.7
+    seed: NotNegative = 1234
+    max_labels: Count | None = None
+    min_labels: NotNegative | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class LabelBeam:
     """What the beam searches of the speech LLM share, see `kikitori.search.autoregressive.beam`.
 

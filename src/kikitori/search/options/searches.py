@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import get_args
 
-from kikitori.search.options.autoregressive import BeamSearch, GreedySearch, JointSearch, SamplingSearch
+from kikitori.search.options.autoregressive import BeamSearch, GreedySearch, JointSearch, SamplingSearch, VLLMSearch
 from kikitori.search.options.frames import (
     CTCBeamSearch,
     CTCGreedySearch,
@@ -27,6 +27,7 @@ Decoding = (
     | LexiconSearch
     | RescoringSearch
     | SpeculativeSearch
+    | VLLMSearch
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}
 

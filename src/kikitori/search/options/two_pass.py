@@ -17,13 +17,15 @@ from kikitori.scorers.options import (
     Scorers,
     scale_of,
 )
-from kikitori.search.options.autoregressive import BeamSearch, JointSearch
+from kikitori.search.options.autoregressive import BeamSearch, JointSearch, VLLMSearch
 from kikitori.search.options.base import Need, NotNegative, Scored
 from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
 from kikitori.search.pruning import Count
 
 DraftSearch = CTCGreedySearch | CTCBeamSearch | LexiconSearch
 """What may make drafts for a speech LLM."""
+WIDE = CTCBeamSearch(beam=64, nbest=64)
+"""What makes hypotheses for rescoring where nothing else is said."""
 
 
 def _by_ctc_beam(values: object) -> object:
@@ -36,7 +38,7 @@ class RescoringSearch(Scored):
     """The hypotheses of a CTC beam search in another order, see `kikitori.search.rescore`.
 
     Attributes:
-        first: The search that makes the hypotheses: that of CTC, `lexicon`, or `beam` or `joint` of the decoder.
+        first: The search that makes the hypotheses: that of CTC, `lexicon`, or `beam`, `joint`, `vllm` of the decoder.
         scorers: By any name language models, n-grams and priors; and `ctc`, `phones` (the CTC head over phones, with
             the lexicon at `path`, or that of the model folder), `speech_llm`, `ilm` (its internal language model),
             `length` (the number of labels). The one that made the hypotheses has scale 1, CTC or the decoder. What is
@@ -46,9 +48,9 @@ class RescoringSearch(Scored):
     length_exponent: ClassVar[float] = 0.0
     search: Literal["rescoring"] = "rescoring"
     first: Annotated[
-        Annotated[CTCBeamSearch | LexiconSearch | BeamSearch | JointSearch, Field(discriminator="search")],
+        Annotated[CTCBeamSearch | LexiconSearch | BeamSearch | JointSearch | VLLMSearch, Field(discriminator="search")],
         BeforeValidator(_by_ctc_beam),
-    ] = Field(default_factory=lambda: CTCBeamSearch(beam=64, nbest=64))
+    ] = Field(default_factory=lambda: WIDE)
     scorers: Scorers = Field(default_factory=dict)
 
     @property

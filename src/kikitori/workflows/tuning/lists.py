@@ -29,6 +29,7 @@ from kikitori.search.options import (
     RescoringSearch,
     ShallowFusionSearch,
 )
+from kikitori.search.options.two_pass import WIDE
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import Progress, Searching, evaluate
@@ -93,8 +94,7 @@ def list_search(options: Tunable, names: Collection[str], folder: Path | None) -
                 raise ModelError(what, where=where, remedy=remedy)
             first = replace(options, nbest=max(LEXICON_NBEST, options.nbest))
             return RescoringSearch(first=first, scorers=with_scales({}, scales))
-    wide = RescoringSearch().first
-    beam, nbest = max(wide.beam, options.beam), max(wide.nbest, options.nbest)
+    beam, nbest = max(WIDE.beam, options.beam), max(WIDE.nbest, options.nbest)
     return RescoringSearch(
         first=CTCBeamSearch(beam=beam, nbest=nbest, pruning=options.pruning),
         scorers=with_scales(_with_paths(options, names, folder), scales),
