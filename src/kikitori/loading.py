@@ -20,6 +20,8 @@ from kikitori.search.guards import Guards
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch
 
 BUNDLED = Path(__file__).parent / "models" / "tiny-en"
+BASELINES = ("hf:", "ct2:")
+"""Prefixes of models that other software runs, see `kikitori.baselines`."""
 CHECKOUT = Path(__file__).parents[2] / "models"
 """Where a checkout of the repository has models that are too large for the package."""
 
@@ -87,9 +89,15 @@ def find_model(model: str | Path | None) -> str | Path:
     """The folder of a model named without a slash: one here, in the package (`tiny-en`) or in a checkout's `models/`.
 
     None is the bundled model. Whatever is none of them is left as it is: a path, or the id of a model on the hub.
+
+    Raises:
+        ConfigError: It is a model for other software to run.
     """
     if model is None:
         return BUNDLED
+    if str(model).startswith(BASELINES):
+        remedy = "give the folder or the id alone"
+        raise ConfigError("only evaluate and transcribe run models of other software", where=model, remedy=remedy)
     if Path(model).is_dir() or len(Path(model).parts) != 1:
         return model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))

@@ -15,7 +15,8 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import LOCK
 from kikitori.scoring.predictions import read_predictions
 from kikitori.search.options import GreedySearch
-from kikitori.workflows.evaluate import Searching, evaluate, versions, with_reference
+from kikitori.workflows.evaluate import Searching, evaluate, with_reference
+from kikitori.workflows.machine.conditions import versions
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
 REPORT_KEYS = {

@@ -18,11 +18,11 @@ from kikitori.io.files import locked
 from kikitori.io.recordings import find_recordings
 from kikitori.loading import load
 from kikitori.scoring.comparison.robustness import folder_of
-from kikitori.workflows.evaluate import Searching, Setting
+from kikitori.workflows.evaluate import FLAGGED, Searching, Setting
 from kikitori.workflows.journal import JOURNAL as FINISHED
 from kikitori.workflows.shards import WHOLE, Shard, read_shard
-from kikitori.workflows.shared_evaluation import JOURNAL, Sharing, forget, gather, predict_into
-from kikitori.workflows.transcribe import Outputs, transcribe_into
+from kikitori.workflows.shared_evaluation import JOURNAL, Pooled, Sharing, forget, gather, predict_into
+from kikitori.workflows.transcribe import Outputs, Transcribing, transcribe_into
 from tests.commands import call, one_line
 from tests.engine.test_pool import Shuffled
 from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform
@@ -122,19 +122,20 @@ def test_a_pool_writes_the_same_files_and_loses_what_ends_it_alone(recognizer, s
     options = {"batch_size": 2, "word_times": False}
     for name, pool in (("here", None), ("pool", Here(recognizer, size=1))):
         (tmp_path / name).mkdir()
-        done = [*transcribe_into(recognizer, recordings, Outputs(tmp_path / name, ["txt"]), pool=pool, **options)]
+        outputs = Outputs(tmp_path / name, ["txt"])
+        done = [*transcribe_into(Transcribing(recognizer), recordings, outputs, pool=pool, **options)]
         assert {each.recording for each in done} == {*recordings}
     assert _texts(tmp_path / "pool") == _texts(tmp_path / "here")
 
     deadly = Here(recognizer, deadly=[speech / "3.wav"], size=1)
     (tmp_path / "lost").mkdir()
     outputs = Outputs(tmp_path / "lost", ["txt"])
-    done = [*transcribe_into(recognizer, recordings, outputs, pool=deadly, **options)]
+    done = [*transcribe_into(Transcribing(recognizer), recordings, outputs, pool=deadly, **options)]
     assert {each.recording.name: each.error is not None for each in done} == {
         **dict.fromkeys("0124", False),
         "3": True,
     }
-    again = [*transcribe_into(recognizer, recordings, outputs, pool=Here(recognizer), **options)]
+    again = [*transcribe_into(Transcribing(recognizer), recordings, outputs, pool=Here(recognizer), **options)]
     assert [each.recording.name for each in again if each.transcript is not None] == ["3"]
     assert _texts(tmp_path / "lost") == _texts(tmp_path / "here")
 
@@ -170,7 +171,8 @@ def test_an_evaluation_that_was_killed_goes_on(recognizer, speech, tmp_path):
                 raise KeyboardInterrupt
 
         sets = {"a": utterances}
-        sharing, setting = Sharing(Searching(recognizer, recognizer.decoding), pool), Setting(batch_size=1)
+        pooled = None if pool is None else Pooled(pool, recognizer.decoding, FLAGGED)
+        sharing, setting = Sharing(Searching(recognizer, recognizer.decoding), pooled), Setting(batch_size=1)
         predict_into(folder, sets, setting, sharing, progress)
         found = gather(folder, sets, setting, sharing)
         return [each.pred_text for each in found["a"]], counted
@@ -199,7 +201,7 @@ def test_rows_that_end_a_process_are_empty_predictions(recognizer, speech, tmp_p
 
     pool = Here(recognizer, deadly=[utterances[3]])
     sets, setting = {"a": utterances}, Setting(batch_size=2)
-    sharing = Sharing(Searching(recognizer, recognizer.decoding), pool)
+    sharing = Sharing(Searching(recognizer, recognizer.decoding), Pooled(pool, recognizer.decoding, FLAGGED))
     assert gather(tmp_path, sets, setting, sharing) is None
     predict_into(tmp_path, sets, setting, sharing)
     found = gather(tmp_path, sets, setting, sharing)

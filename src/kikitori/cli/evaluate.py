@@ -1,13 +1,16 @@
 """`kikitori evaluate`: transcribed speech in, error rates and a report out."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kikitori.cli import common
-from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers
+from kikitori.cli.baselines import AnyModel, baseline_of
+from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
 from kikitori.io.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ def evaluate(
     normalizer: Annotated[
         str | None, typer.Option("--normalizer", help="Form that is scored; by default that of the rows' language.")
     ] = None,
-    model: common.Model = None,
+    model: AnyModel = None,
     decoding: common.Search = None,
     batch_size: common.BatchSize = 8,
     device: common.DeviceOption = common.Device.auto,
@@ -72,7 +75,7 @@ def evaluate(
         from kikitori.search.guards import Guards
         from kikitori.workflows import evaluate as evaluation
         from kikitori.workflows.shards import read_shard
-        from kikitori.workflows.shared_evaluation import Sharing, forget, gather, predict_into
+        from kikitori.workflows.shared_evaluation import Pooled, Sharing, forget, gather, predict_into
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
@@ -86,6 +89,15 @@ def evaluate(
         for each in corruptions:
             jobs[each.name] = (folder_of(output, each.name), replace(setting, corruption=each))
 
+        ours = {
+            "--decoding": bool(decoding),
+            "overrides": bool(settings),
+            "--adapter": adapter is not None,
+            "--hotwords": hotwords is not None,
+            "--window": window is not common.WindowSize.padded,
+            "--engine": engine is not Engine.local,
+        }
+
         def make(where: common.Device) -> "Recognizer":
             made = common.load_recognizer(model, decoding, settings, where, dtype, adapter, language, window)
             return replace(made, hotwords=phrases)
@@ -93,8 +105,19 @@ def evaluate(
         def prepare(recognizer: "Recognizer") -> None:
             evaluation.warm_up(evaluation.Searching(recognizer, recognizer.decoding, guards), batch_size)
 
-        with recognizers(make, engine, workers, device, prepare) as (recognizer, pool):
-            sharing = Sharing(evaluation.Searching(recognizer, recognizer.decoding, guards), pool, share)
+        @contextmanager
+        def shared() -> "Iterator[Sharing]":
+            baseline = baseline_of(model, device, dtype, language, ours)
+            if baseline is not None:
+                with together():
+                    evaluation.warm_up(baseline, batch_size)
+                    yield Sharing(baseline, None, share)
+                return
+            with recognizers(make, engine, workers, device, prepare) as (recognizer, pool):
+                pooled = None if pool is None else Pooled(pool, recognizer.decoding, guards)
+                yield Sharing(evaluation.Searching(recognizer, recognizer.decoding, guards), pooled, share)
+
+        with shared() as sharing:
             rows_here = len(share.of(range(sum(map(len, sets.values())))))
             with progress_bar("evaluating", rows_here * len(jobs)) as progress:
                 for folder, each_setting in jobs.values():
@@ -106,7 +129,7 @@ def evaluate(
             done = f"shard {share.number} of {share.count} is done"
             print(f"kikitori: {done}; the last one writes the report", file=sys.stderr)
             return
-        where = None if pool is None else pool.device
+        where = None if sharing.pooled is None else sharing.pooled.pool.device
         reports = {
             name: evaluation.report_into(jobs[name][0], sharing.system, predictions, jobs[name][1], where)
             for name, predictions in found.items()

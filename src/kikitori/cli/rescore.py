@@ -36,7 +36,7 @@ def rescore(
         from kikitori.scoring.report import build_report, format_table, write_report
         from kikitori.text.units import load_units
         from kikitori.workflows import rescore as rescoring
-        from kikitori.workflows.evaluate import versions
+        from kikitori.workflows.machine.conditions import versions
 
         sets = read_predictions(predictions)
         make_folder(output)

@@ -55,7 +55,7 @@ def recognizers(
     if engine is Engine.local:
         if workers is not None:
             raise ConfigError("this process works alone", where="--workers", remedy="add --engine ray")
-        with _together():
+        with together():
             recognizer = make(device)
             prepare(recognizer)
             yield recognizer, None
@@ -78,7 +78,7 @@ def recognizers(
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Under torchrun, ends when all processes do: it ends the others as soon as one has a recording that failed."""
     try:
         yield

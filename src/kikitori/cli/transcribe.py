@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kikitori.cli.baselines import AnyModel, baseline_of
 from kikitori.cli.common import (
     SOME_FAILED,
     Adapter,
@@ -20,7 +21,6 @@ from kikitori.cli.common import (
     DtypeOption,
     Hotwords,
     Language,
-    Model,
     NoSpeech,
     OnNoSpeech,
     OnRunaway,
@@ -35,15 +35,16 @@ from kikitori.cli.common import (
     one_line_errors,
     split_overrides,
 )
-from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers
+from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.progress import now_and_then
 
 if TYPE_CHECKING:
+    from kikitori.engine.pool import Pool
     from kikitori.io.recordings import Recording
     from kikitori.recognizer import Recognizer
     from kikitori.types import Transcript
-    from kikitori.workflows.transcribe import Done, Progress
+    from kikitori.workflows.transcribe import Done, Progress, Transcriber
 
 MANY = 20  # recordings, of which errors and progress are told again at the end
 LINE_BREAKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
@@ -66,7 +67,7 @@ def transcribe(
     audio: Annotated[
         list[str], typer.Argument(help="Audio files and folders, and overrides such as decoding.max_labels=50.")
     ],
-    model: Model = None,
+    model: AnyModel = None,
     decoding: Search = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for transcript files.")] = None,
     formats: Annotated[
@@ -113,7 +114,7 @@ def transcribe(
         from kikitori.scorers.hotwords.phrases import read_hotwords
         from kikitori.search.guards import Guards
         from kikitori.workflows.shards import read_shard
-        from kikitori.workflows.transcribe import Outputs, transcribe_into, transcripts
+        from kikitori.workflows.transcribe import Outputs, Transcribing, transcribe_into, transcripts
 
         recordings = find_recordings([Path(file) for file in files])
         phrases = () if hotwords is None else read_hotwords(hotwords)
@@ -129,11 +130,32 @@ def transcribe(
             made = load_recognizer(model, decoding, overrides, where, dtype, adapter, language, window)
             return replace(made, guards=guards, prompt=prompt or "", hotwords=phrases)
 
-        with recognizers(make, engine, workers, device) as (recognizer, pool):
+        ours = {
+            "--decoding": bool(decoding),
+            "overrides": bool(overrides),
+            "--adapter": adapter is not None,
+            "--hotwords": hotwords is not None,
+            "--prompt": prompt is not None,
+            "--window": window is not WindowSize.padded,
+            "--word-times": bool(word_times),
+            "--engine": engine is not Engine.local,
+        }
+
+        @contextmanager
+        def shared() -> "Iterator[tuple[Transcriber, Pool | None]]":
+            baseline = baseline_of(model, device, dtype, language, ours)
+            if baseline is not None:
+                with together():
+                    yield baseline, None
+                return
+            with recognizers(make, engine, workers, device) as (recognizer, pool):
+                yield Transcribing(recognizer), pool
+
+        with shared() as (transcriber, pool):
             if output is not None:
                 make_folder(output)
             subtitles = any(name in SUBTITLES for name in names)
-            timed = ("ctm" in names or (subtitles and recognizer.has_word_times)) if word_times is None else word_times
+            timed = ("ctm" in names or (subtitles and transcriber.has_word_times)) if word_times is None else word_times
             if subtitles and not timed:
                 if highlight_words:
                     raise ConfigError("no words without their times", where="--highlight-words", remedy="leave it out")
@@ -145,14 +167,14 @@ def transcribe(
             if output is not None:
                 outputs = Outputs(output, names or ["txt"], cues)
                 results = transcribe_into(
-                    recognizer, recordings, outputs, batch_size=batch_size, word_times=timed, pool=pool, shard=share
+                    transcriber, recordings, outputs, batch_size=batch_size, word_times=timed, pool=pool, shard=share
                 )
                 if not _follow(share.of(recordings), results):
                     raise typer.Exit(SOME_FAILED)
                 return
             failed = 0
             paths = [recording.audio for recording in share.of(recordings)]
-            texts = in_order(transcripts(recognizer, paths, batch_size=batch_size, word_times=timed, pool=pool))
+            texts = in_order(transcripts(transcriber, paths, batch_size=batch_size, word_times=timed, pool=pool))
             for path, result in zip(paths, texts, strict=True):
                 if isinstance(result, KikitoriError):
                     failed += 1
@@ -160,7 +182,7 @@ def transcribe(
                     continue
                 _doubt(path, result)
                 if names:
-                    written = recognizer.loaded.trained_on.language
+                    written = transcriber.language
                     print(render(result, names[0], audio=str(path), language=written, cues=cues), end="", flush=True)
                 else:
                     print(f"{path}\t{' '.join(re.split(LINE_BREAKS, result.text))}", flush=True)

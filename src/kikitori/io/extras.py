@@ -11,6 +11,7 @@ EXTRAS = {
     "pyopenjtalk": "synthesis",
     "pyarrow": "data",
     "ray": "ray",
+    "faster_whisper": "baselines",
 }
 
 

@@ -29,7 +29,8 @@ from kikitori.train.recipe.legacy import renamed_overrides
 from kikitori.train.recipe.recipe import parse_recipe
 from kikitori.train.run import train_recipe
 from kikitori.types import Utterance
-from kikitori.workflows.evaluate import Searching, evaluate, versions
+from kikitori.workflows.evaluate import Searching, evaluate
+from kikitori.workflows.machine.conditions import versions
 
 SEARCH = GreedySearch()
 """What the report decodes with: the LLM's own search, for the LLM is what is adapted."""

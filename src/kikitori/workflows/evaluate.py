@@ -3,17 +3,14 @@
 Nothing is filtered: an utterance that cannot be read is an empty prediction, and is named.
 """
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-import kikitori
 from kikitori.data.augment import Waveform
 from kikitori.data.corruption import Corruption, Heard, as_recorded, corrupted
 from kikitori.data.speech import read_utterance
@@ -27,7 +24,8 @@ from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.transcript import flags_of
 from kikitori.types import NBest, Utterance
-from kikitori.workflows.machine.conditions import conditions_of
+from kikitori.workflows.journal import recognizer_recipe
+from kikitori.workflows.machine.conditions import conditions_of, versions
 
 Progress = Callable[[int], None]
 FLAGGED = Guards()
@@ -55,6 +53,16 @@ class System(Protocol):
     @property
     def dtype(self) -> str:
         """Arithmetic of its networks."""
+        ...
+
+    @property
+    def together(self) -> int | None:
+        """Most utterances that it decodes together, whatever it is given; None is no limit."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the text of a recording beside the recording itself, for a digest."""
         ...
 
     def recognize(self, waveforms: Sequence[Waveform]) -> list[Result]:
@@ -89,6 +97,17 @@ class Searching:
     def dtype(self) -> str:
         """Arithmetic of its networks."""
         return self.recognizer.dtype
+
+    @property
+    def together(self) -> None:
+        """No limit."""
+        return
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the text of a recording beside the recording itself."""
+        search, guards = asdict(self.decoding), asdict(self.guards)
+        return recognizer_recipe(self.recognizer) | {"search": search, "guards": guards}
 
     def recognize(self, waveforms: Sequence[Waveform]) -> list[Result]:
         """What is found in each of a batch of 16 kHz mono waveforms, or why nothing is."""
@@ -172,6 +191,7 @@ def report_into(
         DataError: A file cannot be written.
     """
     name = None if setting.corruption is None else setting.corruption.name
+    size = min(setting.batch_size, system.together or setting.batch_size)
     scored = leave_out_fillers(predictions) if setting.without_fillers else predictions
     report = build_report(
         scored,
@@ -179,7 +199,7 @@ def report_into(
         decoding=system.search,
         model=system.name,
         versions=versions(),
-        conditions=conditions_of(device or system.device, system.dtype, setting.batch_size, name, setting.seed),
+        conditions=conditions_of(device or system.device, system.dtype, size, name, setting.seed),
         fillers=count_fillers(predictions, removed=setting.without_fillers),
     )
     write_report(folder, report, predictions, scored)
@@ -247,17 +267,6 @@ def evaluate_batch(system: System, utterances: Sequence[Utterance], heard: Heard
         _prediction(utterance, result, seconds, error)
         for utterance, result, error in zip(utterances, results, errors, strict=True)
     ]
-
-
-def versions() -> dict[str, str]:
-    """Versions that decide a result."""
-    found = {"kikitori": kikitori.__version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "soundfile", "whisper-normalizer", "kaldialign"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
 
 
 def _sweep() -> Waveform:

@@ -8,7 +8,7 @@ file (by its size and time), recogniser, search and guards are the same.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -21,11 +21,20 @@ from kikitori.scoring.report import Prediction, prediction_line
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.types import Utterance
-from kikitori.workflows.evaluate import Searching, Setting, predict
-from kikitori.workflows.journal import append_line, recipe_digest, recognizer_recipe, whole_lines
+from kikitori.workflows.evaluate import Searching, Setting, System, predict
+from kikitori.workflows.journal import append_line, recipe_digest, whole_lines
 from kikitori.workflows.shards import WHOLE, Shard
 
 JOURNAL = ".predictions"
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Recognisers in other processes, and how they search."""
+
+    pool: Pool
+    decoding: Decoding
+    guards: Guards
 
 
 @dataclass(frozen=True)
@@ -34,20 +43,18 @@ class Sharing:
 
     Attributes:
         system: What is evaluated; of several processes it is the same.
-        pool: Who recognises for this process; None if it does so itself.
+        pooled: Who recognises for this process; None if it does so itself.
         shard: Its share of the rows.
     """
 
-    system: Searching
-    pool: Pool | None = None
+    system: System
+    pooled: Pooled | None = None
     shard: Shard = WHOLE
 
     @cached_property
     def recipe(self) -> str:
         """Digest of what decides predictions beside row and setting."""
-        recognizer, search = self.system.recognizer, asdict(self.system.decoding)
-        decides = recognizer_recipe(recognizer) | {"search": search, "guards": asdict(self.system.guards)}
-        return recipe_digest(decides)
+        return recipe_digest(self.system.identity)
 
 
 Sets = Mapping[str, Sequence[Utterance]]
@@ -141,12 +148,12 @@ def _key(setting: object, name: str, utterance: Utterance) -> str:
 
 
 def _predicted(utterances: Sequence[Utterance], setting: Setting, sharing: Sharing) -> Iterator[tuple[int, Prediction]]:
-    if sharing.pool is None:
+    pooled = sharing.pooled
+    if pooled is None:
         yield from predict(sharing.system, utterances, batch_size=setting.batch_size, heard=setting.heard)
         return
-    system = sharing.system
-    work = partial(_work, decoding=system.decoding, guards=system.guards, setting=setting)
-    for number, found in each(sharing.pool, work, utterances, [utterance.duration for utterance in utterances]):
+    work = partial(_work, decoding=pooled.decoding, guards=pooled.guards, setting=setting)
+    for number, found in each(pooled.pool, work, utterances, [utterance.duration for utterance in utterances]):
         yield number, _lost(utterances[number], found) if isinstance(found, LostError) else found
 
 

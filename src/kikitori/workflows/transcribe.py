@@ -2,10 +2,11 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from kikitori.engine.pool import Pool, each
 from kikitori.errors import AudioError, KikitoriError
@@ -55,8 +56,62 @@ Result = Transcript | KikitoriError
 BYTES_A_SECOND = 16_000  # of a file whose header does not say how long it is
 
 
+class Transcriber(Protocol):
+    """What transcribes recordings."""
+
+    @property
+    def language(self) -> str | None:
+        """Code of the language of its transcripts, where there is one."""
+        ...
+
+    @property
+    def has_word_times(self) -> bool:
+        """Whether words can have times."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the text of a recording beside the recording itself, for a digest."""
+        ...
+
+    def try_transcribe_many(
+        self, audio: Iterable[Path], *, batch_size: int = 8, word_times: bool = False
+    ) -> Iterator[Result]:
+        """Transcripts in order, an error in the place of a recording that has none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transcribing:
+    """A recogniser of ours, with its search and all that it was told."""
+
+    recognizer: Recognizer
+
+    @property
+    def language(self) -> str | None:
+        """Code of the language of its transcripts, where there is one."""
+        return self.recognizer.loaded.trained_on.language
+
+    @property
+    def has_word_times(self) -> bool:
+        """Whether words can have times."""
+        return self.recognizer.has_word_times
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the text of a recording beside the recording itself."""
+        told = {"guards": asdict(self.recognizer.guards), "prompt": self.recognizer.prompt}
+        return recognizer_recipe(self.recognizer) | told
+
+    def try_transcribe_many(
+        self, audio: Iterable[Path], *, batch_size: int = 8, word_times: bool = False
+    ) -> Iterator[Result]:
+        """Transcripts in order, an error in the place of a recording that has none."""
+        return self.recognizer.try_transcribe_many(audio, batch_size=batch_size, word_times=word_times)
+
+
 def transcripts(
-    recognizer: Recognizer, paths: Iterable[Path], *, batch_size: int, word_times: bool, pool: Pool | None = None
+    transcriber: Transcriber, paths: Iterable[Path], *, batch_size: int, word_times: bool, pool: Pool | None = None
 ) -> Iterator[tuple[int, Result]]:
     """The transcript of each recording, or its error, with its number: in order, or from a pool in any order.
 
@@ -64,14 +119,14 @@ def transcripts(
         KikitoriError: The pool has no recognisers.
     """
     if pool is None:
-        return enumerate(recognizer.try_transcribe_many(paths, batch_size=batch_size, word_times=word_times))
+        return enumerate(transcriber.try_transcribe_many(paths, batch_size=batch_size, word_times=word_times))
     work = partial(_transcribed, batch_size=batch_size, word_times=word_times)
     recordings = [*paths]
     return each(pool, work, recordings, [*map(_seconds, recordings)])
 
 
 def transcribe_into(
-    recognizer: Recognizer,
+    transcriber: Transcriber,
     recordings: Sequence[Recording],
     outputs: Outputs,
     *,
@@ -95,7 +150,7 @@ def transcribe_into(
         if shard == WHOLE:  # others may be writing theirs
             for folder in {(outputs.folder / recording.name).parent for recording in recordings}:
                 remove_left_overs(folder)
-        journal = Journal(outputs.folder, _recipe(recognizer, outputs, word_times), shard.part)
+        journal = Journal(outputs.folder, _recipe(transcriber, outputs, word_times), shard.part)
         waiting: list[tuple[Recording, str]] = []
         finished: deque[Recording] = deque()
 
@@ -108,12 +163,12 @@ def transcribe_into(
                     waiting.append((recording, digest or ""))
                     yield recording.audio
 
-        results = transcripts(recognizer, unfinished(), batch_size=batch_size, word_times=word_times, pool=pool)
+        results = transcripts(transcriber, unfinished(), batch_size=batch_size, word_times=word_times, pool=pool)
         for number, result in results:
             while finished:
                 yield Done(finished.popleft())
             recording, digest = waiting[number]
-            yield _write(recording, digest, result, outputs, journal, recognizer.loaded.trained_on.language)
+            yield _write(recording, digest, result, outputs, journal, transcriber.language)
         while finished:
             yield Done(finished.popleft())
 
@@ -182,13 +237,11 @@ def _seconds(path: Path) -> float:
     return _size(path) / BYTES_A_SECOND if promised is None else promised
 
 
-def _recipe(recognizer: Recognizer, outputs: Outputs, word_times: bool) -> str:
+def _recipe(transcriber: Transcriber, outputs: Outputs, word_times: bool) -> str:
     """Digest of what decides the files of a recording beside the recording itself."""
     return recipe_digest(
-        recognizer_recipe(recognizer)
-        | {
-            "guards": asdict(recognizer.guards),
-            "prompt": recognizer.prompt,
+        {
+            **transcriber.identity,
             "word_times": word_times,
             "formats": sorted(outputs.formats),
             "cues": asdict(outputs.cues),

@@ -49,7 +49,7 @@ def compare(
         from kikitori.text.forms.languages import check_language
         from kikitori.text.normalize import normalize
         from kikitori.workflows.compare import compare_systems
-        from kikitori.workflows.evaluate import versions
+        from kikitori.workflows.machine.conditions import versions
 
         for name in normalizer or ():
             normalize(name, "")  # refuses a wrong name before the work begins

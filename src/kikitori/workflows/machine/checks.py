@@ -20,6 +20,7 @@ EXTRAS = {
     "audio": {"av": "m4a, mp4, webm and damaged MP3 files are read"},
     "train": {"peft": "LoRA: kikitori adapt, lora in recipes", "matplotlib": "kikitori picture, loss curves"},
     "synthesis": {"pyopenjtalk": "Japanese pronunciations and speech"},
+    "baselines": {"faster_whisper": "kikitori evaluate --model ct2:FOLDER"},
 }
 """Modules of the optional parts of the package, and what each is for."""
 PROGRAMS = {

@@ -2,10 +2,12 @@
 
 import platform
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+import kikitori
 from kikitori.scoring.conditions import Conditions
 
 
@@ -32,6 +34,17 @@ def peak_memory_mb() -> float | None:
     """The most memory that this process has held; None where only other systems than Linux tell."""
     found = re.search(r"VmHWM:\s+(\d+) kB", _read(Path("/proc/self/status")))
     return int(found[1]) * 1024 / 1e6 if found else None
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide a result."""
+    found = {"kikitori": kikitori.__version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "soundfile", "whisper-normalizer", "kaldialign"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
 
 
 def _processor() -> str:

@@ -16,7 +16,7 @@ from kikitori.scoring.comparison.write import comparison_values, format_markdown
 from kikitori.scoring.errors.breakdown import scored_rows
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Section, render_comparison
-from kikitori.workflows.evaluate import versions
+from kikitori.workflows.machine.conditions import versions
 from kikitori.workflows.study.plan import Plan
 from kikitori.workflows.study.run import Outcome
 

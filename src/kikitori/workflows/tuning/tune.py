@@ -28,7 +28,7 @@ from kikitori.search.options import (
     ShallowFusionSearch,
     decoding_yaml,
 )
-from kikitori.workflows.evaluate import versions
+from kikitori.workflows.machine.conditions import versions
 from kikitori.workflows.rescore import Sets
 from kikitori.workflows.tuning.lists import Tunable, scorer_names, with_tuned_scales
 

@@ -1,0 +1,27 @@
+"""From `hf:ID_OR_FOLDER` or `ct2:FOLDER` to a recogniser that other software runs."""
+
+import torch
+
+from kikitori.baselines.base import Baseline
+from kikitori.baselines.by_transformers import load_transformers
+from kikitori.model.device import Device, torch_device
+from kikitori.recognizer import Precision
+
+HF, CT2 = "hf:", "ct2:"
+
+
+def load_baseline(
+    model: str, *, device: Device = "auto", dtype: Precision = "float32", language: str | None = None
+) -> Baseline:
+    """A recogniser that transformers (`hf:`) or faster-whisper (`ct2:`) runs.
+
+    Raises:
+        ConfigError: A package or an option is not to be had.
+        ModelError: There is no such model, or none that the software takes.
+    """
+    if model.startswith(CT2):
+        from kikitori.baselines.by_faster_whisper import load_faster_whisper
+
+        return load_faster_whisper(model.removeprefix(CT2), device=device, dtype=dtype, language=language)
+    numbers = getattr(torch, dtype)
+    return load_transformers(model.removeprefix(HF), device=torch_device(device), dtype=numbers, language=language)
