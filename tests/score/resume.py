@@ -99,4 +99,4 @@ def _same(straight: Path, run: Path, processes: int) -> bool:
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in {"time", "time_shares"}} for row in rows]

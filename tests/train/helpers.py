@@ -8,10 +8,10 @@ from typing import Any
 import soundfile
 import torch
 import yaml
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.train.loop.checkpoint import load_newest
 from kikitori.train.loop.trainer import Trainer
 from kikitori.train.recipe.optim import Optim, Piecewise, Run
 from kikitori.train.recipe.recipe import Recipe, load_recipe
@@ -158,9 +158,9 @@ def toy_trainer(task: Any, directory: Path, **run: Any) -> tuple[Trainer, list[s
 
 
 def checkpoint_contents(directory: Path) -> dict[str, Tensor]:
-    """All tensors of the newest checkpoint of a run folder."""
-    newest = sorted((directory / "checkpoints").glob("checkpoint-*"))[-1]
-    return {f"{f.stem}/{k}": t for f in sorted(newest.glob("*.safetensors")) for k, t in load_file(f).items()}
+    """All tensors of the newest checkpoint of a run folder, those in pieces put together."""
+    groups = load_newest(directory / "checkpoints")[1].tensors
+    return {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
 
 def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:

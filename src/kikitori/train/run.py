@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,9 +27,10 @@ from kikitori.train.build.task import build_task
 from kikitori.train.card import write_run_card
 from kikitori.train.loop.checkpoint import list_checkpoints
 from kikitori.train.loop.curves import draw_curves
-from kikitori.train.loop.memory import LiveTensors, estimate
 from kikitori.train.loop.provenance import provenance
 from kikitori.train.loop.trainer import Trainer
+from kikitori.train.memory.estimate import LiveTensors, estimate
+from kikitori.train.parallel import processes
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.train.tasks.base import BatchPosition
 
@@ -79,6 +81,7 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
         write_text(directory / "environment.json", json.dumps(known, indent=1) + "\n")
     product = "adapter" if recipe.task == "adaptation" else "model"
     trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log, stop, origin, product)
+    sharded = trainer.engine.sharded
     for line in describe(task.module):
         log(line)
     if resume and list_checkpoints(directory / "checkpoints"):
@@ -87,11 +90,28 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
         log("no checkpoint was written yet; the run begins again")
     if not trainer.fit():
         return False
+    if sharded:
+        del task, trainer
+        _export_alone(recipe, directory, log, origin, product)
     if first:
         write_run_card(recipe, directory, directory / product)
     if first and draw_curves(directory / "metrics.jsonl", directory / "curves.png"):
         log(f"curves drawn in {directory / 'curves.png'}")
     return True
+
+
+def _export_alone(recipe: Recipe, directory: Path, log: Log, origin: dict[str, Any], product: str) -> None:
+    """Exports a run that several processes have trained in pieces: the first one reads all of its last checkpoint."""
+    rank = processes.rank()
+    processes.leave()
+    if rank == 0:
+        torch.manual_seed(recipe.seed)
+        task = build_task(recipe, _silent)
+        whole = Trainer(
+            task, recipe.optim, recipe.run, recipe.seed, directory, log, provenance=origin, product=product, alone=True
+        )
+        whole.resume()
+        whole.fit()
 
 
 def _silent(_: str) -> None:

@@ -61,7 +61,7 @@ def test_what_is_saved_comes_back(tmp_path):
     path, loaded, damaged = load_newest(tmp_path)
     assert path == tmp_path / "checkpoint-00000012"
     assert not damaged
-    assert loaded.state == {**content(12).state, "format": 3}
+    assert loaded.state == {**content(12).state, "format": 4}
     assert {name: set(tensors) for name, tensors in loaded.tensors.items()} == {
         name: set(tensors) for name, tensors in content(12).tensors.items()
     }
@@ -126,13 +126,20 @@ def test_weights_alone_need_less(tmp_path, file):
     assert len(damaged) == (0 if enough else 1)
 
 
-@pytest.mark.parametrize(("version", "age"), [(4, "a newer"), (2, "an older")])
+@pytest.mark.parametrize(("version", "age"), [(5, "a newer"), (2, "an older")])
 def test_other_formats_are_refused_by_name(tmp_path, monkeypatch, version, age):
     monkeypatch.setattr(checkpoint, "FORMAT", version)
     save(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(TrainingError, match=rf"{age} kikitori wrote it \(format {version}, this one reads 3\)"):
+    with pytest.raises(TrainingError, match=rf"{age} kikitori wrote it \(format {version}, this one reads 4\)"):
         load_newest(tmp_path)
+
+
+def test_format_3_has_the_sums_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    save_checkpoint(tmp_path, 1, Checkpoint(content(1).tensors, {"sums": {"loss": 2.0}}), keep=1)
+    monkeypatch.undo()
+    assert load_newest(tmp_path)[1].state == {"sums": [{"loss": 2.0}], "format": 3}
 
 
 def test_a_disk_without_room_is_found_before_anything_is_written(tmp_path, monkeypatch):

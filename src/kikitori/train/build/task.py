@@ -34,9 +34,9 @@ from kikitori.train.build.text_injection import (
     build_simulator,
     num_simulated_phones,
 )
-from kikitori.train.loop.memory import checkpoint_activations
 from kikitori.train.losses.frame_targets import FrameFeatures, LayerStates, LogMelStacks, fit_clusters
 from kikitori.train.losses.phones import PhoneLosses
+from kikitori.train.memory.recompute import checkpoint_activations
 from kikitori.train.recipe.adaptation import AdaptationRecipe, SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.components import CTC, LLM, Encoder, Phones
 from kikitori.train.recipe.language_model import LanguageModelRecipe

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from kikitori.errors import TrainingError
+from kikitori.train.parallel.shards import Empty, Weights, fitted, read_shards, whole, write_shards
 
 PREFIX, STAGING, REPLACED = "checkpoint-", ".staging-", ".replaced"
-FORMAT = 3
-"""Version of the layout; a checkpoint says its own in `state.json`."""
-WEIGHTS_FILES = ("state.json", "model.safetensors")
+FORMAT = 4
+"""Version of the layout; a checkpoint says its own in `state.json`. Format 3 has the first process's `sums` alone."""
 SPARE_BYTES = 2**20
 """For JSON, headers and folders, beside the tensors."""
 
@@ -39,10 +39,13 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: int) -> Path:
+def save_checkpoint(
+    directory: Path, step: int, content: Checkpoint, *, keep: int, shards: Mapping[str, Weights] | None = None
+) -> Path:
     """Writes `directory/checkpoint-STEP` and deletes all but the newest `keep` checkpoints up to this step.
 
     Checkpoints of later steps are damaged ones that resuming passed over; they stay until training is there again.
+    `shards` are groups of tensors of which each process writes its piece: the others call `add_shards` with theirs.
 
     Raises:
         TrainingError: The disk refuses; earlier checkpoints stay as they were.
@@ -54,15 +57,18 @@ def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: in
         directory.mkdir(parents=True, exist_ok=True)
         for left_over in directory.glob(f"{STAGING}*"):
             shutil.rmtree(left_over)
-        check_space(directory, sum(tensor.nbytes for group in content.tensors.values() for tensor in group.values()))
+        groups = [*content.tensors.values(), *(shards or {}).values()]
+        check_space(directory, sum(tensor.nbytes for group in groups for tensor in group.values()))
         staging.mkdir()
         for name, tensors in content.tensors.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, staging / f"{name}.safetensors")
         state = {"format": FORMAT, **content.state}
         (staging / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
         digests = {path.name: _sha256(path) for path in sorted(staging.iterdir())}
+        if shards is not None:
+            digests |= write_shards(staging, shards)
         (staging / "manifest.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
-        for path in [*staging.iterdir(), staging]:
+        for path in [*staging.rglob("*"), staging]:
             _sync(path)
         if final.exists():
             shutil.rmtree(replaced, ignore_errors=True)
@@ -83,6 +89,19 @@ def save_checkpoint(directory: Path, step: int, content: Checkpoint, *, keep: in
             remedy="free the disk and go on with --resume",
         ) from None
     return final
+
+
+def add_shards(directory: Path, step: int, shards: Mapping[str, Weights]) -> None:
+    """What every process but the first does while that one is in `save_checkpoint`.
+
+    Raises:
+        TrainingError: The disk of a process refuses.
+    """
+    staging = directory / f"{STAGING}{step:08d}"
+    try:
+        write_shards(staging, shards)
+    except OSError as error:
+        raise TrainingError(f"the checkpoint could not be written ({error})", where=staging) from None
 
 
 def check_space(directory: Path, num_bytes: int) -> None:
@@ -106,19 +125,32 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: (_step(path), path.suffix != REPLACED))
 
 
-def load_newest(directory: Path, *, weights_only: bool = False) -> tuple[Path, Checkpoint, list[str]]:
+def load_newest(
+    directory: Path, *, weights_only: bool = False, empty: Empty = whole
+) -> tuple[Path, Checkpoint, list[str]]:
     """The newest undamaged checkpoint of a folder, and a line for each damaged one that was passed over.
 
-    `weights_only` is content with weights and position: damage to the rest does not matter, and it is not read.
+    `weights_only` is content with weights and position: damage to the rest does not matter, and it is not read. `empty`
+    makes room for tensors that several processes have written.
 
     Raises:
         TrainingError: There is none, or a newer kikitori wrote it.
+    """
+    path, damaged = find_newest(directory, weights_only=weights_only)
+    return path, read_checkpoint(path, weights_only=weights_only, empty=empty), damaged
+
+
+def find_newest(directory: Path, *, weights_only: bool = False) -> tuple[Path, list[str]]:
+    """As `load_newest`, without reading it.
+
+    Raises:
+        TrainingError: There is none.
     """
     damaged: list[str] = []
     for path in reversed(list_checkpoints(directory)):
         problem = find_damage(path, weights_only=weights_only)
         if problem is None:
-            return path, _read(path, weights_only), damaged
+            return path, damaged
         damaged.append(f"{path}: {problem}; passed over, and kept until training gets there again")
     what = "no checkpoint" if not damaged else f"no undamaged checkpoint ({damaged[0]})"
     remedy = "try --weights-only, or start" if damaged and not weights_only else "start"
@@ -129,14 +161,18 @@ def find_damage(path: Path, *, weights_only: bool = False) -> str | None:
     """What is wrong with a checkpoint folder, or with its weights and position alone; None if nothing is."""
     try:
         digests: Mapping[str, str] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        present = {file.name for file in path.iterdir()} - {"manifest.json"}
-        missing = sorted({*WEIGHTS_FILES, *(() if weights_only else (*digests, "optimizer.safetensors"))} - present)
+        present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+        present.remove("manifest.json")
+        wanted = {"state.json", *_files(digests, "model")}
+        if not weights_only:
+            wanted |= {*digests, *_files(digests, "optimizer")}
+        missing = sorted(wanted - present)
         if missing:
             return f"{missing[0]} is missing"
         foreign = sorted(present - set(digests))
         if foreign and not weights_only:
             return f"{foreign[0]} does not belong to it"
-        for name in WEIGHTS_FILES if weights_only else digests:
+        for name in wanted if weights_only else digests:
             if _sha256(path / name) != digests[name]:
                 return f"{name} is damaged"
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -144,19 +180,32 @@ def find_damage(path: Path, *, weights_only: bool = False) -> str | None:
     return None
 
 
-def _read(path: Path, weights_only: bool) -> Checkpoint:
-    """Contents of a checkpoint whose digests are true."""
+def read_checkpoint(path: Path, *, weights_only: bool = False, empty: Empty = whole) -> Checkpoint:
+    """Contents of a checkpoint whose digests are true.
+
+    Raises:
+        TrainingError: Another version wrote it.
+    """
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     version = state.get("format", 1)
-    if version != FORMAT:
+    if version not in {3, FORMAT}:
         age = "a newer" if version > FORMAT else "an older"
         raise TrainingError(
             f"{age} kikitori wrote it (format {version}, this one reads {FORMAT})",
             where=path,
             remedy="go on with that version, or start another run from this one's model (init)",
         )
-    files = [path / "model.safetensors"] if weights_only else sorted(path.glob("*.safetensors"))
-    return Checkpoint({file.stem: load_file(file) for file in files}, state)
+    if version == 3:
+        state["sums"] = [state["sums"]]
+    groups = [*path.glob("*.safetensors"), *(folder for folder in path.iterdir() if folder.is_dir())]
+    chosen = sorted(group for group in groups if group.stem == "model" or not weights_only)
+    tensors = {group.stem: read_shards(group, empty) if group.is_dir() else load_file(group) for group in chosen}
+    return Checkpoint(tensors, state)
+
+
+def _files(digests: Mapping[str, str], group: str) -> list[str]:
+    """The files of a group of tensors: the pieces of several processes, or one."""
+    return [name for name in digests if name.startswith(f"{group}/")] or [f"{group}.safetensors"]
 
 
 def optimizer_tensors(optimizer: AdamW, module: nn.Module) -> dict[str, Tensor]:
@@ -182,7 +231,8 @@ def restore_optimizer(optimizer: AdamW, module: nn.Module, tensors: Mapping[str,
             raise TrainingError(f"the optimizer state names an unknown parameter {name}", remedy="use the same recipe")
         parameter = parameters[name]
         # AdamW keeps its step counter where it was created; the averages follow the parameter.
-        optimizer.state[parameter][slot] = value.clone() if slot == "step" else value.to(parameter.device)
+        own = value.clone() if slot == "step" else fitted(value, parameter).to(parameter.device)
+        optimizer.state[parameter][slot] = own
 
 
 def torch_random_state() -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 DEV, FINAL = "dev_", "final_"
-NO_LOSS = {"epoch", "step", "time", "lr", "grad_norm", "positions_per_second"}
+NO_LOSS = {"epoch", "step", "time", "time_shares", "lr", "grad_norm", "padding", "positions_per_second"}
 NO_LOSS |= {f"{DEV}{what}_perplexity" for what in ("target", "prediction")}  # of far larger numbers than the loss
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, for all kinds of eyes
 

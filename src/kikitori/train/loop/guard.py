@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from kikitori.errors import TrainingError
-from kikitori.train.loop import distributed
 from kikitori.train.loop.state import Weights, copy_into, statistics
+from kikitori.train.parallel import processes
 
 SKIPPED = "skipped.jsonl"
 MIN_SKIPPED_FOR_FRACTION = 20
@@ -61,7 +61,7 @@ class Guard:
         Raises:
             TrainingError: There were too many such steps.
         """
-        found = distributed.gather((problem, utt_ids))
+        found = processes.gather((problem, utt_ids))
         what = next(problem for problem, _ in found if problem is not None)
         # Where a single process has the trouble, its utterances are the ones to look at.
         utt_ids = [name for problem, names in found if problem is not None for name in names]

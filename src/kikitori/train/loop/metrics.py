@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kikitori.io.files import write_text
+from kikitori.train.parallel.processes import gather
 
 METRICS = "metrics.jsonl"
 FINAL, DEV = "final_", "dev_"
@@ -34,16 +35,27 @@ class Metrics:
         if batches:
             self.sums["batches"] = self.sums.get("batches", 0.0) + batches
 
-    def training(self, epoch: int, passes: float, step: int, lr: float, left: str) -> None:
-        """Logs the means since the last line; `passes` are epochs done, `left` is what is said of the time left."""
-        count = self.sums.pop("batches", 1.0)
-        means = {name: value / count for name, value in self.sums.items()}
-        self.sums = {}
+    def restore(self, sums: Sequence[Mapping[str, float]], rank: int, processes: int) -> None:
+        """Goes on from the sums of the processes of a checkpoint; other numbers of them give all to the first one."""
+        if processes == len(sums):
+            self.sums = dict(sums[rank])
+        else:
+            self.sums = _added(sums) if rank == 0 else {}
+
+    def training(self, epoch: int, passes: float, step: int, lr: float, left: str, shares: Mapping[str, float]) -> None:
+        """Logs the means since the last line, over the batches of all processes; all of them come here.
+
+        `passes` are epochs done, `left` is what is said of the time left, `shares` is where the time went.
+        """
+        sums, self.sums = _added(gather(self.sums)), {}
         if not self.writes:
             return
+        count = sums.pop("batches", 1.0)
+        means = {name: value / count for name, value in sums.items()}
         shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        self.log(f"epoch {epoch} step {step} {shown} lr {lr:.2e}{left}")
-        self._write({"epoch": round(passes, 4), "step": step, **means, "lr": lr})
+        spent = " ".join(f"{name} {shares.get(name, 0.0):.0%}" for name in ("data", "host"))
+        self.log(f"epoch {epoch} step {step} {shown} lr {lr:.2e} {spent}{left}")
+        self._write({"epoch": round(passes, 4), "step": step, **means, "lr": lr, "time_shares": dict(shares)})
 
     def dev(self, epoch: int, epochs: int, step: int, scores: Mapping[str, float]) -> None:
         """Logs dev scores after an epoch (from 1)."""
@@ -78,6 +90,15 @@ def exported_scores(run: Path) -> dict[str, float]:
             if scores := {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}:
                 return scores
     return {}
+
+
+def _added(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums of several processes, by name."""
+    added: dict[str, float] = {}
+    for each in sums:
+        for name, value in each.items():
+            added[name] = added.get(name, 0.0) + value
+    return added
 
 
 def _shown(scores: Mapping[str, float]) -> str:

@@ -65,6 +65,18 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what two runs that should be one differ: data, recipe or versions, a line each."""
+    lines = [f"{what} differ" for what in ("data", "frozen weights") if one.get(what) != other.get(what)]
+    for name in ("recipe", "environment"):
+        before, after = (dict(_flat(side.get(name, {}), name)) for side in (one, other))
+        for key in sorted(before.keys() | after.keys()):
+            relevant = name == "recipe" or key.startswith("environment.versions.")
+            if relevant and before.get(key) != after.get(key):
+                lines.append(f"{key} is {before.get(key)} and {after.get(key)}")
+    return lines
+
+
 def _comparable(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A part of an earlier provenance; a recipe under today's names, without sections that its task no longer has."""
     values: Mapping[str, Any] = then.get(name, {})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kikitori.errors import TrainingError
+from kikitori.train.parallel.shards import fitted, local
 
 Weights = dict[str, Tensor]
 
@@ -21,10 +22,11 @@ def weights(module: nn.Module) -> Weights:
     """All tensors of a module, shared ones once."""
     seen: set[int] = set()
     result = {}
-    for name, tensor in module.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
-            result[name] = tensor
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        place = tensor.data_ptr() or id(tensor)  # what is empty, or in pieces (FSDP2), lies nowhere
+        if place not in seen:
+            seen.add(place)
+            result[name] = tensor.detach()
     return result
 
 
@@ -90,12 +92,12 @@ def load_weights(expected: Weights, tensors: Mapping[str, Tensor], *, where: Pat
 def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Overwrites the tensors of `targets` that `tensors` names."""
     for name, tensor in tensors.items():
-        targets[name].copy_(tensor)
+        targets[name].copy_(fitted(tensor, targets[name]))
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Name of a tensor that holds NaN or infinity, or None."""
-    return next((n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), None)
+    return next((n for n, t in tensors.items() if t.is_floating_point() and not bool(local(t).isfinite().all())), None)
 
 
 def check_finite(tensors: Mapping[str, Tensor], step: int) -> None:

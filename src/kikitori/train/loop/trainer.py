@@ -9,23 +9,25 @@ CPU therefore continues bit for bit. `guard.py` keeps the weights finite, `selec
 import random
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from kikitori.data.prefetch import prefetch
 from kikitori.io.files import replace_folder
 from kikitori.model.device import torch_device
-from kikitori.train.loop import distributed
 from kikitori.train.loop.checkpoint import (
     Checkpoint,
-    load_newest,
+    add_shards,
+    find_newest,
     numpy_random_state,
     optimizer_tensors,
+    read_checkpoint,
     restore_optimizer,
     restore_random,
     save_checkpoint,
@@ -38,24 +40,13 @@ from kikitori.train.loop.provenance import differences
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.stages import plan
 from kikitori.train.loop.state import check_finite, check_frozen, frozen_digests, learnt, load_weights, statistics
+from kikitori.train.loop.step import Gathered, Gradients
+from kikitori.train.loop.stopwatch import Stopwatch
+from kikitori.train.parallel import processes
+from kikitori.train.parallel.engine import build_engine
+from kikitori.train.parallel.shards import pieces_like, whole
 from kikitori.train.recipe.optim import Optim, Run
 from kikitori.train.tasks.base import BatchPosition, Task
-
-
-@dataclass
-class _Step:
-    """What one step has gathered from its batches so far.
-
-    Attributes:
-        batches: Batches taken, unreadable ones included.
-        used: Batches whose gradients were summed.
-        problem: What is not finite.
-    """
-
-    batches: int = 0
-    used: int = 0
-    problem: str | None = None
-    utt_ids: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -66,6 +57,7 @@ class Trainer:
         stop: Asked after each step whether to save and end.
         provenance: What checkpoints say of where they come from, as JSON.
         product: Name of the folder that the task exports to at the end.
+        alone: Leaves other processes that torchrun started to themselves.
     """
 
     task: Task
@@ -77,6 +69,7 @@ class Trainer:
     stop: Callable[[], bool] = lambda: False
     provenance: dict[str, Any] = field(default_factory=dict)
     product: str = "model"
+    alone: bool = False
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -85,15 +78,21 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.device = torch.device(torch_device(self.run.device))
-        self.rank, self.processes = distributed.start(self.device)
+        self.rank, self.processes = (0, 1) if self.alone else processes.start(self.device)
         torch.manual_seed(self.seed)
         random.seed(self.seed)
         self.task.module.to(self.device)
         self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
         self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
+        processes.check_same({**self.provenance, "frozen weights": self.frozen})
+        self.engine = build_engine(self.task, self.run, self.device, self.processes)
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
         self.metrics = Metrics(self.directory, self.log, writes=self.rank == 0)
         self.guard = Guard(self.task.module, self.directory, self.log, writes=self.rank == 0)
+        self.watch = Stopwatch()
+        self.gradients = Gradients(
+            self.task, self.engine, self.metrics, self.watch, self.processes, self.device, self.run.precision
+        )
         self.selection = Selection(self.run, self.stages.starts)
         self._statistics = list(statistics(self.task.module).values())
         # Processes start from equal weights and go on with random numbers of their own.
@@ -103,9 +102,15 @@ class Trainer:
     def fit(self) -> bool:
         """Trains to the last epoch, then exports `directory/product`; False if it was stopped before that.
 
+        Where each process holds but a piece of the model, the export is left to a trainer that is `alone`.
+
         Raises:
-            TrainingError: Too many steps were not finite, or a checkpoint cannot be written.
+            TrainingError: Too many steps were not finite, a checkpoint cannot be written, or a process was lost.
         """
+        with processes.together():
+            return self._fit()
+
+    def _fit(self) -> bool:
         self._started, self._started_at = time.monotonic(), self._progress(1)
         self.metrics.rewind(self.step)
         for line in self.stages.describe():
@@ -116,9 +121,9 @@ class Trainer:
                 return False
         if self.step < max(self.stages.starts.values()):
             self.log(f"warning: the run ended after step {self.step}; {self.stages.describe()[-1]}")
-        if self.rank == 0:
+        if self.rank == 0 and not self.engine.sharded:
             self._export()
-        distributed.wait()
+        processes.wait()
         return True
 
     def resume(self, *, weights_only: bool = False) -> None:
@@ -130,7 +135,11 @@ class Trainer:
         Raises:
             TrainingError: There is none, or it belongs to another recipe.
         """
-        path, checkpoint, damaged = load_newest(self.directory / "checkpoints", weights_only=weights_only)
+        # The first process looks for all: they go on from the same one, and digests are checked once.
+        found = find_newest(self.directory / "checkpoints", weights_only=weights_only) if self.rank == 0 else None
+        path, damaged = processes.gather(found)[0]
+        empty = pieces_like(dict(self.task.module.named_parameters())) if self.engine.sharded else whole
+        checkpoint = read_checkpoint(path, weights_only=weights_only, empty=empty)
         for line in damaged:
             self.log(f"warning: {line}")
         state = checkpoint.state
@@ -143,7 +152,7 @@ class Trainer:
             restore_random(checkpoint, self.rank)
             self.selection.restore(checkpoint, self.device)
             self.guard.in_a_row = state["skipped_in_a_row"]
-            self.metrics.sums = state["sums"]
+            self.metrics.restore(state["sums"], self.rank, self.processes)
         for line in differences(state["provenance"], self.provenance):
             self.log(f"warning: {line}")
         what = ", its weights only" if weights_only else ""
@@ -152,25 +161,28 @@ class Trainer:
     def _run_epoch(self) -> bool:
         """Trains one epoch, or what is left of it; True if it was stopped."""
         batches = self.task.batches(self.epoch)
-        self.stages.enter(self.step)
-        gathered = _Step()
+        self._enter_stage()
+        gathered = Gathered()
         epoch, places = self.epoch, range(self.batch, len(batches), self.processes)
-        # At the end of an epoch the first batches fill the gap, so that every process has one.
-        own = [batches[(place + self.rank) % len(batches)] for place in places]
-        for index, batch in zip(places, prefetch(own, lambda indices: self.task.load(indices, epoch)), strict=True):
-            position = BatchPosition(self.epoch, index, self._progress(len(batches), index))
+        own = [batches[place] if place < len(batches) else [] for place in (first + self.rank for first in places)]
+        loaded = self.watch.waiting("data", prefetch(own, lambda indices: self._load(indices, epoch)))
+        for index, indices, batch in zip(places, own, loaded, strict=True):
+            position = self._position(len(batches), index + self.rank)
             if not gathered.batches:
                 if self.step in self.stages.later:
-                    self.stages.enter(self.step)
+                    self._enter_stage()
                 self.guard.remember()
             gathered.batches += 1
-            if batch is not None:
-                self._backward(batch, position, gathered)
             last = index + self.processes >= len(batches)
-            if gathered.batches < self.optim.accumulate and not last:
+            complete = gathered.batches == self.optim.accumulate or last
+            with nullcontext() if complete else self.engine.partial():
+                self.gradients.add(batch, indices, position, gathered, complete=complete)
+            if not complete:
                 continue
-            updated = self._update(position, gathered)
-            gathered = _Step()
+            with self.watch.part("update"):
+                position = self._position(len(batches), min(index + self.processes, len(batches)) - 1)
+                updated = self._update(position, gathered)
+            gathered = Gathered()
             if updated and self.step % self.run.log_every == 0:
                 self._log_step(position)
             stopping = not last and self._asked_to_stop()
@@ -185,54 +197,50 @@ class Trainer:
         self._end_epoch()
         return self.epoch < self.run.epochs and self._asked_to_stop()
 
+    def _load(self, indices: list[int], epoch: int) -> Any:
+        """A batch; None where an epoch ends with fewer batches than processes."""
+        return self.task.load(indices, epoch) if indices else None
+
+    def _position(self, num_batches: int, batch: int) -> BatchPosition:
+        return BatchPosition(self.epoch, batch, self._progress(num_batches, batch))
+
     def _asked_to_stop(self) -> bool:
         # One process that is told to stop stops them all.
-        return distributed.total(int(self.stop()))[0] > 0
+        return processes.total(int(self.stop()))[0] > 0
 
-    def _backward(self, batch: Any, position: BatchPosition, gathered: _Step) -> None:
-        gathered.utt_ids += getattr(batch, "utt_ids", ())
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
-            loss, parts = self.task.loss(batch, position)
-        if not torch.isfinite(loss):
-            gathered.problem = f"the loss is {loss.item()}"
-            return
-        loss.backward()
-        self.metrics.add({"loss": loss.item(), **parts}, batches=1)
-        gathered.used += 1
+    def _enter_stage(self) -> None:
+        self.stages.enter(self.step)
+        self.engine.enter_stage()
 
-    def _update(self, position: BatchPosition, gathered: _Step) -> bool:
+    def _update(self, position: BatchPosition, gathered: Gathered) -> bool:
         """Moves the weights; False if there was nothing to learn from, or nothing sound."""
-        used, problems = distributed.total(gathered.used, int(gathered.problem is not None))
+        used, problems = processes.total(gathered.used, int(gathered.problem is not None))
         if not used and not problems:
             return False
         if not problems:
-            distributed.average_gradients(self.task.module.parameters(), used)
-            norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.max_grad_norm)
-            if not torch.isfinite(norm):
-                gathered.problem, problems = f"the gradient is {norm.item()}", 1
+            norm = self.gradients.average(used, self.optim.max_grad_norm)
+            if not isfinite(norm):
+                gathered.problem, problems = f"the gradient is {norm}", 1
         if problems:
             self.optimizer.zero_grad(set_to_none=True)
             row = {"epoch": position.epoch, "batch": position.batch, "step": self.step}
             self.guard.skip(gathered.problem, row, gathered.utt_ids)
             return False
         self.guard.passed()
-        self.metrics.add({"grad_norm": float(norm) * gathered.used})
+        self.metrics.add({"grad_norm": norm * gathered.used})
         set_lr(self.optimizer, lr_scale(self.optim.schedule, position.progress))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # At every step, so that it does not matter when checkpoints are written: they hold the first process's.
-        distributed.average_tensors(self._statistics)
+        processes.average_tensors(self._statistics)
         self.step += 1
         return True
 
     def _end_epoch(self) -> None:
         scores: dict[str, float] = {}
         if self.epoch % self.run.evaluate_every == 0 or self.epoch == self.run.epochs:
-            if self.rank == 0:
-                self.task.module.eval()
-                scores = self.task.evaluate()
-            # All processes choose and stop alike.
-            scores = distributed.gather(scores)[0]
+            self.task.module.eval()
+            scores = self.engine.evaluate()  # all processes choose and stop alike
         if scores:
             self.metrics.dev(self.epoch, self.run.epochs, self.step, scores)
         self.selection.offer(self.task.module, self.epoch, scores)
@@ -258,23 +266,18 @@ class Trainer:
         done = position.progress - self._started_at
         left = f" left {elapsed / done * (1.0 - position.progress) / 60:.0f} min" if done > 0 else ""
         lr, passes = self.optimizer.param_groups[0]["lr"], position.progress * self.run.epochs
-        self.metrics.training(self.epoch + 1, passes, self.step, lr, left)
+        self.metrics.training(self.epoch + 1, passes, self.step, lr, left, self.watch.shares())
 
     def _save(self) -> None:
-        random_states = distributed.gather((torch_random_state(), numpy_random_state()))
-        if self.rank == 0:
-            self._write_checkpoint(random_states)
-        distributed.wait()
-
-    def _write_checkpoint(self, random_states: list[tuple[dict[str, Tensor], list[Any]]]) -> None:
+        states = processes.gather((torch_random_state(), numpy_random_state(), self.metrics.sums))
         model = learnt(self.task.module, self.stages.starts)
         check_finite(model, self.step)
-        tensors = {
+        shared = {
             "model": model,
             "optimizer": optimizer_tensors(self.optimizer, self.task.module),
-            "random": {f"{key}{rank}": value for rank, (s, _) in enumerate(random_states) for key, value in s.items()},
             **self.selection.tensors(),
         }
+        random = {f"{key}{rank}": value for rank, (s, *_) in enumerate(states) for key, value in s.items()}
         state = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -282,10 +285,16 @@ class Trainer:
             "skipped": self.guard.skipped,
             "skipped_in_a_row": self.guard.in_a_row,
             "selection": self.selection.state(),
-            "sums": self.metrics.sums,
-            "numpy": [state for _, state in random_states],
+            "sums": [sums for *_, sums in states],
+            "numpy": [state for _, state, _ in states],
             "frozen": self.frozen,
             "provenance": self.provenance,
         }
-        checkpoint = Checkpoint(tensors, state)
-        save_checkpoint(self.directory / "checkpoints", self.step, checkpoint, keep=self.run.keep_checkpoints)
+        folder, keep = self.directory / "checkpoints", self.run.keep_checkpoints
+        if self.engine.sharded and self.rank > 0:
+            add_shards(folder, self.step, shared)
+        elif self.engine.sharded:
+            save_checkpoint(folder, self.step, Checkpoint({"random": random}, state), keep=keep, shards=shared)
+        elif self.rank == 0:
+            save_checkpoint(folder, self.step, Checkpoint({**shared, "random": random}, state), keep=keep)
+        processes.wait()

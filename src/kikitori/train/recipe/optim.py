@@ -66,6 +66,8 @@ class Run:
         device: `auto`, `cpu` or `cuda`.
         gradient_checkpointing: Keep only the inputs of the encoder's and the LLM's layers for the backward pass and
             compute the rest again there: less memory, about a third more time, the same gradients.
+        sharding: What each of several processes holds: `none` all of the model (DDP), `fsdp` a piece of each parameter,
+            its gradient and its averages (FSDP2).
         evaluate_every: Epochs between evaluations on dev.
         log_every: Steps between lines of the log.
         checkpoint_every: Steps between checkpoints within an epoch; one is always written at its end.
@@ -79,6 +81,7 @@ class Run:
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp"] = "none"
     evaluate_every: AtLeastOne = 1
     log_every: AtLeastOne = 20
     checkpoint_every: AtLeastOne = 1000

@@ -13,7 +13,8 @@ from kikitori.model.adapters.lora import Lora, attach_encoder_lora, attach_lora
 from kikitori.model.decoder.llm import forward, project
 from kikitori.model.encoder import SpeechEncoder, freeze
 from kikitori.train.build.task import build_task
-from kikitori.train.loop.memory import Estimate, LiveTensors, checkpoint_activations, estimate
+from kikitori.train.memory.estimate import Estimate, LiveTensors, estimate
+from kikitori.train.memory.recompute import checkpoint_activations
 from kikitori.train.recipe.optim import Run
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks.base import BatchPosition

@@ -1,0 +1,1 @@
+"""What training takes of memory, and how to take less."""
