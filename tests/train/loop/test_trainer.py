@@ -122,9 +122,8 @@ def test_a_toy_resumes_wherever_it_stopped(tmp_path, accumulate, stop):
     trainer.fit()
     assert_same(checkpoint_contents(tmp_path / "resumed"), checkpoint_contents(tmp_path / "straight"))
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("straight", "resumed")]
-    last = [
-        {key: value for key, value in json.loads(log[-1]).items() if key not in {"time", "time_shares"}} for log in logs
-    ]
+    times = {"time", "time_shares"}
+    last = [{key: value for key, value in json.loads(log[-1]).items() if key not in times} for log in logs]
     assert last[0] == last[1]
 
 

@@ -59,9 +59,9 @@ def work(folder):
         processes.check_same({"recipe": {"seed": rank}})
     processes.wait()
     if rank == 0:
-        with pytest.raises(TrainingError, match=r"process 0 of 2: another process of the run has ended.*--resume"):
-            with processes.together():
-                processes.wait()
+        lost = pytest.raises(TrainingError, match=r"process 0 of 2: another process of the run has ended.*--resume")
+        with lost, processes.together():
+            processes.wait()
 
 
 @pytest.mark.timeout(600)

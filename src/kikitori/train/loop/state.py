@@ -70,8 +70,13 @@ def check_frozen(then: Mapping[str, str], now: Mapping[str, str], recipe: Mappin
 
 def statistics(module: nn.Module) -> Weights:
     """What layers gather in forward passes, such as batch-norm statistics: floating-point buffers that are saved."""
-    saved = module.state_dict().keys()
-    return {n: buffer for n, buffer in module.named_buffers() if n in saved and buffer.is_floating_point()}
+    # Not by way of state_dict: that takes a sharded module's parameters apart, in the middle of a pass.
+    return {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, part in module.named_modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if name not in part._non_persistent_buffers_set and buffer.is_floating_point()
+    }
 
 
 def load_weights(expected: Weights, tensors: Mapping[str, Tensor], *, where: Path) -> None:

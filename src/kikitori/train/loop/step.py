@@ -59,8 +59,10 @@ class Gradients:
         """
         used = batch is not None
         if processes.total(int(not used))[0]:
-            spare = gathered.spare if complete else None  # it is in the last batch that gradients are exchanged
-            batch = next((other for other in processes.gather(batch) if other is not None), spare)
+            others = [other for other in processes.gather(batch) if other is not None]
+            # It is in the last batch that gradients are exchanged.
+            others += [gathered.spare] if complete else []
+            batch = batch if used else next(iter(others), None)
         if batch is None or (self.processes == 1 and not used):
             return
         gathered.spare = batch

@@ -192,7 +192,7 @@ class Trainer:
             if stopping:
                 return True
         self.epoch, self.batch = self.epoch + 1, 0
-        for remark in self.task.remarks():
+        for remark in self.engine.remarks():
             self.log(f"warning: {remark}")
         self._end_epoch()
         return self.epoch < self.run.epochs and self._asked_to_stop()

@@ -49,6 +49,10 @@ class Engine(Protocol):
         """The task's dev scores, the same ones for every process."""
         ...
 
+    def remarks(self) -> list[str]:
+        """The task's remarks after an epoch."""
+        ...
+
 
 def build_engine(task: Task, run: Run, device: torch.device, num_processes: int) -> Engine:
     """The engine that a recipe and the number of its processes ask for.
@@ -84,6 +88,10 @@ class Alone:
         """The task's dev scores."""
         return self.task.evaluate()
 
+    def remarks(self) -> list[str]:
+        """The task's remarks."""
+        return self.task.remarks()
+
 
 class _Losses(nn.Module):
     """A task as the module that torch's engines ask for: its forward pass is the loss."""
@@ -98,6 +106,9 @@ class _Losses(nn.Module):
 
     def evaluate(self) -> dict[str, float]:
         return self.task.evaluate()
+
+    def remarks(self) -> list[str]:
+        return self.task.remarks()
 
 
 class Replicated:
@@ -121,10 +132,9 @@ class Replicated:
         learning = [name for name, parameter in self.losses.named_parameters() if parameter.requires_grad]
         if learning != self.learning:
             self.learning = learning
-            # Statistics of batch norm are averaged by the loop, once a step, rather than taken of the first process.
-            self.ddp = DistributedDataParallel(
-                self.losses, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-            )
+            # That it sends the first process's batch-norm statistics to the others changes nothing: before a step the
+            # loop has made them alike.
+            self.ddp = DistributedDataParallel(self.losses, find_unused_parameters=True, gradient_as_bucket_view=True)
 
     def loss(self, batch: Any, position: BatchPosition) -> Loss:
         """The task's loss of a batch."""
@@ -140,6 +150,10 @@ class Replicated:
         scores = self.task.evaluate() if processes.rank() == 0 else {}
         first: dict[str, float] = processes.gather(scores)[0]
         return first
+
+    def remarks(self) -> list[str]:
+        """The task's remarks of this process's batches."""
+        return self.task.remarks()
 
 
 class Sharded:
@@ -165,7 +179,8 @@ class Sharded:
         fully_shard(self.losses, mesh=mesh)
         self.root = cast(FSDPModule, self.losses)  # its class is another one now
         self.root.set_reduce_scatter_unused_params(True)
-        register_fsdp_forward_method(self.losses, "evaluate")
+        for name in ("evaluate", "remarks"):  # they use the model as the forward pass does
+            register_fsdp_forward_method(self.losses, name)
 
     def enter_stage(self) -> None:
         """Nothing to do: there is one stage."""
@@ -190,6 +205,12 @@ class Sharded:
         self.root.reshard()
         first: dict[str, float] = processes.gather(scores)[0]
         return first
+
+    def remarks(self) -> list[str]:
+        """The task's remarks, for which it may ask the model."""
+        lines = self.losses.remarks()
+        self.root.reshard()
+        return lines
 
 
 def _check_shardable(task: Task) -> None:
