@@ -38,7 +38,7 @@ def main() -> None:
         seconds, processor, megabytes = (median(values) for values in zip(*rounds, strict=True))
         print(
             f"{name:10} {seconds:.2f} s a step, {processor:.1f} s of processor time a run, {megabytes:,.0f} MB;"
-            f" the first side takes {base[0] / seconds:.2f} times as long, this one {megabytes / base[2]:.2f} of its memory"
+            f" the first side takes {base[0] / seconds:.2f} times as long, {base[2] / megabytes:.2f} times the memory"
         )
 
 
@@ -46,16 +46,16 @@ def run(checkout: Path, folder: Path) -> tuple[float, float, float]:
     """Seconds of a step, seconds of processor time in all, and megabytes of the largest process."""
     draw = random.Random(1)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(200)]
-    lines = [" ".join(draw.choices(words, k=10)) for _ in range(200)]
+    lines = [" ".join(draw.choices(words, k=10)) for _ in range(4 * STEPS)]
     (folder / "text.txt").write_text("".join(f"{line}\n" for line in lines))
     recipe = {
         "task": "language_model",
         "data_root": str(folder),
         "units": {"kind": "characters", "text_form": "en_plain"},
-        "text": {"files": [{"path": "text.txt"}], "batch_labels": LABELS, "dev_lines": 0},
+        "text": {"files": ["text.txt"], "batch_labels": LABELS, "dev_lines": 0},
         "llm": {"config": LLAMA},
         "optim": {"lr": 1e-4},
-        "run": {"epochs": 1, "device": "cpu", "log_every": 1},
+        "run": {"epochs": 1, "device": "cpu", "log_every": 1, "checkpoint_every": 1000},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(PROCESSES)]
@@ -67,11 +67,8 @@ def run(checkout: Path, folder: Path) -> tuple[float, float, float]:
         sys.exit(process.stderr.read() if process.stderr else "it failed")
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     times = [row["time"] for row in rows if "loss" in row]
-    return (
-        (times[-1] - times[SKIPPED]) / (len(times) - 1 - SKIPPED),
-        used.ru_utime + used.ru_stime,
-        used.ru_maxrss / 1024,
-    )
+    step = (times[-1] - times[SKIPPED]) / (len(times) - 1 - SKIPPED)
+    return step, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 if __name__ == "__main__":
