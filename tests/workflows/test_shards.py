@@ -189,8 +189,9 @@ def test_an_evaluation_that_was_killed_goes_on(recognizer, speech, tmp_path):
     os.utime(audio, ns=(0, audio.stat().st_mtime_ns + 10**9))  # another recording, for all we know
     assert run(tmp_path / "killed") == (whole, [4, 1])
     assert run(tmp_path / "pool", Here(recognizer)) == (whole, [0, *[1] * 5])
-    forget(tmp_path / "killed")
+    assert forget(tmp_path / "killed")
     assert not journal.exists()
+    assert not forget(tmp_path / "killed")
     journal.write_text("{}\n")
     with pytest.raises(DataError, match=r"predictions:1: no line of an evaluation; remove the file"):
         run(tmp_path / "killed")

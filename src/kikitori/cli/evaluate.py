@@ -134,12 +134,14 @@ def evaluate(
             name: evaluation.report_into(jobs[name][0], sharing.system, predictions, jobs[name][1], where)
             for name, predictions in found.items()
         }
-        for folder, _ in jobs.values():
-            forget(folder)
+        if corruptions:
+            write_robustness(output, reports)
+        first = {folder: forget(folder, share) for folder, _ in jobs.values()}
+        if not first[output]:
+            return  # another process that ended at the same time has said all
         report, predictions = reports[CLEAN], found[CLEAN]
         print(format_table(report), flush=True)
         if corruptions:
-            write_robustness(output, reports)
             print(f"\n{format_robustness(reports)}", flush=True)
         failures = [p for rows in predictions.values() for p in rows if p.error is not None]
         for prediction in failures:

@@ -7,7 +7,6 @@ file (by its size and time), recogniser, search and guards are the same.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -73,7 +72,7 @@ def predict_into(
     part, shard = sharing.shard.part, sharing.shard
     with locked(folder, part):
         journal = folder / f"{JOURNAL}{part}"
-        size = len(whole_lines(journal, mend=True))
+        size = append_line(journal, "", len(whole_lines(journal, mend=True)))  # it is there, whatever there is to do
         known = _read(folder)
         mine = shard.of(range(len(rows)))
         left = [place for place in mine if keys[place] not in known]
@@ -100,11 +99,20 @@ def gather(folder: Path, sets: Sets, setting: Setting, sharing: Sharing) -> dict
     return predictions
 
 
-def forget(folder: Path) -> None:
-    """Removes the journals of an evaluation whose report is written."""
+def forget(folder: Path, shard: Shard = WHOLE) -> bool:
+    """Removes the journals of an evaluation whose report is written.
+
+    Returns:
+        Whether no other process was faster: of those that end at the same time one alone tells of the report.
+    """
+    first = folder / f"{JOURNAL}{Shard(1, shard.count).part}"
+    try:
+        first.unlink()
+    except OSError:
+        return False
     for journal in _journals(folder):
-        with suppress(OSError):  # another process was faster
-            journal.unlink()
+        journal.unlink(missing_ok=True)
+    return True
 
 
 def _journals(folder: Path) -> list[Path]:
