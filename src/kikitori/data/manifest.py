@@ -5,6 +5,7 @@ A broken line is named with its number; whether it stops the reading is the call
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ KNOWN_KEYS = frozenset(
 RECOGNIZED = "recognized"
 """Key of rows whose text a recogniser wrote: to train on, and no reference for anything."""
 BOM = "\ufeff".encode()
+_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_LINE_CHARS = 1_000_000
 MAX_SECONDS = 1e9
 
@@ -120,7 +122,7 @@ def _typed(row: dict[str, Any], key: str, kind: type[str]) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"'{key}' must be a string, not {value!r}"[:200])
-    if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+    if value is not None and not value.isascii() and _SURROGATE.search(value):
         raise ValueError(f"'{key}' holds half a character (a lone surrogate)")
     return value
 

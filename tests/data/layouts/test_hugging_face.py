@@ -117,6 +117,13 @@ def test_damaged_files(tmp_path, pyarrow):
     write(tmp_path / "one" / "state.json", "{")
     with pytest.raises(DataError, match=r"state.json: cannot be read .*; copy the data set again"):
         read("hugging-face", tmp_path / "one")
+    for files in (None, [], 3, [3], [{}], [{"filename": None}]):
+        write(tmp_path / "one" / "state.json", json.dumps({"_data_files": files}))
+        with pytest.raises(DataError, match=r"state.json: '_data_files' names nothing; copy the data set again"):
+            read("hugging-face", tmp_path / "one")
+    write(tmp_path / "one" / "state.json", json.dumps({"_data_files": [{"filename": "../../gone.arrow"}]}))
+    with pytest.raises(DataError, match=r"one/gone.arrow: cannot be read \(.*copy it again"):
+        read("hugging-face", tmp_path / "one")
 
 
 def test_the_package_is_named(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Cuts as Lhotse writes them (1.33); `benchmarks/layouts.py` has Lhotse itself write them."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -140,3 +141,32 @@ def test_shar(tmp_path):
     (folder / "recording.000000.tar").unlink()
     with pytest.raises(DataError, match=r"recording.000000.tar: is no whole tar \(No such file"):
         read("lhotse", folder)
+
+
+NO_VALUES = (None, -1, "x", [], [1], {}, {"a": []}, float("nan"), 10**400)
+
+
+def places(value, path=()):
+    yield path
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(each, (*path, key))
+
+
+def test_a_cut_of_wrong_values_is_a_row_or_one_error(tmp_path):
+    """Each value of a cut in turn as something else: whatever comes of it, it is not an exception of another kind."""
+    path = tmp_path / "cuts.jsonl"
+    for place in places(cut("a")):
+        for value in NO_VALUES:
+            changed = cut("a")
+            if place:
+                inner = changed
+                for key in place[:-1]:
+                    inner = inner[key]
+                inner[place[-1]] = value
+            path.write_text(json.dumps(changed if place else value) + "\n")
+            with contextlib.suppress(DataError):
+                for row in lhotse.read(path, Columns(), lambda _: None):
+                    assert isinstance(row.utt_id, str)
+                    assert row.duration is None or 0.0 <= row.duration < 1e9
+                    assert 0.0 <= row.offset < 1e9

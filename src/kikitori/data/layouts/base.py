@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kikitori.data.manifest import BOM
+from kikitori.data.manifest import BOM, MAX_SECONDS
 from kikitori.errors import DataError
 from kikitori.io.files import open_compressed
 
 LeaveOut = Callable[[str], None]
 """Is told of each row that cannot be taken: where it stands and why, in one line."""
+MAX_LINE_BYTES = 16 * 2**20
 AUDIO = ("audio", "wav", "audio_filepath", "audio_path", "path", "file", "file_name", "filename", "wav_filename")
 TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "wrd")
 ID = ("id", "ID", "utt_id", "segment_id", "file_name", "name")
@@ -78,11 +79,13 @@ def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, str]]
     """Lines of a text file that are not empty, with the place of each for errors; `.gz` and `.xz` are decompressed.
 
     Raises:
-        DataError: The file cannot be read, or is no text in this encoding.
+        DataError: The file cannot be read, is no text in this encoding, or has an endless line.
     """
     try:
         with open_compressed(path) as lines:
-            for number, raw in enumerate(lines, 1):
+            for number, raw in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(raw) > MAX_LINE_BYTES:
+                    raise DataError("a line longer than 16 MB", where=f"{path}:{number}", remedy="check the file")
                 line = raw.removeprefix(BOM).decode(encoding).rstrip("\r\n")
                 if line.strip():
                     yield f"{path}:{number}", line
@@ -143,18 +146,18 @@ def local_file(name: str, folder: Path) -> Path:
     return path if path.is_absolute() or path.is_file() else folder / path
 
 
-def number(value: str, where: str) -> float:
-    """A number of a table.
+def number(value: str | float, where: str) -> float:
+    """A number of seconds, which tables write as text.
 
     Raises:
         DataError: It is none, or below 0.
     """
     try:
         found = float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         found = -1.0
-    if not 0.0 <= found < 1e9:
-        raise DataError(f"'{value[:40]}' is no time in seconds", where=where, remedy="mend the line")
+    if not 0.0 <= found < MAX_SECONDS:
+        raise DataError(f"'{str(value)[:40]}' is no time in seconds", where=where, remedy="mend the line")
     return found
 
 

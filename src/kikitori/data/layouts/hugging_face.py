@@ -51,16 +51,18 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
 
 
 def _parquets(source: Path) -> list[Path]:
-    return sorted(source.rglob("*.parquet")) if source.is_dir() else [source] if source.suffix == ".parquet" else []
+    found = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+    return [path for path in found if path.suffix == ".parquet" and path.is_file()]
 
 
 def _files(source: Path) -> Iterator[tuple[Path, str | None]]:
     """Files of rows, with the names of their splits."""
     if (source / "dataset_dict.json").is_file():
-        for split in _json(source / "dataset_dict.json").get("splits", []):
+        for split in _names(source / "dataset_dict.json", "splits"):
             yield from ((path, split) for path in _saved(source / Path(split).name))
     elif (source / "state.json").is_file():
-        yield from ((path, _json(source / "state.json").get("_split")) for path in _saved(source))
+        own = _json(source / "state.json").get("_split")
+        yield from ((path, own if isinstance(own, str) else None) for path in _saved(source))
     else:
         for path in _parquets(source):
             shard = _SHARD.fullmatch(path.stem)
@@ -68,7 +70,18 @@ def _files(source: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def _saved(folder: Path) -> Iterator[Path]:
-    return (folder / Path(each["filename"]).name for each in _json(folder / "state.json").get("_data_files", []))
+    return (folder / Path(name).name for name in _names(folder / "state.json", "_data_files"))
+
+
+def _names(path: Path, key: str) -> list[str]:
+    """The names that a list of a JSON file holds, or those of the files in it."""
+    values = _json(path).get(key)
+    listed = values if isinstance(values, list) else []
+    found = [each.get("filename") if isinstance(each, dict) else each for each in listed]
+    names = [name for name in found if isinstance(name, str)]
+    if not names or len(names) < len(found):
+        raise DataError(f"'{key}' names nothing", where=path, remedy="copy the data set again")
+    return names
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -6,12 +6,13 @@ or take one channel of when it reads them are left out: `to_shar` writes them as
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import islice, zip_longest
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from kikitori.data.layouts.base import Columns, LeaveOut, SourceRow, local_file, text_lines
-from kikitori.errors import DataError
+from kikitori.data.layouts.base import Columns, LeaveOut, SourceRow, local_file, number, text_lines
+from kikitori.errors import DataError, first_line
 from kikitori.io.tars import members
 from kikitori.text.forms.languages import is_unspaced
 
@@ -23,13 +24,13 @@ def evidence(source: Path) -> str | None:
     """The first line of a file is a cut, or a folder has shards of cuts."""
     if source.is_dir():
         return "cuts.*.jsonl.gz" if _shards(source) else None
-    if not source.name.endswith((".jsonl", ".jsonl.gz")):
+    if not source.name.endswith((".jsonl", ".jsonl.gz")) or not source.is_file():
         return None
     try:
-        first = [json.loads(line) for _, line in islice(text_lines(source), 1)]
-    except (ValueError, RecursionError, DataError):
+        first = next(_cuts(source), None)
+    except DataError:
         return None
-    return str(first[0]["type"]) if first and str(first[0].get("type", "")).endswith("Cut") else None
+    return str(first[1]["type"]) if first and str(first[1]["type"]).endswith("Cut") else None
 
 
 def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[SourceRow]:  # noqa: ARG001
@@ -40,18 +41,24 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
     """
     if not source.is_dir():
         for where, cut in _cuts(source):
-            problem = _problem(cut, where)
-            if problem:
+            with _no_cut(where):
+                problem = _problem(cut, where)
+                row = (
+                    None if problem else _row(cut, where, audio=_file(cut, source.parent), start=cut.get("start", 0.0))
+                )
+            if row is None:
                 leave_out(f"{where}: {problem}")
             else:
-                yield _row(cut, where, audio=_file(cut, source.parent, where), offset=float(cut.get("start", 0.0)))
+                yield row
         return
     for shard in _shards(source):
         for where, cut, name, data in _with_audio(shard):
             if cut.get("type") == "MixedCut" or data is None:
                 leave_out(f"{where}: {cut.get('id')} has no recording of its own")
-            else:
-                yield _row(cut, where, audio=Path(name), data=data)
+                continue
+            with _no_cut(where):
+                row = _row(cut, where, audio=Path(name), data=data)
+            yield row
 
 
 def _cuts(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -88,19 +95,29 @@ def _problem(cut: Mapping[str, Any], where: str) -> str:
     return ""
 
 
-def _file(cut: Mapping[str, Any], folder: Path, where: str) -> Path:
-    name = cut["recording"]["sources"][0].get("source")
+def _file(cut: Mapping[str, Any], folder: Path) -> Path:
+    name = cut["recording"]["sources"][0]["source"]
     if not isinstance(name, str) or not name:
-        raise DataError("its recording names no file", where=where, remedy="write the cuts again")
+        raise ValueError("its recording names no file")
     return local_file(name, folder)
 
 
-def _row(
-    cut: Mapping[str, Any], where: str, *, audio: Path, data: bytes | None = None, offset: float = 0.0
-) -> SourceRow:
+@contextmanager
+def _no_cut(where: str) -> Iterator[None]:
+    """Whatever a cut lacks, or has of another kind than Lhotse writes, is one error."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        remedy = "write the cuts again"
+        raise DataError(f"is no whole cut ({first_line(error)})", where=where, remedy=remedy) from None
+
+
+def _row(cut: Mapping[str, Any], where: str, *, audio: Path, data: bytes | None = None, start: Any = 0.0) -> SourceRow:
     said = sorted(cut.get("supervisions") or [], key=lambda each: float(each.get("start", 0.0)))
     texts = [str(each["text"]) for each in said if each.get("text") is not None]
-    speakers, languages = ({each.get(key) for each in said} - {None} for key in ("speaker", "language"))
+    speakers, languages = (
+        {str(each[key]) for each in said if each.get(key) is not None} for key in ("speaker", "language")
+    )
     language = languages.pop() if len(languages) == 1 else None
     custom = said[0].get("custom") if len(said) == 1 else None
     return SourceRow(
@@ -108,9 +125,9 @@ def _row(
         audio=audio,
         data=data,
         text=("" if is_unspaced(language) else " ").join(texts) if texts else None,
-        offset=offset,
-        duration=float(cut["duration"]) if "duration" in cut else None,
-        speaker=str(speakers.pop()) if len(speakers) == 1 else None,
+        offset=number(start, where),
+        duration=number(cut["duration"], where),
+        speaker=speakers.pop() if len(speakers) == 1 else None,
         language=language,
         extra=custom if isinstance(custom, dict) else {},
         where=where,

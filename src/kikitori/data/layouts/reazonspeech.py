@@ -42,7 +42,7 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
 
 def _tables(source: Path) -> list[Path]:
     files = [source] if source.is_file() else sorted(source.glob("*.tsv")) if source.is_dir() else []
-    return [path for path in files if path.suffix == ".tsv" and _begins(path)]
+    return [path for path in files if path.suffix == ".tsv" and path.is_file() and _begins(path)]
 
 
 def _begins(path: Path) -> bool:
