@@ -1,15 +1,17 @@
-"""Data sets that Lhotse and `datasets` write themselves, converted, beside what those libraries read of them.
+"""Data sets that Lhotse, `datasets` and `webdataset` write themselves, converted, beside what they read of them.
 
-    pip install lhotse==1.33.0 urllib3 datasets==5.2.0
+    pip install lhotse==1.33.0 urllib3 datasets==5.2.0 webdataset==1.0.2
     python benchmarks/layouts.py MANIFEST.jsonl [ROWS]
 
-Rows of a manifest are written as cuts of a longer recording, as Shar (flac, wav, opus), and by `save_to_disk` and
-`to_parquet`; `kikitori data convert` reads each. Every utterance has to come back with its text, its speaker and, where
-nothing lossy lies between, the samples that the library itself gives.
+Rows of a manifest are written as cuts of a longer recording, as Shar (flac, wav, opus), by `save_to_disk` and
+`to_parquet`, and as tars; `kikitori data convert` reads each. Every utterance has to come back with its text, its
+speaker and, where nothing lossy lies between, the samples that the library itself gives.
 """
 
+import io
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,19 +89,32 @@ def with_name_of_supervision(cut):
     return cut.with_id(cut.supervisions[0].id)
 
 
+def encoded(waveform: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    sf.write(out, waveform, RATE, format="WAV", subtype="FLOAT")
+    return out.getvalue()
+
+
+def tar_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> None:
+    from webdataset import ShardWriter
+
+    (folder / "tars").mkdir()
+    with ShardWriter(f"{folder}/tars/%03d.tar", maxcount=3, verbose=0) as writer:
+        for row in rows:
+            key, known = Path(row.utt_id).with_suffix("").as_posix(), {"text": row.text, "speaker": row.speaker}
+            writer.write({"__key__": key, "wav": encoded(waveforms[row.utt_id]), "json": known})
+    found = converted(folder / "tars", "webdataset", folder / "out-tars")
+    named = [replace(row, utt_id=Path(row.utt_id).with_suffix("").as_posix()) for row in rows]
+    own = {new.utt_id: waveforms[old.utt_id] for new, old in zip(named, rows, strict=True)}
+    compare("webdataset tars", found, named, own, 0.0)
+
+
 def datasets_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> None:
-    import io
-
     from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value
-
-    def encoded(row: Utterance) -> bytes:
-        out = io.BytesIO()
-        sf.write(out, waveforms[row.utt_id], RATE, format="WAV", subtype="FLOAT")
-        return out.getvalue()
 
     columns = {
         "id": [row.utt_id for row in rows],
-        "audio": [{"bytes": encoded(row), "path": f"{row.utt_id}.wav"} for row in rows],
+        "audio": [{"bytes": encoded(waveforms[row.utt_id]), "path": f"{row.utt_id}.wav"} for row in rows],
         "sentence": [row.text for row in rows],
         "speaker_id": [row.speaker for row in rows],
         "gender": [number % 2 for number in range(len(rows))],
@@ -130,6 +145,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lhotse_ways(rows, waveforms, Path(folder))
         datasets_ways(rows, waveforms, Path(folder))
+        tar_ways(rows, waveforms, Path(folder))
 
 
 if __name__ == "__main__":

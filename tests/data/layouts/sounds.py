@@ -1,6 +1,7 @@
 """Audio files for data sets in other layouts, and what their readers give."""
 
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,16 @@ def write(path: Path, content: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def tar(path: Path, files: dict[str, bytes]) -> None:
+    """Writes a tar of files, in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
 
 
 def read(layout: str, source: Path, columns: Columns = Columns()) -> tuple[list[SourceRow], list[str]]:  # noqa: B008

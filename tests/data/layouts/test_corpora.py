@@ -1,13 +1,10 @@
 """Corpora that are known by name, a few files of each in its own layout."""
 
-import io
-import tarfile
-
 import pytest
 
 from kikitori.data.layouts.csj import plain_text
 from kikitori.errors import DataError
-from tests.data.layouts.sounds import read, sound, write
+from tests.data.layouts.sounds import read, sound, tar, write
 
 
 def test_librispeech(tmp_path):
@@ -104,14 +101,6 @@ def test_csj(tmp_path):
 )
 def test_tags_of_csj(tagged, plain):
     assert plain_text(tagged) == plain
-
-
-def tar(path, files):
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
 
 
 def test_reazonspeech(tmp_path):

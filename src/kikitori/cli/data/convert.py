@@ -20,8 +20,8 @@ def convert(
         str | None,
         typer.Option(
             "--from",
-            help="Layout: kaldi, hugging-face, lhotse, common-voice, librispeech, jsut, csj, reazonspeech, table; "
-            "found out by default.",
+            help="Layout: kaldi, hugging-face, lhotse, webdataset, common-voice, librispeech, jsut, csj, reazonspeech, "
+            "table; found out by default.",
         ),
     ] = None,
     split: Annotated[

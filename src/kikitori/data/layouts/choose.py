@@ -12,6 +12,7 @@ from kikitori.data.layouts import (
     librispeech,
     reazonspeech,
     tables,
+    webdataset,
 )
 from kikitori.data.layouts.base import Layout
 from kikitori.errors import ConfigError, DataError
@@ -21,6 +22,7 @@ LAYOUTS: dict[str, Layout] = {
     "kaldi": kaldi,
     "hugging-face": hugging_face,
     "lhotse": lhotse,
+    "webdataset": webdataset,
     "common-voice": common_voice,
     "librispeech": librispeech,
     "jsut": jsut,
