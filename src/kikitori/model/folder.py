@@ -63,8 +63,14 @@ class LoadedModel:
         return self.own_ctc_units or self.units
 
 
-def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, trained_on: TrainedOn) -> None:
-    """Writes a recogniser folder.
+def save_model(
+    directory: Path,
+    model: PreTrainedModel,
+    units: TokenizerUnits,
+    trained_on: TrainedOn,
+    own_ctc_units: TokenizerUnits | None = None,
+) -> None:
+    """Writes a recogniser folder, in `ctc_units/` the units of CTC heads that write others than the decoder.
 
     Raises:
         ModelError: The folder cannot be written.
@@ -74,6 +80,8 @@ def save_model(directory: Path, model: PreTrainedModel, units: TokenizerUnits, t
         save_network(directory, model)
         open_weights(directory)
         save_sides(directory, units, trained_on)
+        if own_ctc_units is not None:
+            own_ctc_units.save(directory / CTC_UNITS)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(
@@ -158,9 +166,9 @@ def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
         )
     _check_version(path_or_id, config.get("format_version", 1))
     model = load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
-    units = load_units(path_or_id)
-    _check_units(path_or_id, model, units)
-    return LoadedModel(model.eval(), units, read_trained_on(path_or_id))
+    units, ctc_units = load_units(path_or_id), _own_ctc_units(path_or_id)
+    _check_units(path_or_id, model, units, ctc_units)
+    return LoadedModel(model.eval(), units, read_trained_on(path_or_id), ctc_units)
 
 
 def load_llm(path_or_id: str | Path) -> PreTrainedModel:
@@ -231,8 +239,7 @@ def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> Loa
     """Bridge, adapters and heads of a speech LLM that name its Whisper and its LLM."""
     _check_version(path_or_id, config.get("format_version", 1))
     model, units = load_speech_llm_part(path_or_id, config, load_llm), load_units(path_or_id)
-    others = Path(path_or_id) / CTC_UNITS
-    ctc_units = load_units(str(others)) if others.is_dir() else None
+    ctc_units = _own_ctc_units(path_or_id)
     _check_units(path_or_id, model, units, ctc_units)
     model.eval()  # type: ignore[no-untyped-call]
     return LoadedModel(model, units, read_trained_on(path_or_id), ctc_units)
@@ -251,6 +258,20 @@ def _load_published(path_or_id: str | Path) -> LoadedModel:
         )
     check_loaded(path_or_id, model, sorted({*info["missing_keys"], *info["unexpected_keys"]}))
     return LoadedModel(model.eval(), published.units, NUE_ASR_TRAINED_ON)
+
+
+def load_ctc_units(path_or_id: str | Path) -> TokenizerUnits:
+    """Loads the label units of a recogniser's CTC heads.
+
+    Raises:
+        ModelError: They are missing or damaged.
+    """
+    return _own_ctc_units(path_or_id) or load_units(path_or_id)
+
+
+def _own_ctc_units(path_or_id: str | Path) -> TokenizerUnits | None:
+    others = Path(path_or_id) / CTC_UNITS
+    return load_units(str(others)) if others.is_dir() else None
 
 
 def _check_version(path_or_id: str | Path, version: object) -> None:

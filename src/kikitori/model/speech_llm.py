@@ -39,6 +39,8 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_ctc_layer: Encoder layer whose CTC head it reads, by default the last one named in `ctc_layers`.
         show_ctc: Add to each speech position the LLM's embeddings of the labels, weighted by the last CTC head's
             posteriors there. A small LLM then begins with a transcript it can read.
+        shown_labels: LLM labels that spell the outputs of a CTC head with units of its own, one for each, as `show_ctc`
+            shows them; empty where the head writes the LLM's units.
         show_phones: The same with the posteriors of the last phone head. The embeddings of phones are rows of the LLM's
             matrix behind those of the label units, others for each of the head's outputs per frame.
         show_draft: Show it what a first search has found, between the speech and the text after it; which search is
@@ -64,6 +66,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         bridge_repeats: str = "keep",
         bridge_ctc_layer: int | None = None,
         show_ctc: bool = False,
+        shown_labels: Sequence[int] = (),
         show_phones: bool = False,
         show_draft: bool = False,
         draft_room: int = DRAFT_ROOM,
@@ -81,6 +84,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         self.llm_config: Any = as_config(llm_config)
         self.bridge, self.bridge_stride = bridge, bridge_stride
         self.show_ctc, self.show_phones, self.show_draft = show_ctc, show_phones, show_draft
+        self.shown_labels = list(shown_labels)
         self.draft_room = draft_room
         self.bridge_blanks, self.bridge_repeats = bridge_blanks, bridge_repeats
         self.bridge_ctc_layer = bridge_ctc_layer
@@ -241,7 +245,8 @@ class SpeechLLM(PreTrainedModel):
     def _label_embeddings(self, encoded: EncoderOutput) -> Tensor:
         """Expected embedding (batch, frames, llm_dim) under the CTC head's posteriors; a blank adds nothing."""
         log_probs, _ = self.acoustic.log_probs(encoded)
-        table: Tensor = self.llm.get_input_embeddings().weight[: log_probs.shape[2] - 1]
+        table: Tensor = self.llm.get_input_embeddings().weight
+        table = table[self.config.shown_labels or slice(log_probs.shape[2] - 1)]
         return log_probs[..., :-1].exp().to(table.dtype) @ table
 
     def _phone_embeddings(self, encoded: EncoderOutput) -> Tensor:
@@ -257,6 +262,9 @@ class SpeechLLM(PreTrainedModel):
 def _check_shown(config: SpeechLLMConfig, acoustic: AcousticModelConfig, rows: int) -> None:
     if config.show_ctc and not acoustic.ctc_layers:
         raise ModelError("show_ctc needs a CTC head", remedy="give a layer a weight in ctc.weights")
+    if config.shown_labels and (len(config.shown_labels) != acoustic.num_units or max(config.shown_labels) >= rows):
+        what = f"{len(config.shown_labels)} labels of an LLM of {rows} cannot show {acoustic.num_units} outputs of CTC"
+        raise ModelError(what, remedy="mend shown_labels in config.json")
     if config.show_phones and not acoustic.phone_layers:
         raise ModelError("show_phones needs a phone head", remedy="give ctc.phones in the recipe")
     if config.show_phones and rows < acoustic.num_units + acoustic.num_phone_outputs:

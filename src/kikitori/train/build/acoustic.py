@@ -11,7 +11,7 @@ from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.lora import Lora, attach_encoder_lora
 from kikitori.model.encoder import SpeechEncoder, freeze, freeze_below
-from kikitori.model.folder import is_recogniser, load_config, load_model
+from kikitori.model.folder import is_recogniser, load_config, load_ctc_units, load_model
 from kikitori.model.speech_llm import SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, equal_units
 from kikitori.train.recipe.components import CTC, Encoder
@@ -20,7 +20,14 @@ from kikitori.train.recipe.components import CTC, Encoder
 def build_acoustic_model(
     settings: Encoder, ctc: CTC, units: TokenizerUnits, phones: Sequence[str] = ()
 ) -> AcousticModel:
-    """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same labels go on."""
+    """Encoder and CTC heads, from scratch or from where the recipe says; heads of a run with the same labels go on.
+
+    Args:
+        settings: Of the encoder.
+        ctc: Of the heads.
+        units: Labels that the heads write: the recipe's, or `own_ctc_units`.
+        phones: What the phone heads write.
+    """
     start, start_units = _start(settings)
     encoder = start.encoder if isinstance(start, AcousticModel) else start
     layers, by_phones = sorted(ctc.weights), ctc.phones
@@ -42,6 +49,14 @@ def build_acoustic_model(
         model.ctc_heads.requires_grad_(False)
         model.phone_heads.requires_grad_(False)
     return model
+
+
+def own_ctc_units(settings: Encoder, ctc: CTC, units: TokenizerUnits) -> TokenizerUnits | None:
+    """Label units of frozen heads that write others than those of the recipe; None where there are no such heads."""
+    if ctc.policy != "frozen" or settings.init is None or settings.random or not is_recogniser(settings.init):
+        return None
+    theirs = load_ctc_units(settings.init)
+    return None if equal_units(theirs, units) else theirs
 
 
 def build_encoder(settings: Encoder) -> SpeechEncoder:
@@ -116,7 +131,7 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
     loaded = load_model(folder)
     model = loaded.model.acoustic
     model.encoder = _with_changes(model.encoder, settings.changes)
-    return model, loaded.units
+    return model, loaded.ctc_units
 
 
 def _with_changes(encoder: SpeechEncoder, changes: Mapping[str, Any]) -> SpeechEncoder:

@@ -6,7 +6,7 @@ from kikitori.errors import ConfigError
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_model
 from kikitori.text.units import TokenizerUnits
-from kikitori.train.build.acoustic import build_encoder
+from kikitori.train.build.acoustic import build_encoder, own_ctc_units
 from kikitori.train.build.task import build_units
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.base import SpeechTrainingRecipe
@@ -26,12 +26,14 @@ class RowChecks:
         stops: Whether the recipe itself stops there.
         units: Label units of the transcripts; None where the task needs no text.
         encoder: Into whose frames CTC has to fit the labels; None without CTC losses over labels.
+        ctc_units: Label units of CTC.
     """
 
     recipe: SpeechTrainingRecipe
     stops: bool
     units: TokenizerUnits | None = None
     encoder: SpeechEncoder | None = None
+    ctc_units: TokenizerUnits | None = None
 
 
 def row_checks(recipe: Recipe) -> RowChecks:
@@ -44,12 +46,14 @@ def row_checks(recipe: Recipe) -> RowChecks:
         case AcousticModelRecipe() | SpeechLLMRecipe() as speech:
             skipping = replace(speech, data=_skipping(speech.data))
             encoder = build_encoder(speech.encoder) if speech.ctc.weights else None
-            return RowChecks(skipping, speech.data.on_error == "stop", build_units(skipping), encoder)
+            units = build_units(skipping)
+            ctc_units = own_ctc_units(speech.encoder, speech.ctc, units) or units
+            return RowChecks(skipping, speech.data.on_error == "stop", units, encoder, ctc_units)
         case SpeechAdaptationRecipe() as adaptation:
             base = load_model(adaptation.adapt.model)
             encoder = base.model.acoustic.encoder if adaptation.ctc.weights else None
             skipping_too = replace(adaptation, data=_skipping(adaptation.data))
-            return RowChecks(skipping_too, adaptation.data.on_error == "stop", base.units, encoder)
+            return RowChecks(skipping_too, adaptation.data.on_error == "stop", base.units, encoder, base.units)
         case MaskedPredictionRecipe() as masked:
             return RowChecks(replace(masked, data=_skipping(masked.data)), masked.data.on_error == "stop")
         case LanguageModelRecipe() | TextAdaptationRecipe():

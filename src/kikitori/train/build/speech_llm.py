@@ -16,7 +16,7 @@ from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
-from kikitori.text.units import TokenizerUnits, equal_units, load_units
+from kikitori.text.units import WORD_MARK, TokenizerUnits, equal_units, load_units
 from kikitori.train.build.acoustic import build_acoustic_model, refusals, transformers_config
 from kikitori.train.recipe.components import LLM, Prompt
 from kikitori.train.recipe.speech import SpeechLLMRecipe
@@ -91,10 +91,22 @@ def with_policy(llm: PreTrainedModel, settings: LLM, units: TokenizerUnits) -> P
     return llm
 
 
-def build_speech_llm(recipe: SpeechLLMRecipe, units: TokenizerUnits, phones: Sequence[str] = ()) -> SpeechLLM:
-    """Acoustic model, bridge, interface and LLM joined, each with its start and policy."""
+def build_speech_llm(
+    recipe: SpeechLLMRecipe,
+    units: TokenizerUnits,
+    phones: Sequence[str] = (),
+    ctc_units: TokenizerUnits | None = None,
+) -> SpeechLLM:
+    """Acoustic model, bridge, interface and LLM joined, each with its start and policy.
+
+    Args:
+        recipe: What the parts are.
+        units: Labels that the LLM writes.
+        phones: What the phone heads write.
+        ctc_units: Labels that the CTC heads write, where they are others (`own_ctc_units`).
+    """
     bridge, prompt = recipe.bridge, compile_prompt(_template(recipe.prompt), units.verbatim)
-    acoustic = build_acoustic_model(recipe.encoder, recipe.ctc, units, phones)
+    acoustic = build_acoustic_model(recipe.encoder, recipe.ctc, ctc_units or units, phones)
     llm = build_llm(recipe.llm, units, acoustic.config.num_phone_outputs if bridge.show_phones else 0)
     check_decoding(llm)
     if recipe.llm.auxiliary_layer >= (num_layers := int(llm.config.num_hidden_layers)):
@@ -111,6 +123,7 @@ def build_speech_llm(recipe: SpeechLLMRecipe, units: TokenizerUnits, phones: Seq
         bridge_blanks=bridge.blanks,
         bridge_repeats=bridge.repeats,
         show_ctc=bridge.show_ctc,
+        shown_labels=_spelled(ctc_units, units) if bridge.show_ctc and ctc_units is not None else (),
         show_phones=bridge.show_phones,
         show_draft=prompt.draft,
         draft_room=prompt.draft_room,
@@ -140,6 +153,22 @@ def build_speech_llm(recipe: SpeechLLMRecipe, units: TokenizerUnits, phones: Seq
         model.bridge.requires_grad_(False)
         model.interface.requires_grad_(False)
     return model
+
+
+def _spelled(ctc_units: TokenizerUnits, units: TokenizerUnits) -> list[int]:
+    """Labels of the LLM that spell those of a CTC head: letters, and a space for the mark between words."""
+    spelled = []
+    silent = {*ctc_units.tokenizer.all_special_ids}
+    for label, text in enumerate(ctc_units.tokenizer.convert_ids_to_tokens(range(ctc_units.size))):
+        if label in silent:
+            spelled.append(units.eos_id)  # which CTC never writes
+            continue
+        labels = units.verbatim.encode(text.replace(WORD_MARK, " "))
+        if len(labels) != 1:
+            what = f"label {label} of the CTC head, {text!r}, is no single item of the LLM's vocabulary"
+            raise ConfigError(what, where="bridge.show_ctc", remedy="take heads over characters")
+        spelled.extend(labels)
+    return spelled
 
 
 def _random_llm(config: PreTrainedConfig, where: str) -> PreTrainedModel:

@@ -17,7 +17,7 @@ from kikitori.text.prompt import PRESETS, compile_prompt
 from kikitori.text.unit_training import character_units, sentencepiece_units
 from kikitori.text.units import TokenizerUnits, load_units, with_text_form
 from kikitori.text.words import check_coverage
-from kikitori.train.build.acoustic import build_acoustic_model, build_encoder
+from kikitori.train.build.acoustic import build_acoustic_model, build_encoder, own_ctc_units
 from kikitori.train.build.cached_encoder import build_cached_encoder
 from kikitori.train.build.corpora import (
     Log,
@@ -124,12 +124,15 @@ def _speech_llm(recipe: SpeechLLMRecipe, log: Log) -> SpeechLLMTask:
     _tell_new_vocabulary(recipe.llm, units, log)
     train, dev = load_speech(recipe, units, log)
     characters, lexicon = _character_units(recipe.ctc, units, train), _lexicon(recipe.ctc.phones)
-    model = build_speech_llm(recipe, units, lexicon.phones if lexicon else ())
+    ctc_units = own_ctc_units(recipe.encoder, recipe.ctc, units)
+    model = build_speech_llm(recipe, units, lexicon.phones if lexicon else (), ctc_units)
     learning = recipe.ctc.phones if recipe.ctc.policy != "frozen" else None
     phone_losses = _phone_losses(learning, lexicon, model.acoustic, units, train)
     drafter = load_drafter(recipe.prompt.draft, units) if recipe.prompt.draft else None
     cached, auxiliary = build_cached_encoder(recipe, model.acoustic), recipe.llm.auxiliary_layer
-    return SpeechLLMTask(recipe, model, units, characters, train, dev, phone_losses, drafter, auxiliary, cached)
+    return SpeechLLMTask(
+        recipe, model, units, characters, train, dev, phone_losses, drafter, auxiliary, cached, ctc_units
+    )
 
 
 def _language_model(recipe: LanguageModelRecipe, log: Log) -> TextTask:

@@ -96,8 +96,9 @@ class CTC:
             leads subword CTC off the plateau where only blanks are written. 0 means none.
         character_weight: Its loss weight.
         phones: Heads over phones, which the model keeps; None for none.
-        policy: `frozen` keeps the heads as they are, and asks for an encoder that is frozen too. Otherwise a speech LLM
-            that reads their posteriors trains them, whatever the weights of their losses.
+        policy: `frozen` keeps the heads of `encoder.init` as they are, also where they write other labels than the
+            LLM, and asks for an encoder that is frozen too. Otherwise a speech LLM that reads their posteriors trains
+            them, whatever the weights of their losses.
     """
 
     weights: dict[AtLeastOne, NotNegative] = Field(default_factory=dict)
@@ -118,7 +119,8 @@ class Bridge:
         repeats: `ctc_compress`: `keep` every frame of a run of equal outputs, or make the run one position, the
             `average` of its frames or their average `weighted` with their probabilities.
         init: Earlier speech LLM run to start from.
-        show_ctc: Add label embeddings weighted with the CTC posteriors to the speech prompt.
+        show_ctc: Add label embeddings weighted with the CTC posteriors to the speech prompt; of frozen heads over
+            characters the embeddings of the LLM's own characters.
         show_phones: The same with the posteriors of the phone head (`ctc.phones`).
         policy: `full` trains it and the interface, `frozen` does not.
         unfreeze_at: Optimiser steps before both begin to learn.

@@ -59,6 +59,7 @@ class AcousticTask(SpeechBatches):
         dev: Dev speech, or None.
         phone_losses: Of the phone heads, if the recipe asks for them.
         cached: The encoder with its outputs kept on disk, if the recipe asks for it.
+        own_ctc_units: Label units of frozen CTC heads that write others than the model.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class AcousticTask(SpeechBatches):
         dev: SpeechLoader | None,
         phone_losses: PhoneLosses | None = None,
         cached: CachedEncoder | None = None,
+        own_ctc_units: TokenizerUnits | None = None,
     ) -> None:
         super().__init__(recipe, train, dev)
         self.cached = cached
         self.ctc = recipe.ctc
         self.acoustic, self.units, self.characters = model, units, characters
+        self.own_ctc_units, self.ctc_units = own_ctc_units, own_ctc_units or units
         self.phone_losses = phone_losses
         rate = recipe.units.bpe_dropout
         self.sampled_units = BPEDropout(units, rate) if rate else None
@@ -84,7 +87,8 @@ class AcousticTask(SpeechBatches):
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, CHARACTER_UPSAMPLE)
         if phone_losses is not None:
             self.module["phone_teacher"] = phone_losses  # its name in checkpoints
-        self.misfits = frozenset(too_long_for_ctc(train.utterances, units, model.encoder) if recipe.ctc.weights else ())
+        rows = train.utterances if recipe.ctc.weights else ()
+        self.misfits = frozenset(too_long_for_ctc(rows, self.ctc_units, model.encoder))
         self.infeasible = {*self.misfits}  # and those that augmentation makes too short
         texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
         self.unpronounced = phone_losses.unknown(texts) if phone_losses is not None else set()
@@ -127,6 +131,8 @@ class AcousticTask(SpeechBatches):
     ) -> tuple[Tensor, dict[str, float]]:
         """The sum of the recipe's weighted CTC losses, each per label, and its parts."""
         settings = self.ctc
+        if self.own_ctc_units is not None:
+            labels = [self.own_ctc_units.encode(text) for text in batch.texts]
         total = encoded.frames.sum() * 0.0
         parts: dict[str, float] = {}
         for layer, weight in settings.weights.items():
@@ -164,7 +170,7 @@ class AcousticTask(SpeechBatches):
     def decode_ctc(self, batch: SpeechBatch) -> list[str]:
         """CTC greedy texts of a batch."""
         log_probs, lengths = self.acoustic.log_probs(self.encode_dev(batch))
-        return [self.units.decode(best.labels) for (best,) in ctc_greedy(log_probs, lengths)]
+        return [self.ctc_units.decode(best.labels) for (best,) in ctc_greedy(log_probs, lengths)]
 
     def data_digest(self) -> str:
         """Names, durations and texts of the training speech."""
@@ -186,7 +192,7 @@ class AcousticTask(SpeechBatches):
 
     def export(self, directory: Path) -> None:
         """Writes the acoustic model with its units, adapters merged."""
-        save_model(directory, self.merged_acoustic(), self.units, self.trained_on)
+        save_model(directory, self.merged_acoustic(), self.units, self.trained_on, self.own_ctc_units)
 
     @property
     def trained_on(self) -> TrainedOn:

@@ -39,7 +39,7 @@ class SpeechLLMTask(AcousticTask):
     Args:
         recipe: The run's recipe.
         model: The speech LLM.
-        units: Label units of the LLM and the CTC heads.
+        units: Label units of the LLM.
         characters: Label units of the auxiliary character head, if the recipe asks for one.
         train: Training speech.
         dev: Dev speech, or None.
@@ -47,6 +47,7 @@ class SpeechLLMTask(AcousticTask):
         drafter: Of what the LLM reads beside the speech, if the model has a place for it.
         auxiliary_layer: LLM layer (1-based) that has a cross-entropy too; 0 for none.
         cached: The encoder with its outputs kept on disk, if the recipe asks for it.
+        own_ctc_units: Label units of frozen CTC heads that write others than the LLM.
 
     Raises:
         DataError: The longest utterance does not fit into the LLM.
@@ -64,8 +65,9 @@ class SpeechLLMTask(AcousticTask):
         drafter: Drafter | None = None,
         auxiliary_layer: int = 0,
         cached: CachedEncoder | None = None,
+        own_ctc_units: TokenizerUnits | None = None,
     ) -> None:
-        super().__init__(recipe, model.acoustic, units, characters, train, dev, phone_losses, cached)
+        super().__init__(recipe, model.acoustic, units, characters, train, dev, phone_losses, cached, own_ctc_units)
         self.drafter = drafter
         self.speech_llm = model
         self.module["model"] = model
@@ -109,7 +111,7 @@ class SpeechLLMTask(AcousticTask):
         """What the LLM reads beside the speech."""
         if self.drafter is None:
             return None
-        return self.drafter.of_speech(LoadedModel(self.speech_llm, self.units, self.trained_on), encoded)
+        return self.drafter.of_speech(LoadedModel(self.speech_llm, self.units, self.trained_on, self.own_ctc_units), encoded)
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
@@ -163,7 +165,7 @@ class SpeechLLMTask(AcousticTask):
             model = SpeechLLM(self.speech_llm.config, acoustic=self.merged_acoustic(), llm=llm)
             model.bridge.load_state_dict(self.speech_llm.bridge.state_dict())
             model.interface.load_state_dict(self.speech_llm.interface.state_dict())
-        save_model(directory, model, self.units, self.trained_on)
+        save_model(directory, model, self.units, self.trained_on, self.own_ctc_units)
         if self.drafter is not None:
             self.drafter.save(directory)
 

@@ -129,8 +129,8 @@ def _trained(ref: ManifestRef, checks: RowChecks, bar: Bar) -> CheckedSet:
     left_out = [_problem(name, _bare(line)) for line in lines]
     left_out += [LeftOut(name, utt_id, reason) for reason, names in report.dropped.items() for utt_id in names]
     left_out += _unreadable(name, kept, bar)
-    if checks.units is not None and checks.encoder is not None and kept:
-        misfits = sorted(too_long_for_ctc(kept, checks.units, checks.encoder))
+    if checks.ctc_units is not None and checks.encoder is not None and kept:
+        misfits = sorted(too_long_for_ctc(kept, checks.ctc_units, checks.encoder))
         left_out += [LeftOut(name, utt_id, TOO_LONG_FOR_CTC) for utt_id in misfits]
     return CheckedSet(name, True, rows, describe_utterances(rows), left_out, _unknown(rows, checks))
 
