@@ -24,7 +24,6 @@ from tests.tiny import (
     save_tiny_llm,
     save_tiny_whisper,
     shake,
-    tiny_acoustic_model,
     tiny_bpe,
     tiny_speech_llm,
     tiny_units,
@@ -78,17 +77,15 @@ def with_letters(folders):
     heads = AcousticModel(
         AcousticModelConfig(encoder_config=encoder.config, ctc_layers=[2], num_units=LETTERS.size), encoder=encoder
     )
-    save_model(root / "heads", heads, LETTERS, TRAINED_ON)
-    none = AcousticModel(AcousticModelConfig(encoder_config=encoder.config, num_units=units.size), encoder=encoder)
     save_tiny_llm(root / "llm", "llama", units=units)
-    model = adapted(tiny_speech_llm(acoustic=none, body=load_llm(root / "llm"), bridge="conv", units=units))
+    model = adapted(tiny_speech_llm(acoustic=heads, body=load_llm(root / "llm"), bridge="conv", units=units))
     save_lora(root / "run" / "adapter", model.llm)
     model.llm = merged_copy(model.llm)
-    save_model(root / "run", model, units, TRAINED_ON)
+    save_model(root / "run", model, units, TRAINED_ON, LETTERS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(PARTS, str(root))
         (root / "whisper-tiny").symlink_to(folders / "whisper-tiny")
-        convert_speech_llm(root / "run", "a/whisper-tiny", "b/llm", root / "part", root / "heads")
+        convert_speech_llm(root / "run", "a/whisper-tiny", "b/llm", root / "part")
         return load(root / "part", device="cpu", guards=PLAIN)
 
 
@@ -143,15 +140,6 @@ def test_the_llm_is_searched_with_ctc_over_letters(with_letters):
             letters = batch.speller.letters(each.labels)
             loss = ctc_loss(log_probs[row : row + 1], lengths[row : row + 1], [letters])
             assert each.scores["ctc"] == pytest.approx(-float(loss.total), rel=1e-4)
-
-
-def test_heads_on_another_encoder_are_refused(folders, tmp_path):
-    acoustic = tiny_acoustic_model("whisper")
-    save_model(tmp_path / "heads", acoustic, tiny_units(), TRAINED_ON)
-    with pytest.raises(ModelError, match="another encoder than the speech LLM's"):
-        convert_speech_llm(
-            folders / "run", "someone/whisper-tiny", "someone/llm", tmp_path / "part", tmp_path / "heads"
-        )
 
 
 def test_another_llm_is_told_and_another_whisper_refused(folders, tmp_path, monkeypatch):

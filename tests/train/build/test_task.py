@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from kikitori.errors import ConfigError, KikitoriError
+from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.lora import is_adapted, is_live
 from kikitori.model.decoder.llm import embed_mixture
 from kikitori.model.encoder import SpeechEncoder
-from kikitori.model.folder import load_config, load_llm, load_model
+from kikitori.model.folder import load_config, load_ctc_units, load_llm, load_model
+from kikitori.model.heads import ctc_loss
 from kikitori.model.vocabulary import embedding_layers
+from kikitori.text.unit_training import character_units
 from kikitori.text.units import load_units
 from kikitori.train.build.acoustic import build_acoustic_model
 from kikitori.train.build.speech_llm import build_speech_llm
@@ -128,6 +131,61 @@ def test_heads_over_other_units_start_afresh(runs, tmp_path):
     model = build_acoustic_model(recipe.encoder, recipe.ctc, units)
     assert equal(model.encoder, trained.encoder)
     assert not equal(model.ctc_heads["2"], trained.ctc_heads["2"])
+
+
+def test_frozen_heads_keep_their_letters_beside_an_llm_that_reads_them(runs, tmp_path, build):
+    units = tiny_bpe()
+    save_tiny_llm(tmp_path / "llm", "llama", units=units)
+    values = speech_llm_recipe(
+        units={"kind": "llm", "text_form": "as_is"},
+        encoder={"init": str(runs / "ctc"), "policy": "frozen"},
+        ctc={"policy": "frozen", "weights": {2: 0.0}},
+        bridge={"kind": "ctc_compress", "stride": 1, "repeats": "average", "show_ctc": True},
+        llm={"init": str(tmp_path / "llm")},
+    )
+    task, _ = build(values)
+    letters = load_model(runs / "ctc" / "model").ctc_units
+    assert [units.decode([label]) for label in task.speech_llm.config.shown_labels[4:]] == [
+        letters.decode([label]) for label in range(4, letters.size)
+    ]
+    assert equal(task.acoustic.ctc_heads["2"], load_model(runs / "ctc" / "model").model.ctc_heads["2"])
+
+    batch = task.load(task.batches(0)[0], 0)
+    encoded = task.encode(batch, BatchPosition(0, 0, 0.0))
+    log_probs, _ = task.acoustic.log_probs(encoded)
+    table = task.speech_llm.llm.get_input_embeddings().weight
+    for label, spelled in enumerate(task.speech_llm.config.shown_labels[3:], start=3):
+        certain = log_probs.new_full(log_probs.shape, -torch.inf)
+        certain[..., label] = 0.0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AcousticModel, "log_probs", lambda *_, certain=certain: (certain, encoded.lengths))
+            embeds, lengths = task.speech_llm.speech_prompt(encoded)
+        assert lengths.tolist() == [1] * len(lengths)
+        torch.testing.assert_close(embeds, table[spelled].expand_as(embeds))
+
+    _, parts = task.loss(batch, BatchPosition(0, 0, 0.0))
+    reference = ctc_loss(log_probs, encoded.lengths, [letters.encode(text) for text in batch.texts])
+    assert parts["ctc2"] == pytest.approx(float(reference.total) / reference.num_labels)
+    task.export(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded.units.size == units.size
+    assert loaded.own_ctc_units is not None
+    assert loaded.ctc_units.size == letters.size
+    assert load_ctc_units(tmp_path / "model").size == letters.size
+
+
+def test_heads_over_more_than_characters_are_not_shown(runs, tmp_path, build):
+    units = character_units(["no letter of the corpus"], "as_is")
+    save_tiny_llm(tmp_path / "llm", "llama", units=units)
+    values = speech_llm_recipe(
+        units={"kind": "llm", "text_form": "as_is"},
+        encoder={"init": str(runs / "ctc"), "policy": "frozen"},
+        ctc={"policy": "frozen"},
+        bridge={"show_ctc": True},
+        llm={"init": str(tmp_path / "llm")},
+    )
+    with pytest.raises(ConfigError, match="is no single item of the LLM's vocabulary"):
+        build(values)
 
 
 def test_a_speech_llm_is_joined_from_two_runs(runs, tmp_path):

@@ -41,16 +41,13 @@ def speech_llm(
     encoder: Annotated[str, typer.Argument(help="Hub id of its Whisper, such as openai/whisper-base.")],
     llm: Annotated[str, typer.Argument(help="Hub id of its LLM.")],
     output: Folder = None,
-    heads: Annotated[
-        str | None, typer.Option(help="Folder of CTC heads over other labels on the same encoder, to take along.")
-    ] = None,
 ) -> None:
     """Make a small folder of what a speech LLM has learnt, which names its Whisper and its LLM."""
     with one_line_errors():
         output = folder_for("the speech LLM", output)
         from kikitori.model.published import convert as conversion
 
-        conversion.convert_speech_llm(run, encoder, llm, output, heads)
+        conversion.convert_speech_llm(run, encoder, llm, output)
         print(output)
 
 

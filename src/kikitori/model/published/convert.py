@@ -29,7 +29,6 @@ from kikitori.model.published.part import (
 from kikitori.model.published.speech_llm_part import (
     ADAPTER,
     CTC_UNITS,
-    replace_heads,
     save_speech_llm_part,
 )
 from kikitori.model.published.whisper import load_whisper, whisper_recogniser
@@ -131,7 +130,7 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
             copy_search_files(Path(model_folder(run)), staging)
 
 
-def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path, heads: str | Path | None = None) -> None:
+def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path) -> None:
     """Writes what a run has added to a Whisper's encoder and an LLM as a part that names both.
 
     Args:
@@ -139,7 +138,6 @@ def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path, he
         encoder: Hub id of the Whisper; see `kikitori.model.published.part.find_base` for where it is looked up.
         llm: Hub id of the LLM, looked up alike.
         output: Folder to write; it must not exist, or be empty.
-        heads: Folder of CTC heads over other labels on the run's encoder, which the part takes in place of the run's.
 
     Raises:
         ModelError: The run is no such model, or the output is not empty or cannot be written.
@@ -151,17 +149,12 @@ def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path, he
     if model is None or not (folder / ADAPTER).is_dir():
         what = "it is no run of a speech LLM whose LLM learnt by LoRA"
         raise ModelError(what, where=run, remedy="train with task speech_llm and llm.policy lora")
-    ctc_units = None
-    if heads is not None:
-        given = load_model(heads)
-        ctc_units = given.ctc_units
-        replace_heads(model, given.model.acoustic, heads)
     with _new_folder(output) as staging:
         save_speech_llm_part(staging, model, folder / ADAPTER, encoder, llm, load_llm)
         forget_places(staging)
         save_sides(staging, loaded.units, loaded.trained_on)
-        if ctc_units is not None:
-            ctc_units.save(staging / CTC_UNITS)
+        if loaded.own_ctc_units is not None:
+            loaded.own_ctc_units.save(staging / CTC_UNITS)
         write_card(
             staging,
             output.name,

@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 
 from kikitori.errors import KikitoriWarning, ModelError
 from kikitori.io.files import write_text
-from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.adapters.lora_folder import LORA_CONFIG, LORA_WEIGHTS, load_lora
 from kikitori.model.published.part import (
@@ -81,27 +80,6 @@ def save_speech_llm_part(
     write_text(directory / ADAPTER / LORA_CONFIG, (adapter / LORA_CONFIG).read_text(encoding="utf-8"))
     updates = {name: tensor.to(torch.float16) for name, tensor in load_file(adapter / LORA_WEIGHTS).items()}
     save_file(updates, directory / ADAPTER / LORA_WEIGHTS, metadata={"format": "pt"})
-
-
-def replace_heads(model: SpeechLLM, heads: AcousticModel, where: str | Path) -> None:
-    """Gives a speech LLM the CTC heads that another acoustic model has on the same encoder.
-
-    Args:
-        model: The speech LLM.
-        heads: The other acoustic model.
-        where: Where it comes from.
-
-    Raises:
-        ModelError: Its encoder has other weights.
-    """
-    ours, theirs = model.acoustic.encoder.state_dict(), heads.encoder.state_dict()
-    if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
-        what = "its heads stand on another encoder than the speech LLM's"
-        raise ModelError(
-            what, where=where, remedy="name the folder that encoder.init named, with encoder.policy frozen"
-        )
-    model.acoustic = heads
-    model.config.acoustic_config = heads.config
 
 
 def load_speech_llm_part(folder: str | Path, values: Mapping[str, Any], load_llm: LoadLLM) -> SpeechLLM:

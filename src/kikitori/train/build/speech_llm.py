@@ -159,7 +159,7 @@ def _spelled(ctc_units: TokenizerUnits, units: TokenizerUnits) -> list[int]:
     """Labels of the LLM that spell those of a CTC head: letters, and a space for the mark between words."""
     spelled = []
     silent = {*ctc_units.tokenizer.all_special_ids}
-    for label, text in enumerate(ctc_units.tokenizer.convert_ids_to_tokens(range(ctc_units.size))):
+    for label, text in enumerate(ctc_units.tokenizer.convert_ids_to_tokens([*range(ctc_units.size)])):
         if label in silent:
             spelled.append(units.eos_id)  # which CTC never writes
             continue

@@ -64,7 +64,8 @@ class SpeechLLMRecipe(SpeechTrainingRecipe):
         """Checks that the bridge has the heads that it reads, and that the sections fit each other."""
         if self.bridge.kind == "ctc_compress":
             layer = max(self.ctc.weights, default=0)
-            if self.ctc.weights.get(layer, 0.0) <= 0.0 and (self.ctc.policy != "frozen" or not layer):  # a head that nothing trains tells nothing
+            learnt = self.ctc.policy == "frozen" or self.ctc.weights.get(layer, 0.0) > 0.0
+            if not layer or not learnt:  # a head that nothing trains tells nothing
                 of_layer = f" for layer {layer}" if layer else ""
                 raise ValueError(f"bridge.kind 'ctc_compress' needs a weight above 0{of_layer} in ctc.weights")
         if self.bridge.show_phones and self.ctc.phones is None:

@@ -111,7 +111,9 @@ class SpeechLLMTask(AcousticTask):
         """What the LLM reads beside the speech."""
         if self.drafter is None:
             return None
-        return self.drafter.of_speech(LoadedModel(self.speech_llm, self.units, self.trained_on, self.own_ctc_units), encoded)
+        return self.drafter.of_speech(
+            LoadedModel(self.speech_llm, self.units, self.trained_on, self.own_ctc_units), encoded
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
