@@ -23,6 +23,7 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError
 from kikitori.io.audio import SAMPLE_RATE, read_audio, to_mono_16k
 from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.encoder.rows import encode_rows, rows_in_turn
 from kikitori.model.folder import LoadedModel
 from kikitori.pieces import Audio as Audio  # also for those who take it from here
 from kikitori.pieces import Piece, name_of, pieces
@@ -272,8 +273,10 @@ class Recognizer:
         loaded = with_prompt(self.loaded, prompt, self.name)
         acoustic = self._acoustic
         padded, num_samples = pad_waveforms(waveforms)
+        padded, num_samples = padded.to(acoustic.device), num_samples.to(acoustic.device)
         with self.arithmetic():
-            encoded = self.loaded.model.encode(padded.to(acoustic.device), num_samples.to(acoustic.device))
+            rows = rows_in_turn(acoustic.encoder, padded)
+            encoded = encode_rows(self.loaded.model.encode, padded, num_samples, rows)
         return EncodedBatch(loaded, self.external_models, waveforms, encoded, self._decoder_models, hotwords)
 
     def _context(self, prompt: str | None = None, hotwords: Sequence[str] | None = None) -> Context:

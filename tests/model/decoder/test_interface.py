@@ -366,20 +366,24 @@ def test_hypotheses_share_the_speech_of_their_utterance(beside):
 @torch.no_grad()
 def test_speech_that_no_row_listens_to_is_forgotten(beside):
     _, state = beside.prefill(some_speech())
-    late = state.reorder(torch.tensor([1, 0]))  # the longest utterance has ended
-    assert (late.memory.lengths.tolist(), late.memory.rows) == ([1, 9], None)
-    assert late.memory.layers[0][0].shape[::2] == (2, 9)
+    most = state.reorder(torch.tensor([1, 0]))  # the longest utterance has ended: most are still listened to
+    assert (most.memory.lengths.tolist(), most.memory.rows.tolist()) == (state.memory.lengths.tolist(), [1, 0])
+    late = most.reorder(torch.tensor([1]))
+    assert (late.memory.lengths.tolist(), late.memory.rows) == ([9], None)
+    assert late.memory.layers[0][0].shape[::2] == (1, 9)
     beam = state.fork(2).reorder(torch.tensor([1, 0, 3]))
-    assert (beam.memory.lengths.tolist(), beam.memory.rows.tolist()) == ([9, 1], [0, 0, 1])
+    assert (beam.memory.lengths.tolist(), beam.memory.rows.tolist()) == ([9, 1, 17], [0, 0, 1])
     texts, speech = [[4]] * 3, [some_speech()[i] for i in (0, 0, 1)]
     logits, _ = step(beside.llm, torch.tensor(texts), beam)
     close(logits[:, 0], beside.logits(speech, texts)[1::2])
 
 
 def test_memory_by_hand():
-    keys = torch.arange(3.0)[:, None, None, None].expand(3, 1, 4, 1)
-    memory = Memory([], ((keys, -keys),), torch.tensor([2, 4, 1]))
-    assert (memory.batch_size, memory.tightened()) == (3, memory)
+    keys = torch.arange(5.0)[:, None, None, None].expand(5, 1, 4, 1)
+    memory = Memory([], ((keys, -keys),), torch.tensor([2, 4, 1, 3, 3]))
+    assert (memory.batch_size, memory.tightened()) == (5, memory)
+    most = memory.reorder(torch.tensor([4, 0, 2]))
+    assert most.tightened() is most
     some = memory.reorder(torch.tensor([2, 0, 0, 2]))
     assert (some.batch_size, some.of_rows(memory.lengths).tolist()) == (4, [1, 2, 2, 1])
     again = some.reorder(torch.tensor([3, 1]))

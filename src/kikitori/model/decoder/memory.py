@@ -50,11 +50,14 @@ class Memory:
         return replace(self, rows=rows if self.rows is None else self.rows.index_select(0, rows))
 
     def tightened(self) -> "Memory":
-        """Forget the utterances that no row listens to any more, and the positions that only they had."""
+        """Forget the utterances that no row listens to any more, and the positions that only they had.
+
+        Only once they are half of all: what is left is copied while the decoder still holds the whole.
+        """
         if self.rows is None:
             return self
         used, rows = self.rows.unique(return_inverse=True)
-        if len(used) == len(self.lengths):
+        if 2 * len(used) > len(self.lengths):
             return self
         alone = len(used) == len(rows)  # each row with an utterance of its own
         kept = self.rows if alone else used
