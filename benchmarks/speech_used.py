@@ -2,7 +2,7 @@
 
 python benchmarks/speech_used.py PART --data MANIFEST [--split dev] [--every 4]
 
-Rows: the draft alone; `greedy`; `greedy` with the speech, the draft, or both of another utterance.
+Rows: the CTC head and the draft alone; `greedy`; `greedy` with the speech, the draft, or both of another utterance.
 Errors after Whisper's English normalizer; float32, CPU.
 """
 
@@ -18,6 +18,7 @@ from kikitori.loading import load
 from kikitori.recognizer import PLAIN
 from kikitori.scoring.metrics import ErrorCounts, confidence_interval, word_errors
 from kikitori.search.autoregressive.generate import greedy
+from kikitori.search.ctc.best_path import ctc_greedy
 from kikitori.search.ctc.run import first_pass
 from kikitori.search.length import Limits, max_labels
 from kikitori.text.normalize import normalize
@@ -46,16 +47,19 @@ def main() -> None:
         batch = recognizer.encode([read_utterance(row) for row in part])
         others = batch.rows([*range(1, len(part)), 0])
         with torch.inference_mode():
-            drafts = first_pass(batch, batch.external_models.draft_search)
-            own = batch.encode_texts(drafts)
-            texts = {"draft": [draft.text for draft in drafts]}
-            swapped = [*own[1:], *own[:1]]
-            for name, source, read in (
-                ("greedy", batch, own),
-                ("speech of another, own draft", others, own),
-                ("own speech, draft of another", batch, swapped),
-                ("speech and draft of another", others, swapped),
-            ):
+            heads = ctc_greedy(*batch.acoustic.log_probs(batch.encoded))
+            texts = {"CTC head": [batch.ctc_units.decode(best.labels) for (best,) in heads]}
+            own = swapped = None
+            if recognizer.loaded.model.reads_drafts:
+                drafts = first_pass(batch, batch.external_models.draft_search)
+                own = batch.encode_texts(drafts)
+                texts["draft"] = [draft.text for draft in drafts]
+                swapped = [*own[1:], *own[:1]]
+            trials = [("greedy", batch, own), ("speech of another", others, own)]
+            if own is not None:
+                trials.append(("draft of another", batch, swapped))
+                trials.append(("speech and draft of another", others, swapped))
+            for name, source, read in trials:
                 limits = [max_labels(seconds, batch.trained_on.labels_per_second) for seconds in source.seconds]
                 written = greedy(source.decoder(read), Limits(limits))
                 texts[name] = [batch.units.decode(best.labels) for (best,) in written]
