@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from kikitori.data import convert as conversion
 from kikitori.data.convert import convert, manifest_path
@@ -89,7 +90,13 @@ def test_killed_it_goes_on(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         convert(killed(), tmp_path / "m.jsonl", leave_out=print)
-    assert {path.name for path in tmp_path.iterdir()} == {"m_audio"}
+    assert not (tmp_path / "m.jsonl").exists()
+    with (
+        FileLock(tmp_path / ".m.jsonl.lock"),
+        pytest.raises(DataError, match=r"m.jsonl: another run is writing it; wait"),
+    ):
+        convert(rows, tmp_path / "m.jsonl", leave_out=print)
+    half = write(tmp_path / "m_audio" / f".{'0' * 32}.tmp", b"half a file")
     written = []
     write_bytes = conversion.write_bytes
     monkeypatch.setattr(
@@ -97,6 +104,8 @@ def test_killed_it_goes_on(tmp_path, monkeypatch):
     )
     converted(rows, tmp_path / "m.jsonl")
     assert written == ["u2.flac", "u3.flac"]
+    assert not half.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"m.jsonl", "m_audio"}
     whole = converted(rows, tmp_path / "other" / "m.jsonl")[2]
     assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == whole
 
@@ -115,10 +124,10 @@ def test_splits(tmp_path):
     _, _, written = converted(rows, tmp_path / "m.jsonl", splits=("train",))
     assert [row["id"] for row in written] == ["u0", "u2"]
     with pytest.raises(ConfigError, match="--split: there is no split 'eval'; it has train, dev"):
-        convert(rows, tmp_path / "n.jsonl", splits=("eval",), leave_out=print)
+        convert(rows, tmp_path / "n.jsonl", splits=("train", "eval"), leave_out=print)
     with pytest.raises(DataError, match=r"n.jsonl: no row could be taken; see the lines above"):
         convert([], tmp_path / "n.jsonl", leave_out=print)
-    assert not (tmp_path / "n.jsonl").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a.flac", "m.jsonl"}
 
 
 def test_lengths_that_no_header_says_are_counted(tmp_path, monkeypatch):

@@ -6,20 +6,21 @@ that is there with the same bytes stays, so that a conversion that was killed go
 
 import json
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
+
 from kikitori.data.layouts.base import LeaveOut, SourceRow
 from kikitori.data.manifest import KNOWN_KEYS
 from kikitori.errors import AudioError, ConfigError, DataError
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, stream_audio
-from kikitori.io.files import disk_error, locked, write_bytes
+from kikitori.io.files import disk_error, remove_left_overs, write_bytes
 from kikitori.io.recordings import ENDINGS
 from kikitori.text.forms.languages import check_language
 
@@ -86,12 +87,13 @@ def convert(
         progress: Gets how many more rows are done.
 
     Raises:
+        ConfigError: There is no such split.
         DataError: No row can be taken, or something cannot be written.
     """
     result = Converted(manifest)
     known = Counter[str]()
-    with _whole(manifest) as out, ExitStack() as stack:
-        folder = _AudioFolder(manifest, stack)
+    folder = _AudioFolder(manifest)
+    with _whole(manifest) as out:
         for row in rows:
             progress(1)
             known[row.split or ""] += 1
@@ -107,24 +109,23 @@ def convert(
             result.seconds += values["duration"]
             result.without_text += values["text"] is None
         result.written = folder.written
+        missing = [split for split in splits if split not in known]
+        if missing:
+            names = ", ".join(filter(None, known)) or "none"
+            raise ConfigError(f"there is no split '{missing[0]}'", where="--split", remedy=f"it has {names}")
         if not result.utterances:
-            missing = [split for split in splits if split not in known]
-            if missing:
-                names = ", ".join(filter(None, known)) or "none"
-                raise ConfigError(f"there is no split '{missing[0]}'", where="--split", remedy=f"it has {names}")
             raise DataError("no row could be taken", where=manifest, remedy="see the lines above")
     return result
 
 
 class _AudioFolder:
-    """The folder beside a manifest for its audio; made when the first is written, and locked until `stack` ends."""
+    """The folder beside a manifest for its audio, made when the first is written; it belongs to that manifest alone."""
 
-    def __init__(self, manifest: Path, stack: ExitStack) -> None:
+    def __init__(self, manifest: Path) -> None:
         own = manifest.name != MANIFEST
         self.path = manifest.with_name(f"{manifest.stem}_audio" if own else "audio")
         self.written = 0
-        self._names = Counter[str]()
-        self._stack = stack
+        self._names, self._folders = Counter[str](), set[Path]()
 
     def write(self, row: SourceRow, data: bytes) -> Path:
         """Writes the audio of a row, unless it is there; its name is that of the row, made safe.
@@ -132,10 +133,10 @@ class _AudioFolder:
         Raises:
             DataError: A file of this name holds other audio, or it cannot be written.
         """
-        if not self._names:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(self.path))
         folder = self.path / _safe(row.split) if row.split else self.path
+        if folder not in self._folders:
+            remove_left_overs(folder)
+            self._folders.add(folder)
         stem = f"{folder / _safe(row.utt_id)}"
         self._names[stem] += 1
         again = f"~{self._names[stem]}" if self._names[stem] > 1 else ""
@@ -219,14 +220,23 @@ def _ending(row: SourceRow, data: bytes) -> str:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[TextIO]:
-    """A text file that is there at the end whole, or not at all."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    """A manifest to write, which is there at the end whole, or not at all; nobody else writes it meanwhile.
+
+    Raises:
+        DataError: Another process writes it, or the disk refuses.
+    """
+    part, lock = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as out:
-            yield out
-        temporary.replace(path)
+        with FileLock(lock, blocking=False):
+            try:
+                with part.open("w", encoding="utf-8") as out:
+                    yield out
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise DataError("another run is writing it", where=path, remedy="wait for it or choose another") from None
     except OSError as error:
         raise disk_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
