@@ -7,6 +7,8 @@ page has no script and loads nothing.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from kikitori.scoring.charts import HeatMap, LineChart
+
 Pair = tuple[str | None, str | None]
 
 
@@ -44,6 +46,39 @@ class Section:
     tables: tuple[Sequence[Sequence[str]], ...]
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A picture under a heading: a chart that the page draws, or an image.
+
+    Attributes:
+        image: PNG as a `data:` address.
+    """
+
+    title: str
+    text: str
+    lines: LineChart | None = None
+    heat: HeatMap | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a page of systems may have beside its tables.
+
+    Attributes:
+        figures: Behind the tables.
+        players: For each utterance that is shown, its sound as a `data:` address, or None.
+        configuration: Text that says how all was made; empty without.
+    """
+
+    figures: tuple[Figure, ...] = ()
+    players: tuple[str | None, ...] = ()
+    configuration: str = ""
+
+
+PLAIN = Extras()
+
+
 def render_page(
     facts: Iterable[str],
     table: Sequence[Sequence[str]],
@@ -69,6 +104,7 @@ def render_comparison(
     picture: object,
     sections: Iterable[Section],
     examples: Sequence[tuple[str, Sequence[Example]]],
+    extras: Extras = PLAIN,
 ) -> str:
     """A page of several systems: the verdict first, their picture (or None), tables, and aligned utterances."""
     return _render(
@@ -79,6 +115,7 @@ def render_comparison(
         picture=picture,
         sections=sections,
         examples=examples,
+        extras=extras,
     )
 
 

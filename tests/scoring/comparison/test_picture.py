@@ -39,3 +39,5 @@ def test_equal_systems_and_systems_without_times(time):
     same = system("a", "b", "c", "d", time=time)
     picture = draw(compare({"a": {"x": same}, "b": {"x": same}}))
     assert (picture is None) == (time == 0.0)
+    if picture is not None:
+        assert [point.label_y - point.y for point in picture.points] == [0.0, -12.0]

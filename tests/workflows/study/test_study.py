@@ -59,7 +59,10 @@ def test_two_cells_from_one_training(world, tmp_path, monkeypatch):
     assert result.stdout == (tmp_path / "out" / "study.md").read_text()
     assert "## Error rates: basic" in result.stdout
     checker = Checker()
-    checker.feed((tmp_path / "out" / "study.html").read_text())
+    page = (tmp_path / "out" / "study.html").read_text()
+    checker.feed(page)
+    assert "<h2>Configuration</h2>\n<pre>recipe: " in page
+    assert '<img src="data:image/png;base64,' in page  # the attention of the first of them
     assert not checker.open
 
     # Nothing is done again; another search is decoded, and nothing trained.

@@ -4,22 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
+from kikitori.scoring.charts import STEPS, marks_between
 from kikitori.scoring.comparison.compare import Comparison
 
 WIDTH, HEIGHT = 640.0, 360.0
-LEFT, RIGHT, TOP, BOTTOM = 60.0, 150.0, 20.0, 45.0
-"""Margins: the names of systems stand to the right of their points."""
-_STEPS = (1.0, 2.0, 5.0)
+LEFT, RIGHT, TOP, BOTTOM = 60.0, 30.0, 20.0, 45.0
+"""Margins: the numbers of systems stand to the right of their points."""
+LETTER_WIDTH, LETTER_HEIGHT = 20.0, 12.0
 
 
 @dataclass(frozen=True)
 class Point:
-    """A system in the picture; on the front, no other one is both faster and better."""
+    """A system in the picture; on the front, no other one is both faster and better.
+
+    Attributes:
+        label_y: Where its number stands, beside the point and clear of the numbers of others.
+    """
 
     name: str
     x: float
     y: float
     front: bool
+    label_y: float
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,19 @@ def draw(found: Comparison) -> Picture | None:
         return round(HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
 
     on_front = pareto([(speed, errors) for _, speed, errors in measured])
-    points = [
-        Point(name, x_of(speed), y_of(errors), front)
-        for (name, speed, errors), front in zip(measured, on_front, strict=True)
-    ]
+    points: list[Point] = []
+    for (name, speed, errors), front in zip(measured, on_front, strict=True):
+        x, y = x_of(speed), y_of(errors)
+        points.append(Point(name, x, y, front, _clear(x, y, points)))
     decades = range(int(x_low) - 1, int(x_high) + 2)
     speeds = [
-        step * 10.0**decade for decade in decades for step in _STEPS if x_low <= log10(step * 10.0**decade) <= x_high
+        step * 10.0**decade for decade in decades for step in STEPS if x_low <= log10(step * 10.0**decade) <= x_high
     ]
     return Picture(
         points=tuple(points),
         front=tuple(sorted((point.x, point.y) for point in points if point.front)),
         x_marks=tuple((x_of(speed), f"{speed:g}") for speed in speeds),
-        y_marks=tuple((y_of(errors), f"{errors:g}") for errors in _marks(y_low, y_high)),
+        y_marks=tuple((y_of(errors), f"{errors:g}") for errors in marks_between(y_low, y_high)),
         rate=found.rate,
     )
 
@@ -86,17 +92,17 @@ def pareto(systems: Sequence[tuple[float, float]]) -> list[bool]:
     ]
 
 
+def _clear(x: float, y: float, others: Sequence[Point]) -> float:
+    """The height at which a number beside a point covers none of the others', as near as there is one above."""
+    near = sorted((point.label_y for point in others if abs(point.x - x) < LETTER_WIDTH), reverse=True)
+    for label_y in near:
+        if abs(label_y - y) < LETTER_HEIGHT:
+            y = round(label_y - LETTER_HEIGHT, 1)
+    return y
+
+
 def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
     """From below the smallest to above the largest value."""
     low, high = min(values), max(values)
     around = max(margin, 0.1 * (high - low))
     return low - around, high + around
-
-
-def _marks(low: float, high: float) -> list[float]:
-    """About five round numbers in a range."""
-    rough = (high - low) / 5
-    size = 10.0 ** int(log10(rough) // 1)
-    step = next(step * size for step in (*_STEPS, 10.0) if step * size >= rough)
-    first = int(low // step) + 1
-    return [round(step * number, 6) for number in range(max(0, first), int(high // step) + 1)]

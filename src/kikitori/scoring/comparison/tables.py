@@ -91,6 +91,14 @@ def comparison_sections(several: Sequence[Comparison], background: Background) -
 
 def examples(found: Comparison) -> list[tuple[str, list[Example]]]:
     """The utterances on which the systems differ most, each with what every system made of it."""
+    return [
+        (rows[0].prediction.utterance.utt_id, [_example(name, row) for name, row in zip(found.rows, rows, strict=True)])
+        for rows in shown_rows(found)
+    ]
+
+
+def shown_rows(found: Comparison) -> list[tuple[Row, ...]]:
+    """The rows of the utterances that `examples` shows, in their order, with one of each system."""
     together = [*zip(*found.rows.values(), strict=True)]
 
     def difference(rows: Sequence[Row]) -> int:
@@ -98,10 +106,7 @@ def examples(found: Comparison) -> list[tuple[str, list[Example]]]:
         return max(errors) - min(errors)
 
     shown = sorted((rows for rows in together if difference(rows) and any(r.pairs for r in rows)), key=difference)
-    return [
-        (rows[0].prediction.utterance.utt_id, [_example(name, row) for name, row in zip(found.rows, rows, strict=True)])
-        for rows in shown[::-1][:EXAMPLES]
-    ]
+    return shown[::-1][:EXAMPLES]
 
 
 def missing_rows(systems: Mapping[str, Sets], error: str) -> dict[str, list[str]]:

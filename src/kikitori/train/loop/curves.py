@@ -30,9 +30,8 @@ def draw_curves(metrics: Path, picture: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
+    losses, scores = read_curves(metrics)
     rows = _read(metrics)
-    losses = _curves([row for row in rows if not _has(row, DEV) and not _has(row, FINAL)], rows, "")
-    scores = _curves([row for row in rows if _has(row, DEV)], rows, DEV)
     finals = {key.removeprefix(FINAL): row[key] for row in rows for key in row if key.startswith(FINAL)}
     groups = [group for group in (losses, scores) if group]
     if not groups:
@@ -46,6 +45,13 @@ def draw_curves(metrics: Path, picture: Path) -> bool:
     panels[-1].set_xlabel("epoch")
     figure.savefig(picture, dpi=120)
     return True
+
+
+def read_curves(metrics: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """The training losses and the dev scores of a run by name, over epochs; empty where there are none."""
+    rows = _read(metrics)
+    losses = _curves([row for row in rows if not _has(row, DEV) and not _has(row, FINAL)], rows, "")
+    return losses, _curves([row for row in rows if _has(row, DEV)], rows, DEV)
 
 
 def _draw(panel: Any, group: dict[str, Curve], finals: dict[str, float]) -> None:

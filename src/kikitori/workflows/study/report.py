@@ -17,6 +17,7 @@ from kikitori.scoring.errors.breakdown import scored_rows
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Section, render_comparison
 from kikitori.workflows.machine.conditions import versions
+from kikitori.workflows.study.illustrations import extras_of
 from kikitori.workflows.study.plan import Plan
 from kikitori.workflows.study.run import Outcome
 
@@ -99,7 +100,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
     Raises:
         DataError: A file cannot be written.
     """
-    compared = compared_cells(plan, outcomes)
+    compared, rows = compared_cells(plan, outcomes), study_rows(plan, outcomes)
     sections, sentences = study_sections(plan, outcomes, compared), study_verdict(compared)
     facts = [name, *(f"{package} {version}" for package, version in versions().items())]
     markdown = format_markdown("Study", sentences, sections)
@@ -110,6 +111,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
         draw(compared[0]) if compared else None,
         sections,
         examples(compared[0]) if compared else [],
+        extras_of(plan, folder, compared, {row.cell: row.mean for row in rows if row.mean is not None}),
     )
     values: dict[str, Any] = {
         "study": name,
@@ -124,7 +126,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
                 "hours": row.hours,
                 "remark": row.reason,
             }
-            for row in study_rows(plan, outcomes)
+            for row in rows
         ],
         "comparison": comparison_values(compared, _background(outcomes), sentences) if compared else None,
         "versions": versions(),

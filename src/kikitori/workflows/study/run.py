@@ -15,6 +15,7 @@ from kikitori.errors import KikitoriError
 from kikitori.io.files import DiskFullError, write_text
 from kikitori.loading import load
 from kikitori.model.folder import model_folder
+from kikitori.recognizer import Recognizer
 from kikitori.scoring.comparison.match import Sets
 from kikitori.scoring.conditions import Conditions, read_conditions
 from kikitori.scoring.predictions import read_predictions
@@ -151,17 +152,26 @@ def _train(training: Training, folder: Path, reasons: dict[str, str]) -> None:
     write_text(_done(folder, training.digest), json.dumps({"hours": hours}) + "\n")
 
 
-def _decode(plan: Plan, trial: Trial, runs: Path, report: Path) -> None:
+def recognizer_of(trial: Trial, runs: Path) -> Recognizer:
+    """The recogniser of a cell whose trainings are done, with its search.
+
+    Raises:
+        KikitoriError: It cannot be loaded.
+    """
     decoding = trial.decoding(runs)
     if trial.training is None:
-        recognizer = load(trial.model, decoding=decoding)
-    else:
-        recipe = trial.training.recipe(runs)
-        model, adapter = _trained(recipe, runs / trial.training.digest)
-        recognizer = load(model, device=recipe.run.device, decoding=decoding, adapter=adapter)
+        return load(trial.model, decoding=decoding)
+    recipe = trial.training.recipe(runs)
+    model, adapter = _trained(recipe, runs / trial.training.digest)
+    return load(model, device=recipe.run.device, decoding=decoding, adapter=adapter)
+
+
+def _decode(plan: Plan, trial: Trial, runs: Path, report: Path) -> None:
+    recognizer = recognizer_of(trial, runs)
     corruption = None if trial.corrupt == CLEAN else parse_corruption(trial.corrupt)
     setting = Setting(batch_size=plan.study.batch_size, corruption=corruption)
-    evaluate_into(report, Searching(recognizer, decoding), read_tests(plan.study, trial.data_root), setting)
+    tests = read_tests(plan.study, trial.data_root)
+    evaluate_into(report, Searching(recognizer, recognizer.decoding), tests, setting)
 
 
 def _trained(recipe: Recipe, run: Path) -> tuple[str, Path | None]:

@@ -124,7 +124,11 @@ def cells_of(study: Study, where: str) -> list[Cell]:
     first = {axis: values[0] for axis, values in names.items()}
     match study.design:
         case "grid":
-            return [_cell(study, dict(zip(names, values, strict=True))) for values in product(*names.values())]
+            several = {axis for axis, values in names.items() if len(values) > 1}
+            grid = [dict(zip(names, values, strict=True)) for values in product(*names.values())]
+            return [
+                _cell(study, each, _named({axis: each[axis] for axis in names if axis in several})) for each in grid
+            ]
         case "one_at_a_time":
             others = [(axis, value) for axis, values in names.items() for value in values[1:]]
             cells = [_cell(study, first | {axis: value}, _named({axis: value})) for axis, value in others]
