@@ -6,7 +6,8 @@ import soundfile as sf
 
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.types import Utterance
-from kikitori.workflows.study.illustrations import configuration, learning_curves, player, scale_maps
+from kikitori.workflows.study import illustrations
+from kikitori.workflows.study.illustrations import at_work, configuration, learning_curves, player, scale_maps
 from tests.tiny import tiny_waveform
 from tests.workflows.study.test_study import plan, world  # noqa: F401
 
@@ -51,3 +52,11 @@ def test_sounds_are_small_and_may_be_missing(tmp_path):
     assert len(found) < 12_000
     assert player(Utterance(tmp_path / "none.wav", 2.0)) is None
     assert player(Utterance(tmp_path / "a.wav", 31.0)) is None
+
+
+def test_a_cell_that_cannot_be_drawn_has_no_pictures(world, tmp_path, monkeypatch):  # noqa: F811
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(illustrations, "recognizer_of", fail)
+    assert at_work(plan(world()), tmp_path, "search=greedy", Utterance(tmp_path / "a.wav", 2.0)) == []

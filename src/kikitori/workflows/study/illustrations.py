@@ -13,7 +13,6 @@ import yaml
 
 from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
-from kikitori.errors import AudioError, KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.scoring.charts import heat_map, line_chart
 from kikitori.scoring.comparison.compare import Comparison
@@ -25,7 +24,7 @@ from kikitori.types import Utterance
 from kikitori.workflows.picture import attention_weights, ctc_posteriors, draw_attention, draw_ctc
 from kikitori.workflows.study.digests import changed
 from kikitori.workflows.study.plan import Plan, Trial
-from kikitori.workflows.study.run import CELLS, RUNS, recognizer_of
+from kikitori.workflows.study.run import CELLS, FAILURES, RUNS, recognizer_of
 
 LONGEST_S = 30.0
 """Longer recordings have no player."""
@@ -111,10 +110,10 @@ def player(utterance: Utterance) -> str | None:
     if utterance.duration > LONGEST_S:
         return None
     try:
-        waveform = read_utterance(utterance)
-    except (AudioError, OSError):
+        sound = _opus(read_utterance(utterance))
+    except FAILURES:
         return None
-    return f"data:audio/ogg;base64,{base64.b64encode(_opus(waveform)).decode()}" if len(waveform) else None
+    return f"data:audio/ogg;base64,{base64.b64encode(sound).decode()}"
 
 
 def configuration(plan: Plan) -> str:
@@ -124,13 +123,11 @@ def configuration(plan: Plan) -> str:
 
 
 def _draw(trial: Trial, runs: Path, utterance: Utterance, attention: Path, ctc: Path) -> None:
-    try:
+    # A report of many hours is worth more than its pictures, and a cell may lack LLM, CTC head, memory or matplotlib.
+    with suppress(*FAILURES):
         recognizer, waveform = recognizer_of(trial, runs), read_utterance(utterance)
-    except KikitoriError:
-        return
-    with suppress(KikitoriError):  # it has no LLM, nothing is recognised, or there is no matplotlib
-        draw_attention(attention_weights(recognizer, waveform), attention)
-    with suppress(KikitoriError):
+        with suppress(*FAILURES):
+            draw_attention(attention_weights(recognizer, waveform), attention)
         draw_ctc(ctc_posteriors(recognizer, waveform), ctc)
 
 
