@@ -150,7 +150,9 @@ def test_filter_names_every_reason(utterances):
         replace(base, duration=31.0, utt_id="long"),
         *(replace(base, audio_filepath=base.audio_filepath.parent / "none", utt_id=f"m{i}") for i in range(5)),
     ]
-    kept, report = filter_utterances(rows, min_seconds=0.1, max_seconds=30.0, has_labels=lambda text: text != "...")
+    kept, report = filter_utterances(
+        rows, min_seconds=0.1, max_seconds=30.0, have_labels=lambda texts: [text != "..." for text in texts]
+    )
     assert kept == utterances
     assert report.kept == 4
     assert report.seconds == pytest.approx(sum(SECONDS))
@@ -169,13 +171,15 @@ def test_speech_that_needs_no_text_is_kept_without(utterances):
         replace(utterances[0], text="..."),
         replace(utterances[0], duration=0.05),
     ]
-    kept, report = filter_utterances(rows, min_seconds=0.1, max_seconds=30.0, has_labels=None)
+    kept, report = filter_utterances(rows, min_seconds=0.1, max_seconds=30.0, have_labels=None)
     assert kept == rows[:2]
     assert report.lines()[1:] == [f"left out 1: shorter than 0.1 s ({rows[2].utt_id})"]
 
 
 def test_filter_bounds_are_inclusive(utterances):
-    kept, report = filter_utterances(utterances, min_seconds=0.3, max_seconds=1.0, has_labels=bool)
+    kept, report = filter_utterances(
+        utterances, min_seconds=0.3, max_seconds=1.0, have_labels=lambda texts: [*map(bool, texts)]
+    )
     assert len(kept) == 4
     assert not report.dropped
 

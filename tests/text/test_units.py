@@ -222,3 +222,16 @@ def test_units_in_an_llms_folder_are_those_that_were_saved(family, tmp_path):
 def test_forms_leave_out_what_cannot_be_seen(text_form, text, expected):
     assert in_form(text, text_form) == expected
     assert not set("\u200b\ufeff\u00ad") & set(character_units([text], text_form).tokenizer.get_vocab())
+
+
+@pytest.mark.parametrize("form", ["as_is", "lower", "en_plain"])
+@pytest.mark.parametrize("kind", ["bytes", "characters"])
+def test_whether_texts_have_labels_is_whether_encoding_finds_some(kind, form):
+    units = with_text_form(tiny_bpe(kind), form)
+    drawn = np.random.default_rng(0)
+    parts = ["the", "Fox", "...", "’", "'", " ", "  ", "4", "é", "\u0301", "\u200b", "聞", "</s>", "-", "\t"]
+    texts = [" ".join(drawn.choice(parts, drawn.integers(0, 25))) for _ in range(200)]
+    texts += ["", " ", ". " * 40 + "fox", "' " * 40, "x" * 90, "'" * 30 + " a"]
+    assert units.have_labels(texts) == [bool(units.encode(text)) for text in texts]
+    assert len({*units.have_labels(texts)}) == 2
+    assert units.have_labels([]) == []

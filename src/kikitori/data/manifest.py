@@ -25,6 +25,7 @@ BOM = "\ufeff".encode()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_LINE_CHARS = 1_000_000
 MAX_SECONDS = 1e9
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)

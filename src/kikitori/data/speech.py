@@ -1,7 +1,7 @@
 """Speech for training: filtered utterances in, augmented waveforms with their texts out, in batches."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from kikitori.types import Utterance
 
 ROUNDING_S = 0.5
 """More seconds than durations are rounded by."""
+TEXTS_AT_ONCE = 4096
+"""Texts of which a tokenizer is asked together."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,23 @@ class FilterReport:
         return lines
 
 
+HaveLabels = Callable[[Sequence[str]], Sequence[bool]]
+"""Whether each of some texts has labels."""
+
+
 def filter_utterances(
     utterances: Sequence[Utterance],
     *,
     min_seconds: float,
     max_seconds: float,
-    has_labels: Callable[[str], bool] | None,
+    have_labels: HaveLabels | None,
 ) -> tuple[list[Utterance], FilterReport]:
     """Keeps what can be trained on: a usable duration, an existing file and, unless None, a text that has labels."""
     kept: list[Utterance] = []
     dropped: dict[str, list[str]] = {}
-    for utterance in utterances:
+    for utterance, labelled in zip(utterances, _labelled(utterances, have_labels), strict=True):
         reason = None
-        if has_labels is not None and (utterance.text is None or not has_labels(utterance.text)):
+        if not labelled:
             reason = "no text"
         elif utterance.duration < min_seconds:
             reason = f"shorter than {min_seconds:g} s"
@@ -97,6 +103,17 @@ def filter_utterances(
         else:
             dropped.setdefault(reason, []).append(utterance.utt_id)
     return kept, FilterReport(len(kept), sum(u.duration for u in kept), dropped, sum(map(is_recognized, kept)))
+
+
+def _labelled(utterances: Sequence[Utterance], have_labels: HaveLabels | None) -> Iterator[bool]:
+    """Whether each utterance has a text that has labels; true of all where none are asked for."""
+    for start in range(0, len(utterances), TEXTS_AT_ONCE):
+        rows = utterances[start : start + TEXTS_AT_ONCE]
+        if have_labels is None:
+            yield from (True for _ in rows)
+            continue
+        found = iter(have_labels([row.text for row in rows if row.text is not None]))
+        yield from (row.text is not None and next(found) for row in rows)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ TextForm = Literal["as_is", "lower", "en_plain"]
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIALS = (UNK, BOS, EOS)
 WORD_MARK = "▁"
+FIRST_CHARACTERS = 24
+"""Of a text, where it is asked whether it has labels."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 PLAIN = "TokenizersBackend"
 """What transformers calls a tokenizer that is nothing but its tokenizer.json, such as those made here."""
@@ -89,6 +91,20 @@ class TokenizerUnits:
         """Text to labels without special labels: `</s>` in a transcript does not end it."""
         labels = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return [label for label in labels if label not in (self.bos_id, self.eos_id)]
+
+    def have_labels(self, texts: Sequence[str]) -> list[bool]:
+        """Whether `encode` finds any labels in each text; of most texts it is asked of the first words alone."""
+        found = self._have_labels([_first_words(text) for text in texts])
+        doubtful = [row for row, there in enumerate(found) if not there]
+        for row, there in zip(doubtful, self._have_labels([texts[row] for row in doubtful]), strict=True):
+            found[row] = there
+        return found
+
+    def _have_labels(self, texts: Sequence[str]) -> list[bool]:
+        if not texts:
+            return []
+        found = self.tokenizer([*texts], add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return [any(label not in (self.bos_id, self.eos_id) for label in labels) for labels in found["input_ids"]]
 
     def encode_with_places(self, text: str) -> list[tuple[int, int]]:
         """As `encode`, each label with the place in the text of its last character; none that stand for the unknown.
@@ -226,6 +242,11 @@ def labels_fingerprint(labels: Sequence[str]) -> str:
 def in_form(text: str, text_form: TextForm) -> str:
     """A text in a text form, with single spaces between words."""
     return str(text_normalizer(text_form).normalize_str(text))
+
+
+def _first_words(text: str) -> str:
+    """The beginning of a text, up to a space where there is one; what has labels there has labels as a whole."""
+    return text if len(text) <= FIRST_CHARACTERS else text[:FIRST_CHARACTERS].rpartition(" ")[0] or text
 
 
 def _is_byte(token: str | None) -> bool:

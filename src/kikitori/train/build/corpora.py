@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
 from kikitori.data.overlap import read_held_out
-from kikitori.data.speech import FilterReport, SpeechLoader, check_files, filter_utterances
+from kikitori.data.speech import FilterReport, HaveLabels, SpeechLoader, check_files, filter_utterances
 from kikitori.errors import DataError
 from kikitori.io.progress import Bar
 from kikitori.text.corpus import read_lines, speak_titles
@@ -81,13 +81,15 @@ def read_training_rows(
     return kept
 
 
-def labels_of(units: TokenizerUnits | None) -> Callable[[str], bool] | None:
-    """Whether a text has labels in some units, or is that of a recording without speech; None without units."""
-    return None if units is None else lambda text: not text or bool(units.encode(text))
+def labels_of(units: TokenizerUnits | None) -> HaveLabels | None:
+    """Whether texts have labels in some units, or are those of recordings without speech; None without units."""
+    if units is None:
+        return None
+    return lambda texts: [not text or found for text, found in zip(texts, units.have_labels(texts), strict=True)]
 
 
 def filtered_rows(
-    recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], has_labels: Callable[[str], bool] | None, log: Log
+    recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], have_labels: HaveLabels | None, log: Log
 ) -> tuple[list[Utterance], FilterReport]:
     """The rows of manifests that can be trained on, and what is left out of them; broken lines are logged.
 
@@ -101,7 +103,7 @@ def filtered_rows(
     if data.on_error == "stop":
         _refuse_missing(utterances)
     return filter_utterances(
-        utterances, min_seconds=data.min_seconds, max_seconds=data.max_seconds, has_labels=has_labels
+        utterances, min_seconds=data.min_seconds, max_seconds=data.max_seconds, have_labels=have_labels
     )
 
 
@@ -130,7 +132,7 @@ def read_unit_text(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModel
     if recipe.text is not None:
         return read_text(root, recipe.text)
     # A text without labels, of which only the units can tell, adds nothing to them.
-    kept, report = filtered_rows(recipe, recipe.data.train, lambda _: True, _untold)
+    kept, report = filtered_rows(recipe, recipe.data.train, lambda texts: [True] * len(texts), _untold)
     if not any(utterance.text for utterance in kept):
         for line in report.lines():
             log(f"train: {line}")

@@ -147,7 +147,10 @@ def _checked(
     speech = [row if row.text else replace(row, text=None) for row in rows]
     needs_text = checks is None or checks.units is not None
     kept, report = filter_utterances(
-        speech, min_seconds=bounds[0], max_seconds=bounds[1], has_labels=(lambda _: True) if needs_text else None
+        speech,
+        min_seconds=bounds[0],
+        max_seconds=bounds[1],
+        have_labels=(lambda texts: [True] * len(texts)) if needs_text else None,
     )
     left_out = [_problem(name, problem) for problem in problems]
     left_out += [LeftOut(name, utt_id, reason) for reason, names in report.dropped.items() for utt_id in names]
