@@ -1,6 +1,8 @@
 """Models of transformers run by transformers, beside its own calls and beside our recogniser of the same folder."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import soundfile as sf
@@ -161,7 +163,7 @@ def test_the_same_work_as_for_ours(whisper, tmp_path):
     assert "2 done before" in again.stderr
 
 
-def test_what_is_refused(whisper, ctc, tmp_path):
+def test_what_is_refused(whisper, ctc, tmp_path, monkeypatch):
     def wrong(*arguments):
         return one_line(call("evaluate", "--data", tmp_path / "m.jsonl", "-o", tmp_path / "out", *arguments))
 
@@ -177,5 +179,12 @@ def test_what_is_refused(whisper, ctc, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["Wav2Vec2Model"]}))
     with pytest.raises(ModelError, match=r"Wav2Vec2Model\) is no speech recogniser of transformers"):
         load_baseline(f"hf:{tmp_path}")
+    with pytest.raises(ModelError, match=r"transformers .* fails"):
+        replace(load_baseline(f"hf:{ctc}", device="cpu"), write=lambda _: 1 / 0).recognize(WAVEFORMS)
+    deaf = SimpleNamespace(tokenizer=None)
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: deaf)
+    with pytest.raises(ModelError, match="Wav2Vec2ForCTC hears nothing"):
+        load_baseline(f"hf:{ctc}", device="cpu")
+    monkeypatch.undo()
     with pytest.raises(ConfigError, match="give no times of words"):
         next(load_baseline(f"hf:{whisper}").try_transcribe_many(WAVEFORMS, word_times=True))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from kikitori.data.augment import Waveform
-from kikitori.errors import AudioError, ConfigError, KikitoriError
+from kikitori.errors import AudioError, ConfigError, KikitoriError, ModelError, first_line
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.pieces import Audio, pieces
 from kikitori.search.batch import Result
@@ -62,7 +62,11 @@ class Baseline:
         return False
 
     def recognize(self, waveforms: Sequence[Waveform]) -> list[Result]:
-        """What is found in each of a batch of 16 kHz mono waveforms, one hypothesis; or that it is too long."""
+        """What is found in each of a batch of 16 kHz mono waveforms, one hypothesis; or that it is too long.
+
+        Raises:
+            ModelError: The software fails.
+        """
         results: list[Result] = [(Hypothesis((), ""),)] * len(waveforms)
         rows = []
         for row, waveform in enumerate(waveforms):
@@ -71,10 +75,17 @@ class Baseline:
                 results[row] = AudioError(what, remedy="split the recording")
             elif len(waveform) >= MIN_SAMPLES:
                 rows.append(row)
-        texts = self.write([waveforms[row] for row in rows]) if rows else []
+        texts = self._written([waveforms[row] for row in rows]) if rows else []
         for row, text in zip(rows, texts, strict=True):
             results[row] = (Hypothesis((), text.strip()),)
         return results
+
+    def _written(self, waveforms: Sequence[Waveform]) -> list[str]:
+        try:
+            return self.write(waveforms)
+        except Exception as error:  # what may go wrong in other software has no end
+            what = f"{self.search} fails ({first_line(error)})"
+            raise ModelError(what, where=self.name, remedy="try --batch-size 1, or another model") from error
 
     def try_transcribe_many(
         self, audio: Iterable[Audio | NDArray[Any]], *, batch_size: int = 8, word_times: bool = False
