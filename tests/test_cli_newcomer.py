@@ -18,9 +18,9 @@ from tests.io.test_containers import MP3
 from tests.train.helpers import make_recipe, speech_llm_recipe, write_corpus
 
 FOLDERS = {
-    "kaldi": (("wav.scp", "text", "utt2spk"), "is a folder of Kaldi's", "as a JSONL manifest"),
-    "hf": (("dataset_info.json", "state.json"), "is a dataset of Hugging Face", "as a JSONL manifest"),
-    "arrow": (("data-00000-of-00001.arrow",), "is a dataset of Hugging Face", "as a JSONL manifest"),
+    "kaldi": (("wav.scp", "text", "utt2spk"), "is a folder of Kaldi's", "kikitori data convert"),
+    "hf": (("dataset_info.json", "state.json"), "is a dataset of Hugging Face", "kikitori data convert"),
+    "arrow": (("data-00000-of-00001.arrow",), "is a dataset of Hugging Face", "kikitori data convert"),
     "model": (("config.json", "model.safetensors"), "is a model folder", "name it with --model"),
     "sounds": (("a.WAV", "b.flac"), "is a folder with 2 recordings", r"such as .*sounds/\*\.WAV"),
     "manifests": (("train.jsonl",), "is a folder", r"such as .*manifests/train\.jsonl"),

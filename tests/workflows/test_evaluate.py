@@ -273,3 +273,17 @@ def test_corrupted_recordings_have_reports_of_their_own_and_a_table(model, data,
     (out / "corrupted" / "gsm" / "report.json").write_text("{}")
     refused = CliRunner().invoke(app, ["compare", str(out), str(plain)])
     assert "gsm/report.json: does not say which corruption" in refused.stderr
+
+
+def test_fillers_are_left_out_on_demand(model, data, tmp_path):
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    write_manifest(data, [row | {"text": f"Uh, {row['text']}"} for row in rows])
+    call("--model", model, "--data", data, "-o", tmp_path / "out", "--normalizer", "none", "--fillers", "remove")
+    report, written = read(tmp_path / "out")
+    assert report["fillers"] == {"reference": 4, "predicted": 0, "removed": True, "version": 1}
+    assert report["reference_words"] == 16
+    assert written[0]["text"] == "Uh, The quick fox 0"
+    assert "Uh" not in (tmp_path / "out" / "report.html").read_text()
+    write_manifest(data, [row | {"language": "de"} for row in rows])
+    refused = call("--model", model, "--data", data, "-o", tmp_path / "de", "--fillers", "remove")
+    assert "--fillers remove: fillers are known of en and ja alone" in refused.stderr
