@@ -43,6 +43,7 @@ def ray_pool(make: Make, digest: str, *, workers: int | None, gpu: bool) -> "Ite
     """
     require("ray", "--engine ray needs")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # it writes of dead workers between the transcripts
     import ray
 
     shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
