@@ -18,7 +18,7 @@ from statistics import median
 
 import yaml
 
-ROUNDS, PROCESSES, STEPS, SKIPPED = 3, 2, 10, 2
+ROUNDS, PROCESSES, STEPS, SKIPPED = 3, 2, 8, 2
 SIZE = {"hidden_size": 640, "intermediate_size": 1920, "num_hidden_layers": 12, "num_attention_heads": 10}
 LLAMA = {"model_type": "llama", **SIZE, "num_key_value_heads": 10, "max_position_embeddings": 512}
 LABELS = 128
@@ -32,6 +32,7 @@ def main() -> None:
         for name, checkout in sides.items():
             with tempfile.TemporaryDirectory() as folder:
                 found[name].append(run(Path(checkout).resolve(), Path(folder)))
+            print(name, *(f"{value:.2f}" for value in found[name][-1]), file=sys.stderr, flush=True)
     first = next(iter(found.values()))
     base = [median(values) for values in zip(*first, strict=True)]
     for name, rounds in found.items():

@@ -22,10 +22,11 @@ def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
 
 def start_module(command: Sequence[str], errors: Path) -> BaseProcess:
     """Starts a module with arguments as `python -m` does, in the root of the checkout; `errors` gets what it prints."""
-    return start(_run_module, list(command), errors)
+    return start(run_module, list(command), errors)
 
 
-def _run_module(command: list[str], errors: Path) -> None:
+def run_module(command: list[str], errors: Path) -> None:
+    """Runs a module in this process as `python -m` does."""
     with errors.open("wb") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)

@@ -16,6 +16,7 @@ from tests.score.jobs import count_killed_jobs
 from tests.score.kills import count_kills, count_stock_kills, plan
 from tests.score.nonfinite import count_nonfinite
 from tests.score.page import page
+from tests.score.ranks import count_lost_processes
 from tests.score.resume import count_resumes
 from tests.score.row import Row
 from tests.score.suites import count_tests
@@ -51,6 +52,7 @@ ROWS: dict[str, Callable[[Path], Row]] = {
         "the page in Chromium: files, microphone, keyboard, errors; markup in texts stays text, and nothing is logged",
         "tests/server/test_page.py",
     ),
+    "R19": lambda root: count_lost_processes(root, kills=6),
 }
 
 

@@ -10,6 +10,7 @@ from tests.score.jobs import count_killed_jobs
 from tests.score.kills import Killing, count_kills
 from tests.score.nonfinite import count_nonfinite
 from tests.score.page import page
+from tests.score.ranks import count_lost_processes
 from tests.score.resume import count_resumes
 from tests.score.row import Row
 from tests.score.suites import count_tests
@@ -95,4 +96,10 @@ def test_r11_a_killed_job_loses_and_doubles_nothing(tmp_path):
 @pytest.mark.slow
 def test_r11_thirty_kills(tmp_path):
     row = count_killed_jobs(tmp_path, files=300, kills=30)
+    assert row.passed, row
+
+
+@pytest.mark.slow
+def test_r19_a_run_outlives_one_of_its_processes(tmp_path):
+    row = count_lost_processes(tmp_path, kills=1, epochs=4)
     assert row.passed, row

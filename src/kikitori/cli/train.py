@@ -20,6 +20,9 @@ def train(
         bool, typer.Option("--weights-only", help="With --resume: weights and position alone, the rest afresh.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="With --dry-run: on how many GPUs of so many GB it fits.", min=1.0)
+    ] = None,
 ) -> None:
     """Train what a recipe describes."""
     with one_line_errors():
@@ -29,8 +32,16 @@ def train(
         from kikitori.train import run
         from kikitori.train.recipe.recipe import load_recipe
 
+        if gpu_memory is not None and not dry_run:
+            raise ConfigError("nothing is estimated", where="--gpu-memory", remedy="add --dry-run")
         if dry_run:
-            run.dry_run(recipe, overrides or [], log=lambda line: print(line, flush=True), bar=progress_bar)
+            run.dry_run(
+                recipe,
+                overrides or [],
+                gpu_memory=gpu_memory,
+                log=lambda line: print(line, flush=True),
+                bar=progress_bar,
+            )
         elif output is None:
             raise ConfigError("no run folder given", where="-o", remedy="name one, or use --dry-run")
         else:

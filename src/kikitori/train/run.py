@@ -29,7 +29,7 @@ from kikitori.train.loop.checkpoint import list_checkpoints
 from kikitori.train.loop.curves import draw_curves
 from kikitori.train.loop.provenance import provenance
 from kikitori.train.loop.trainer import Trainer
-from kikitori.train.memory.estimate import LiveTensors, estimate
+from kikitori.train.memory.estimate import LiveTensors, estimate, fits
 from kikitori.train.parallel import processes
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.train.tasks.base import BatchPosition
@@ -119,10 +119,16 @@ def _silent(_: str) -> None:
 
 
 def dry_run(
-    recipe_path: Path | str, overrides: Sequence[str] = (), *, log: Log = _silent, bar: Bar = no_bar
+    recipe_path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    gpu_memory: float | None = None,
+    log: Log = _silent,
+    bar: Bar = no_bar,
 ) -> list[str]:
     """Checks everything a run needs, one loss included, and describes it with the memory it will take.
 
+    With `gpu_memory` (GB) it also says on how many GPUs of that size it fits.
     The lines are logged too as they come; a bar shows how many files are checked.
 
     Raises:
@@ -155,6 +161,8 @@ def dry_run(
     padding = 1.0 - needed / sum(map(task.size, batches))
     tell(f"batches per epoch: {len(batches)}, epochs: {recipe.run.epochs}, padding: {padding:.1%}")
     tell(*estimate(task.module, recipe.run, tensors.peak).lines())
+    if gpu_memory is not None:
+        tell(*fits(task.module, recipe.run, tensors.peak, gpu_memory))
     tell(f"loss before training: {loss.item():.3f} " + " ".join(f"{k} {v:.3f}" for k, v in parts.items()))
     return lines
 

@@ -13,7 +13,7 @@ from kikitori.model.adapters.lora import Lora, attach_encoder_lora, attach_lora
 from kikitori.model.decoder.llm import forward, project
 from kikitori.model.encoder import SpeechEncoder, freeze
 from kikitori.train.build.task import build_task
-from kikitori.train.memory.estimate import Estimate, LiveTensors, estimate
+from kikitori.train.memory.estimate import Estimate, LiveTensors, estimate, fits, share
 from kikitori.train.memory.recompute import checkpoint_activations
 from kikitori.train.recipe.optim import Run
 from kikitori.train.run import dry_run, train
@@ -173,6 +173,34 @@ def test_the_parts_of_an_estimate():
     ]
 
 
+def test_a_share_of_an_estimate():
+    llm = tiny_llm("llama")
+    alone, run = estimate(llm, Run(epochs=1), 7), Run(epochs=1)
+    two = share(llm, run, 7, 2)
+    assert (two.weights, two.gradients, two.optimizer) == tuple(
+        size // 2 for size in (alone.weights, alone.gradients, alone.optimizer)
+    )
+    assert two.activations == 7
+    layer = sum(parameter.nbytes for parameter in llm.model.layers[0].parameters())
+    outside = sum(p.nbytes for p in llm.parameters()) - len(llm.model.layers) * layer
+    assert two.gathered == 2 * outside + 3 * layer
+    assert two.total == sum((two.weights, two.gradients, two.optimizer, two.copies, 7, two.gathered))
+    for parameter in llm.parameters():
+        parameter.requires_grad_(False)
+    assert share(llm, run, 7, 2).gathered == outside + 2 * layer
+
+
+def test_what_fits_on_a_gpu():
+    net = nn.Linear(2**14, 2**14, bias=False, device="meta")  # 1 GB, 4 with gradients and AdamW, 5 with a copy
+    assert fits(net, Run(epochs=1), 2**30, 7) == [
+        "GPU of 7 GB, one process, or DDP: 6.0 GB, fits",
+        "GPU of 7 GB, fsdp over 2: 5.5 GB, fits",
+        "GPU of 7 GB, fsdp over 8: 3.6 GB, fits",
+        "GPU of 7 GB, fsdp over 64: 3.1 GB, fits",
+    ]
+    assert fits(net, Run(epochs=1), 2**30, 6)[0] == "GPU of 6 GB, one process, or DDP: 6.0 GB, does not fit"
+
+
 def test_a_dry_run_takes_the_largest_batch_and_prints_its_memory(corpus, tmp_path):
     for values in (acoustic_recipe(), text_recipe()):
         lines = dry_run(write_recipe(tmp_path / "recipe.yaml", corpus, values))
@@ -183,6 +211,7 @@ def test_a_dry_run_takes_the_largest_batch_and_prints_its_memory(corpus, tmp_pat
             "memory: copies of the best weights",
             "memory: activations of the largest batch",
         ]
+    assert dry_run(tmp_path / "recipe.yaml", gpu_memory=80)[-2].startswith("GPU of 80 GB, fsdp over 64: ")
     found = dry_run(
         write_recipe(
             tmp_path / "recipe.yaml", corpus, acoustic_recipe(data={"max_batch_size": 3, "batch_seconds": 9.0})

@@ -1,17 +1,22 @@
 """What training takes of memory, estimated before it begins."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from kikitori.train.recipe.optim import Run
 
 COPIES_OF_ADAMW = 2  # its two averages
+SHARED = (2, 8, 64)
+"""Numbers of processes that a GPU's memory is held against."""
+SPARE = 0.1
+"""Share of a GPU for libraries, messages and what its allocator cannot use."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Estimate:
     Attributes:
         copies: Weights worth exporting, kept beside.
         activations: What the forward pass of the largest batch held at most.
+        gathered: Parameters and gradients that FSDP2 has put together for a while.
     """
 
     weights: int
@@ -28,11 +34,12 @@ class Estimate:
     optimizer: int
     copies: int
     activations: int
+    gathered: int = 0
 
     @property
     def total(self) -> int:
         """All together; on top come libraries, data and what the backward pass and the allocator take for a while."""
-        return self.weights + self.gradients + self.optimizer + self.copies + self.activations
+        return self.weights + self.gradients + self.optimizer + self.copies + self.activations + self.gathered
 
     def lines(self) -> list[str]:
         """One for each part."""
@@ -42,13 +49,14 @@ class Estimate:
             f"memory: AdamW {_megabytes(self.optimizer)}",
             f"memory: copies of the best weights {_megabytes(self.copies)}",
             f"memory: activations of the largest batch {_megabytes(self.activations)}",
+            *([f"memory: layers put together {_megabytes(self.gathered)}"] if self.gathered else []),
             f"memory: total {_megabytes(self.total)}, libraries and data not counted",
         ]
 
 
 def estimate(module: nn.Module, run: Run, activations: int) -> Estimate:
     """What a run takes when all that ever learns does, with activations as `LiveTensors` measured them."""
-    learning = _bytes([parameter for parameter in module.parameters() if parameter.requires_grad])
+    learning = _bytes(_learning(module.parameters()))
     return Estimate(
         weights=_bytes([*module.parameters(), *module.buffers()]),
         gradients=learning,
@@ -56,6 +64,40 @@ def estimate(module: nn.Module, run: Run, activations: int) -> Estimate:
         copies=learning * (run.average_last or run.average_best),
         activations=activations,
     )
+
+
+def share(module: nn.Module, run: Run, activations: int, num_processes: int) -> Estimate:
+    """What one of several processes takes with `run.sharding: fsdp`.
+
+    Put together are at most what lies outside of layers and two layers (one in use, one that comes next), and the
+    gradients of one of them before they are shared out.
+    """
+    alone = estimate(module, run, activations)
+    layers = [part for part in module.modules() if isinstance(part, GradientCheckpointingLayer)]
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    outside = [parameter for parameter in module.parameters() if id(parameter) not in inside]
+    sizes = [(_bytes([*layer.parameters()]), _bytes(_learning(layer.parameters()))) for layer in layers] or [(0, 0)]
+    whole, gradients = (max(column) for column in zip(*sizes, strict=True))
+    return Estimate(
+        weights=alone.weights // num_processes,
+        gradients=alone.gradients // num_processes,
+        optimizer=alone.optimizer // num_processes,
+        copies=alone.copies // num_processes,
+        activations=activations,
+        gathered=_bytes(outside) + _bytes(_learning(outside)) + 2 * whole + gradients,
+    )
+
+
+def fits(module: nn.Module, run: Run, activations: int, gigabytes: float) -> list[str]:
+    """Whether a run fits on GPUs of so many gigabytes: one process, or DDP, and FSDP2 over several; a line each."""
+    ways = {"one process, or DDP": estimate(module, run, activations)}
+    ways |= {f"fsdp over {number}": share(module, run, activations, number) for number in SHARED}
+    lines = []
+    for way, found in ways.items():
+        needed = found.total / 2**30
+        verdict = "fits" if needed <= (1.0 - SPARE) * gigabytes else "does not fit"
+        lines.append(f"GPU of {gigabytes:g} GB, {way}: {needed:.1f} GB, {verdict}")
+    return lines
 
 
 class LiveTensors(TorchDispatchMode):
@@ -99,8 +141,12 @@ def _tensors(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
+def _learning(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [parameter for parameter in parameters if parameter.requires_grad]
+
+
 def _bytes(tensors: Sequence[Tensor]) -> int:
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+    return sum({tensor.data_ptr() or id(tensor): tensor.nbytes for tensor in tensors}.values())
 
 
 def _megabytes(num_bytes: int) -> str:
