@@ -28,8 +28,8 @@ class Assumed:
     fabric_gb_per_s: float = 50.0  # InfiniBand NDR, per GPU
     gpu_mtbf_hours: float = 50_678.0  # Llama 3: 419 unexpected interruptions in 54 days of 16,384 GPUs
     restart_s: float = 600.0
-    disk_gb_per_s: float = 0.4  # a process, hashed and synced: measured
-    audio_kb_per_s: float = 14.6  # FLAC, 16 kHz: measured
+    disk_gb_per_s: float = 0.05  # a process, hashed and synced: measured on a busy machine
+    audio_kb_per_s: float = 3.0  # Opus: measured
     seconds_per_gpu_batch: float = 240.0
     gpus_per_node: int = 8
 
@@ -106,7 +106,8 @@ def plan(model: Model, hours: float, nodes: int, assumed: Assumed = Assumed()) -
     rate = gpus * assumed.seconds_per_gpu_batch / step
     work = hours * HOUR / rate
     mtbf = assumed.gpu_mtbf_hours * HOUR / gpus
-    write = model.checkpoint_bytes / (gpus * assumed.disk_gb_per_s * 1e9) + 5.0
+    writers = gpus if model.sharded else 1  # a copy is written by the first process
+    write = model.checkpoint_bytes / (writers * assumed.disk_gb_per_s * 1e9) + 5.0
     interval = math.sqrt(2.0 * write * mtbf)
     runs = [simulate(work, interval, write, mtbf, assumed.restart_s, seed) for seed in range(200)]
     wall = sum(seconds for seconds, _ in runs) / len(runs)
@@ -164,11 +165,13 @@ def measure(manifest: Path) -> None:
     rows = read_manifest(manifest).utterances[:200]
     seconds = sum(row.duration for row in rows)
     num_bytes = sum(Path(row.audio_filepath).stat().st_size for row in rows)
-    started = time.perf_counter()
+    started = time.process_time()
     for row in rows:
         read_audio(row.audio_filepath)
-    spent = time.perf_counter() - started
-    print(f"reading: {seconds / spent:.0f} s of audio a second, {num_bytes / seconds / 1000:.1f} kB a second of audio")
+    spent = time.process_time() - started
+    print(
+        f"reading: {seconds / spent:.0f} s of audio a second of processor time, {num_bytes / seconds / 1000:.1f} kB a second of audio"
+    )
     with tempfile.TemporaryDirectory() as folder:
         tensors = {str(index): torch.randn(2**24) for index in range(16)}
         started = time.perf_counter()

@@ -315,6 +315,7 @@ def test_usage_errors_are_a_line_and_the_usage(arguments):
         (["convert", "nue-asr", "rinna/nue-asr", "-o", "out"], "rinna/nue-asr: config.json cannot be fetched"),
         (["train", "missing.yaml", "-o", "run"], "missing.yaml"),
         (["train", "recipe.yaml", "word"], "word: not an override"),
+        (["train", "recipe.yaml", "--gpu-memory", "80"], "--gpu-memory: nothing is estimated; add --dry-run"),
         (["train", "recipe.yaml"], "-o: no run folder"),
         (["adapt", "word", "-o", "run"], "word: not an override"),
         (["adapt", "--text", "a.txt"], "-o: no run folder"),
