@@ -2,8 +2,8 @@
 
 OMP_NUM_THREADS=1 python benchmarks/memory.py
 
-Qwen2's shapes without weights (torch's `meta` device), a batch of 16 rows of 256 positions, of which 48 are labels, layers
-computed again in the backward pass (`run.gradient_checkpointing`), float32; GB of one GPU.
+Qwen2's shapes without weights (torch's `meta` device), a batch of 16 rows of 256 positions, of which 48 are labels,
+layers computed again in the backward pass (`run.gradient_checkpointing`), float32; GB of one GPU.
 """
 
 from typing import Any

@@ -170,7 +170,8 @@ def measure(manifest: Path) -> None:
         read_audio(row.audio_filepath)
     spent = time.process_time() - started
     print(
-        f"reading: {seconds / spent:.0f} s of audio a second of processor time, {num_bytes / seconds / 1000:.1f} kB a second of audio"
+        f"reading: {seconds / spent:.0f} s of audio a second of processor time,"
+        f" {num_bytes / seconds / 1000:.1f} kB a second of audio"
     )
     with tempfile.TemporaryDirectory() as folder:
         tensors = {str(index): torch.randn(2**24) for index in range(16)}
