@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
 
 from kikitori.errors import ConfigError
 from kikitori.train.build.task import build_task
@@ -121,3 +122,9 @@ def test_what_cannot_be_sharded_is_refused(corpus, tmp_path, values, message):
     task = build_task(make_recipe(tmp_path, corpus, acoustic_recipe(**values)), lambda _: None)
     with pytest.raises(ConfigError, match=message):
         build_engine(task, Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 2)
+
+
+def test_an_older_torch_is_named(monkeypatch):
+    monkeypatch.delattr(FSDPModule, "set_reduce_scatter_unused_params")
+    with pytest.raises(ConfigError, match=r"run\.sharding: fsdp needs torch 2\.13"):
+        build_engine(Toy(), Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 2)
