@@ -216,7 +216,9 @@ class Sharded:
 def _check_shardable(task: Task) -> None:
     where = "run.sharding"
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
-        raise ConfigError(f"fsdp needs torch 2.13, this is {torch.__version__}", where=where, remedy="install a newer one")
+        raise ConfigError(
+            f"fsdp needs torch 2.13, this is {torch.__version__}", where=where, remedy="install a newer one"
+        )
     for part in task.module.modules():
         if not isinstance(part, PreTrainedModel):
             continue
