@@ -2,7 +2,7 @@
 
 import pytest
 
-from kikitori.data.layouts.csj import plain_text
+from kikitori.data.layouts.corpora.csj import plain_text
 from kikitori.errors import DataError
 from tests.data.layouts.sounds import read, sound, tar, write
 

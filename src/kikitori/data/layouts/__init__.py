@@ -1,1 +1,1 @@
-"""Data sets as others lay them out: a module for each layout, all of them `Layout`s; `choose` picks one."""
+"""Data sets as others lay them out: a module for each layout (of known corpora in `corpora`), all of them `Layout`s; `choose` picks one."""

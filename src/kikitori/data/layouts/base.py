@@ -127,7 +127,7 @@ def column(names: Mapping[str, Any] | list[str], wanted: tuple[str, ...]) -> str
     return next((name for name in wanted if name in names), None)
 
 
-def named_column(names: list[str], named: str | None, usual: tuple[str, ...], option: str, where: Path) -> str:
+def _named_column(names: list[str], named: str | None, usual: tuple[str, ...], option: str, where: Path) -> str:
     """The column that the user names, or else the first of the usual ones that is there.
 
     Raises:
@@ -138,6 +138,17 @@ def named_column(names: list[str], named: str | None, usual: tuple[str, ...], op
         what = f"no column {named!r}" if named else f"no column {', '.join(usual[:3])} or the like"
         raise DataError(f"{what} among {', '.join(names)[:200]}", where=where, remedy=f"name one with {option}")
     return found
+
+
+def audio_and_text(names: list[str], columns: Columns, usual: tuple[str, ...], where: Path) -> tuple[str, str | None]:
+    """The columns of the audio, which are else called as usual, and of the text; None where a table has no texts.
+
+    Raises:
+        DataError: There is no column of audio, or none that the user names.
+    """
+    audio = _named_column(names, columns.audio, usual, "--audio-column", where)
+    has_text = columns.text is not None or column(names, TEXT) is not None
+    return audio, _named_column(names, columns.text, TEXT, "--text-column", where) if has_text else None
 
 
 def local_file(name: str, folder: Path) -> Path:

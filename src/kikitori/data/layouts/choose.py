@@ -2,19 +2,9 @@
 
 from pathlib import Path
 
-from kikitori.data.layouts import (
-    common_voice,
-    csj,
-    hugging_face,
-    jsut,
-    kaldi,
-    lhotse,
-    librispeech,
-    reazonspeech,
-    tables,
-    webdataset,
-)
+from kikitori.data.layouts import hugging_face, kaldi, lhotse, tables, webdataset
 from kikitori.data.layouts.base import Layout
+from kikitori.data.layouts.corpora import common_voice, csj, jsut, librispeech, reazonspeech
 from kikitori.errors import ConfigError, DataError
 from kikitori.io.config import did_you_mean
 

@@ -15,12 +15,11 @@ from kikitori.data.layouts.base import (
     ID,
     LANGUAGE,
     SPEAKER,
-    TEXT,
     Columns,
     LeaveOut,
     SourceRow,
+    audio_and_text,
     column,
-    named_column,
 )
 from kikitori.errors import DataError
 from kikitori.io.extras import require
@@ -100,11 +99,9 @@ def _rows(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut) 
     try:
         for first, batch in _batches(path):
             names = batch.schema.names
-            audio = named_column(names, columns.audio, AUDIO, "--audio-column", path)
-            named = columns.text or column(names, TEXT)
-            text = named_column(names, columns.text, TEXT, "--text-column", path) if named else ""
+            audio, text = audio_and_text(names, columns, AUDIO, path)
             usual = [column(names, others) or "" for others in (ID, SPEAKER, LANGUAGE)]
-            for number, row in enumerate(_plain_rows(batch, {audio, text, *usual}), start=first):
+            for number, row in enumerate(_plain_rows(batch, {audio, text or "", *usual}), start=first):
                 where, sound = f"{path}:{number}", _sound(row[audio])
                 if sound is None:
                     leave_out(f"{where}: no audio in column {audio!r}")
@@ -115,7 +112,7 @@ def _rows(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut) 
                     utt_id=str(utt_id) if utt_id not in (None, "") else Path(name).stem or f"{path.stem}-{number}",
                     audio=Path(name) if data is not None else path.parent / name,
                     data=data,
-                    text=None if row.get(text) is None else str(row[text]),
+                    text=None if text is None or row[text] is None else str(row[text]),
                     speaker=None if speaker is None else str(speaker),
                     language=language if isinstance(language, str) else None,
                     split=split,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.data.layouts.base import Columns, LeaveOut, SourceRow, local_file, number, text_lines
+from kikitori.data.layouts.tars import members
 from kikitori.errors import DataError, first_line
-from kikitori.io.tars import members
 from kikitori.text.forms.languages import is_unspaced
 
 _COMMANDS = ("command", "url")

@@ -12,13 +12,12 @@ from kikitori.data.layouts.base import (
     ID,
     LANGUAGE,
     SPEAKER,
-    TEXT,
     Columns,
     LeaveOut,
     SourceRow,
+    audio_and_text,
     column,
     local_file,
-    named_column,
     number,
     table_rows,
 )
@@ -42,9 +41,7 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
     for number_of_row, (where, row) in enumerate(rows):
         if number_of_row == 0:
             names = list(row)
-            audio = named_column(names, columns.audio, AUDIO, "--audio-column", source)
-            named = columns.text or column(names, TEXT)
-            text = named_column(names, columns.text, TEXT, "--text-column", source) if named else None
+            audio, text = audio_and_text(names, columns, AUDIO, source)
             usual = {name: column(names, others) for name, others in _OTHERS.items()}
             taken = {audio, text, *usual.values()}
         if not row[audio]:

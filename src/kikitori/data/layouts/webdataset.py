@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kikitori.data.layouts.base import LANGUAGE, SPEAKER, TEXT, Columns, LeaveOut, SourceRow, column
+from kikitori.data.layouts.tars import is_tar, members, tars_below
 from kikitori.errors import DataError
 from kikitori.io.recordings import ENDINGS
-from kikitori.io.tars import members
 
 _SAID = (".txt", ".json")
 
@@ -65,12 +65,8 @@ def _tars(source: Path) -> list[Path]:
     if source.is_dir():
         if next(source.glob("*.tsv"), None) or next(source.glob("cuts.*.jsonl*"), None):
             return []
-        return sorted(path for path in source.rglob("*") if _is_tar(path))
-    return [source] if _is_tar(source) else []
-
-
-def _is_tar(path: Path) -> bool:
-    return path.name.endswith((".tar", ".tar.gz", ".tgz")) and path.is_file()
+        return tars_below(source)
+    return [source] if is_tar(source) else []
 
 
 def _samples(tar: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -10,6 +10,17 @@ from kikitori.io.audio import AudioLimits
 from kikitori.io.recordings import ENDINGS
 
 _MAX_BYTES = AudioLimits().max_bytes
+_NAMES = (".tar", ".tar.gz", ".tgz")
+
+
+def tars_below(folder: Path) -> list[Path]:
+    """The tars of a folder and of those in it, in the order of their paths."""
+    return sorted(path for path in folder.rglob("*") if is_tar(path))
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a path is a file with the name of a tar."""
+    return path.name.endswith(_NAMES) and path.is_file()
 
 
 def members(tar: Path) -> Iterator[tuple[str, bytes]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kikitori.data.layouts.base import Columns, LeaveOut, SourceRow, text_lines
+from kikitori.data.layouts.tars import audio_members, tars_below
 from kikitori.errors import DataError
-from kikitori.io.tars import audio_members
 
 
 def evidence(source: Path) -> str | None:
@@ -25,7 +25,7 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
     """
     folder = source if source.is_dir() else source.parent
     texts = _texts(_tables(source))
-    tars = sorted(path for path in folder.rglob("*") if path.name.endswith((".tar", ".tar.gz", ".tgz")))
+    tars = tars_below(folder)
     if not tars:
         for name, (where, text) in texts.items():
             yield SourceRow(name, folder / name, text=text, language="ja", where=where)

@@ -1,0 +1,1 @@
+"""Corpora that have a layout of their own, a module for each."""
