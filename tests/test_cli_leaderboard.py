@@ -87,6 +87,14 @@ def test_result_files_of_the_same_set_are_told_apart(report, tmp_path):
     assert len(result.stdout.splitlines()) == 5
 
 
+def test_a_damaged_report_beside_predictions_says_nothing_of_them(report, tmp_path):
+    (report / "report.json").write_text("{")
+    result = call("leaderboard", report, "--model-id", "org/m", *NAMED, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (scores["mean_wer"], scores["evaluation"]) == (25.0, {})
+
+
 def test_recordings_that_failed_are_named(tmp_path):
     failed = replace(CALLS[1], pred_text="", error="gone", nbest=())
     report = evaluated(tmp_path / "report", {"calls.jsonl": [CALLS[0], failed]})

@@ -71,6 +71,15 @@ def read_predictions(path: Path) -> dict[str, list[Prediction]]:
     return sets
 
 
+def read_report(file: Path) -> dict[str, Any]:
+    """The values of a `report.json`; none of a file that is missing or is no report."""
+    try:
+        values: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def read_evaluations(paths: Sequence[Path]) -> dict[str, list[Prediction]]:
     """Predictions of several evaluations by set; sets of the same name are told apart by the folders of their files.
 

@@ -1,6 +1,5 @@
 """`kikitori leaderboard`: predictions as the Open ASR Leaderboard's result files, scored as it scores."""
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,14 +66,13 @@ def leaderboard(
 def _read(sources: Sequence[Path]) -> "tuple[dict[str, list[Prediction]], dict[str, Any]]":
     """Predictions by set, and what the reports beside them say; all of one model with one search, on clean sound."""
     from kikitori.scoring.conditions import read_conditions
-    from kikitori.scoring.predictions import read_evaluations
+    from kikitori.scoring.predictions import read_evaluations, read_report
     from kikitori.scoring.report import PREDICTIONS, REPORT
 
     files = [path / PREDICTIONS if path.is_dir() else path for path in sources]
     facts: dict[str, Any] = {}
     for file in files:
-        report = file.with_name(REPORT)
-        values = json.loads(report.read_bytes()) if report.is_file() else {}
+        values = read_report(file.with_name(REPORT))
         conditions = read_conditions(values.get("conditions"))
         if conditions is not None and conditions.sound:
             raise ConfigError(f"was made with {conditions.sound}", where=file, remedy="evaluate clean recordings")

@@ -1,1 +1,4 @@
-"""Data sets as others lay them out: a module for each layout (of known corpora in `corpora`), all of them `Layout`s; `choose` picks one."""
+"""Data sets as others lay them out: a module for each layout, known corpora in `corpora`; `choose` picks one.
+
+All of these modules are `Layout`s.
+"""

@@ -15,7 +15,7 @@ from kikitori.scoring.comparison.compare import Comparison, compare
 from kikitori.scoring.comparison.match import Missing, Sets, match
 from kikitori.scoring.conditions import read_conditions
 from kikitori.scoring.page import Section
-from kikitori.scoring.predictions import read_predictions
+from kikitori.scoring.predictions import read_predictions, read_report
 from kikitori.scoring.report import PREDICTIONS, REPORT
 from kikitori.scoring.table import markdown_table, text_table
 from kikitori.text.normalize import WITHOUT_WORDS, versioned
@@ -109,11 +109,7 @@ def _rows(reports: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _name(report: Path) -> str:
-    try:
-        values = json.loads(report.read_text(encoding="utf-8"))
-        found = read_conditions(values["conditions"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        found = None
+    found = read_conditions(read_report(report).get("conditions"))
     if found is None or found.corruption is None:
         remedy = "evaluate again, or remove its folder"
         raise DataError("does not say which corruption it is of", where=report, remedy=remedy)

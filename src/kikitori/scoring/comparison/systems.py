@@ -1,17 +1,15 @@
 """Systems to compare by the files that hold what they predicted."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kikitori.errors import ConfigError
 from kikitori.scoring.comparison.match import Sets
 from kikitori.scoring.comparison.references import read_ctm_predictions, read_trn_predictions
 from kikitori.scoring.comparison.robustness import read_corrupted
 from kikitori.scoring.conditions import Conditions, read_conditions
-from kikitori.scoring.predictions import read_predictions
+from kikitori.scoring.predictions import read_predictions, read_report
 from kikitori.scoring.report import PREDICTIONS, REPORT
 from kikitori.types import Utterance
 
@@ -71,7 +69,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _system(name: str, file: Path, references: Mapping[str, Sequence[Utterance]]) -> System:
     if file.suffix not in NIST:
-        report = _report(file.with_name(REPORT))
+        report = read_report(file.with_name(REPORT))
         facts = [f"{key} {report[key]}" for key in ("model", "decoding") if isinstance(report.get(key), str)]
         conditions = read_conditions(report.get("conditions"))
         return System(name, read_predictions(file), (*facts, str(file)), conditions, read_corrupted(file.parent))
@@ -79,12 +77,3 @@ def _system(name: str, file: Path, references: Mapping[str, Sequence[Utterance]]
         raise ConfigError("it has no references", where=file, remedy="name a file of them with --reference")
     read = read_trn_predictions if file.suffix == ".trn" else read_ctm_predictions
     return System(name, {of: read(file, utterances) for of, utterances in references.items()}, (str(file),))
-
-
-def _report(file: Path) -> dict[str, Any]:
-    """The report beside predictions; a file that is none says nothing."""
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
