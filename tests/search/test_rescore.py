@@ -174,3 +174,27 @@ def test_other_units_judge_the_text(kind):
     counts = lm.log_probs([[units.encode(h.text) for h in nbest]])
     assert counts.nodes < counts.labels
     assert all(h.scores["ctc"] == old.scores["ctc"] for h, old in zip(found, nbest, strict=True))
+
+
+class Given:
+    """A scorer of given scores."""
+
+    name = "lm"
+
+    def __init__(self, scores):
+        self._scores = scores
+
+    def scores(self, nbests):
+        return self._scores
+
+
+def test_what_is_impossible_throughout_says_nothing():
+    nbest = (
+        Hypothesis((1,), "one", -1.0, scores={"ctc": -1.0}),
+        Hypothesis((2,), "two", -2.0, scores={"ctc": -0.5}),
+    )
+    none, one = with_scores([nbest, nbest], Given([[-inf, -inf], [-3.0, -inf]]))
+    assert [each.scores["lm"] for each in (*none, *one)] == [0.0, 0.0, -3.0, -inf]
+    scales = {"ctc": 1.0, "lm": 0.1}
+    assert [(each.text, each.score) for each in rescored(none, scales)] == [("two", -0.5), ("one", -1.0)]
+    assert [each.text for each in rescored(one, scales)] == ["one", "two"]

@@ -8,6 +8,7 @@ brought along.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import torch
@@ -40,8 +41,12 @@ def rescored(nbest: Sequence[Hypothesis], scales: Mapping[str, float]) -> NBest:
 
 
 def with_scores(nbests: Sequence[Sequence[Hypothesis]], scorer: SequenceScorer) -> list[NBest]:
-    """The hypotheses of some utterances with what a scorer gives to each."""
-    found = scorer.scores(nbests)
+    """The hypotheses of some utterances with what a scorer gives to each.
+
+    Where all of an utterance are impossible to it (each has a word that the lexicon has not), it says nothing of them,
+    0 for each: the other scorers decide.
+    """
+    found = [[0.0] * len(scores) if {*scores} == {-inf} else scores for scores in scorer.scores(nbests)]
     return [
         tuple(replace(h, scores={**h.scores, scorer.name: score}) for h, score in zip(nbest, scores, strict=True))
         for nbest, scores in zip(nbests, found, strict=True)
