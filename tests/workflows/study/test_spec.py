@@ -44,6 +44,11 @@ def test_one_at_a_time_changes_one_value(study):
     }
 
 
+def test_one_axis_of_names_names_the_cells(study):
+    named = study(design="one_at_a_time", axes={"system": {"greedy": {}, "joint": {"decoding.search": "joint"}}})
+    assert [cell.name for cell in cells_of(named, "x")] == ["greedy", "joint"]
+
+
 def test_a_list_names_its_cells(study):
     found = study(design="list", cells=[{"frozen": "llm"}, {"bridge.stride": 4, "decoding.search": "beam"}])
     assert [tuple(cell.values.values()) for cell in cells_of(found, "x")] == [

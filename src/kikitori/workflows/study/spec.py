@@ -51,7 +51,7 @@ class Study:
         settings: Of all cells, beneath those of the axes.
         starts: Trainings that values name as `start:NAME`; a start may name one before it.
         design: Which values go together: `grid`, all of them; `one_at_a_time`, the first of all axes and each other
-            value on top of that; `list`, what `cells` says.
+            value on top of that (with one axis of names these are the cells' names); `list`, what `cells` says.
         cells: With `list`: of each cell, the names of its values by axis; the first value of axes that are not named.
         seeds: Each cell is trained with each of them.
         normalizers: Forms that are scored; none takes that of the language.
@@ -130,6 +130,8 @@ def cells_of(study: Study, where: str) -> list[Cell]:
                 _cell(study, each, _named({axis: each[axis] for axis in names if axis in several})) for each in grid
             ]
         case "one_at_a_time":
+            if len(names) == 1 and isinstance(next(iter(study.axes.values())), dict):  # the names say it all
+                return [_cell(study, {axis: value}, value) for axis, values in names.items() for value in values]
             others = [(axis, value) for axis, values in names.items() for value in values[1:]]
             cells = [_cell(study, first | {axis: value}, _named({axis: value})) for axis, value in others]
             return [_cell(study, first, BASE), *cells]
