@@ -185,6 +185,7 @@ class Given:
         self._scores = scores
 
     def scores(self, nbests):
+        assert len(nbests) == len(self._scores)
         return self._scores
 
 
