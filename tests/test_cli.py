@@ -24,7 +24,7 @@ from kikitori.scorers.prior import load_prior
 from kikitori.text.lexicon import read_lexicon
 from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import vocabulary_fingerprint
-from kikitori.workflows.journal import JOURNAL
+from kikitori.workflows.sharing.journal import JOURNAL
 from tests.commands import call, one_line
 from tests.published import save_published
 from tests.tiny import save_tiny, save_tiny_llm, tiny_acoustic_model, tiny_bpe, tiny_units, tiny_waveform

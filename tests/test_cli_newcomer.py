@@ -14,7 +14,7 @@ from kikitori.errors import AudioError, DataError, KikitoriWarning
 from kikitori.io.audio import read_audio
 from kikitori.text.corpus import read_lines
 from tests.commands import call, one_line
-from tests.io.test_containers import MP3
+from tests.io.codecs.test_containers import MP3
 from tests.train.helpers import make_recipe, speech_llm_recipe, write_corpus
 
 FOLDERS = {

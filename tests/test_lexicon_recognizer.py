@@ -20,7 +20,7 @@ from kikitori.model.adapters.folder import merge_adapter
 from kikitori.scorers.ctc.phones import word_log_probs
 from kikitori.scorers.options import ScorerOptions, with_scales
 from kikitori.scorers.prior import load_prior
-from kikitori.scoring.grids import Grid
+from kikitori.scoring.tuning.grids import Grid
 from kikitori.search.autoregressive import run as decode
 from kikitori.search.autoregressive.generate import greedy
 from kikitori.search.length import Limits, label_limit

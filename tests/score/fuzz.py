@@ -9,8 +9,8 @@ import numpy as np
 
 from kikitori.errors import AudioError
 from kikitori.io.audio import SAMPLE_RATE, read_audio
+from tests.io.codecs.test_containers import made
 from tests.io.test_audio import encode, mutants, signal
-from tests.io.test_containers import made
 from tests.processes import start
 from tests.score.row import Row
 

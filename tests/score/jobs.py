@@ -10,7 +10,7 @@ import soundfile as sf
 
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import LOCK
-from kikitori.workflows.journal import JOURNAL
+from kikitori.workflows.sharing.journal import JOURNAL
 from tests.processes import start_module
 from tests.score.row import Row
 from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform

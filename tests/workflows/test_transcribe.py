@@ -18,7 +18,7 @@ from kikitori.io.files import LOCK, locked
 from kikitori.io.recordings import find_recordings
 from kikitori.recognizer import Recognizer
 from kikitori.types import Transcript
-from kikitori.workflows.journal import JOURNAL
+from kikitori.workflows.sharing.journal import JOURNAL
 from kikitori.workflows.transcribe import Done, Progress
 from tests.commands import call, one_line
 from tests.tiny import save_tiny, tiny_acoustic_model, tiny_waveform

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kikitori.cli import common
-from kikitori.cli.baselines import AnyModel, baseline_of
-from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
+from kikitori.cli.recognisers.baselines import AnyModel, baseline_of
+from kikitori.cli.recognisers.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
 from kikitori.io.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def evaluate(
         from kikitori.scoring.report import format_table
         from kikitori.search.guards import Guards
         from kikitori.workflows import evaluate as evaluation
-        from kikitori.workflows.shards import read_shard
-        from kikitori.workflows.shared_evaluation import Pooled, Sharing, forget, gather, predict_into
+        from kikitori.workflows.sharing.evaluation import Pooled, Sharing, forget, gather, predict_into
+        from kikitori.workflows.sharing.shards import read_shard
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kikitori.cli.baselines import AnyModel, baseline_of
 from kikitori.cli.common import (
     SOME_FAILED,
     Adapter,
@@ -35,7 +34,8 @@ from kikitori.cli.common import (
     one_line_errors,
     split_overrides,
 )
-from kikitori.cli.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
+from kikitori.cli.recognisers.baselines import AnyModel, baseline_of
+from kikitori.cli.recognisers.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.progress import now_and_then
 
@@ -113,7 +113,7 @@ def transcribe(
         from kikitori.io.writers import FORMATS, SUBTITLES, render
         from kikitori.scorers.hotwords.phrases import read_hotwords
         from kikitori.search.guards import Guards
-        from kikitori.workflows.shards import read_shard
+        from kikitori.workflows.sharing.shards import read_shard
         from kikitori.workflows.transcribe import Outputs, Transcribing, transcribe_into, transcripts
 
         recordings = find_recordings([Path(file) for file in files])

@@ -53,7 +53,7 @@ def tune(
             remedy = "name predictions.jsonl files, or speech with --data"
             raise ConfigError("what to tune on is not clear", remedy=remedy)
         output = common.folder_for("the results", output)
-        from kikitori.scoring.grids import parse_grid
+        from kikitori.scoring.tuning.grids import parse_grid
         from kikitori.workflows.tuning import tune as tuning
 
         given = dict(parse_grid(text) for text in scale or ())

@@ -13,7 +13,7 @@ from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed
 from kikitori.data.manifest import OnError, is_recognized
 from kikitori.errors import AudioError, DataError
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, read_audio
-from kikitori.io.decoders import TOLERANCE_S
+from kikitori.io.codecs.decoders import TOLERANCE_S
 from kikitori.types import Utterance
 
 ROUNDING_S = 0.5

@@ -1,7 +1,7 @@
 """Reads audio files: anything that libsndfile or FFmpeg can decode goes in, mono float32 at 16 kHz comes out.
 
 Files are hostile input: no length in a header is believed without decoding, memory does not grow with the length of
-the file, and every failure becomes an `AudioError` that names the file. `kikitori.io.decoders` decodes.
+the file, and every failure becomes an `AudioError` that names the file. `kikitori.io.codecs.decoders` decodes.
 """
 
 import io
@@ -17,7 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from kikitori.errors import AudioError
-from kikitori.io.decoders import (
+from kikitori.io.codecs.decoders import (
     CONVERT,
     TOLERANCE_S,
     Bytes,

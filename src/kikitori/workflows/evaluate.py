@@ -24,8 +24,8 @@ from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.transcript import flags_of
 from kikitori.types import NBest, Utterance
-from kikitori.workflows.journal import recognizer_recipe
 from kikitori.workflows.machine.conditions import conditions_of, versions
+from kikitori.workflows.sharing.journal import recognizer_recipe
 
 Progress = Callable[[int], None]
 FLAGGED = Guards()

@@ -18,8 +18,8 @@ from kikitori.io.writers import write_transcript
 from kikitori.recognizer import Recognizer
 from kikitori.transcript import clock
 from kikitori.types import Transcript
-from kikitori.workflows.journal import Journal, file_digest, recipe_digest, recognizer_recipe
-from kikitori.workflows.shards import WHOLE, Shard
+from kikitori.workflows.sharing.journal import Journal, file_digest, recipe_digest, recognizer_recipe
+from kikitori.workflows.sharing.shards import WHOLE, Shard
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from kikitori.scoring.errors.breakdown import scored_rows
 from kikitori.scoring.errors.search import Preference, ScoreErrors, Scores, list_errors, score_errors
 from kikitori.scoring.metrics import word_errors
 from kikitori.scoring.report import Prediction
-from kikitori.scoring.tuning import read_lists
+from kikitori.scoring.tuning.scales import read_lists
 from kikitori.types import Hypothesis, Utterance
 
 

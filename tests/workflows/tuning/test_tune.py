@@ -16,8 +16,8 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.loading import load
 from kikitori.scorers.options import ScorerOptions
 from kikitori.scorers.prior import count_prior, save_prior
-from kikitori.scoring.grids import Grid
 from kikitori.scoring.predictions import read_predictions
+from kikitori.scoring.tuning.grids import Grid
 from kikitori.search.options import LexiconSearch, RescoringSearch, ShallowFusionSearch, load_decoding
 from kikitori.workflows.rescore import stored_scores
 from kikitori.workflows.tuning.lists import with_missing_scores

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kikitori
-from kikitori.workflows.journal import file_digest, recipe_digest
+from kikitori.workflows.sharing.journal import file_digest, recipe_digest
 
 LENGTH = 12
 """Characters of a digest, which names a folder."""

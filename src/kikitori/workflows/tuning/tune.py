@@ -15,11 +15,11 @@ from kikitori.errors import ConfigError
 from kikitori.io.files import write_text
 from kikitori.io.model_folder import DECODING
 from kikitori.scorers.options import CTC, INTERNAL_LM, LENGTH, LM, NGRAM, PRIOR, SPEECH_LLM
-from kikitori.scoring.grids import GRIDS, LM_GRID, Grid, check_grids
-from kikitori.scoring.heat_map import draw_heat_map
 from kikitori.scoring.report import build_report, write_report
 from kikitori.scoring.table import text_table
-from kikitori.scoring.tuning import Lists, Tuned, plane, read_lists, tune
+from kikitori.scoring.tuning.grids import GRIDS, LM_GRID, Grid, check_grids
+from kikitori.scoring.tuning.heat_map import draw_heat_map
+from kikitori.scoring.tuning.scales import Lists, Tuned, plane, read_lists, tune
 from kikitori.search.options import (
     Decoding,
     DelayedFusionSearch,

@@ -10,7 +10,7 @@ import pytest
 from kikitori.errors import DataError
 from kikitori.io.files import DiskFullError, write_text
 from kikitori.io.recordings import Recording
-from kikitori.workflows.journal import JOURNAL, Journal, file_digest, recipe_digest
+from kikitori.workflows.sharing.journal import JOURNAL, Journal, file_digest, recipe_digest
 
 TALK = Recording(Path("in/talk.wav"), "talk")
 

@@ -21,8 +21,8 @@ from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.types import Utterance
 from kikitori.workflows.evaluate import Searching, Setting, System, predict
-from kikitori.workflows.journal import append_line, recipe_digest, whole_lines
-from kikitori.workflows.shards import WHOLE, Shard
+from kikitori.workflows.sharing.journal import append_line, recipe_digest, whole_lines
+from kikitori.workflows.sharing.shards import WHOLE, Shard
 
 JOURNAL = ".predictions"
 

@@ -19,9 +19,9 @@ from kikitori.io.recordings import find_recordings
 from kikitori.loading import load
 from kikitori.scoring.comparison.robustness import folder_of
 from kikitori.workflows.evaluate import FLAGGED, Searching, Setting
-from kikitori.workflows.journal import JOURNAL as FINISHED
-from kikitori.workflows.shards import WHOLE, Shard, read_shard
-from kikitori.workflows.shared_evaluation import JOURNAL, Pooled, Sharing, forget, gather, predict_into
+from kikitori.workflows.sharing.evaluation import JOURNAL, Pooled, Sharing, forget, gather, predict_into
+from kikitori.workflows.sharing.journal import JOURNAL as FINISHED
+from kikitori.workflows.sharing.shards import WHOLE, Shard, read_shard
 from kikitori.workflows.transcribe import Outputs, Transcribing, transcribe_into
 from tests.commands import call, one_line
 from tests.engine.test_pool import Shuffled

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from kikitori.errors import DataError
 from kikitori.scorers.base import add_scaled
 from kikitori.scorers.options import CTC, LENGTH
-from kikitori.scoring.grids import DIGITS, Grid, check_grids
 from kikitori.scoring.metrics import counted_errors
 from kikitori.scoring.report import Prediction
+from kikitori.scoring.tuning.grids import DIGITS, Grid, check_grids
 from kikitori.text.normalize import default_normalizer
 from kikitori.types import Hypothesis
 

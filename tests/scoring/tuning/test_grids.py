@@ -1,9 +1,9 @@
 import pytest
 
 from kikitori.errors import ConfigError
-from kikitori.scoring.grids import Grid, parse_grid
-from kikitori.scoring.tuning import read_lists, tune
-from tests.scoring.test_tuning import CTC, NAMES, random_sets
+from kikitori.scoring.tuning.grids import Grid, parse_grid
+from kikitori.scoring.tuning.scales import read_lists, tune
+from tests.scoring.tuning.test_scales import CTC, NAMES, random_sets
 
 
 def test_grids_from_text():

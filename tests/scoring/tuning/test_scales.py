@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kikitori.errors import DataError
-from kikitori.scoring import tuning
-from kikitori.scoring.grids import Grid
 from kikitori.scoring.report import Prediction, build_report
-from kikitori.scoring.tuning import error_counts, plane, read_lists, tune
+from kikitori.scoring.tuning import scales as tuning
+from kikitori.scoring.tuning.grids import Grid
+from kikitori.scoring.tuning.scales import error_counts, plane, read_lists, tune
 from kikitori.search.rescore import rescored
 from kikitori.types import Hypothesis, Utterance
 

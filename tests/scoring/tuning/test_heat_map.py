@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from kikitori.scoring.heat_map import draw_heat_map
+from kikitori.scoring.tuning.heat_map import draw_heat_map
 
 LM, PRIOR = [0.0, 0.5, 1.0], [-1.0, 0.0]
 

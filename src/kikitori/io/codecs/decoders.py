@@ -21,7 +21,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from kikitori.errors import AudioError, KikitoriWarning
-from kikitori.io.containers import Overlay, data_chunk, is_chained, is_joined, mp3_is_sound
+from kikitori.io.codecs.containers import Overlay, data_chunk, is_chained, is_joined, mp3_is_sound
 
 TOLERANCE_S = 0.1  # seconds that a manifest's duration or a lossy codec may be off
 _HEADER_SLACK_BYTES = 64  # some writers count the header as data
