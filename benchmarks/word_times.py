@@ -17,8 +17,8 @@ import torch
 import kikitori
 from kikitori.align.hmm.corpus import load_alignments, segments, word_spans
 from kikitori.data.manifest import read_manifest
+from kikitori.text.forms.text_form import in_form
 from kikitori.text.lexicon import read_lexicon
-from kikitori.text.units import in_form
 from long_audio import join
 
 

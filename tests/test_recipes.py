@@ -16,10 +16,10 @@ from kikitori.align.hmm.graph import state_labels
 from kikitori.data.manifest import write_manifest
 from kikitori.model.published.part import PARTS
 from kikitori.scorers.prior import save_prior
+from kikitori.text.forms.text_form import in_form
 from kikitori.text.lexicon import Lexicon, write_lexicon
 from kikitori.text.ngram.arpa import read_arpa
 from kikitori.text.ngram.packed import write_packed
-from kikitori.text.units import in_form
 from kikitori.train.build.task import build_task
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.train.run import dry_run

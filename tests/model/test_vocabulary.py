@@ -8,8 +8,9 @@ from kikitori.model.decoder.llm import embed, forward, project
 from kikitori.model.folder import load_llm
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.vocabulary import embedding_layers, old_labels, swap_vocabulary
+from kikitori.text.forms.text_form import text_normalizer
 from kikitori.text.unit_training import unigram_units
-from kikitori.text.units import SPECIALS, WORD_MARK, text_normalizer, with_text_form
+from kikitori.text.units import SPECIALS, WORD_MARK, with_text_form
 from tests.tiny import LLMS, tiny_bpe, tiny_llm, tiny_units
 
 TIED = {"gpt_neox": False, "qwen2": True, "qwen3": True, "llama": False}

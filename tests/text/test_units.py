@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from kikitori.errors import ConfigError, ModelError
 from kikitori.text import units as units_module
+from kikitori.text.forms.text_form import in_form
 from kikitori.text.unit_training import character_units, sentencepiece_units
-from kikitori.text.units import TokenizerUnits, in_form, load_units, with_text_form
+from kikitori.text.units import TokenizerUnits, load_units, with_text_form
 from tests.tiny import save_tiny_llm, tiny_bpe
 
 FORMS = ("as_is", "lower", "en_plain")

@@ -4,10 +4,11 @@ import torch
 
 from kikitori.baselines.base import Baseline
 from kikitori.baselines.by_transformers import load_transformers
+from kikitori.loading import BASELINES
 from kikitori.model.device import Device, torch_device
 from kikitori.recognizer import Precision
 
-HF, CT2 = "hf:", "ct2:"
+HF, CT2 = BASELINES
 
 
 def load_baseline(

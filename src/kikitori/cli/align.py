@@ -19,8 +19,8 @@ def align(
     """Find out which phone is spoken when in transcribed speech, for ctc.phones.alignments of a recipe."""
     with one_line_errors():
         from kikitori.align.hmm.corpus import align_corpus, save_alignments
+        from kikitori.text.forms.text_form import in_form
         from kikitori.text.lexicon import read_lexicon
-        from kikitori.text.units import in_form
 
         if not data or lexicon is None or output is None:
             raise ConfigError("--data, --lexicon and -o are needed", remedy="name manifest, lexicon and file")

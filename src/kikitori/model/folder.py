@@ -26,7 +26,14 @@ from kikitori.model.published.nue_asr import open_published
 from kikitori.model.published.part import BASE, find_base, load_heads
 from kikitori.model.published.speech_llm_part import CTC_UNITS, load_speech_llm_part
 from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_recogniser
-from kikitori.model.safety.config import check_config, check_llm_type, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety.config import (
+    check_config,
+    check_format_version,
+    check_llm_type,
+    one_line_errors,
+    quiet_transformers,
+    read_json,
+)
 from kikitori.model.safety.load import check_loaded, encoder_alone, load_weights, other_units
 from kikitori.model.safety.trained_on import read_trained_on as read_trained_on  # also for those who take it from here
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
@@ -164,7 +171,7 @@ def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
             where=path_or_id,
             remedy="give a folder that kikitori train wrote (RUN/model)",
         )
-    _check_version(path_or_id, config.get("format_version", 1))
+    check_format_version(path_or_id, config, FORMAT_VERSION)
     model = load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
     units, ctc_units = load_units(path_or_id), _own_ctc_units(path_or_id)
     _check_units(path_or_id, model, units, ctc_units)
@@ -225,7 +232,7 @@ def _without_places(values: Any) -> Any:
 
 def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """CTC heads that name the Whisper on whose encoder they stand, with that Whisper's decoder."""
-    _check_version(path_or_id, config.get("format_version", 1))
+    check_format_version(path_or_id, config, FORMAT_VERSION)
     base = find_base(str(config[BASE].get("name")), path_or_id)
     network = load_whisper(base, read_json(base, "config.json"))
     heads, shared = load_heads(path_or_id, config, network)
@@ -237,7 +244,7 @@ def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
 
 def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """Bridge, adapters and heads of a speech LLM that name its Whisper and its LLM."""
-    _check_version(path_or_id, config.get("format_version", 1))
+    check_format_version(path_or_id, config, FORMAT_VERSION)
     model, units = load_speech_llm_part(path_or_id, config, load_llm), load_units(path_or_id)
     ctc_units = _own_ctc_units(path_or_id)
     _check_units(path_or_id, model, units, ctc_units)
@@ -272,21 +279,6 @@ def load_ctc_units(path_or_id: str | Path) -> TokenizerUnits:
 def _own_ctc_units(path_or_id: str | Path) -> TokenizerUnits | None:
     others = Path(path_or_id) / CTC_UNITS
     return load_units(str(others)) if others.is_dir() else None
-
-
-def _check_version(path_or_id: str | Path, version: object) -> None:
-    if type(version) is not int or version < 1:
-        raise ModelError(
-            f"config.json has no whole number as format_version but {version!r}",
-            where=path_or_id,
-            remedy="copy the folder again",
-        )
-    if version > FORMAT_VERSION:
-        raise ModelError(
-            f"written by a newer kikitori (format {version}, this one reads up to {FORMAT_VERSION})",
-            where=path_or_id,
-            remedy="update kikitori",
-        )
 
 
 def _check_units(

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.errors import ModelError
+from kikitori.text.forms.text_form import TextForm, in_form
 from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable
 from kikitori.text.ngram.model import NGram, append, following, score_text
 from kikitori.text.ngram.packed import SUFFIX as PACKED
-from kikitori.text.units import WORD_MARK, TextForm, TokenizerUnits, in_form
+from kikitori.text.units import WORD_MARK, TokenizerUnits
 from kikitori.text.words import check_coverage
 from kikitori.types import Hypothesis
 

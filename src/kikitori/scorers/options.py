@@ -11,7 +11,7 @@ from dataclasses import fields
 from pydantic import AfterValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from kikitori.text.units import TextForm
+from kikitori.text.forms.text_form import TextForm
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 CTC, SPEECH_LLM, INTERNAL_LM, LENGTH = "ctc", "speech_llm", "ilm", "length"

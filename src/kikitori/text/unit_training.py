@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kikitori.errors import DataError
-from kikitori.text.units import BOS, EOS, SPECIALS, UNK, WORD_MARK, TextForm, TokenizerUnits, text_normalizer
+from kikitori.text.forms.text_form import TextForm, text_normalizer
+from kikitori.text.units import BOS, EOS, SPECIALS, UNK, WORD_MARK, TokenizerUnits
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer

@@ -12,22 +12,19 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kikitori.errors import ConfigError, ModelError
+from kikitori.errors import ModelError
 from kikitori.io.untrusted import read_object
-from kikitori.text.normalize import APOSTROPHES, INVISIBLE
+from kikitori.text.forms.text_form import WORD_MARK as WORD_MARK  # also for those who take it from here
+from kikitori.text.forms.text_form import TextForm, text_normalizer
 from kikitori.text.tokenizer_files import check_tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers.normalizers import Normalizer
     from transformers import PreTrainedTokenizerBase
-
-TextForm = Literal["as_is", "lower", "en_plain"]
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIALS = (UNK, BOS, EOS)
-WORD_MARK = "▁"
 FIRST_CHARACTERS = 24
 """Of a text, where it is asked whether it has labels."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -239,11 +236,6 @@ def labels_fingerprint(labels: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([*labels]).encode()).hexdigest()
 
 
-def in_form(text: str, text_form: TextForm) -> str:
-    """A text in a text form, with single spaces between words."""
-    return str(text_normalizer(text_form).normalize_str(text))
-
-
 def _first_words(text: str) -> str:
     """The beginning of a text, up to a space where there is one; what has labels there has labels as a whole."""
     return text if len(text) <= FIRST_CHARACTERS else text[:FIRST_CHARACTERS].rpartition(" ")[0] or text
@@ -270,38 +262,3 @@ def _is_plain(folder: Path) -> bool:
     settings = folder / "tokenizer_config.json"
     plain = (folder / "tokenizer.json").is_file() and settings.is_file()
     return plain and read_object(settings).get("tokenizer_class") == PLAIN
-
-
-def text_normalizer(text_form: TextForm) -> "Normalizer":
-    """What brings a text into a form, for the tokenizers library.
-
-    Raises:
-        ConfigError: There is no such form.
-    """
-    from tokenizers import Regex, normalizers
-
-    # Folders name the form alone, and `verbatim` counts its parts: what is new joins the first of them.
-    seen = normalizers.Replace(Regex(INVISIBLE), "")
-    apostrophes = normalizers.Replace(Regex(rf"(?<=[\p{{L}}\p{{N}}])[{APOSTROPHES}](?=[\p{{L}}\p{{N}}])"), "'")
-    hyphens = normalizers.Replace(Regex("[\u2010\u2011]"), "-")
-    spaces = [normalizers.Replace(Regex(rf"[\s\p{{Cc}}{WORD_MARK}]+"), " "), normalizers.Strip()]
-    match text_form:
-        case "as_is":
-            return normalizers.Sequence([normalizers.Sequence([seen, normalizers.NFKC()]), *spaces])
-        case "lower":
-            composed = normalizers.Sequence([seen, apostrophes, normalizers.NFKC(), hyphens])
-            return normalizers.Sequence([composed, normalizers.Lowercase(), *spaces])
-        case "en_plain":
-            return normalizers.Sequence(
-                [
-                    normalizers.Sequence([seen, apostrophes, normalizers.NFKD()]),
-                    normalizers.StripAccents(),
-                    normalizers.Lowercase(),
-                    normalizers.Replace(Regex("[’‘`]"), "'"),
-                    # An apostrophe stays inside a word (don't) and goes elsewhere (a closing quotation mark).
-                    normalizers.Replace(Regex(r"(?<![a-z])'|'(?![a-z])"), " "),
-                    normalizers.Replace(Regex("[^a-z']+"), " "),
-                    *spaces,
-                ]
-            )
-    raise ConfigError(f"unknown text form '{text_form}'", remedy="use as_is, lower or en_plain")

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from kikitori.scorers.ngram import label_words
+from kikitori.text.forms.text_form import TextForm, in_form
 from kikitori.text.ngram.arpa import END, START, UNKNOWN, writable, write_arpa
 from kikitori.text.ngram.kneser_ney import estimate
 from kikitori.text.ngram.packed import SUFFIX, write_packed
-from kikitori.text.units import TextForm, TokenizerUnits, in_form
+from kikitori.text.units import TokenizerUnits
 from kikitori.text.words import check_coverage
 
 

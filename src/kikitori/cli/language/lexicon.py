@@ -58,9 +58,9 @@ def lexicon(
         from itertools import chain
 
         from kikitori.text.corpus import common_words, read_lines, speak_titles
+        from kikitori.text.forms.text_form import in_form
         from kikitori.text.g2p.sources import build_lexicon, open_sources
         from kikitori.text.lexicon import write_lexicon
-        from kikitori.text.units import in_form
 
         notes = [line for path in notice or () for line in (*read_lines(path), "")]
         lines = chain.from_iterable(read_lines(path) for path in text or ())

@@ -46,8 +46,8 @@ def calibrate(
         spans: dict[str, Spans] = {}
         if lexicon is not None:
             from kikitori.align.hmm.corpus import align_corpus, segments, word_spans
+            from kikitori.text.forms.text_form import in_form
             from kikitori.text.lexicon import read_lexicon
-            from kikitori.text.units import in_form
 
             known = read_lexicon(lexicon)
             aligned = align_corpus(rows, known, lambda text: in_form(text, text_form.value), print)

@@ -10,7 +10,7 @@ from pathlib import Path
 from kikitori.data.overlap import HeldOut
 from kikitori.errors import ConfigError
 from kikitori.text.corpus import read_lines, speak_titles
-from kikitori.text.units import TextForm, in_form
+from kikitori.text.forms.text_form import TextForm, in_form
 from kikitori.text.words import writes_spaces
 
 CHARACTERS = {

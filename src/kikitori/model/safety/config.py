@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,27 @@ def check_llm_type(path_or_id: str | Path, values: dict[str, Any]) -> None:
     model_type = str(values.get("model_type"))
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelError(f"model type '{model_type}' is no language model", where=path_or_id, remedy="name another")
+
+
+def check_format_version(path_or_id: str | Path, values: Mapping[str, Any], newest: int) -> None:
+    """Checks that a folder of ours is in a format that this kikitori reads; one that names no version is the first.
+
+    Raises:
+        ModelError: Its `format_version` is none, or newer.
+    """
+    version = values.get("format_version", 1)
+    if type(version) is not int or version < 1:
+        raise ModelError(
+            f"config.json has no whole number as format_version but {version!r}",
+            where=path_or_id,
+            remedy="copy the folder again",
+        )
+    if version > newest:
+        raise ModelError(
+            f"written by a newer kikitori (format {version}, this one reads up to {newest})",
+            where=path_or_id,
+            remedy="update kikitori",
+        )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from kikitori.data.speech import WaveformAugment
-from kikitori.text.units import TextForm
+from kikitori.text.forms.text_form import TextForm
 from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Fraction, ModelPath, NotNegative, Positive
 
 
