@@ -40,6 +40,10 @@ def test_rows_that_are_left_out_are_named(kaldi, tmp_path):
         (("-o", "OUT", "--from", "kali"), "--from: there is no layout 'kali'; did you mean 'kaldi'?"),
         (("-o", "OUT", "--language", "English"), "--language: 'English' is no code of a language"),
         (("-o", "OUT", "--from", "csj"), "nothing of csj lies there"),
+        (
+            ("-o", "OUT", "--from", "kaldi", "--text-column", "sentence"),
+            "--text-column: is of no use for kaldi; it names a column of hugging-face, table, webdataset",
+        ),
     ],
 )
 def test_wrong_calls(kaldi, tmp_path, arguments, line):

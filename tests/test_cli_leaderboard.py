@@ -123,6 +123,11 @@ def test_recordings_that_failed_are_named(tmp_path):
             ("-o", "OUT", "--model-id", "o/m", "--set", "clean=a:b", "--set", "calls=a:b"),
             "--set: two manifests are the same set; name each set once",
         ),
+        (
+            ("-o", "OUT", "--model-id", "o/m", "--set", "clean=a:b", "--set", "clean.jsonl=a:c"),
+            "--set: 'clean.jsonl' is named twice; name each manifest once",
+        ),
+        (("missing",), "missing: no such file or folder; check the path"),
     ],
 )
 def test_wrong_calls(report, tmp_path, arguments, line):

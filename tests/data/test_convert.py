@@ -125,7 +125,7 @@ def test_splits(tmp_path):
     assert [row["id"] for row in written] == ["u0", "u2"]
     with pytest.raises(ConfigError, match="--split: there is no split 'eval'; it has train, dev"):
         convert(rows, tmp_path / "n.jsonl", splits=("train", "eval"), leave_out=print)
-    with pytest.raises(DataError, match=r"n.jsonl: no row could be taken; see the lines above"):
+    with pytest.raises(DataError, match=r"n.jsonl: the data set has no row; check its files"):
         convert([], tmp_path / "n.jsonl", leave_out=print)
     assert {path.name for path in tmp_path.iterdir()} == {"a.flac", "m.jsonl"}
 
@@ -134,3 +134,8 @@ def test_lengths_that_no_header_says_are_counted(tmp_path, monkeypatch):
     audio = write(tmp_path / "a.flac", sound(0.75))
     monkeypatch.setattr(conversion, "promised_seconds", lambda _: None)
     assert conversion.seconds_of(audio) == 0.75
+
+
+def test_where_all_rows_were_left_out_the_lines_above_say_why(tmp_path):
+    with pytest.raises(DataError, match="no row could be taken; see the lines above"):
+        convert([SourceRow("u", tmp_path / "none.wav")], tmp_path / "m.jsonl", leave_out=[].append)

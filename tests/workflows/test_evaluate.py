@@ -187,6 +187,22 @@ def test_wrong_calls(arguments, message, data, monkeypatch):
     assert not (data.parent / "out").exists()
 
 
+def test_a_form_that_leaves_nothing_of_the_references_is_refused(data, tmp_path):
+    rows = [json.loads(line) | {"text": "The quick fox"} for line in data.read_text().splitlines()]
+    write_manifest(data, rows)
+    result = call("--data", data, "-o", tmp_path / "out", "--normalizer", "kana_ja")
+    assert result.exit_code == WRONG_CALL
+    assert (
+        result.stderr
+        == f"kikitori: --normalizer: 'kana_ja' leaves nothing of the texts of {data}; choose another form\n"
+    )
+
+
+def test_the_warm_up_is_no_larger_than_the_largest_set(model, data, tmp_path):
+    result = call("--model", model, "--data", data, "--split", "dev", "-o", tmp_path / "out", "--batch-size", 10**12)
+    assert result.exit_code == 0, result.output
+
+
 def test_batches_do_not_change_texts_or_order(model, data):
     greedy = Searching(loading.load(model), GreedySearch())
     utterances = read_manifest(data).utterances

@@ -64,11 +64,11 @@ def evaluate(
         from kikitori.data.corruption import parse_corruption
         from kikitori.data.manifest import read_manifest
         from kikitori.scoring.fillers import check_fillers
-        from kikitori.text.normalize import normalize
+        from kikitori.text.normalize import check_leaves_something, normalize
 
         corruptions = [*map(parse_corruption, corrupt or ())]
         if normalizer is not None:
-            normalize(normalizer, "")  # refuses a wrong name before the work begins
+            normalize(normalizer, "")  # refuses a wrong name before the manifests are read
         from kikitori.scorers.hotwords.phrases import read_hotwords
         from kikitori.scoring.comparison.robustness import CLEAN, folder_of, format_robustness, write_robustness
         from kikitori.scoring.report import format_table
@@ -79,6 +79,9 @@ def evaluate(
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
         sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
+        if normalizer is not None:
+            for name, members in sets.items():
+                check_leaves_something(normalizer, (row.text or "" for row in members), name)
         without_fillers = fillers is common.Fillers.remove
         if without_fillers:
             check_fillers(row for members in sets.values() for row in members)
@@ -89,6 +92,7 @@ def evaluate(
         for each in corruptions:
             jobs[each.name] = (folder_of(output, each.name), replace(setting, corruption=each))
 
+        together_at_most = min(batch_size, max(map(len, sets.values())))
         ours = {
             "--decoding": bool(decoding),
             "overrides": bool(settings),
@@ -103,14 +107,14 @@ def evaluate(
             return replace(made, hotwords=phrases)
 
         def prepare(recognizer: "Recognizer") -> None:
-            evaluation.warm_up(evaluation.Searching(recognizer, recognizer.decoding, guards), batch_size)
+            evaluation.warm_up(evaluation.Searching(recognizer, recognizer.decoding, guards), together_at_most)
 
         @contextmanager
         def shared() -> "Iterator[Sharing]":
             baseline = baseline_of(model, device, dtype, language, ours)
             if baseline is not None:
                 with together():
-                    evaluation.warm_up(baseline, batch_size)
+                    evaluation.warm_up(baseline, together_at_most)
                     yield Sharing(baseline, None, share)
                 return
             with recognizers(make, engine, workers, device, prepare) as (recognizer, pool):

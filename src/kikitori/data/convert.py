@@ -114,6 +114,8 @@ def convert(
             names = ", ".join(filter(None, known)) or "none"
             raise ConfigError(f"there is no split '{missing[0]}'", where="--split", remedy=f"it has {names}")
         if not result.utterances:
+            if not known:
+                raise DataError("the data set has no row", where=manifest, remedy="check its files")
             raise DataError("no row could be taken", where=manifest, remedy="see the lines above")
     return result
 

@@ -159,3 +159,15 @@ def _until_stable(step: Callable[[str], str], text: str) -> str:
             break
         text = result
     return text
+
+
+def check_leaves_something(name: str, texts: Iterable[str], where: str) -> None:
+    """Refuses a form that leaves nothing of any text, such as kana of English: whatever is written would be right.
+
+    Raises:
+        ConfigError: It does so; texts that are empty themselves do not count.
+    """
+    texts = [text for text in texts if text.strip()]
+    if texts and not any(normalize(name, text) for text in texts):
+        what = f"'{name}' leaves nothing of the texts of {where}"
+        raise ConfigError(what, where="--normalizer", remedy="choose another form")

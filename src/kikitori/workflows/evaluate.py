@@ -220,7 +220,7 @@ def evaluate(
     batch's time shared evenly; one warm-up batch goes before. `progress` gets the number of utterances just done, and
     what is recognised is as `heard`, see `kikitori.data.corruption`.
     """
-    warm_up(system, batch_size)
+    warm_up(system, min(batch_size, max(map(len, sets.values()), default=0)))
     results = {}
     for name, utterances in sets.items():
         predictions: dict[int, Prediction] = {}

@@ -41,7 +41,7 @@ def convert(
     with common.one_line_errors():
         from kikitori.data import convert as conversion
         from kikitori.data.layouts.base import Columns
-        from kikitori.data.layouts.choose import choose_layout
+        from kikitori.data.layouts.choose import check_columns, choose_layout
         from kikitori.io.progress import now_and_then
         from kikitori.text.forms.languages import check_language
 
@@ -49,6 +49,8 @@ def convert(
             raise ConfigError("no manifest given", where="-o", remedy="name a file .jsonl or a folder")
         check_language(language, "--language")
         name, seen, reader = choose_layout(source, layout)
+        columns = Columns(audio_column, text_column)
+        check_columns(name, columns)
         manifest = conversion.manifest_path(output)
         if layout is None:
             print(f"kikitori: read as {name} ({seen})", file=sys.stderr)
@@ -67,7 +69,7 @@ def convert(
             tell(lambda: f"converting: {done} rows")
 
         result = conversion.convert(
-            reader.read(source, Columns(audio_column, text_column), leave_out),
+            reader.read(source, columns, leave_out),
             manifest,
             splits=tuple(split or ()),
             language=language,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kikitori.cli import common
-from kikitori.errors import ConfigError
+from kikitori.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kikitori.scoring.leaderboard.results import Dataset
@@ -34,6 +34,9 @@ def leaderboard(
         from kikitori.scoring.leaderboard.score import score
         from kikitori.scoring.leaderboard.submission import score_table, write_submission
 
+        for path in sources:
+            if not path.exists():
+                raise DataError("no such file or folder", where=path, remedy="check the path")
         if all(map(is_result_file, sources)):
             if sets or model_id or output:
                 raise ConfigError("is of no use here", where="--set, --model-id, -o", remedy="result files are scored")
@@ -97,6 +100,8 @@ def _datasets(arguments: Sequence[str], predictions: "Mapping[str, Sequence[Pred
         if len(found) != 1:
             what = f"'{manifest}' is {'no set' if not found else 'several sets'} of the predictions"
             raise ConfigError(what, where="--set", remedy=f"they have {', '.join(predictions)}")
+        if found[0] in datasets:
+            raise ConfigError(f"'{manifest}' is named twice", where="--set", remedy="name each manifest once")
         datasets[found[0]] = parse_dataset(dataset)
     missing = [name for name in predictions if name not in datasets]
     if missing:

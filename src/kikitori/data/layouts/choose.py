@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kikitori.data.layouts import hugging_face, kaldi, lhotse, tables, webdataset
-from kikitori.data.layouts.base import Layout
+from kikitori.data.layouts.base import Columns, Layout
 from kikitori.data.layouts.corpora import common_voice, csj, jsut, librispeech, reazonspeech
 from kikitori.errors import ConfigError, DataError
 from kikitori.io.config import did_you_mean
@@ -20,6 +20,8 @@ LAYOUTS: dict[str, Layout] = {
     "reazonspeech": reazonspeech,
     "table": tables,
 }
+AUDIO_COLUMN = ("hugging-face", "table")
+TEXT_COLUMN = ("hugging-face", "table", "webdataset")
 
 
 def choose_layout(source: Path, name: str | None) -> tuple[str, str, Layout]:
@@ -46,3 +48,19 @@ def choose_layout(source: Path, name: str | None) -> tuple[str, str, Layout]:
         names = " or ".join(each for each, _, _ in distinct)
         raise ConfigError(f"may be {names}", where=source, remedy="say which with --from")
     return distinct[0]
+
+
+def check_columns(name: str, columns: Columns) -> None:
+    """Refuses names of columns for a layout whose columns are fixed.
+
+    Raises:
+        ConfigError: One is named for such a layout.
+    """
+    for option, column, known in (
+        ("--audio-column", columns.audio, AUDIO_COLUMN),
+        ("--text-column", columns.text, TEXT_COLUMN),
+    ):
+        if column is not None and name not in known:
+            raise ConfigError(
+                f"is of no use for {name}", where=option, remedy=f"it names a column of {', '.join(known)}"
+            )
