@@ -188,3 +188,9 @@ def test_what_is_refused(whisper, ctc, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ConfigError, match="give no times of words"):
         next(load_baseline(f"hf:{whisper}").try_transcribe_many(WAVEFORMS, word_times=True))
+
+
+def test_a_prefix_alone_names_no_model():
+    for prefix in ("hf:", "ct2:"):
+        with pytest.raises(ModelError, match=f"^--model: {prefix} names no model; write hf:ID_OR_FOLDER or ct2:FOLDER"):
+            load_baseline(prefix, device="cpu")

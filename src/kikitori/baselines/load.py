@@ -4,6 +4,7 @@ import torch
 
 from kikitori.baselines.base import Baseline
 from kikitori.baselines.by_transformers import load_transformers
+from kikitori.errors import ModelError
 from kikitori.loading import BASELINES
 from kikitori.model.device import Device, torch_device
 from kikitori.recognizer import Precision
@@ -20,6 +21,8 @@ def load_baseline(
         ConfigError: A package or an option is not to be had.
         ModelError: There is no such model, or none that the software takes.
     """
+    if model in BASELINES:
+        raise ModelError(f"{model} names no model", where="--model", remedy=f"write {HF}ID_OR_FOLDER or {CT2}FOLDER")
     if model.startswith(CT2):
         from kikitori.baselines.by_faster_whisper import load_faster_whisper
 
