@@ -77,16 +77,27 @@ def health(port: int, until: float) -> list[float]:
     return took
 
 
-def phase(port: int, bodies: dict[str, bytes], clients: int, seconds: float) -> tuple[Counts, list[float]]:
+def memory_over(pid: int, until: float) -> list[float]:
+    """Resident memory in MB, a reading every ten seconds."""
+    readings = [rss_mb(pid)]
+    while time.monotonic() < until:
+        time.sleep(10.0)
+        readings.append(rss_mb(pid))
+    return readings
+
+
+def phase(
+    port: int, pid: int, bodies: dict[str, bytes], clients: int, seconds: float
+) -> tuple[Counts, list[float], list[float]]:
     counts, began = Counts(), time.monotonic()
     until = began + seconds
-    with ThreadPoolExecutor(clients + 1) as threads:
-        probing = threads.submit(health, port, until)
+    with ThreadPoolExecutor(clients + 2) as threads:
+        probing, reading = threads.submit(health, port, until), threads.submit(memory_over, pid, until)
         running = [threads.submit(client, port, bodies, number, until, counts) for number in range(clients)]
         for each in running:
             each.result()
         counts.wall_s = time.monotonic() - began
-        return counts, probing.result()
+        return counts, probing.result(), reading.result()
 
 
 def rss_mb(pid: int) -> float:
@@ -125,10 +136,8 @@ def main() -> None:
         bodies = {str(path): form(path, **fields) for path in options.recordings or SAMPLES}
         for body in bodies.values():  # what is slow the first time
             assert ask(options.port, "POST", "/v1/audio/transcriptions", body)[0] == 200
-        alone, _ = phase(options.port, bodies, 1, options.seconds)
-        before = rss_mb(server.pid)
-        many, took = phase(options.port, bodies, options.clients, options.seconds)
-        after = rss_mb(server.pid)
+        alone, _, _ = phase(options.port, server.pid, bodies, 1, options.seconds)
+        many, took, memory = phase(options.port, server.pid, bodies, options.clients, options.seconds)
     finally:
         server.terminate()
         server.wait()
@@ -138,7 +147,8 @@ def main() -> None:
         f"{options.clients} clients: {dict(many.statuses)}, {speeds[1]:.1f} s a second, p95 {p95(many.seconds):.2f} s"
     )
     print(f"throughput {speeds[1] / speeds[0]:.2f} times; /healthz p95 {1000 * p95(took):.0f} ms of {len(took)}")
-    print(f"memory {before:.0f} MB before, {after:.0f} MB after; server ended with {server.returncode}")
+    readings = " ".join(f"{each:.0f}" for each in memory)
+    print(f"memory every ten seconds: {readings} MB; server ended with {server.returncode}")
     equal = all(many.texts[name] == texts for name, texts in alone.texts.items() if name in many.texts)
     print("texts are equal" if equal else "TEXTS DIFFER")
     kept = equal and {*many.statuses} <= {200, 429, 503} and p95(took) < 0.1 and speeds[1] >= options.goal * speeds[0]
