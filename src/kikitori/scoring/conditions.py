@@ -18,8 +18,8 @@ class Conditions:
         dtype: Arithmetic of the networks.
         batch_size: Utterances decoded together.
         threads: Of the CPU, in the networks.
-        peak_memory_mb: The most that the process has held, or of a GPU's memory the most that was taken; None where the
-            system does not tell.
+        peak_memory_mb: The most that the process has held meanwhile, or of a GPU's memory the most that was taken; None
+            where the system does not tell.
         corruption: What was done to the recordings, see `kikitori.data.corruption`; None where nothing was.
         seed: Of what was drawn for it.
     """

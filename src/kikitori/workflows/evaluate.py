@@ -24,7 +24,7 @@ from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.transcript import flags_of
 from kikitori.types import NBest, Utterance
-from kikitori.workflows.machine.conditions import conditions_of, versions
+from kikitori.workflows.machine.conditions import conditions_of, forget_peak_memory, versions
 from kikitori.workflows.sharing.journal import recognizer_recipe
 
 Progress = Callable[[int], None]
@@ -232,8 +232,12 @@ def evaluate(
 
 
 def warm_up(system: System, batch_size: int) -> None:
-    """Recognises a batch of sound, so that what is compiled or loaded with the first one is not measured."""
+    """Recognises a batch of sound, so that what is compiled or loaded with the first one is not measured.
+
+    Peak memory is counted from its end, by `conditions_of`.
+    """
     system.recognize([_sweep()] * batch_size)
+    forget_peak_memory(system.device)
 
 
 def predict(

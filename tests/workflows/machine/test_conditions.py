@@ -1,10 +1,12 @@
 """What reports say of the machine."""
 
+import numpy as np
+import pytest
 import torch
 
 from kikitori.scoring.conditions import HEADING, Conditions, read_conditions, unknown_cells
 from kikitori.workflows.machine import conditions
-from kikitori.workflows.machine.conditions import conditions_of, peak_memory_mb
+from kikitori.workflows.machine.conditions import conditions_of, forget_peak_memory, peak_memory_mb
 
 
 def test_the_machine_is_described(monkeypatch, tmp_path):
@@ -16,6 +18,15 @@ def test_the_machine_is_described(monkeypatch, tmp_path):
     assert peak_memory_mb() is None
     monkeypatch.setattr("platform.processor", lambda: "")
     assert conditions_of("cpu", "bfloat16", 1).device == "cpu"
+
+
+@pytest.mark.skipif(peak_memory_mb() is None, reason="tells of Linux alone")
+def test_the_peak_of_one_evaluation_is_not_that_of_the_one_before():
+    block = np.ones(25_000_000)  # 200 MB, touched
+    before = peak_memory_mb()
+    del block
+    forget_peak_memory("cpu")
+    assert peak_memory_mb() < before - 150
 
 
 def test_reports_hold_conditions_or_none():
