@@ -18,7 +18,7 @@ from kikitori.scoring.metrics import ErrorCounts, word_errors
 from kikitori.scoring.report import Prediction
 from kikitori.search.options import load_decoding
 from kikitori.text.normalize import normalize
-from kikitori.workflows.evaluate import evaluate_batch
+from kikitori.workflows.evaluate import Searching, evaluate_batch
 
 SAMPLES = BUNDLED.parents[1] / "samples" / "manifest.jsonl"
 SEARCHES = ("greedy", "ctc_greedy")
@@ -41,7 +41,7 @@ def transcribe_samples(model: Path | str | None = None) -> dict[str, list[Predic
     samples = read_manifest(SAMPLES).utterances
     recognizer = load(model)
     searches = {name: load_decoding(name) for name in SEARCHES} | {recognizer.decoding.search: recognizer.decoding}
-    return {name: evaluate_batch(recognizer, samples, search) for name, search in searches.items()}
+    return {name: evaluate_batch(Searching(recognizer, search), samples) for name, search in searches.items()}
 
 
 def format_demo(predictions: Mapping[str, Sequence[Prediction]]) -> str:
