@@ -1,7 +1,7 @@
 """Training by two processes of one thread each, in turns by several checkouts of kikitori: time and memory of a step.
 
-git worktree add /tmp/before COMMIT
-OMP_NUM_THREADS=1 python benchmarks/distributed.py before=/tmp/before now=.
+git worktree add ../before COMMIT
+OMP_NUM_THREADS=1 python benchmarks/distributed.py before=../before now=.
 
 A language model of 64 million parameters on made-up text, AdamW, no evaluation. Seconds are medians over rounds of the
 mean step behind the first two; memory is the most that one process held (resident, libraries included).
