@@ -13,14 +13,24 @@ from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
 from kikitori.model.folder import load_model, save_model
+from kikitori.model.heads import ctc_loss
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.lexicon import Lexicon, write_lexicon
+from kikitori.text.unit_training import character_units
 from kikitori.train.build.task import build_task
 from kikitori.train.loop.trainer import Trainer
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks.adaptation import AdaptationTask, TextAdaptationTask, divergence, with_replay
 from kikitori.train.tasks.base import BatchPosition
-from tests.tiny import TRAINED_ON, save_tiny, tiny_acoustic_model, tiny_encoder_config, tiny_llm, tiny_units
+from tests.tiny import (
+    TRAINED_ON,
+    save_tiny,
+    tiny_acoustic_model,
+    tiny_encoder_config,
+    tiny_llm,
+    tiny_speech_llm,
+    tiny_units,
+)
 from tests.train.helpers import make_recipe, merged, write_corpus, write_recipe
 
 START = BatchPosition(0, 0, 0.0)
@@ -251,6 +261,20 @@ def test_text_is_shown_in_the_recognisers_prompt(corpus, tmp_path):
     assert len(logits) == len(next_labels) == sum(len(labels) + 1 for labels in batch.labels)
     assert bool(has_prompt.all())
     assert task.evaluate()["perplexity"] > 1.0
+
+
+def test_heads_over_letters_of_their_own_are_trained_on_letters(corpus, tmp_path):
+    letters = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
+    acoustic = tiny_acoustic_model(ctc_layers=(2,), num_units=letters.size)
+    model = tiny_speech_llm(acoustic=acoustic, ctc_layers=(2,))
+    save_model(tmp_path / "base", model, tiny_units(), TRAINED_ON, letters)
+    recipe = speech_recipe(tmp_path / "base", adapt={"components": ["encoder"]}, ctc={"weights": {2: 0.5}})
+    task, _ = build(tmp_path, corpus, recipe)
+    batch = task.load(task.batches(0)[0], 0)
+    _, parts = task.loss(batch, START)
+    expected = ctc_loss(*task.acoustic.log_probs(task.encode(batch, START)), list(map(letters.encode, batch.texts)))
+    assert parts["ctc2"] == pytest.approx(expected.total.item() / expected.num_labels)
+    assert {*task.decode_ctc(batch)[0]} <= {*"abcdefghijklmnopqrstuvwxyz' "}
 
 
 def test_a_base_that_shows_no_labels_is_warned_about(base, corpus, tmp_path):

@@ -53,7 +53,7 @@ def row_checks(recipe: Recipe) -> RowChecks:
             base = load_model(adaptation.adapt.model)
             encoder = base.model.acoustic.encoder if adaptation.ctc.weights else None
             skipping_too = replace(adaptation, data=_skipping(adaptation.data))
-            return RowChecks(skipping_too, adaptation.data.on_error == "stop", base.units, encoder, base.units)
+            return RowChecks(skipping_too, adaptation.data.on_error == "stop", base.units, encoder, base.ctc_units)
         case MaskedPredictionRecipe() as masked:
             return RowChecks(replace(masked, data=_skipping(masked.data)), masked.data.on_error == "stop")
         case LanguageModelRecipe() | TextAdaptationRecipe():

@@ -10,7 +10,7 @@ from kikitori.io.extras import require
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.info import fingerprint
 from kikitori.model.adapters.lora import Lora
-from kikitori.model.folder import load_model
+from kikitori.model.folder import LoadedModel, load_model
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.prompt import PRESETS, compile_prompt
@@ -169,18 +169,20 @@ def _masked_prediction(recipe: MaskedPredictionRecipe, log: Log) -> MaskedPredic
 
 
 def _speech_adaptation(recipe: SpeechAdaptationRecipe, log: Log) -> AdaptationTask:
-    base, model, units = _load_base(recipe, recipe.ctc, log)
+    base, model, loaded = _load_base(recipe, recipe.ctc, log)
+    units = loaded.units
     train, dev = load_speech(recipe, units, log)
     num_new = len(train.utterances)
     if recipe.replay is not None:
         replayed = read_training_rows(recipe, "replay", recipe.replay.train, units, log)
         train.utterances = [*train.utterances, *replayed]
     drafter = base_drafter(recipe.adapt.model, model, units)
-    return AdaptationTask(recipe, base, model, units, train, num_new, dev, drafter)
+    return AdaptationTask(recipe, base, model, units, train, num_new, dev, drafter, loaded.own_ctc_units)
 
 
 def _text_adaptation(recipe: TextAdaptationRecipe, log: Log) -> TextAdaptationTask:
-    base, model, units = _load_base(recipe, CTC(), log)
+    base, model, loaded = _load_base(recipe, CTC(), log)
+    units = loaded.units
     simulator = build_adaptation_simulator(recipe, model, units, log)
     new, dev = load_sentences(recipe, units, log)
     old = [] if recipe.replay is None else recipe.replay.train
@@ -190,21 +192,21 @@ def _text_adaptation(recipe: TextAdaptationRecipe, log: Log) -> TextAdaptationTa
     return TextAdaptationTask(recipe, base, model, units, train, len(new), dev, simulator)
 
 
-def _load_base(recipe: AdaptationRecipe, ctc: CTC, log: Log) -> tuple[Base, SpeechLLM, TokenizerUnits]:
-    """The recogniser to adapt, frozen but for what is adapted, with its units."""
+def _load_base(recipe: AdaptationRecipe, ctc: CTC, log: Log) -> tuple[Base, SpeechLLM, LoadedModel]:
+    """The recogniser to adapt, frozen but for what is adapted, also as it was loaded, with its units."""
     folder = recipe.adapt.model
     loaded = load_model(folder)
-    model, units = loaded.model.speech_llm, loaded.units
+    model = loaded.model.speech_llm
     if model is None:
         raise ConfigError("it is no speech LLM", where="adapt.model", remedy="name a speech_llm run or its model")
-    log(f"label units: {units.size} (those of the base)")
+    log(f"label units: {loaded.units.size} (those of the base)")
     unknown = sorted(set(ctc.weights) - set(model.acoustic.config.ctc_layers))
     if unknown:
         raise ConfigError(f"the base has no CTC head on layer {unknown[0]}", where="ctc.weights", remedy="leave it out")
     name = "/".join(Path(folder).parts[-2:])  # where the base lies here says nothing elsewhere
     base = Base(name, fingerprint(folder, model), loaded.trained_on)
     set_components(model, recipe.adapt, recipe.lora or Lora(), list(ctc.weights))
-    return base, model, units
+    return base, model, loaded
 
 
 def _units(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModelRecipe, log: Log) -> TokenizerUnits:

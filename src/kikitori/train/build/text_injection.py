@@ -77,8 +77,9 @@ def build_adaptation_simulator(
     """
     settings, config = recipe.text_injection, model.config
     lexicon = None if settings is None else settings.lexicon
-    if not (config.show_phones if lexicon else config.show_ctc):
-        missing = "show_phones" if lexicon else "show_ctc"
+    own_labels = config.show_ctc and not config.shown_labels
+    if not (config.show_phones if lexicon else own_labels):
+        missing = "show_phones" if lexicon else "show_ctc of the LLM's own labels"
         log(f"warning: the base has no {missing}; its speech prompts do not look like those that text gives it")
         if config.show_phones:
             log("warning: they show phones; name its pronunciations with text_injection.lexicon")

@@ -127,9 +127,10 @@ class AdaptationTask(SpeechLLMTask):
         num_new: int,
         dev: SpeechLoader | None,
         drafter: Drafter | None = None,
+        own_ctc_units: TokenizerUnits | None = None,
     ) -> None:
         self.adaptation, self.base, self.num_new = recipe, base, num_new
-        super().__init__(recipe, model, units, None, train, dev, drafter=drafter)
+        super().__init__(recipe, model, units, None, train, dev, drafter=drafter, own_ctc_units=own_ctc_units)
         self.module = Adapting({"model": model})
 
     def indices(self, epoch: int) -> list[int]:
