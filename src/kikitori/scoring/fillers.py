@@ -25,15 +25,15 @@ def leave_out_fillers(sets: Mapping[str, Sequence[Prediction]]) -> dict[str, lis
     return {name: [_without(row) for row in rows] for name, rows in sets.items()}
 
 
-def check_fillers(utterances: Iterable[Utterance]) -> None:
-    """Refuses utterances of which none is in a language whose fillers are known.
+def check_fillers(utterances: Iterable[Utterance], where: str = "--fillers remove") -> None:
+    """Refuses utterances of which none is in a language whose fillers are known; `where` is what asks for it.
 
     Raises:
         ConfigError: All are in others.
     """
     if not any(primary_language(each.language) in LANGUAGES for each in utterances):
         what = f"fillers are known of {' and '.join(LANGUAGES)} alone"
-        raise ConfigError(what, where="--fillers remove", remedy="name the language of the rows, or leave it out")
+        raise ConfigError(what, where=where, remedy="name the language of the rows, or leave it out")
 
 
 def _without(row: Prediction) -> Prediction:

@@ -226,9 +226,8 @@ def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Predicti
     facts += [f"{flag}: {times}" for flag, times in report["flags"].items() if flag != REPLACED_FLAG]
     if conditions := read_conditions(report["conditions"]):
         facts += [str(conditions), *([conditions.sound] if conditions.sound else [])]
-    fillers = report["fillers"]
-    if fillers and (fillers["removed"] or fillers["reference"] or fillers["predicted"]):
-        facts.append(str(FillerCounts(**fillers)))
+    if report["fillers"]:
+        facts += FillerCounts(**report["fillers"]).facts()
     facts += [f"{package} {version}" for package, version in report["versions"].items()]
     confused: Counter[tuple[str, str]] = Counter()
     examples, too_long = list[Example](), 0

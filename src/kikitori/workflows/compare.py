@@ -10,7 +10,6 @@ from kikitori.scoring.comparison.systems import System
 from kikitori.scoring.comparison.tables import Background, missing_rows
 from kikitori.scoring.fillers import check_fillers, count_fillers, leave_out_fillers
 from kikitori.scoring.report import Prediction
-from kikitori.text.forms.fillers import FillerCounts
 from kikitori.types import Utterance
 
 
@@ -56,7 +55,7 @@ def compare_systems(
     ]
     notes += [f"left out, since not all systems have it: {name}" for name in not_shared(corrupted)]
     counts = {name: count_fillers(sets, removed=without_fillers) for name, sets in matched.items()}
-    facts = {system.name: (*system.facts, *_worth_saying(counts[system.name])) for system in systems}
+    facts = {system.name: (*system.facts, *counts[system.name].facts()) for system in systems}
     if without_fillers:
         check_fillers(row.utterance for rows in matched[systems[0].name].values() for row in rows)
         matched = {name: leave_out_fillers(sets) for name, sets in matched.items()}
@@ -71,7 +70,3 @@ def compare_systems(
         compare_corrupted(corrupted, forms[0], missing),
     )
     return Compared(tuple(compare(matched, form) for form in forms), background, tuple(notes))
-
-
-def _worth_saying(counts: FillerCounts) -> list[str]:
-    return [str(counts)] if counts.removed or counts.reference or counts.predicted else []

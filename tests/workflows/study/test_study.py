@@ -3,15 +3,20 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from kikitori.errors import TrainingError
+from kikitori.errors import ConfigError, TrainingError
+from kikitori.scoring.report import Prediction
+from kikitori.types import Utterance
 from kikitori.workflows.study import run
 from kikitori.workflows.study.budget import affordable, needed
 from kikitori.workflows.study.plan import plan_study
+from kikitori.workflows.study.report import write_study
+from kikitori.workflows.study.run import Outcome, run_study
 from kikitori.workflows.study.spec import load_study
 from tests.commands import call, one_line
 from tests.scoring.test_report import Checker
@@ -167,6 +172,23 @@ def test_rows_that_failed_were_refused_or_not_run(world, tmp_path, monkeypatch):
     preview = call("study", "study.yaml", "-o", tmp_path / "out", "--dry-run").stdout
     assert "does not fit the budget" in preview
     assert "trainings that fit: " in preview
+
+
+def test_fillers_are_left_out_where_the_study_says_so(world, tmp_path, monkeypatch):
+    said = Utterance(Path("a.wav"), 1.0, text="um we went home", language="en")
+    predictions = {"dev": [Prediction(said, "we went uh home", 0.1)]}
+    plain = plan(world(normalizers=["none"]))
+    for fillers, rate in (("keep", 0.5), ("remove", 0.0)):
+        found = plan(world(normalizers=["none"], fillers=fillers))
+        assert digests(found) == digests(plain)  # it is a matter of scoring
+        markdown = write_study(tmp_path, "s", found, [Outcome(trial, predictions, None) for trial in found.trials])
+        assert [cell["mean"] for cell in json.loads((tmp_path / "study.json").read_text())["cells"]] == [rate, rate]
+        assert markdown.count(f"fillers {'left out' if rate == 0.0 else 'as the normalizer'}") == 2
+        assert markdown.count("1 said, 1 recognised") == 2
+
+    monkeypatch.setattr(run, "read_tests", lambda *_: {"ja": [replace(said, language="de")]})
+    with pytest.raises(ConfigError, match="fillers: remove: fillers are known of en and ja alone"):
+        run_study(found, tmp_path, print)
 
 
 def test_a_study_that_is_stopped_goes_on(world, tmp_path, monkeypatch):

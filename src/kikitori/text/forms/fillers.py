@@ -38,6 +38,10 @@ class FillerCounts:
         what = "left out" if self.removed else "as the normalizer has them"
         return f"fillers {what}: {self.reference} said, {self.predicted} recognised (list {self.version})"
 
+    def facts(self) -> list[str]:
+        """The line of a report, where there is anything to say."""
+        return [str(self)] if self.removed or self.reference or self.predicted else []
+
 
 def without_fillers(text: str, language: str | None) -> tuple[str, int]:
     """A text without its fillers, and how many these were; of other languages than `LANGUAGES` the text itself."""

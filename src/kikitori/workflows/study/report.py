@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,6 +14,7 @@ from kikitori.scoring.comparison.picture import draw
 from kikitori.scoring.comparison.tables import Background, comparison_sections, examples, verdict
 from kikitori.scoring.comparison.write import comparison_values, format_markdown
 from kikitori.scoring.errors.breakdown import scored_rows
+from kikitori.scoring.fillers import count_fillers, leave_out_fillers
 from kikitori.scoring.metrics import ErrorCounts
 from kikitori.scoring.page import Section, render_comparison
 from kikitori.workflows.machine.conditions import versions
@@ -69,9 +70,10 @@ def compared_cells(plan: Plan, outcomes: Sequence[Outcome]) -> list[Comparison]:
     return [compare(matched, form) for form in forms or [None]]
 
 
-def study_sections(plan: Plan, outcomes: Sequence[Outcome], compared: Sequence[Comparison]) -> list[Section]:
+def study_sections(
+    plan: Plan, rows: Sequence[Row], compared: Sequence[Comparison], background: Background
+) -> list[Section]:
     """The cells as a table, then what a comparison has."""
-    rows = study_rows(plan, outcomes)
     axes = list(plan.study.axes)
     rate = compared[0].rate if compared else "error rate"
     table = [["cell", *axes, rate, "spread", "seeds", "hours", "remark"]]
@@ -85,7 +87,7 @@ def study_sections(plan: Plan, outcomes: Sequence[Outcome], compared: Sequence[C
     )
     return [
         Section("Cells", text, (table,)),
-        *(comparison_sections(compared, _background(outcomes)) if compared else ()),
+        *(comparison_sections(compared, background) if compared else ()),
     ]
 
 
@@ -100,8 +102,11 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
     Raises:
         DataError: A file cannot be written.
     """
+    background = _background(plan, outcomes)
+    if plan.study.fillers == "remove":
+        outcomes = [_without_fillers(outcome) for outcome in outcomes]
     compared, rows = compared_cells(plan, outcomes), study_rows(plan, outcomes)
-    sections, sentences = study_sections(plan, outcomes, compared), study_verdict(compared)
+    sections, sentences = study_sections(plan, rows, compared, background), study_verdict(compared)
     facts = [name, *(f"{package} {version}" for package, version in versions().items())]
     markdown = format_markdown("Study", sentences, sections)
     page = render_comparison(
@@ -128,7 +133,7 @@ def write_study(folder: Path, name: str, plan: Plan, outcomes: Sequence[Outcome]
             }
             for row in rows
         ],
-        "comparison": comparison_values(compared, _background(outcomes), sentences) if compared else None,
+        "comparison": comparison_values(compared, background, sentences) if compared else None,
         "versions": versions(),
     }
     write_text(folder / "study.json", json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
@@ -152,11 +157,18 @@ def _rate(sets: Sets, form: str | None) -> float:
     return sum((row.words for row in scored_rows(sets, form)), ErrorCounts()).rate
 
 
-def _background(outcomes: Sequence[Outcome]) -> Background:
-    facts = {
-        outcome.trial.cell.name: [f"{axis} {value}" for axis, value in outcome.trial.cell.values.items()]
-        for outcome in outcomes
-    }
+def _without_fillers(outcome: Outcome) -> Outcome:
+    return outcome if outcome.sets is None else replace(outcome, sets=leave_out_fillers(outcome.sets))
+
+
+def _background(plan: Plan, outcomes: Sequence[Outcome]) -> Background:
+    """What is known of the cells beside their rates; fillers are counted in the first seed of each."""
+    facts: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        cell = outcome.trial.cell
+        told = facts.setdefault(cell.name, [f"{axis} {value}" for axis, value in cell.values.items()])
+        if outcome.sets is not None and len(told) == len(cell.values):
+            told += count_fillers(outcome.sets, removed=plan.study.fillers == "remove").facts()
     known = [(outcome.trial.cell.name, outcome.conditions) for outcome in outcomes[::-1]]  # of the first seed
     return Background(facts, {name: conditions for name, conditions in known if conditions is not None})
 

@@ -18,6 +18,7 @@ from kikitori.model.folder import model_folder
 from kikitori.recognizer import Recognizer
 from kikitori.scoring.comparison.match import Sets
 from kikitori.scoring.conditions import Conditions, read_conditions
+from kikitori.scoring.fillers import check_fillers
 from kikitori.scoring.predictions import read_predictions
 from kikitori.scoring.report import PREDICTIONS, REPORT
 from kikitori.train.build.corpora import read_rows
@@ -95,12 +96,15 @@ def run_study(plan: Plan, folder: Path, log: Log) -> list[Outcome]:
     """Trains, decodes and scores what is not there yet; a cell that fails says why, and the others go on.
 
     Raises:
+        ConfigError: Fillers are to be left out of languages whose fillers are not known.
         DataError: A test set cannot be read: hours of training would come to nothing.
         DiskFullError: There is no room left.
         Stopped: SIGTERM came while something was trained; the same call goes on there.
     """
     for root in dict.fromkeys(trial.data_root for trial in plan.trials):
-        read_tests(plan.study, root)
+        tests = read_tests(plan.study, root)
+        if plan.study.fillers == "remove":
+            check_fillers((row for rows in tests.values() for row in rows), "fillers: remove")
     expected = expected_hours(plan, folder, log) if plan.study.budget_hours is not None else {}
     fits = affordable(plan, expected, measured_hours(plan, folder))
     reasons = {

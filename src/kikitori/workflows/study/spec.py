@@ -55,6 +55,7 @@ class Study:
         cells: With `list`: of each cell, the names of its values by axis; the first value of axes that are not named.
         seeds: Each cell is trained with each of them.
         normalizers: Forms that are scored; none takes that of the language.
+        fillers: Whether sounds of hesitation stay in what is scored, see `kikitori.text.forms.fillers`.
         budget_hours: Of training; cells whose training does not fit become rows that were not run.
         batch_size: Utterances decoded together.
     """
@@ -68,6 +69,7 @@ class Study:
     cells: list[dict[str, Any]] = Field(default_factory=list)
     seeds: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=lambda: [1])
     normalizers: list[str] = Field(default_factory=list)
+    fillers: Literal["keep", "remove"] = "keep"
     budget_hours: Positive | None = None
     batch_size: AtLeastOne = 8
 
