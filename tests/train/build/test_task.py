@@ -384,11 +384,27 @@ def test_reading_practice_can_be_what_a_ctc_head_heard(runs, build):
     assert parts == {"text_injection": pytest.approx(loss.item())}
 
 
-def test_reading_practice_needs_a_head_over_the_same_units(runs, build):
+def test_reading_practice_shows_letters_to_an_llm_that_has_each_of_them(runs, tmp_path, build):
+    units = tiny_bpe()
+    save_tiny_llm(tmp_path / "llm", "llama", units=units)
+    changes = {"units": {"kind": "llm", "text_form": "as_is"}, "llm": {"init": str(tmp_path / "llm")}}
+    practice = heard_practice(runs)
+    plain, _ = build(practice | changes)
+    practice["text_injection"]["compress"] = True
+    short, _ = build(practice | changes)
+    letters = load_model(runs / "ctc" / "model").ctc_units
+    shown = [units.decode([label]) for label in plain.simulator.shown[4:]]
+    assert shown == [letters.decode([label]) for label in range(4, letters.size)]
+    frames, positions = (task.load(task.batches(0)[0], 0).prompts for task in (plain, short))
+    assert all(0 < len(few) < len(all_) for few, all_ in zip(positions, frames, strict=True))
+    assert all({*prompt.labels.flat} <= {*plain.simulator.shown} for prompt in (*frames, *positions))
+
+
+def test_reading_practice_needs_a_head_whose_labels_the_llm_has(runs, build):
     other_units = heard_practice(runs) | {"units": {"kind": "characters", "text_form": "as_is"}}
-    other_units["text"] = {**other_units["text"], "files": ["more.txt"]}
-    (runs / "more.txt").write_text("a cat\n0 1 2 3\n")
-    with pytest.raises(ConfigError, match=r"text_injection\.ctc: it has no CTC head over these label units"):
+    other_units["text"] = {"files": ["more.txt"], "dev_lines": 1}
+    (runs / "more.txt").write_text("a cat\nsat\n")
+    with pytest.raises(ConfigError, match=r"text_injection\.ctc: label \d+ of the CTC head, .*, is no single item"):
         build(other_units)
     with pytest.raises(ConfigError, match="ctc and speech go together"):
         build(text_recipe(text_injection={"ctc": str(runs / "ctc")}))

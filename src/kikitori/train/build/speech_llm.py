@@ -123,7 +123,7 @@ def build_speech_llm(
         bridge_blanks=bridge.blanks,
         bridge_repeats=bridge.repeats,
         show_ctc=bridge.show_ctc,
-        shown_labels=_spelled(ctc_units, units) if bridge.show_ctc and ctc_units is not None else (),
+        shown_labels=spelled_labels(ctc_units, units) if bridge.show_ctc and ctc_units is not None else (),
         show_phones=bridge.show_phones,
         show_draft=prompt.draft,
         draft_room=prompt.draft_room,
@@ -155,18 +155,23 @@ def build_speech_llm(
     return model
 
 
-def _spelled(ctc_units: TokenizerUnits, units: TokenizerUnits) -> list[int]:
-    """Labels of the LLM that spell those of a CTC head: letters, and a space for the mark between words."""
+def spelled_labels(ctc_units: TokenizerUnits, units: TokenizerUnits, where: str = "bridge.show_ctc") -> list[int]:
+    """Labels of the LLM that spell those of a CTC head: letters, and a space for the mark between words.
+
+    Raises:
+        ConfigError: One of them is no single label of the LLM; `where` in the recipe it names.
+    """
     spelled = []
     silent = {*ctc_units.tokenizer.all_special_ids}
     for label, text in enumerate(ctc_units.tokenizer.convert_ids_to_tokens([*range(ctc_units.size)])):
         if label in silent:
             spelled.append(units.eos_id)  # which CTC never writes
             continue
-        labels = units.verbatim.encode(text.replace(WORD_MARK, " "))
-        if len(labels) != 1:
+        item = units.special_id(text)  # of a SentencePiece model too, which would encode the letter as a word
+        labels = units.verbatim.encode(text.replace(WORD_MARK, " ")) if item is None else [item]
+        if len(labels) != 1 or labels[0] == units.tokenizer.unk_token_id:
             what = f"label {label} of the CTC head, {text!r}, is no single item of the LLM's vocabulary"
-            raise ConfigError(what, where="bridge.show_ctc", remedy="take heads over characters")
+            raise ConfigError(what, where=where, remedy="take heads over characters")
         spelled.extend(labels)
     return spelled
 

@@ -183,7 +183,7 @@ def _speech_adaptation(recipe: SpeechAdaptationRecipe, log: Log) -> AdaptationTa
 def _text_adaptation(recipe: TextAdaptationRecipe, log: Log) -> TextAdaptationTask:
     base, model, loaded = _load_base(recipe, CTC(), log)
     units = loaded.units
-    simulator = build_adaptation_simulator(recipe, model, units, log)
+    simulator = build_adaptation_simulator(recipe, model, units, loaded.ctc_units, log)
     new, dev = load_sentences(recipe, units, log)
     old = [] if recipe.replay is None else recipe.replay.train
     texts = read_transcripts(Path(recipe.data_root), old)

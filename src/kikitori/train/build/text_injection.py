@@ -1,6 +1,7 @@
 """From a recipe to the simulation of CTC posteriors for text-only training, and to drafts."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.units import TokenizerUnits, equal_units
 from kikitori.train.build.corpora import Log, read_rows
+from kikitori.train.build.speech_llm import spelled_labels
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe, TextInjection
+from kikitori.train.text_injection.ctc_prompts import CTCPromptSimulator
 from kikitori.train.text_injection.drafts import Drafter, own_drafter
 from kikitori.train.text_injection.posteriors import ctc_posteriors
 from kikitori.train.text_injection.prompts import (
@@ -43,21 +46,19 @@ def build_simulator(
     if settings is None:
         return None
     if settings.ctc is None:
-        return RandomErrors(range(SPECIAL, units.size))
+        return _as_shown(RandomErrors(range(SPECIAL, units.size)), units, units, compress=settings.compress)
     loaded = load_model(settings.ctc)
-    model = loaded.model.acoustic
-    if not model.config.ctc_layers or not equal_units(loaded.units, units):
-        raise ConfigError(
-            "it has no CTC head over these label units",
-            where="text_injection.ctc",
-            remedy="take units.path from the same run",
-        )
+    model, where = loaded.model.acoustic, "text_injection.ctc"
+    if not model.config.ctc_layers:
+        raise ConfigError("it has no CTC head", where=where, remedy="name an acoustic model")
     rows = [row for ref in settings.speech for row in read_rows(Path(recipe.data_root), ref).utterances]
     speech = SpeechLoader(rows, recipe.augment, seed=recipe.seed)
     if settings.lexicon is None:
         posteriors = ctc_posteriors(model, speech, recipe.augment)
-        labelled = ((log_probs, units.encode(text)) for log_probs, text in posteriors)
-        return _sampler(labelled, units.size, f"labels and frames of {settings.ctc}", log)
+        heard = units if equal_units(loaded.ctc_units, units) else loaded.ctc_units
+        labelled = ((log_probs, heard.encode(text)) for log_probs, text in posteriors)
+        sampler = _sampler(labelled, heard.size, f"labels and frames of {settings.ctc}", log)
+        return _as_shown(sampler, units, heard, compress=settings.compress)
     lexicon, heads = read_lexicon(Path(settings.lexicon)), model.config
     pronounce = _phone_numbers(heads, units, lexicon)
     posteriors = ctc_posteriors(model, speech, recipe.augment, phones=True)
@@ -68,25 +69,38 @@ def build_simulator(
 
 
 def build_adaptation_simulator(
-    recipe: TextAdaptationRecipe, model: SpeechLLM, units: TokenizerUnits, log: Log
+    recipe: TextAdaptationRecipe, model: SpeechLLM, units: TokenizerUnits, heard: TokenizerUnits, log: Log
 ) -> PromptSimulator | None:
     """What simulates the posteriors of a domain's sentences as they stand in the base's speech prompts.
+
+    Args:
+        recipe: Of the adaptation.
+        model: Its base.
+        units: Label units of the base's LLM.
+        heard: Label units of its CTC heads.
+        log: Takes warnings.
 
     Raises:
         ConfigError: There is no such head, or it has other label units or phones.
     """
     settings, config = recipe.text_injection, model.config
     lexicon = None if settings is None else settings.lexicon
-    own_labels = config.show_ctc and not config.shown_labels
-    if not (config.show_phones if lexicon else own_labels):
-        missing = "show_phones" if lexicon else "show_ctc of the LLM's own labels"
+    if not (config.show_phones if lexicon else config.show_ctc):
+        missing = "show_phones" if lexicon else "show_ctc"
         log(f"warning: the base has no {missing}; its speech prompts do not look like those that text gives it")
         if config.show_phones:
             log("warning: they show phones; name its pronunciations with text_injection.lexicon")
     if config.show_draft and not lexicon:
         log("warning: the base reads drafts too, and text gives it none without text_injection.lexicon")
-    if settings is None or lexicon is None:
-        return build_simulator(recipe, units, None, log)
+    if settings is None:
+        return None
+    if lexicon is None:
+        compress = config.bridge == "ctc_compress"
+        if settings.ctc is not None:
+            settings = replace(settings, compress=compress)
+            return build_simulator(replace(recipe, text_injection=settings), units, None, log)
+        heard = heard if config.show_ctc else units
+        return _as_shown(RandomErrors(range(SPECIAL, heard.size)), units, heard, compress=compress)
     drafter = base_drafter(recipe.adapt.model, model, units)
     if settings.ctc is not None:
         return build_simulator(recipe, units, drafter, log)
@@ -141,6 +155,17 @@ def _phone_simulator(
         *(len(heads.phones), heads.phone_upsample, units.size),
         None if drafter is None else drafter.of_phones(heads.phones, units, language),
     )
+
+
+def _as_shown(
+    posteriors: PromptSimulator, units: TokenizerUnits, heard: TokenizerUnits, *, compress: bool
+) -> PromptSimulator:
+    """Simulated outputs of a head over the labels `heard`, as an LLM that writes `units` is shown them."""
+    same = equal_units(heard, units)
+    if same and not compress:
+        return posteriors
+    shown = range(units.size) if same else spelled_labels(heard, units, "text_injection.ctc")
+    return CTCPromptSimulator(posteriors, units, units if same else heard, np.array(shown, np.int64), compress)
 
 
 def _sampler(

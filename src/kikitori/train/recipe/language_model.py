@@ -22,8 +22,10 @@ class TextInjection:
 
     Attributes:
         share: Fraction of the sentences with a prompt.
-        ctc: Run or model folder whose CTC head is imitated; its label units must be the recipe's.
+        ctc: Run or model folder whose CTC head is imitated; its label units are the recipe's, or letters that are.
         speech: Transcribed speech for that head, augmented as the recipe says.
+        compress: Show one position for each run of equal outputs and none for blanks, as the bridge `ctc_compress` with
+            `repeats: average`; an adaptation does as its base.
         lexicon: Simulate the posteriors of the phone head of `ctc` instead (`bridge.show_phones`), with this file of
             pronunciations. Sentences with other words get no prompt. An adaptation may do without `ctc`.
     """
@@ -31,12 +33,15 @@ class TextInjection:
     share: Fraction = 0.5
     ctc: ModelPath | None = None
     speech: list[ManifestRef] = Field(default_factory=list)
+    compress: bool = False
     lexicon: str | None = None
 
     def __post_init__(self) -> None:
         """Checks that the head has speech to read."""
         if (self.ctc is None) == bool(self.speech):
             raise ValueError("ctc and speech go together")
+        if self.compress and self.lexicon is not None:
+            raise ValueError("compress is for label units; with lexicon the phones of a frame share a position")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
