@@ -126,6 +126,21 @@ def test_seeds_and_starts(world):
     assert [each.digest for each in needed(found, found.trials[-1])] == order
 
 
+def test_a_cell_may_have_seeds_of_its_own(world):
+    found = plan(world(axes={"learns": {"all": {"seeds": [1, 2]}, "less": {"optim.lr": 0.1}}}))
+    assert [(trial.cell.name, trial.seed) for trial in found.trials] == [
+        ("learns=all", 1),
+        ("learns=all", 2),
+        ("learns=less", 1),
+    ]
+    shared = {"seeds": [1, 2], "decoding.search": "ctc_greedy"}
+    searches = plan(world(axes={"learns": {"all": {"seeds": [1, 2]}, "other search": shared}}))
+    assert len(searches.trainings) == 2
+    for wrong in ([], [1, 1], [-1], "1", 1):
+        with pytest.raises(ConfigError, match="list of different whole numbers"):
+            plan(world(axes={"learns": {"all": {"seeds": wrong}}}))
+
+
 def test_a_search_waits_for_the_model_it_names(world):
     lm = {"recipe": str(ROOT / "recipes" / "mini_en_lm.yaml"), "settings": {"data_root": "."}}
     options = {"decoding.search": "rescoring", "decoding.scorers.lm": {"path": "start:lm", "scale": 0.3}}

@@ -138,9 +138,10 @@ def _png(picture: Path) -> str:
 def _trainings(plan: Plan) -> dict[str, str]:
     """Digests of trainings by the names of what starts from or consists of them."""
     names: dict[str, list[str]] = {}
+    seeds = {trial.seed for trial in plan.trials}
     for trial in plan.trials:
         if trial.training is not None:
-            seed = f", seed {trial.seed}" if len(plan.study.seeds) > 1 else ""
+            seed = f", seed {trial.seed}" if len(seeds) > 1 else ""
             names.setdefault(trial.training.digest, []).append(trial.cell.name + seed)
     found = {}
     for digest in plan.trainings:

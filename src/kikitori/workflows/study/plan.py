@@ -12,9 +12,10 @@ from kikitori.errors import ConfigError
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, load_decoding, with_overrides
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.workflows.study.digests import changed, digest_of
-from kikitori.workflows.study.spec import Cell, Settings, Study, cells_of, single_values
+from kikitori.workflows.study.spec import Cell, Settings, Study, cells_of, checked_seeds, single_values
 
-RECIPE, MODEL, CORRUPT, DECODING, START, SEED = "recipe", "model", "corrupt", "decoding.", "start:", "seed"
+RECIPE, MODEL, CORRUPT, SEEDS = "recipe", "model", "corrupt", "seeds"
+DECODING, START, SEED = "decoding.", "start:", "seed"
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,12 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
     except ConfigError as error:
         raise ConfigError(str(error), where=where) from None
     file = folder / str(settings.pop(RECIPE, study.recipe))
+    seeds = checked_seeds(settings.pop(SEEDS, study.seeds), where)
     of_recipe = {key: value for key, value in settings.items() if not key.startswith(DECODING)}
     of_search = {key: value for key, value in settings.items() if key.startswith(DECODING)}
     search = _with_starts(of_search, starts, where)
     found = []
-    for seed in study.seeds[:1] if model is not None else study.seeds:
+    for seed in seeds[:1] if model is not None else seeds:
         training = _training(file, of_recipe | {SEED: seed}, starts, where)
         if f"{DECODING}search" not in search:
             default = CTCGreedySearch.search if training.task == "acoustic_model" else GreedySearch.search

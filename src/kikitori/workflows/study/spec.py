@@ -1,9 +1,9 @@
 """What a study varies, as one strict YAML file: a recipe, axes with values, test sets, seeds.
 
 A setting is a key of the recipe (`bridge.stride`), an option of the search (`decoding.search`), `recipe` (another
-recipe file), `model` (a recogniser that is decoded as it is), or `corrupt` (what is done to the recordings of the test
-sets, see `kikitori.data.corruption`). A value `start:NAME` is the model of a training that
-`starts` names.
+recipe file), `model` (a recogniser that is decoded as it is), `seeds` (in place of the study's), or `corrupt` (what is
+done to the recordings of the test sets, see `kikitori.data.corruption`). A value `start:NAME` is the model of a training
+that `starts` names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from kikitori.errors import ConfigError
@@ -22,6 +22,15 @@ from kikitori.train.recipe.data import ManifestRef
 from kikitori.train.recipe.types import STRICT, AtLeastOne, Count, Positive
 
 Settings = dict[str, Any]
+
+
+def _different(seeds: list[int]) -> list[int]:
+    if len({*seeds}) < len(seeds):
+        raise ValueError("a seed is named twice")
+    return seeds
+
+
+Seeds = Annotated[list[Count], Field(min_length=1), AfterValidator(_different)]
 BASE = "base"
 """Name of the cell with the first value of every axis, where one axis is varied at a time."""
 
@@ -53,7 +62,7 @@ class Study:
         design: Which values go together: `grid`, all of them; `one_at_a_time`, the first of all axes and each other
             value on top of that (with one axis of names these are the cells' names); `list`, what `cells` says.
         cells: With `list`: of each cell, the names of its values by axis; the first value of axes that are not named.
-        seeds: Each cell is trained with each of them.
+        seeds: Each cell is trained with each of them, unless its values have others.
         normalizers: Forms that are scored; none takes that of the language.
         fillers: Whether sounds of hesitation stay in what is scored, see `kikitori.text.forms.fillers`.
         budget_hours: Of training; cells whose training does not fit become rows that were not run.
@@ -67,7 +76,7 @@ class Study:
     starts: dict[str, Start] = Field(default_factory=dict)
     design: Literal["grid", "one_at_a_time", "list"] = "grid"
     cells: list[dict[str, Any]] = Field(default_factory=list)
-    seeds: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=lambda: [1])
+    seeds: Seeds = Field(default_factory=lambda: [1])
     normalizers: list[str] = Field(default_factory=list)
     fillers: Literal["keep", "remove"] = "keep"
     budget_hours: Positive | None = None
@@ -77,8 +86,6 @@ class Study:
         """Checks that cells are named where they are asked for, and nothing is named twice."""
         if bool(self.cells) != (self.design == "list"):
             raise ValueError("design 'list' and cells go together")
-        if len({*self.seeds}) < len(self.seeds):
-            raise ValueError("a seed is named twice")
         tests = [(ref.path, ref.split) for ref in self.test]
         if len({*tests}) < len(tests):
             raise ValueError("a split of a test manifest is named twice")
@@ -146,6 +153,18 @@ def cells_of(study: Study, where: str) -> list[Cell]:
                     _check_known(value, names[axis], f"{where}: cells: {number}: {axis}")
                 cells.append(_cell(study, first | chosen, _named(chosen)))
             return cells
+
+
+def checked_seeds(seeds: Any, where: str) -> list[int]:
+    """The seeds of a cell.
+
+    Raises:
+        ConfigError: They are no list of different counts.
+    """
+    try:
+        return TypeAdapter(Seeds).validate_python(seeds, strict=True)
+    except ValidationError:
+        raise ConfigError(f"seeds are a list of different whole numbers, not {seeds}", where=where) from None
 
 
 def single_values(study: Study) -> list[Cell]:
