@@ -2,8 +2,8 @@
 
 A setting is a key of the recipe (`bridge.stride`), an option of the search (`decoding.search`), `recipe` (another
 recipe file), `model` (a recogniser that is decoded as it is), `seeds` (in place of the study's), or `corrupt` (what is
-done to the recordings of the test sets, see `kikitori.data.corruption`). A value `start:NAME` is the model of a training
-that `starts` names.
+done to the test sets' recordings, see `kikitori.data.corruption`). A value `start:NAME` is the model of a training that
+`starts` names.
 """
 
 from collections.abc import Mapping, Sequence
