@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from torch.autograd.profiler import record_function
+
 T = TypeVar("T")
 
 
@@ -23,10 +25,11 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts the time inside."""
+        """Counts the time inside, and names it for a profile."""
         started = time.monotonic()
         try:
-            yield
+            with record_function(name):
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 

@@ -36,6 +36,7 @@ from kikitori.train.loop.checkpoint import (
 from kikitori.train.loop.guard import Guard
 from kikitori.train.loop.metrics import Metrics
 from kikitori.train.loop.optim import build_optimizer, lr_scale, set_lr
+from kikitori.train.loop.profile import profiled
 from kikitori.train.loop.provenance import differences
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.stages import plan
@@ -75,6 +76,7 @@ class Trainer:
     step: int = 0
     _started: float = 0.0
     _started_at: float = 0.0
+    _stepped: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.device = torch.device(torch_device(self.run.device))
@@ -107,7 +109,8 @@ class Trainer:
         Raises:
             TrainingError: Too many steps were not finite, a checkpoint cannot be written, or a process was lost.
         """
-        with processes.together():
+        steps = self.run.profile if self.rank == 0 else 0
+        with processes.together(), profiled(steps, self.directory, self.log) as self._stepped:
             return self._fit()
 
     def _fit(self) -> bool:
@@ -165,8 +168,9 @@ class Trainer:
         gathered = Gathered()
         epoch, places = self.epoch, range(self.batch, len(batches), self.processes)
         own = [batches[place] if place < len(batches) else [] for place in (first + self.rank for first in places)]
-        loaded = self.watch.waiting("data", prefetch(own, lambda indices: self._load(indices, epoch)))
-        for index, indices, batch in zip(places, own, loaded, strict=True):
+        # None where an epoch ends with fewer batches than processes.
+        ahead = prefetch(own, lambda indices: self.task.load(indices, epoch) if indices else None)
+        for index, indices, batch in zip(places, own, self.watch.waiting("data", ahead), strict=True):
             position = self._position(len(batches), index + self.rank)
             if not gathered.batches:
                 if self.step in self.stages.later:
@@ -183,6 +187,7 @@ class Trainer:
                 position = self._position(len(batches), min(index + self.processes, len(batches)) - 1)
                 updated = self._update(position, gathered)
             gathered = Gathered()
+            self._stepped()
             if updated and self.step % self.run.log_every == 0:
                 self._log_step(position)
             stopping = not last and self._asked_to_stop()
@@ -196,10 +201,6 @@ class Trainer:
             self.log(f"warning: {remark}")
         self._end_epoch()
         return self.epoch < self.run.epochs and self._asked_to_stop()
-
-    def _load(self, indices: list[int], epoch: int) -> Any:
-        """A batch; None where an epoch ends with fewer batches than processes."""
-        return self.task.load(indices, epoch) if indices else None
 
     def _position(self, num_batches: int, batch: int) -> BatchPosition:
         return BatchPosition(self.epoch, batch, self._progress(num_batches, batch))
@@ -262,8 +263,7 @@ class Trainer:
         return (self.epoch + index / num_batches) / self.run.epochs
 
     def _log_step(self, position: BatchPosition) -> None:
-        elapsed = time.monotonic() - self._started
-        done = position.progress - self._started_at
+        elapsed, done = time.monotonic() - self._started, position.progress - self._started_at
         left = f" left {elapsed / done * (1.0 - position.progress) / 60:.0f} min" if done > 0 else ""
         lr, passes = self.optimizer.param_groups[0]["lr"], position.progress * self.run.epochs
         self.metrics.training(self.epoch + 1, passes, self.step, lr, left, self.watch.shares())

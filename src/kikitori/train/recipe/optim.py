@@ -70,6 +70,7 @@ class Run:
             its gradient and its averages (FSDP2).
         evaluate_every: Epochs between evaluations on dev.
         log_every: Steps between lines of the log.
+        profile: Steps, after the first two, of which `profile.txt` says what they spend their time on; 0 for none.
         checkpoint_every: Steps between checkpoints within an epoch; one is always written at its end.
         keep_checkpoints: Newest checkpoints kept.
         average_best: Export the mean of the weights after so many epochs, those with the best dev scores.
@@ -84,6 +85,7 @@ class Run:
     sharding: Literal["none", "fsdp"] = "none"
     evaluate_every: AtLeastOne = 1
     log_every: AtLeastOne = 20
+    profile: Count = 0
     checkpoint_every: AtLeastOne = 1000
     keep_checkpoints: AtLeastOne = 2
     average_best: AtLeastOne = 1

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import ConfigError, ModelError
@@ -146,7 +147,8 @@ class AdaptationTask(SpeechLLMTask):
         encoded, labels = self.encode(batch, position), self.labels(batch, position)
         total, parts = self.ctc_losses(encoded, batch, labels)
         rows = self.teacher_input(batch, encoded, labels)
-        logits = self.speech_llm.target_logits(rows)
+        with record_function("LLM"):
+            logits = self.speech_llm.target_logits(rows)
         smoothing = self.recipe.optim.label_smoothing
         cross_entropy = nn.functional.cross_entropy(logits.float(), rows.next_labels, label_smoothing=smoothing)
         total, parts = total + cross_entropy, {"text": cross_entropy.item(), **parts}

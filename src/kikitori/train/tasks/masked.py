@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import DataError
@@ -98,9 +99,10 @@ class MaskedPredictionTask(SpeechBatches):
 
     def loss(self, batch: MaskedBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of hidden frames per target."""
-        inputs, lengths = self.inputs(self.encoder, batch.speech, position)
-        masks = batch.masks.to(inputs.device)
-        encoded = self.predictor(inputs, lengths, masks)
+        with record_function("encoder"):
+            inputs, lengths = self.inputs(self.encoder, batch.speech, position)
+            masks = batch.masks.to(inputs.device)
+            encoded = self.predictor(inputs, lengths, masks)
         hidden = self._prediction(encoded, batch, masks)
         total = hidden.losses.mean()
         parts = {"masked": total.item(), "accuracy": hidden.accuracy}

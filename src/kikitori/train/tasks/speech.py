@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from transformers import PreTrainedModel
 
 from kikitori.data.manifest import is_recognized
@@ -113,11 +114,12 @@ class AcousticTask(SpeechBatches):
 
     def encode(self, batch: SpeechBatch, position: BatchPosition) -> EncoderOutput:
         """Frames of a training batch, with SpecAugment on log-mel features."""
-        if self.cached is not None:
-            return self.cached.encode(batch, self.train, position.epoch)
-        encoder = self.acoustic.encoder
-        inputs, lengths = self.inputs(encoder, batch, position)
-        return encoder.encode(inputs, lengths, layers=loss_layers(self.acoustic, self.ctc))
+        with record_function("encoder"):
+            if self.cached is not None:
+                return self.cached.encode(batch, self.train, position.epoch)
+            encoder = self.acoustic.encoder
+            inputs, lengths = self.inputs(encoder, batch, position)
+            return encoder.encode(inputs, lengths, layers=loss_layers(self.acoustic, self.ctc))
 
     def encode_dev(self, batch: SpeechBatch) -> EncoderOutput:
         """Frames of a dev batch."""
@@ -135,16 +137,17 @@ class AcousticTask(SpeechBatches):
             labels = [self.own_ctc_units.encode(text) for text in batch.texts]
         total = encoded.frames.sum() * 0.0
         parts: dict[str, float] = {}
-        for layer, weight in settings.weights.items():
-            loss = self._ctc_loss(self.acoustic.log_probs(encoded, layer), labels, batch.utt_ids)
-            total, parts[f"ctc{layer}"] = total + weight * loss, loss.item()
-        if self.characters is not None:
-            spelled = [self.characters.encode(self.units.normalize(text)) for text in batch.texts]
-            posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
-            loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
-            total, parts["characters"] = total + settings.character_weight * loss, loss.item()
-        for name, weight, loss in self.phone_losses.losses(encoded, batch) if self.phone_losses is not None else ():
-            total, parts[name] = total + weight * loss, loss.item()
+        with record_function("CTC heads"):
+            for layer, weight in settings.weights.items():
+                loss = self._ctc_loss(self.acoustic.log_probs(encoded, layer), labels, batch.utt_ids)
+                total, parts[f"ctc{layer}"] = total + weight * loss, loss.item()
+            if self.characters is not None:
+                spelled = [self.characters.encode(self.units.normalize(text)) for text in batch.texts]
+                posteriors = self.module["character_head"](encoded.intermediate[-1], encoded.lengths)
+                loss = self._ctc_loss(posteriors, spelled, batch.utt_ids)
+                total, parts["characters"] = total + settings.character_weight * loss, loss.item()
+            for name, weight, loss in self.phone_losses.losses(encoded, batch) if self.phone_losses is not None else ():
+                total, parts[name] = total + weight * loss, loss.item()
         return total, parts
 
     def evaluate(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from transformers import PreTrainedModel
 
 from kikitori.data.speech import SpeechBatch, SpeechLoader
@@ -84,13 +85,13 @@ class SpeechLLMTask(AcousticTask):
         """
         encoded, labels = self.encode(batch, position), self.labels(batch, position)
         total, parts = self.ctc_losses(encoded, batch, labels)
-        rows = self.teacher_input(batch, encoded, labels)
-        layer = self.auxiliary_layer
-        *early, last = self.speech_llm.target_states(rows, [layer] if layer else [])
-        cross_entropy = self._cross_entropy(last, rows.next_labels)
-        for states in early:
-            auxiliary = self._cross_entropy(self.module["auxiliary_norm"](states), rows.next_labels)
-            total, parts[f"text{layer}"] = total + auxiliary, auxiliary.item()
+        rows, layer = self.teacher_input(batch, encoded, labels), self.auxiliary_layer
+        with record_function("LLM"):
+            *early, last = self.speech_llm.target_states(rows, [layer] if layer else [])
+            cross_entropy = self._cross_entropy(last, rows.next_labels)
+            for states in early:
+                auxiliary = self._cross_entropy(self.module["auxiliary_norm"](states), rows.next_labels)
+                total, parts[f"text{layer}"] = total + auxiliary, auxiliary.item()
         positions = int(rows.speech_lengths.sum())
         parts = {"text": cross_entropy.item(), **parts, "positions_per_second": positions / batch.seconds}
         return total + cross_entropy, parts
@@ -101,7 +102,9 @@ class SpeechLLMTask(AcousticTask):
         Raises:
             DataError: An utterance does not fit into the LLM.
         """
-        rows = self.speech_llm.teacher_input(encoded, labels, self.drafts(encoded))
+        drafts = self.drafts(encoded)
+        with record_function("bridge"):
+            rows = self.speech_llm.teacher_input(encoded, labels, drafts)
         counts = [len(row) for row in labels]
         prefixes = [length - count for length, count in zip(rows.lengths.tolist(), counts, strict=True)]
         self._check_room(batch, prefixes, counts)
@@ -111,9 +114,9 @@ class SpeechLLMTask(AcousticTask):
         """What the LLM reads beside the speech."""
         if self.drafter is None:
             return None
-        return self.drafter.of_speech(
-            LoadedModel(self.speech_llm, self.units, self.trained_on, self.own_ctc_units), encoded
-        )
+        model = LoadedModel(self.speech_llm, self.units, self.trained_on, self.own_ctc_units)
+        with record_function("drafts"):
+            return self.drafter.of_speech(model, encoded)
 
     def evaluate(self) -> dict[str, float]:
         """Word error rates on dev: the LLM's greedy transcript, and the CTC head's."""
