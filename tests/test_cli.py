@@ -474,8 +474,8 @@ def test_a_lexicon_of_texts_and_transcripts(tmp_path):
     result = call("lexicon", *options, "-o", file)
     assert (result.exit_code, result.stdout) == (0, f"{file}\n")
     assert "4 words by cmudict.dict" in result.stderr
-    assert "1 words by english" in result.stderr
-    assert "1 words by none: jumps" in result.stderr
+    assert "1 word by english" in result.stderr
+    assert "1 word by none: jumps" in result.stderr
     assert "5 words, 15 phones" in result.stderr
     assert "# Copyright (C) the dictionary\n" in file.read_text()
     says = read_lexicon(file).pronunciations

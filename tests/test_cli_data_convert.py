@@ -19,7 +19,7 @@ def kaldi(tmp_path):
 def test_a_folder_of_kaldi(kaldi, tmp_path):
     result = call("data", "convert", kaldi, "-o", tmp_path / "out", "--language", "en")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path}/out/manifest.jsonl\n")
-    assert result.stderr == "kikitori: read as kaldi (wav.scp)\nkikitori: 1 utterances, 0.00 h\n"
+    assert result.stderr == "kikitori: read as kaldi (wav.scp)\nkikitori: 1 utterance, 0.00 h\n"
     (row,) = read_manifest(tmp_path / "out" / "manifest.jsonl").utterances
     assert (row.text, row.language, row.duration) == ("yes", "en", 0.5)
     assert "is there already" in one_line(call("data", "convert", kaldi, "-o", tmp_path / "out"))

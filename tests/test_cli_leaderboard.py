@@ -50,7 +50,7 @@ NAMED = ("--set", "clean.jsonl=librispeech:test.clean", "--set", "data/calls.jso
 def test_a_submission(report, tmp_path):
     result = call("leaderboard", report, "--model-id", "org/m", *NAMED, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "kikitori: data/clean.jsonl: 1 recordings skipped, as the leaderboard does\n" in result.stderr
+    assert "kikitori: data/clean.jsonl: 1 recording skipped, as the leaderboard does\n" in result.stderr
     assert (
         "| hf-audio/open-asr-leaderboard:librispeech:test.clean | 1 | 50.00 | 1 | 0 | 0 | 2 | 8.00 |" in result.stdout
     )

@@ -60,3 +60,8 @@ class KikitoriWarning(UserWarning):
 def first_line(error: BaseException) -> str:
     """What to quote of an error of a library."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for messages: `1 file`, `2 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

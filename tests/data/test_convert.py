@@ -54,7 +54,7 @@ def test_rows_of_files(tmp_path):
     assert result.lines() == [
         "4 utterances, 0.00 h",
         "2 without text",
-        "warning: 1 rows name their language 'English', which is no code; give --language",
+        "warning: language 'English' of 1 row is no code; give --language",
     ]
     assert not (tmp_path / "set" / "m_audio").exists()
     (first, *_) = read_manifest(tmp_path / "set" / "m.jsonl").utterances
@@ -108,6 +108,12 @@ def test_killed_it_goes_on(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"m.jsonl", "m_audio"}
     whole = converted(rows, tmp_path / "other" / "m.jsonl")[2]
     assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == whole
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="of Linux")
+def test_a_folder_that_takes_no_files_is_not_one_that_another_run_writes():
+    with pytest.raises(DataError, match=r"/proc/m.jsonl: cannot be written: .*; choose another folder"):
+        convert([], Path("/proc/m.jsonl"), leave_out=print)
 
 
 def test_other_audio_of_that_name_is_not_overwritten(tmp_path):

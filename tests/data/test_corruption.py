@@ -73,7 +73,7 @@ def test_codecs_keep_time():
     ("text", "message"),
     [
         ("nois:10", "did you mean 'noise'"),
-        ("", "no such corruption: ''; write one such as"),
+        ("", "corrupt: no corruption given; write one such as"),
         ("noise", "noise: noise needs a level, -20 to 60 dB"),
         ("noise:x", "needs a level"),
         ("noise:nan", "needs a level"),

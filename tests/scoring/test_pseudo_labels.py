@@ -95,5 +95,5 @@ def test_recognised_text_is_no_reference():
 def test_japanese_is_counted_in_characters():
     row = Utterance(Path("x.wav"), 1.0, "きょうは", language="ja")
     labels = summarize([row], [Recognized("きょうわ", -1.0)], [None])
-    assert labels.lines()[0] == "1 utterances, 0.00 h, CER 0.250"
+    assert labels.lines()[0] == "1 utterance, 0.00 h, CER 0.250"
     assert labels.summary()["errors"] == "characters"

@@ -169,7 +169,7 @@ def test_page_leaves_out_what_is_too_long(tmp_path: Path, monkeypatch: pytest.Mo
     sets = {"set": [prediction("a b", "c d", utt_id="long"), prediction("a", "b", utt_id="short")]}
     write_report(tmp_path, build(sets), sets)
     text = parse((tmp_path / "report.html").read_text("utf-8")).text
-    assert "1 utterances too long" in text
+    assert "1 utterance too long" in text
     assert "set: short" in text
     assert "set: long" not in text
 

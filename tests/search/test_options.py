@@ -46,6 +46,20 @@ def test_an_unknown_name_lists_the_known_ones(name):
     assert f"'{name}'" in message
 
 
+def test_a_scorer_is_taken_away(tmp_path):
+    file = tmp_path / "decoding.yaml"
+    file.write_text(
+        "search: rescoring\nfirst: {search: joint, scorers: {ctc: {scale: 0.1}}}\nscorers: {phones: {}, ctc: {}}\n"
+    )
+    found = load_decoding(file, ["decoding.scorers.phones=null", "decoding.first.scorers.ctc=null"])
+    assert found == RescoringSearch(first=JointSearch(), scorers={"ctc": ScorerOptions()})
+    assert with_overrides(found, ["decoding.scorers.phones.scale=1"]).scale("phones") == 1.0
+    with pytest.raises(ConfigError, match=r"scorers\.fones: no such scorer to take away; there are phones, ctc"):
+        load_decoding(file, ["decoding.scorers.fones=null"])
+    with pytest.raises(ConfigError, match=r"scorers\.lm: no such scorer to take away; there is none"):
+        load_decoding("ctc_beam", ["decoding.scorers.lm=null"])
+
+
 def test_yaml_and_overrides(tmp_path):
     file = tmp_path / "decoding.yaml"
     file.write_text("search: greedy\nmax_labels: 40\n")

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from kikitori.data.speech import SpeechLoader
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.train.loop.checkpoint import load_newest
 from kikitori.train.loop.trainer import Trainer
@@ -99,6 +100,7 @@ class Toy:
         self.losses = 0
         self.stop_after: int | None = None
         self.starts: dict[str, int] = {}
+        self.speech: tuple[SpeechLoader, ...] = ()
 
     def batches(self, epoch: int) -> list[list[int]]:
         order = torch.randperm(2 * self.num_batches, generator=torch.Generator().manual_seed(epoch)).tolist()

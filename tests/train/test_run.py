@@ -312,7 +312,7 @@ def test_texts_too_long_for_ctc_are_named_once(tmp_path):
     write_corpus(tmp_path, rows)
     recipe = write_recipe(tmp_path / "recipe.yaml", tmp_path, acoustic_recipe(run={"epochs": 3}))
     train(recipe, tmp_path / "run")
-    assert "labels that do not fit into their frames: 1 utterances, such as wordy" in dry_run(recipe)
+    assert "labels that do not fit into their frames: 1 utterance, such as wordy" in dry_run(recipe)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count("wordy: the text has more labels than the audio has frames") == 1
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from kikitori.data.layouts.base import LeaveOut, SourceRow
 from kikitori.data.manifest import KNOWN_KEYS
-from kikitori.errors import AudioError, ConfigError, DataError
+from kikitori.errors import AudioError, ConfigError, DataError, counted
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, stream_audio
 from kikitori.io.files import disk_error, remove_left_overs, write_bytes
 from kikitori.io.recordings import ENDINGS
@@ -43,13 +43,13 @@ class Converted:
 
     def lines(self) -> list[str]:
         """What it came to, a line each."""
-        lines = [f"{self.utterances} utterances, {self.seconds / 3600:.2f} h"]
+        lines = [f"{counted(self.utterances, 'utterance')}, {self.seconds / 3600:.2f} h"]
         if self.written:
-            lines.append(f"{self.written} audio files written")
+            lines.append(f"{counted(self.written, 'audio file')} written")
         if self.without_text:
             lines.append(f"{self.without_text} without text")
         lines += [
-            f"warning: {count} rows name their language '{name[:40]}', which is no code; give --language"
+            f"warning: language '{name[:40]}' of {counted(count, 'row')} is no code; give --language"
             for name, count in self.languages.items()
         ]
         return lines
@@ -230,6 +230,7 @@ def _whole(path: Path) -> Iterator[TextIO]:
     part, lock = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()  # FileLock takes a folder that refuses files for one that is locked
         with FileLock(lock, blocking=False):
             try:
                 with part.open("w", encoding="utf-8") as out:

@@ -18,6 +18,7 @@ from kikitori.data.augment import Waveform, add_noise, change_speed
 from kikitori.data.synthesis.room import reverberate, room_response
 from kikitori.errors import ConfigError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.io.codecs.encoders import G711, GSM, OPUS, Coding, encoded
 from kikitori.io.config import did_you_mean
 from kikitori.types import Utterance
 
@@ -35,9 +36,7 @@ EXAMPLE = "write one such as noise:10, speed:1.1, reverb:0.5, telephone, clippin
 DIRECT_DB = 0.0  # the sound that comes straight to the microphone, against its reverberation
 BAND = (300.0, 3400.0)  # Hertz of a telephone line
 NARROW_RATE = 8_000
-_Coding = tuple[str, str]
-_G711, _GSM, _OPUS = ("WAV", "ULAW"), ("WAV", "GSM610"), ("OGG", "OPUS")
-_NEEDED: dict[str, _Coding] = {"telephone": _G711, "gsm": _GSM, "opus": _OPUS}
+_NEEDED: dict[str, Coding] = {"telephone": G711, "gsm": GSM, "opus": OPUS}
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ def parse_corruption(text: str) -> Corruption:
     Raises:
         ConfigError: There is no such kind, its level is missing or impossible, or the codec is not there.
     """
+    if not text.strip():
+        raise ConfigError("no corruption given", where="corrupt", remedy=EXAMPLE)
     steps = tuple(_step(part.strip(), text) for part in text.split("+"))
     return Corruption("+".join(map(_written, steps)), steps)
 
@@ -108,14 +109,14 @@ def _corrupt(waveform: Waveform, step: Step, generator: np.random.Generator) -> 
         case "reverb":
             return reverberate(waveform, room_response(step.level, DIRECT_DB, generator))
         case "telephone":
-            return _coded(_in_band(waveform), _G711, NARROW_RATE)
+            return _coded(_in_band(waveform), G711, NARROW_RATE)
         case "clipping":
             limit = float(np.abs(waveform).max()) * 10.0 ** (-step.level / 20.0)
             return np.clip(waveform, -limit, limit)
         case "opus":
-            return _coded(waveform, _OPUS, SAMPLE_RATE, step.level)
+            return _coded(waveform, OPUS, SAMPLE_RATE, step.level)
         case "gsm":
-            return _coded(waveform, _GSM, NARROW_RATE)
+            return _coded(waveform, GSM, NARROW_RATE)
 
 
 def _in_band(waveform: Waveform) -> Waveform:
@@ -127,19 +128,13 @@ def _in_band(waveform: Waveform) -> Waveform:
     return passed
 
 
-def _coded(waveform: Waveform, coding: _Coding, rate: int, kilobits: float | None = None) -> Waveform:
+def _coded(waveform: Waveform, coding: Coding, rate: int, kilobits: float | None = None) -> Waveform:
     """A waveform that went through a codec of libsndfile, at its rate."""
     import soundfile
     import soxr
 
-    container, codec = coding
     samples = waveform if rate == SAMPLE_RATE else soxr.resample(waveform, SAMPLE_RATE, rate)
-    # libsndfile has 6 to 256 kbit/s of Opus between the levels 1 and 0.
-    level = None if kilobits is None else (256.0 - kilobits) / 250.0
-    with io.BytesIO() as file:
-        soundfile.write(file, np.clip(samples, -1.0, 1.0), rate, codec, format=container, compression_level=level)
-        file.seek(0)
-        coded, _ = soundfile.read(file, dtype="float32")
+    coded, _ = soundfile.read(io.BytesIO(encoded(samples, rate, coding, kilobits)), dtype="float32")
     if rate != SAMPLE_RATE:
         coded = soxr.resample(coded, rate, SAMPLE_RATE)
     heard: Waveform = np.zeros(len(waveform), np.float32)  # codecs fill up their last frame
@@ -178,6 +173,6 @@ def _written(step: Step) -> str:
 def _check_codec(name: str, where: str) -> None:
     import soundfile
 
-    container, codec = _NEEDED.get(name, _G711)
+    container, codec = _NEEDED.get(name, G711)
     if codec not in soundfile.available_subtypes(container):
         raise ConfigError(f"libsndfile is built without {codec}", where=where, remedy="install another soundfile")

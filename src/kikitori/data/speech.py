@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
 from kikitori.data.manifest import OnError, is_recognized
-from kikitori.errors import AudioError, DataError
+from kikitori.errors import AudioError, DataError, counted
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, read_audio
 from kikitori.io.codecs.decoders import TOLERANCE_S
 from kikitori.types import Utterance
@@ -67,7 +67,7 @@ class FilterReport:
     def lines(self) -> list[str]:
         """The report, one line per reason, with up to three names each."""
         of_which = f", of which {self.recognized} with recognised text" if self.recognized else ""
-        lines = [f"{self.kept} utterances, {self.seconds / 3600:.2f} h{of_which}"]
+        lines = [f"{counted(self.kept, 'utterance')}, {self.seconds / 3600:.2f} h{of_which}"]
         for reason, names in self.dropped.items():
             more = ", ..." if len(names) > 3 else ""
             lines.append(f"left out {len(names)}: {reason} ({', '.join(names[:3])}{more})")
@@ -213,6 +213,18 @@ class SpeechLoader:
         if settings.gain_db:
             waveform = change_gain(waveform, generator.uniform(-settings.gain_db, settings.gain_db))
         return waveform
+
+
+def left_out(speech: Sequence[SpeechLoader]) -> list[list[str]]:
+    """The utterances that each loader has left out so far, for a checkpoint."""
+    return [sorted(loader.left_out) for loader in speech]
+
+
+def leave_out(speech: Sequence[SpeechLoader], *known: Sequence[Sequence[str]]) -> None:
+    """Adds what `left_out` gave of loaders in the same order, perhaps several times."""
+    for names in known:
+        for loader, more in zip(speech, names, strict=False):
+            loader.left_out.update(more)
 
 
 def read_utterance(utterance: Utterance) -> Waveform:

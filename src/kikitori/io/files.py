@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from kikitori.errors import DataError
+from kikitori.errors import DataError, counted
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".aiff")
 LOCK = ".lock"
@@ -50,7 +50,7 @@ def describe_folder(path: Path) -> tuple[str, str]:
         return "is a model folder", "name it with --model"
     if sounds := sorted(n for n in names if n.lower().endswith(SOUNDS)):
         return (
-            f"is a folder with {len(sounds)} recordings",
+            f"is a folder with {counted(len(sounds), 'recording')}",
             f"name the files, such as {path / ('*' + Path(sounds[0]).suffix)}",
         )
     if tables := sorted(n for n in names if n.endswith(".jsonl")):

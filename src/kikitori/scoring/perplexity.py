@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, fsum, inf
 
-from kikitori.errors import DataError
+from kikitori.errors import DataError, counted
 from kikitori.scorers.language_model import LanguageModel
 from kikitori.scoring.table import text_table
 from kikitori.text.units import WORD_MARK
@@ -87,7 +87,9 @@ def format_perplexity(found: Perplexity) -> str:
         ("character", found.per_character, found.characters),
     ]
     rows = [["per", "perplexity", "count"], *([name, f"{value:.2f}", str(count)] for name, value, count in counts)]
-    return f"{text_table(rows)}\n{found.lines} lines, their ends included: log-probability {found.log_prob:.2f}"
+    return (
+        f"{text_table(rows)}\n{counted(found.lines, 'line')}, their ends included: log-probability {found.log_prob:.2f}"
+    )
 
 
 def _scores(lm: LanguageModel, texts: Sequence[Sequence[int]], progress: Callable[[int], None]) -> list[float]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kikitori.errors import counted
 from kikitori.io.files import write_text
 from kikitori.scoring.conditions import Conditions, read_conditions, speed
 from kikitori.scoring.metrics import ErrorCounts, align_words, char_errors, confidence_interval, word_errors
@@ -240,7 +241,7 @@ def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Predicti
             examples.append(example)
             confused.update((left, right) for left, right in example.pairs if left and right and left != right)
     if too_long:
-        facts.append(f"{too_long} utterances too long to be aligned below")
+        facts.append(f"{counted(too_long, 'utterance')} too long to be aligned below")
     substitutions = sorted(confused.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT_SUBSTITUTIONS]
     worst = sorted(examples, key=lambda example: (-example.errors, len(example.pairs), example.title))
     return render_page(facts, _table(report), substitutions, worst[:WORST_UTTERANCES])

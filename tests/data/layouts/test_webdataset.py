@@ -27,6 +27,10 @@ def test_samples(tmp_path):
     other = json.dumps({"text": "no", "said": "yes"}).encode()
     tar(tmp_path / "00.tar", {"1.json": other, "1.flac": ONE})
     assert [row.text for row in read("webdataset", tmp_path, Columns(text="said"))[0]] == ["yes"]
+    tar(tmp_path / "00.tar", {"1.json": other, "1.flac": ONE, "2.txt": b"not asked for", "2.flac": ONE})
+    rows, left_out = read("webdataset", tmp_path, Columns(text="said"))
+    assert [row.text for row in rows] == ["yes"]
+    assert left_out == [f"{tmp_path}/00.tar: 2: its .json has no text 'said'"]
 
 
 def test_tars_of_which_something_else_says_what_they_hold(tmp_path):

@@ -245,6 +245,22 @@ def test_unreadable_batches_are_left_out(tmp_path):
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_could_not_be_read_is_known_after_resuming(tmp_path):
+    def loader(*names):
+        return SpeechLoader((), left_out={*names})
+
+    task = Toy()
+    task.speech, task.stop_after = (loader("b", "a"), loader()), 7
+    trainer, _ = toy_trainer(task, tmp_path, checkpoint_every=1)
+    with pytest.raises(Interruption):
+        trainer.fit()
+    other = Toy()
+    other.speech = (loader("c"), loader())
+    resumed, _ = toy_trainer(other, tmp_path, checkpoint_every=1)
+    resumed.resume()
+    assert [each.left_out for each in other.speech] == [{"a", "b", "c"}, set()]
+
+
 def test_a_run_without_any_readable_batch_ends(tmp_path):
     task = Unreadable()
     task.bad = tuple(range(5))

@@ -250,7 +250,7 @@ def test_dry_runs_name_what_is_missing(world, tmp_path):
     result = call("study", world(test=[{"path": "none.jsonl"}]), "--dry-run")
     assert result.exit_code == 0, result.output
     assert f"not here: {tmp_path / 'none.jsonl'}" in result.stdout
-    assert "2 cells, 2 with their seeds, 1 trainings" in result.stdout
+    assert "2 cells, 2 with their seeds, 1 training" in result.stdout
     assert "none.jsonl" in one_line(call("study", tmp_path / "study.yaml", "-o", tmp_path / "out"))
     file = world(test=[{"path": "clips/manifest.jsonl", "split": "nope"}])
     assert "nope" in call("study", file, "--dry-run").stdout

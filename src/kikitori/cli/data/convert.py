@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kikitori.cli import common
-from kikitori.errors import ConfigError
+from kikitori.errors import ConfigError, counted
 
 
 def convert(
@@ -66,7 +66,7 @@ def convert(
         def progress(more: int) -> None:
             nonlocal done
             done += more
-            tell(lambda: f"converting: {done} rows")
+            tell(lambda: f"converting: {counted(done, 'row')}")
 
         result = conversion.convert(
             reader.read(source, columns, leave_out),

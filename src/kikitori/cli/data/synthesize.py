@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kikitori.cli import common
-from kikitori.errors import ConfigError
+from kikitori.errors import ConfigError, counted
 from kikitori.io.progress import progress_bar
 
 
@@ -109,5 +109,5 @@ def synthesize(
             report = read_aloud(sentences, config, output, workers=workers, progress=progress)
         for problem, count in sorted(report.failures.items()):
             print(f"kikitori: warning: left out {count}: {problem}", file=sys.stderr)
-        print(f"kikitori: {len(report.rows)} utterances, {report.seconds / 3600:.2f} h", file=sys.stderr)
+        print(f"kikitori: {counted(len(report.rows), 'utterance')}, {report.seconds / 3600:.2f} h", file=sys.stderr)
         print(output / "manifest.jsonl", flush=True)

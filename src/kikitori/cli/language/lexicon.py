@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kikitori.cli.common import Split, SpokenTitles, TextForm, TextFormOption, make_folder, one_line_errors, read_rows
-from kikitori.errors import ConfigError
+from kikitori.errors import ConfigError, counted
 from kikitori.io.extras import require
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def lexicon(
         words = list(dict.fromkeys((*of_texts, *of_rows)))
         make_folder(output.parent)
         built = build_lexicon(words, open_sources(source, words, stress=stress))
-        sources = [f"{each.words} words by {each.source}" for each in built.contributions]
+        sources = [f"{counted(each.words, 'word')} by {each.source}" for each in built.contributions]
         write_lexicon(output, built.lexicon, [*notes, *sources])
         _report(built)
         print(output, flush=True)
@@ -80,9 +80,10 @@ def lexicon(
 def _report(built: "Built") -> None:
     for number, each in enumerate(built.contributions):
         own = f", with phones of its own: {' '.join(each.new_phones)}" if number and each.new_phones else ""
-        print(f"kikitori: {each.words} words by {each.source}{own}", file=sys.stderr)
+        print(f"kikitori: {counted(each.words, 'word')} by {each.source}{own}", file=sys.stderr)
     if built.missing:
         named = ", ".join((*built.missing[:SHOWN], *(["..."] if len(built.missing) > SHOWN else [])))
-        print(f"kikitori: {len(built.missing)} words by none: {named}", file=sys.stderr)
+        print(f"kikitori: {counted(len(built.missing), 'word')} by none: {named}", file=sys.stderr)
     lexicon = built.lexicon
-    print(f"kikitori: {len(lexicon.pronunciations)} words, {len(lexicon.phones)} phones", file=sys.stderr)
+    words, phones = counted(len(lexicon.pronunciations), "word"), counted(len(lexicon.phones), "phone")
+    print(f"kikitori: {words}, {phones}", file=sys.stderr)

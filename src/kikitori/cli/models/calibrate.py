@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kikitori.cli import common
-from kikitori.errors import ConfigError
+from kikitori.errors import ConfigError, counted
 from kikitori.io.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def calibrate(
             found = calibrating(recognizer, rows, spans, batch_size=batch_size, progress=progress)
         save_calibration(output, found.calibration)
         before, after = found.errors
-        print(f"{found.words} words: expected calibration error {before:.4f} -> {after:.4f}")
+        print(f"{counted(found.words, 'word')}: expected calibration error {before:.4f} -> {after:.4f}")
         if found.borders:
             before, after = found.offsets
             print(f"{found.borders} borders: median distance {1000 * before:.0f} -> {1000 * after:.0f} ms")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kikitori.cli import common
-from kikitori.errors import ConfigError, DataError
+from kikitori.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from kikitori.scoring.leaderboard.results import Dataset
@@ -53,7 +53,8 @@ def leaderboard(
         for name, rows in predictions.items():
             results[datasets[name]], skipped = results_of(rows)
             if skipped:
-                print(f"kikitori: {name}: {skipped} recordings skipped, as the leaderboard does", file=sys.stderr)
+                what = counted(skipped, "recording")
+                print(f"kikitori: {name}: {what} skipped, as the leaderboard does", file=sys.stderr)
             failed = [row.utterance.utt_id for row in rows if row.error is not None]
             if failed:
                 print(

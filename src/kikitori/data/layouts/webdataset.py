@@ -1,7 +1,7 @@
 """WebDataset's tars: files in a row whose paths are the same up to the first dot of their names are a sample.
 
 Of a sample the audio file and `.txt` or `.json` are taken; of the JSON the usual names of text, speaker and language,
-and what else is plain.
+and what else is plain. Where the user names the text, it is taken from the JSON alone.
 """
 
 import json
@@ -31,7 +31,9 @@ def evidence(source: Path) -> str | None:
 
 
 def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[SourceRow]:
-    """The samples of all tars, in the order of the tars' names; samples without audio are left out.
+    """The samples of all tars, in the order of the tars' names.
+
+    Samples without audio, or without the text that the user names, are left out.
 
     Raises:
         DataError: A tar is damaged, or a text or JSON is none.
@@ -44,6 +46,9 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
                 leave_out(f"{where}: no audio")
                 continue
             known = _known(files.get(".json", b"{}"), where)
+            if columns.text is not None and columns.text not in known:
+                leave_out(f"{where}: its .json has no text {columns.text!r}")
+                continue
             text, speaker, language = (
                 column(known, names) for names in ((columns.text,) if columns.text else TEXT, SPEAKER, LANGUAGE)
             )

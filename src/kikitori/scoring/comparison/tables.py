@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kikitori.errors import counted
 from kikitori.scoring.comparison.compare import (
     FEWEST,
     Comparison,
@@ -51,7 +52,7 @@ def verdict(found: Comparison) -> str:
     known = best.change if other is found.totals[0] else None
     change = known or compared(found.rows[other.system], found.rows[best.system])
     if change is None:
-        return f"{what}. Nothing was said in these {best.utterances} utterances."
+        return f"{what}. Nothing was said in {counted(best.utterances, 'utterance')}."
     if best.words.errors == other.words.errors:
         both = f"{best.system} and {other.system} make equally many {found.unit} errors"
         what = f"{both}: {found.rate} {best.words.rate:.4f}"
@@ -59,7 +60,8 @@ def verdict(found: Comparison) -> str:
         fewer = 100.0 * (1.0 - best.words.errors / other.words.errors)
         what += f", beside {other.words.rate:.4f} of {other.system} ({fewer:.1f} % fewer)"
     if best.utterances < FEWEST:
-        return f"{what}. {best.utterances} utterances are too few to tell whether that is chance."
+        few = f"{counted(best.utterances, 'utterance')} {'is' if best.utterances == 1 else 'are'}"
+        return f"{what}. {few} too few to tell whether that is chance."
     certain = "more than chance explains" if is_certain(change, best.utterances) else "no more than chance may explain"
     numbers = f"change {change.change:+.4f}, 95 % {_interval(change.interval, '+.4f')}, p {_p(change.p_value)}"
     return f"{what}. On {best.utterances} utterances that is {certain}: {numbers}."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kikitori.errors import counted
 from kikitori.scoring.errors.breakdown import Group, Lengths
 from kikitori.scoring.errors.diagnosis import Diagnosis
 from kikitori.scoring.errors.search import ListErrors, ScoreErrors
@@ -59,10 +60,11 @@ def _levers(found: Diagnosis) -> Section:
     bounds: Table = [["without these", "errors", "WER"]]
     bounds += [[bound.kind, str(bound.errors), f"{bound.rate:.4f}"] for bound in found.bounds]
     text = (
-        f"{counts.reference_length} words (normalizer {versioned(found.form)}), {found.total.utterances} utterances. "
+        f"{counted(counts.reference_length, 'word')} (normalizer {versioned(found.form)}), "
+        f"{counted(found.total.utterances, 'utterance')}. "
         "Below, what is left if all errors of one kind are mended: more than any lever can do, and kinds overlap."
     )
-    unaligned = f" {found.unaligned} utterances are too long to be aligned." if found.unaligned else ""
+    unaligned = f" Too long to be aligned: {counted(found.unaligned, 'utterance')}." if found.unaligned else ""
     return Section("Errors", text + unaligned, (kinds, bounds))
 
 

@@ -29,6 +29,7 @@ def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
     """The options with overrides such as `decoding.max_labels=50` applied.
 
     `decoding.search=NAME` changes the search; what was set of another one's options is then left behind.
+    `decoding.scorers.NAME=null` takes a scorer away.
 
     Raises:
         ConfigError: An override that names no option or does not fit.
@@ -87,7 +88,17 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
             merged[key] = _merged(old, change)
         else:
             merged[key] = change
+        if key == "scorers" and isinstance(merged[key], dict):
+            merged[key] = _without_removed(merged[key], old or {})
     return merged
+
+
+def _without_removed(scorers: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Scorers but for those that are null now, which have to be old ones."""
+    for name in (name for name, options in scorers.items() if options is None and name not in old):
+        remedy = f"there are {', '.join(old)}" if old else "there is none"
+        raise ConfigError("no such scorer to take away", where=f"scorers.{name}", remedy=remedy)
+    return {name: options for name, options in scorers.items() if options is not None}
 
 
 def _another_search(old: Mapping[str, Any], change: Mapping[str, Any]) -> bool:

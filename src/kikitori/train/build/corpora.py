@@ -8,7 +8,7 @@ from pathlib import Path
 from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
 from kikitori.data.overlap import read_held_out
 from kikitori.data.speech import FilterReport, HaveLabels, SpeechLoader, check_files, filter_utterances
-from kikitori.errors import DataError
+from kikitori.errors import DataError, counted
 from kikitori.io.progress import Bar
 from kikitori.text.corpus import read_lines, speak_titles
 from kikitori.text.normalize import default_normalizer, normalize
@@ -44,7 +44,7 @@ def load_speech(
     if not data.dev:
         return train, None
     held_out = _dev_rows(recipe, log, transcribed=units is not None)
-    log(f"dev: {len(held_out)} utterances, {sum(u.duration for u in held_out) / 3600:.2f} h")
+    log(f"dev: {counted(len(held_out), 'utterance')}, {sum(u.duration for u in held_out) / 3600:.2f} h")
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
 
 
@@ -64,7 +64,7 @@ def check_speech(loader: SpeechLoader, bar: Bar) -> list[str]:
     lines = [f"warning: {problem}; left out" for problem in report.problems.values()]
     if report.cut:
         lines.append(
-            f"warning: {len(report.cut)} files are longer than their only row, and are read that far ({report.cut[0]})"
+            f"warning: {counted(len(report.cut), 'file')} longer than their only row, read that far ({report.cut[0]})"
         )
     return lines
 
@@ -116,7 +116,10 @@ def load_sentences(
         [labels for line in lines if (labels := units.encode(line)[: text.max_labels])]
         for lines in _held_apart(Path(recipe.data_root), text)
     )
-    log(f"train: {len(train)} sentences, {sum(map(len, train)) / 1e6:.2f} M labels; dev: {len(dev)} sentences")
+    log(
+        f"train: {counted(len(train), 'sentence')}, {sum(map(len, train)) / 1e6:.2f} M labels; "
+        f"dev: {counted(len(dev), 'sentence')}"
+    )
     return train, dev
 
 

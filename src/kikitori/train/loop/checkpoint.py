@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from kikitori.errors import TrainingError
+from kikitori.train.parallel import processes
 from kikitori.train.parallel.shards import Empty, Weights, fitted, read_shards, whole, write_shards
 
 PREFIX, STAGING, REPLACED = "checkpoint-", ".staging-", ".replaced"
@@ -235,18 +236,15 @@ def restore_optimizer(optimizer: AdamW, module: nn.Module, tensors: Mapping[str,
         optimizer.state[parameter][slot] = own
 
 
-def torch_random_state() -> dict[str, Tensor]:
-    """State of torch's generators."""
-    state = {"cpu": torch.get_rng_state()}
+def random_states() -> tuple[dict[str, Tensor], list[Any]]:
+    """States of the generators of all processes: torch's by name and rank, and numpy's, which JSON can write."""
+    generators = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def numpy_random_state() -> list[Any]:
-    """State of numpy's generator, which JSON can write."""
+        generators["cuda"] = torch.cuda.get_rng_state()
     kind, keys, *rest = np.random.get_state()
-    return [kind, [int(key) for key in np.asarray(keys)], *rest]
+    states = processes.gather((generators, [kind, [int(key) for key in np.asarray(keys)], *rest]))
+    named = {f"{name}{rank}": state for rank, (own, _) in enumerate(states) for name, state in own.items()}
+    return named, [state for _, state in states]
 
 
 def restore_random(checkpoint: Checkpoint, rank: int) -> None:

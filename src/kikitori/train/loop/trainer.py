@@ -19,19 +19,19 @@ import numpy as np
 import torch
 
 from kikitori.data.prefetch import prefetch
+from kikitori.data.speech import leave_out, left_out
 from kikitori.io.files import replace_folder
 from kikitori.model.device import torch_device
 from kikitori.train.loop.checkpoint import (
     Checkpoint,
     add_shards,
     find_newest,
-    numpy_random_state,
     optimizer_tensors,
+    random_states,
     read_checkpoint,
     restore_optimizer,
     restore_random,
     save_checkpoint,
-    torch_random_state,
 )
 from kikitori.train.loop.guard import Guard
 from kikitori.train.loop.metrics import Metrics
@@ -150,6 +150,7 @@ class Trainer:
         check_frozen(state["frozen"], self.frozen, state["provenance"].get("recipe", {}), where=path)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.guard.skipped = state["skipped"]
+        leave_out(self.task.speech, state.get("left_out", []))
         if not weights_only:
             restore_optimizer(self.optimizer, self.task.module, checkpoint.tensors["optimizer"])
             restore_random(checkpoint, self.rank)
@@ -165,8 +166,7 @@ class Trainer:
         """Trains one epoch, or what is left of it; True if it was stopped."""
         batches = self.task.batches(self.epoch)
         self._enter_stage()
-        gathered = Gathered()
-        epoch, places = self.epoch, range(self.batch, len(batches), self.processes)
+        epoch, places, gathered = self.epoch, range(self.batch, len(batches), self.processes), Gathered()
         own = [batches[place] if place < len(batches) else [] for place in (first + self.rank for first in places)]
         # None where an epoch ends with fewer batches than processes.
         ahead = prefetch(own, lambda indices: self.task.load(indices, epoch) if indices else None)
@@ -252,8 +252,7 @@ class Trainer:
     def _export(self) -> None:
         if self.selection.apply(self.task.module):
             self.task.module.eval()
-            scores = self.task.evaluate()
-            if scores:
+            if scores := self.task.evaluate():
                 self.metrics.final(self.step, scores)
         with replace_folder(self.directory / self.product) as staging:
             self.task.export(staging)
@@ -269,7 +268,8 @@ class Trainer:
         self.metrics.training(self.epoch + 1, passes, self.step, lr, left, self.watch.shares())
 
     def _save(self) -> None:
-        states = processes.gather((torch_random_state(), numpy_random_state(), self.metrics.sums))
+        random_tensors, numpy_states = random_states()
+        leave_out(self.task.speech, *processes.gather(left_out(self.task.speech)))  # the export is of all processes
         model = learnt(self.task.module, self.stages.starts)
         check_finite(model, self.step)
         shared = {
@@ -277,7 +277,6 @@ class Trainer:
             "optimizer": optimizer_tensors(self.optimizer, self.task.module),
             **self.selection.tensors(),
         }
-        random = {f"{key}{rank}": value for rank, (s, *_) in enumerate(states) for key, value in s.items()}
         state = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -285,8 +284,9 @@ class Trainer:
             "skipped": self.guard.skipped,
             "skipped_in_a_row": self.guard.in_a_row,
             "selection": self.selection.state(),
-            "sums": [sums for *_, sums in states],
-            "numpy": [state for _, state, _ in states],
+            "sums": processes.gather(self.metrics.sums),
+            "numpy": numpy_states,
+            "left_out": left_out(self.task.speech),
             "frozen": self.frozen,
             "provenance": self.provenance,
         }
@@ -294,7 +294,7 @@ class Trainer:
         if self.engine.sharded and self.rank > 0:
             add_shards(folder, self.step, shared)
         elif self.engine.sharded:
-            save_checkpoint(folder, self.step, Checkpoint({"random": random}, state), keep=keep, shards=shared)
+            save_checkpoint(folder, self.step, Checkpoint({"random": random_tensors}, state), keep=keep, shards=shared)
         elif self.rank == 0:
-            save_checkpoint(folder, self.step, Checkpoint({**shared, "random": random}, state), keep=keep)
+            save_checkpoint(folder, self.step, Checkpoint({**shared, "random": random_tensors}, state), keep=keep)
         processes.wait()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.profiler import record_function
 
 from kikitori.data.speech import SpeechBatch, SpeechLoader
-from kikitori.errors import DataError
+from kikitori.errors import DataError, counted
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.adapters.lora import idle, merged_encoder
 from kikitori.model.encoder import EncoderOutput
@@ -154,7 +154,7 @@ class MaskedPredictionTask(SpeechBatches):
         frames, speech = int((batch.targets[..., 0] != NOTHING).sum()), batch.speech
         used = perplexity(np.bincount(batch.targets[batch.targets != NOTHING].numpy()))
         return [
-            f"largest batch: {len(speech.utt_ids)} utterances, {speech.seconds:.1f} s, {frames} frames"
+            f"largest batch: {counted(len(speech.utt_ids), 'utterance')}, {speech.seconds:.1f} s, {frames} frames"
             f" ({speech.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)",
             f"hidden: {int(batch.masks.sum())} frames; targets: perplexity {used:.1f} of {self.predictor.clusters}",
         ]

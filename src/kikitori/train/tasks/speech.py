@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from kikitori.data.manifest import is_recognized
 from kikitori.data.speech import SpeechBatch, SpeechLoader
-from kikitori.errors import DataError
+from kikitori.errors import DataError, counted
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.lora import idle, is_adapted, merged_encoder
@@ -226,19 +226,22 @@ class AcousticTask(SpeechBatches):
         """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""
         frames = self.acoustic.encoder.output_lengths(batch.lengths)
         shown = min(self.infeasible, default=None)
-        misfits = f"labels that do not fit into their frames: {len(self.infeasible)} utterances, such as {shown}"
+        misfits = (
+            f"labels that do not fit into their frames: {counted(len(self.infeasible), 'utterance')}, such as {shown}"
+        )
         unsaid, total = self.unpronounced, len(self.train.utterances)
         return [
             *([misfits] if shown else []),
             *(
-                f"far more labels a second than others: {len(self.crowded)} utterances, such as {u}; check their texts"
+                f"far more labels a second than others: {counted(len(self.crowded), 'utterance')}, "
+                f"such as {u}; check their texts"
                 for u in sorted(self.crowded)[:1]
             ),
             *(
                 f"words without a pronunciation: {len(unsaid)} of {total} utterances, such as {u}"
                 for u in sorted(unsaid)[:1]
             ),
-            f"largest batch: {len(batch.texts)} utterances, {batch.seconds:.1f} s, {int(frames.sum())} frames"
+            f"largest batch: {counted(len(batch.texts), 'utterance')}, {batch.seconds:.1f} s, {frames.sum()} frames"
             f" ({batch.waveforms.numel() / SAMPLE_RATE:.1f} s with padding)",
         ]
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from kikitori.data.batching import epoch_batches
 from kikitori.data.speech import SpeechLoader
+from kikitori.errors import counted
 from kikitori.model.adapters.lora import idle, merged_copy
 from kikitori.model.decoder.assemble import assemble
 from kikitori.model.decoder.llm import embed, embed_mixture, forward, project
@@ -152,7 +153,9 @@ class TextTask:
     def describe(self, batch: TextBatch) -> list[str]:
         """Size of a batch in labels."""
         labels, simulated = sum(map(len, batch.labels)), sum(map(len, batch.prompts))
-        return [f"largest batch: {len(batch.labels)} sentences, {labels} labels, {simulated} simulated positions"]
+        return [
+            f"largest batch: {counted(len(batch.labels), 'sentence')}, {labels} labels, {simulated} simulated positions"
+        ]
 
     def remarks(self) -> list[str]:
         """Adapters that do nothing."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kikitori.errors import counted
 from kikitori.scoring.table import markdown_table
 from kikitori.workflows.data.check import CheckedSet, DataCheck, LeftOut
 
@@ -70,11 +71,12 @@ def _unusual(found: DataCheck) -> list[str]:
             rates = [f"{name} ({rate:.1f})" for name, rate in sorted(known.unusual.items(), key=lambda item: -item[1])]
             lines.append(f"{each.name}: {len(rates)} with far more or fewer characters/s than others: {_some(rates)}")
         if known.repeated_ids:
-            lines.append(f"{each.name}: {len(known.repeated_ids)} ids come more than once: {_some(known.repeated_ids)}")
+            again = counted(len(known.repeated_ids), "repeated id")
+            lines.append(f"{each.name}: {again}: {_some(known.repeated_ids)}")
         if each.unknown:
             ordered = sorted(each.unknown.items(), key=lambda item: (-item[1], item[0]))
             shown = _some([f"{character} ({count})" for character, count in ordered])
-            lines.append(f"{each.name}: {len(ordered)} characters that the {found.unknown_to} lack: {shown}")
+            lines.append(f"{each.name}: {counted(len(ordered), 'character')} that the {found.unknown_to} lack: {shown}")
     return lines
 
 

@@ -1,7 +1,6 @@
 """What a study's page shows beside its tables: learning curves, heat maps of scales, sounds, the model at work."""
 
 import base64
-import io
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from kikitori.data.augment import Waveform
 from kikitori.data.speech import read_utterance
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.io.codecs.encoders import OPUS, encoded
 from kikitori.scoring.charts import heat_map, line_chart
 from kikitori.scoring.comparison.compare import Comparison
 from kikitori.scoring.comparison.tables import shown_rows
@@ -28,8 +27,8 @@ from kikitori.workflows.study.run import CELLS, FAILURES, RUNS, recognizer_of
 
 LONGEST_S = 30.0
 """Longer recordings have no player."""
-LEVEL = 0.94
-"""libsndfile's level of Opus, about 20 kbit/s."""
+KILOBITS = 21.0
+"""A second of Opus in players."""
 
 
 def extras_of(plan: Plan, folder: Path, compared: Sequence[Comparison], rates: Mapping[str, float]) -> Extras:
@@ -110,7 +109,7 @@ def player(utterance: Utterance) -> str | None:
     if utterance.duration > LONGEST_S:
         return None
     try:
-        sound = _opus(read_utterance(utterance))
+        sound = encoded(read_utterance(utterance), SAMPLE_RATE, OPUS, KILOBITS)
     except FAILURES:
         return None
     return f"data:audio/ogg;base64,{base64.b64encode(sound).decode()}"
@@ -158,12 +157,3 @@ def _is_number(text: str) -> bool:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
-
-
-def _opus(waveform: Waveform) -> bytes:
-    import soundfile
-
-    with io.BytesIO() as file:
-        samples = np.clip(waveform, -1.0, 1.0)
-        soundfile.write(file, samples, SAMPLE_RATE, "OPUS", format="OGG", compression_level=LEVEL)
-        return file.getvalue()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kikitori.errors import DataError
+from kikitori.errors import DataError, counted
 from kikitori.loading import find_model
 from kikitori.model.safety.config import is_hub_id
 from kikitori.scoring.report import REPORT
@@ -46,7 +46,8 @@ def preview(plan: Plan, folder: Path | None, *, log: Log) -> str:
     total = sum({**expected, **done}[digest] for digest in {*fits} & {*expected, *done})
     lines = [
         text_table(table),
-        f"{len(plan.cells)} cells, {len(plan.trials)} with their seeds, {len(plan.trainings)} trainings",
+        f"{counted(len(plan.cells), 'cell')}, {len(plan.trials)} with their seeds, "
+        f"{counted(len(plan.trainings), 'training')}",
     ]
     if measured:
         lines.append(f"trainings that fit: {total:.2f} of {plan.study.budget_hours:g} hours")
