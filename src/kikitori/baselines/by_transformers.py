@@ -4,7 +4,7 @@ Features are made, networks run and labels decoded by its own code, in a batch, 
 settings. Only safetensors and JSON are read, and no code of the hub.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kikitori.baselines.base import Baseline, Writer
 from kikitori.data.augment import Waveform
 from kikitori.errors import ConfigError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.io.extras import require
 from kikitori.model.safety.config import one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.load import read_weights
 from kikitori.model.weights import weights_digest
@@ -30,6 +31,10 @@ TRAINING_ALONE = "masked_spec_embed"
 """Weights that older releases lack, since they are for SpecAugment."""
 INSTRUCTION = "Transcribe the audio to text."
 """Of speech LLMs whose processors know no request of their own."""
+GRANITE_INSTRUCTION = "can you transcribe the speech into a written format?"
+"""Of its model cards."""
+_NEEDED = {"voxtral": "mistral_common", "granite_speech": "torchaudio", "granite_speech_plus": "torchaudio"}
+"""Packages that transformers needs for the processors of some types of models."""
 
 
 def load_transformers(path_or_id: str, *, device: str, dtype: torch.dtype, language: str | None = None) -> Baseline:
@@ -43,19 +48,24 @@ def load_transformers(path_or_id: str, *, device: str, dtype: torch.dtype, langu
 
     Raises:
         ModelError: It is missing, damaged or unsafe, or no recogniser of transformers.
-        ConfigError: A language is given to a model that takes none.
+        ConfigError: A language is given to a model that takes none, or a package is not installed.
     """
-    model = _load_model(path_or_id, read_json(path_or_id, "config.json"))
+    config = read_json(path_or_id, "config.json")
+    if (package := _NEEDED.get(str(config.get("model_type")))) is not None:
+        require(package, "its processor needs", where=path_or_id)
+    if config.get("has_lora_adapter"):
+        remedy = "merge it into the weights, and say has_lora_adapter: false"
+        raise ModelError("its LoRA adapter is no part of its weights", where=path_or_id, remedy=remedy)
+    model = _load_model(path_or_id, config)
     is_whisper = model.config.model_type == WHISPER
     multilingual = is_whisper and getattr(model.generation_config, "is_multilingual", False)
     if language is not None and not multilingual:
         raise ConfigError("only a Whisper of several languages takes one", where="--language", remedy="leave it out")
     with one_line_errors(path_or_id), quiet_transformers():
         processor = transformers.AutoProcessor.from_pretrained(str(path_or_id), trust_remote_code=False)
-    if not hasattr(processor, "feature_extractor"):
+    if (features := _feature_extractor(processor)) is None:
         raise ModelError(f"{type(model).__name__} hears nothing", where=path_or_id, remedy="name a speech LLM")
-    rate = processor.feature_extractor.sampling_rate
-    if rate != SAMPLE_RATE:
+    if (rate := features.sampling_rate) != SAMPLE_RATE:
         raise ModelError(f"it reads {rate} Hz", where=path_or_id, remedy=f"name a model for {SAMPLE_RATE} Hz")
     told = {"task": "transcribe", **({} if language is None else {"language": language})}
     identity = {"weights": weights_digest(model), "transformers": transformers.__version__, "language": language}
@@ -65,7 +75,7 @@ def load_transformers(path_or_id: str, *, device: str, dtype: torch.dtype, langu
         search=f"transformers {transformers.__version__}",
         device=device,
         dtype=str(dtype).removeprefix("torch."),
-        longest_s=float(getattr(processor.feature_extractor, "chunk_length", None) or LONGEST_S),
+        longest_s=float(getattr(features, "chunk_length", None) or LONGEST_S),
         language="en" if is_whisper and not multilingual else language,
         identity=identity | {"dtype": str(dtype)},
     )
@@ -110,31 +120,53 @@ class _Generated:
         return {} if self.model.config.model_type == WHISPER else {"padding": True}
 
 
+Request = Callable[[Any, list[Waveform]], Any]
+"""From a speech LLM's processor and waveforms to what the LLM reads."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """A speech LLM that reads its processor's request to transcribe, or an instruction, and continues it."""
+    """A speech LLM that reads a request to transcribe and continues it."""
 
     model: Any
     processor: Any
+    request: Request
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Waveform]) -> list[str]:
-        inputs = _placed(self._request([*waveforms]), self.model)
+        inputs = _placed(self.request(self.processor, [*waveforms]), self.model)
         with quiet_transformers():
             found = self.model.generate(**inputs, max_new_tokens=MOST_LABELS)
         written = getattr(found, "sequences", found)[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = self.processor.batch_decode(written, skip_special_tokens=True)
         return texts
 
-    def _request(self, waveforms: list[Waveform]) -> Any:
-        if hasattr(self.processor, "apply_transcription_request"):
-            return self.processor.apply_transcription_request(waveforms)
-        chats = [
-            [{"role": "user", "content": [{"type": "audio", "audio": each}, {"type": "text", "text": INSTRUCTION}]}]
-            for each in waveforms
-        ]
-        settings = {"tokenize": True, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
-        return self.processor.apply_chat_template(chats, **settings, padding=True, sampling_rate=SAMPLE_RATE)
+
+def _own_request(processor: Any, waveforms: list[Waveform]) -> Any:
+    """What the processor itself knows."""
+    return processor.apply_transcription_request(waveforms)
+
+
+def _voxtral_request(processor: Any, waveforms: list[Waveform]) -> Any:
+    """Voxtral's, which goes by way of a request to its maker's server, with a file and the name of a model."""
+    return processor.apply_transcription_request(waveforms, "voxtral", sampling_rate=SAMPLE_RATE, format="wav")
+
+
+def _granite_request(processor: Any, waveforms: list[Waveform]) -> Any:
+    """Granite Speech's chat, whose text says where the audio stands."""
+    chat = [{"role": "user", "content": f"{processor.audio_token}{GRANITE_INSTRUCTION}"}]
+    text = processor.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return processor([text] * len(waveforms), waveforms, return_tensors="pt")
+
+
+def _chat(processor: Any, waveforms: list[Waveform]) -> Any:
+    """An instruction behind the audio, in the model's own chat template."""
+    chats = [
+        [{"role": "user", "content": [{"type": "audio", "audio": each}, {"type": "text", "text": INSTRUCTION}]}]
+        for each in waveforms
+    ]
+    settings = {"tokenize": True, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    return processor.apply_chat_template(chats, **settings, padding=True, sampling_rate=SAMPLE_RATE)
 
 
 def _load_model(path_or_id: str, config: dict[str, Any]) -> Any:
@@ -168,7 +200,20 @@ def _writer(model: Any, processor: Any, settings: Mapping[str, Any]) -> Writer:
     if name in _CTC or name in _FROM_FEATURES:
         return _Generated(model, processor, settings)
     processor.tokenizer.padding_side = "left"  # what it writes follows the request at once
-    return _Asked(model, processor)
+    match model.config.model_type:
+        case "voxtral":
+            return _Asked(model, processor, _voxtral_request)
+        case "granite_speech" | "granite_speech_plus":
+            return _Asked(model, processor, _granite_request)
+        case _ if hasattr(processor, "apply_transcription_request"):
+            return _Asked(model, processor, _own_request)
+        case _:
+            return _Asked(model, processor, _chat)
+
+
+def _feature_extractor(processor: Any) -> Any:
+    """That of a processor under either name; None of one that reads no audio."""
+    return getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
 
 
 def _placed(inputs: Any, model: Any) -> Any:
