@@ -11,7 +11,7 @@ from kikitori.errors import ConfigError, counted
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Folder or file of the data set.")],
+    source: Annotated[Path, typer.Argument(help="Folder or file of the data set, or its id on the hub, OWNER/NAME.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Manifest to write (.jsonl), or a folder for manifest.jsonl."),
@@ -27,6 +27,12 @@ def convert(
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Part to take, by the data set's own name; may be repeated.")
     ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="Config of a data set of the hub, where it has several.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit of a data set of the hub.")
+    ] = None,
     language: Annotated[
         str | None, typer.Option("--language", help="Code of the language of all rows, such as en.")
     ] = None,
@@ -40,18 +46,29 @@ def convert(
     """Write a data set of Kaldi, Hugging Face, Lhotse or a known corpus as a manifest; killed, it goes on."""
     with common.one_line_errors():
         from kikitori.data import convert as conversion
-        from kikitori.data.layouts.base import Columns
-        from kikitori.data.layouts.choose import check_columns, choose_layout
+        from kikitori.data.layouts.base import Columns, Layout
+        from kikitori.data.layouts.choose import HUGGING_FACE, check_columns, choose_layout
+        from kikitori.data.layouts.hub import fetch, is_hub_id
         from kikitori.io.progress import now_and_then
         from kikitori.text.forms.languages import check_language
 
         if output is None:
             raise ConfigError("no manifest given", where="-o", remedy="name a file .jsonl or a folder")
         check_language(language, "--language")
-        name, seen, reader = choose_layout(source, layout)
         columns = Columns(audio_column, text_column)
-        check_columns(name, columns)
-        manifest = conversion.manifest_path(output)
+        reader: Layout
+        if is_hub_id(source) and layout in (None, HUGGING_FACE):
+            manifest = conversion.manifest_path(output)
+            fetched = fetch(source.as_posix(), config=config, revision=revision, splits=split or ())
+            name, seen, reader = HUGGING_FACE, fetched.evidence(source), fetched
+        else:
+            for option, value in (("--config", config), ("--revision", revision)):
+                if value is not None:
+                    remedy = "it belongs to an id of the hub, OWNER/NAME, that is no folder here"
+                    raise ConfigError("is of no use here", where=option, remedy=remedy)
+            name, seen, reader = choose_layout(source, layout)
+            check_columns(name, columns)
+            manifest = conversion.manifest_path(output)
         if layout is None:
             print(f"kikitori: read as {name} ({seen})", file=sys.stderr)
         left_out = 0

@@ -8,9 +8,10 @@ from kikitori.data.layouts.corpora import common_voice, csj, jsut, librispeech, 
 from kikitori.errors import ConfigError, DataError
 from kikitori.io.config import did_you_mean
 
+HUGGING_FACE = "hugging-face"
 LAYOUTS: dict[str, Layout] = {
     "kaldi": kaldi,
-    "hugging-face": hugging_face,
+    HUGGING_FACE: hugging_face,
     "lhotse": lhotse,
     "webdataset": webdataset,
     "common-voice": common_voice,
@@ -20,8 +21,8 @@ LAYOUTS: dict[str, Layout] = {
     "reazonspeech": reazonspeech,
     "table": tables,
 }
-AUDIO_COLUMN = ("hugging-face", "table")
-TEXT_COLUMN = ("hugging-face", "table", "webdataset")
+AUDIO_COLUMN = (HUGGING_FACE, "table")
+TEXT_COLUMN = (HUGGING_FACE, "table", "webdataset")
 
 
 def choose_layout(source: Path, name: str | None) -> tuple[str, str, Layout]:

@@ -8,7 +8,7 @@ of the split's folder or file.
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from kikitori.data.layouts.base import (
@@ -46,7 +46,7 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
     """
     require("pyarrow", "data sets of Hugging Face need", where=source)
     for path, split in _files(source):
-        yield from _rows(path, split, columns, leave_out)
+        yield from rows_of(path, split, columns, leave_out)
 
 
 def _parquets(source: Path) -> list[Path]:
@@ -64,8 +64,7 @@ def _files(source: Path) -> Iterator[tuple[Path, str | None]]:
         yield from ((path, own if isinstance(own, str) else None) for path in _saved(source))
     else:
         for path in _parquets(source):
-            shard = _SHARD.fullmatch(path.stem)
-            yield path, shard["split"] if shard else None if path == source else path.stem
+            yield path, None if path == source and not _SHARD.fullmatch(path.stem) else split_of(path)
 
 
 def _saved(folder: Path) -> Iterator[Path]:
@@ -93,7 +92,19 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _rows(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut) -> Iterator[SourceRow]:
+def split_of(path: PurePath) -> str:
+    """The split that the name of a parquet file tells, or that of its folder where files are only numbered."""
+    if shard := _SHARD.fullmatch(path.stem):
+        return shard["split"]
+    return path.parent.name if path.stem.isdecimal() and path.parent.name else path.stem
+
+
+def rows_of(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut) -> Iterator[SourceRow]:
+    """The rows of one file, all of one split.
+
+    Raises:
+        DataError: There is no column of audio, or the file is damaged.
+    """
     import pyarrow
 
     try:
