@@ -10,7 +10,7 @@ import typer
 
 from kikitori.cli import common
 from kikitori.cli.recognisers.baselines import AnyModel, baseline_of
-from kikitori.cli.recognisers.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
+from kikitori.cli.recognisers.spread import EngineName, EngineOption, ShardOption, Workers, recognizers, together
 from kikitori.io.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def evaluate(
     ] = None,
     seed: common.Seed = 0,
     fillers: common.FillersOption = common.Fillers.keep,
-    engine: EngineOption = Engine.local,
+    engine: EngineOption = EngineName.local,
     workers: Workers = None,
     shard: ShardOption = None,
 ) -> None:
@@ -99,7 +99,7 @@ def evaluate(
             "--adapter": adapter is not None,
             "--hotwords": hotwords is not None,
             "--window": window is not common.WindowSize.padded,
-            "--engine": engine is not Engine.local,
+            "--engine": engine is not EngineName.local,
         }
 
         def make(where: common.Device) -> "Recognizer":

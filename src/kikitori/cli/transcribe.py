@@ -35,7 +35,7 @@ from kikitori.cli.common import (
     split_overrides,
 )
 from kikitori.cli.recognisers.baselines import AnyModel, baseline_of
-from kikitori.cli.recognisers.spread import Engine, EngineOption, ShardOption, Workers, recognizers, together
+from kikitori.cli.recognisers.spread import EngineName, EngineOption, ShardOption, Workers, recognizers, together
 from kikitori.errors import ConfigError, KikitoriError
 from kikitori.io.progress import now_and_then
 
@@ -94,7 +94,7 @@ def transcribe(
     hotwords: Hotwords = None,
     on_runaway: Runaway = OnRunaway.ctc,
     on_no_speech: NoSpeech = OnNoSpeech.empty,
-    engine: EngineOption = Engine.local,
+    engine: EngineOption = EngineName.local,
     workers: Workers = None,
     shard: ShardOption = None,
 ) -> None:
@@ -138,7 +138,7 @@ def transcribe(
             "--prompt": prompt is not None,
             "--window": window is not WindowSize.padded,
             "--word-times": bool(word_times),
-            "--engine": engine is not Engine.local,
+            "--engine": engine is not EngineName.local,
         }
 
         @contextmanager

@@ -81,7 +81,7 @@ def _train(recipe: Recipe, directory: Path, resume: bool, weights_only: bool, st
         write_text(directory / "environment.json", json.dumps(known, indent=1) + "\n")
     product = "adapter" if recipe.task == "adaptation" else "model"
     trainer = Trainer(task, recipe.optim, recipe.run, recipe.seed, directory, log, stop, origin, product)
-    sharded = trainer.engine.sharded
+    sharded = trainer.strategy.sharded
     for line in describe(task.module):
         log(line)
     if resume and list_checkpoints(directory / "checkpoints"):

@@ -9,10 +9,10 @@ import soundfile as sf
 
 from kikitori.data.manifest import read_manifest
 from kikitori.data.synthesis import run as module
-from kikitori.data.synthesis.engine import Sound, SpeechRequest
 from kikitori.data.synthesis.room import LEVEL_DB
 from kikitori.data.synthesis.run import SynthesisConfig, VoiceVariation, plan_utterance, synthesize
 from kikitori.data.synthesis.sentences import Sentence
+from kikitori.data.synthesis.synthesizer import Sound, SpeechRequest
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE, read_audio
 

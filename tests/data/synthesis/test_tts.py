@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 
 from kikitori.data.synthesis import tts
-from kikitori.data.synthesis.engine import SpeechRequest
+from kikitori.data.synthesis.synthesizer import SpeechRequest
 from kikitori.data.synthesis.tts import (
     ENGINES,
     EspeakNG,

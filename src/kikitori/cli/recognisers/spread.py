@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(days=7)  # with processes that have more to do
 
 
-class Engine(StrEnum):
-    """What recognises."""
+class EngineName(StrEnum):
+    """Where batches are recognised."""
 
     local = "local"
     ray = "ray"
 
 
 EngineOption = Annotated[
-    Engine, typer.Option("--engine", help="This process, or Ray: the cluster of RAY_ADDRESS, or one of this machine.")
+    EngineName,
+    typer.Option("--engine", help="This process, or Ray: the cluster of RAY_ADDRESS, or one of this machine."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Of --engine ray; by default one for each GPU, or each core.")
@@ -40,7 +41,7 @@ ShardOption = Annotated[
 @contextmanager
 def recognizers(
     make: "Callable[[Device], Recognizer]",
-    engine: Engine,
+    engine: EngineName,
     workers: int | None,
     device: Device,
     prepare: "Callable[[Recognizer], None]" = lambda _: None,
@@ -52,7 +53,7 @@ def recognizers(
     Raises:
         KikitoriError: It cannot be loaded, or the options or the cluster do not fit.
     """
-    if engine is Engine.local:
+    if engine is EngineName.local:
         if workers is not None:
             raise ConfigError("this process works alone", where="--workers", remedy="add --engine ray")
         with together():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kikitori.data.synthesis.engine import Sound, SpeechRequest
+from kikitori.data.synthesis.synthesizer import Sound, SpeechRequest
 from kikitori.errors import ConfigError
 
 _ONE_AT_A_TIME = Lock()  # Open JTalk keeps its state in global variables

@@ -21,9 +21,9 @@ import soundfile as sf
 import soxr
 
 from kikitori.data.augment import Waveform, add_noise
-from kikitori.data.synthesis.engine import Engine, Sound, SpeechRequest
 from kikitori.data.synthesis.room import reverberate, room_response, set_level, trim_silence
 from kikitori.data.synthesis.sentences import Sentence
+from kikitori.data.synthesis.synthesizer import Sound, SpeechRequest, Synthesizer
 from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import locked, write_bytes, write_text
@@ -70,7 +70,7 @@ class SynthesisConfig:
         in_kana: The manifest's `text` is the reading, in kana as they sound; the sentence is its `written`.
     """
 
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, Synthesizer]
     language: str
     variation: VoiceVariation = field(default_factory=VoiceVariation)
     audio_format: AudioFormat = "flac"

@@ -1,4 +1,4 @@
-"""Speech synthesisers: espeak-ng, flite, festival and Open JTalk behind the Protocol `Engine`.
+"""Speech synthesisers: espeak-ng, flite, festival and Open JTalk behind the Protocol `Synthesizer`.
 
 Programs get the text by standard input or in a file, never on a command line, and no shell is involved. None of them
 is part of kikitori: docs/synthetic_speech.md names their licences and those of their voices.
@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import soundfile as sf
 
-from kikitori.data.synthesis.engine import Engine, Sound, SpeechRequest
 from kikitori.data.synthesis.openjtalk import OpenJTalk
+from kikitori.data.synthesis.synthesizer import Sound, SpeechRequest, Synthesizer
 from kikitori.errors import ConfigError
 
 ENGINES = ("espeak-ng", "flite", "festival", "openjtalk")
@@ -29,7 +29,7 @@ _VOICE = re.compile(r"[A-Za-z0-9][\w+.-]*")
 _PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": ", ", "–": ", ", "…": "..."})
 
 
-def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") -> Engine:
+def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") -> Synthesizer:
     """One of `ENGINES`, whose voices (by default some that suit the language) are made sure of by a word each.
 
     Raises:
@@ -38,7 +38,7 @@ def load_engine(name: str, voices: Sequence[str] = (), *, language: str = "en") 
     for voice in voices:
         if not _VOICE.fullmatch(voice):
             raise ConfigError("not the name of a voice", where=f"{name}:{voice}", remedy="see docs/synthetic_speech.md")
-    engine: Engine
+    engine: Synthesizer
     match name:
         case "espeak-ng":
             engine = EspeakNG(_program(name), tuple(voices) or _espeak_voices(language))

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from kikitori.train.loop.metrics import Metrics
 from kikitori.train.loop.stopwatch import Stopwatch
 from kikitori.train.parallel import processes
-from kikitori.train.parallel.engine import Engine
+from kikitori.train.parallel.strategy import Strategy
 from kikitori.train.tasks.base import BatchPosition, Task
 
 
@@ -43,7 +43,7 @@ class Gradients:
     """
 
     task: Task
-    engine: Engine
+    strategy: Strategy
     metrics: Metrics
     watch: Stopwatch
     processes: int
@@ -68,7 +68,7 @@ class Gradients:
         gathered.spare = batch
         with self.watch.part("forward"):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                loss, parts = self.engine.loss(batch, position)
+                loss, parts = self.strategy.loss(batch, position)
             value = loss.item()
         if self.processes > 1 or isfinite(value):  # the others wait for gradients, whatever they are
             with self.watch.part("backward"):
@@ -84,7 +84,7 @@ class Gradients:
         gathered.used += 1
 
     def average(self, used: int, max_norm: float) -> float:
-        """Turns the engine's means over processes into those over all batches used, clipped; gives the norm before."""
+        """Turns means over processes into those over all batches used, clipped; gives the norm before."""
         parameters = [parameter for parameter in self.task.module.parameters() if parameter.grad is not None]
         for parameter in parameters:
             if parameter.grad is not None and used != self.processes:

@@ -44,8 +44,8 @@ from kikitori.train.loop.state import check_finite, check_frozen, frozen_digests
 from kikitori.train.loop.step import Gathered, Gradients
 from kikitori.train.loop.stopwatch import Stopwatch
 from kikitori.train.parallel import processes
-from kikitori.train.parallel.engine import build_engine
 from kikitori.train.parallel.shards import pieces_like, whole
+from kikitori.train.parallel.strategy import build_strategy
 from kikitori.train.recipe.optim import Optim, Run
 from kikitori.train.tasks.base import BatchPosition, Task
 
@@ -87,13 +87,13 @@ class Trainer:
         self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
         self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
         processes.check_same({**self.provenance, "frozen weights": self.frozen})
-        self.engine = build_engine(self.task, self.run, self.device, self.processes)
+        self.strategy = build_strategy(self.task, self.run, self.device, self.processes)
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
         self.metrics = Metrics(self.directory, self.log, writes=self.rank == 0)
         self.guard = Guard(self.task.module, self.directory, self.log, writes=self.rank == 0)
         self.watch = Stopwatch()
         self.gradients = Gradients(
-            self.task, self.engine, self.metrics, self.watch, self.processes, self.device, self.run.precision
+            self.task, self.strategy, self.metrics, self.watch, self.processes, self.device, self.run.precision
         )
         self.selection = Selection(self.run, self.stages.starts)
         self._statistics = list(statistics(self.task.module).values())
@@ -124,7 +124,7 @@ class Trainer:
                 return False
         if self.step < max(self.stages.starts.values()):
             self.log(f"warning: the run ended after step {self.step}; {self.stages.describe()[-1]}")
-        if self.rank == 0 and not self.engine.sharded:
+        if self.rank == 0 and not self.strategy.sharded:
             self._export()
         processes.wait()
         return True
@@ -141,7 +141,7 @@ class Trainer:
         # The first process looks for all: they go on from the same one, and digests are checked once.
         found = find_newest(self.directory / "checkpoints", weights_only=weights_only) if self.rank == 0 else None
         path, damaged = processes.gather(found)[0]
-        empty = pieces_like(dict(self.task.module.named_parameters())) if self.engine.sharded else whole
+        empty = pieces_like(dict(self.task.module.named_parameters())) if self.strategy.sharded else whole
         checkpoint = read_checkpoint(path, weights_only=weights_only, empty=empty)
         for line in damaged:
             self.log(f"warning: {line}")
@@ -179,7 +179,7 @@ class Trainer:
             gathered.batches += 1
             last = index + self.processes >= len(batches)
             complete = gathered.batches == self.optim.accumulate or last
-            with nullcontext() if complete else self.engine.partial():
+            with nullcontext() if complete else self.strategy.partial():
                 self.gradients.add(batch, indices, position, gathered, complete=complete)
             if not complete:
                 continue
@@ -197,7 +197,7 @@ class Trainer:
             if stopping:
                 return True
         self.epoch, self.batch = self.epoch + 1, 0
-        for remark in self.engine.remarks():
+        for remark in self.strategy.remarks():
             self.log(f"warning: {remark}")
         self._end_epoch()
         return self.epoch < self.run.epochs and self._asked_to_stop()
@@ -211,7 +211,7 @@ class Trainer:
 
     def _enter_stage(self) -> None:
         self.stages.enter(self.step)
-        self.engine.enter_stage()
+        self.strategy.enter_stage()
 
     def _update(self, position: BatchPosition, gathered: Gathered) -> bool:
         """Moves the weights; False if there was nothing to learn from, or nothing sound."""
@@ -241,7 +241,7 @@ class Trainer:
         scores: dict[str, float] = {}
         if self.epoch % self.run.evaluate_every == 0 or self.epoch == self.run.epochs:
             self.task.module.eval()
-            scores = self.engine.evaluate()  # all processes choose and stop alike
+            scores = self.strategy.evaluate()  # all processes choose and stop alike
         if scores:
             self.metrics.dev(self.epoch, self.run.epochs, self.step, scores)
         self.selection.offer(self.task.module, self.epoch, scores)
@@ -291,9 +291,9 @@ class Trainer:
             "provenance": self.provenance,
         }
         folder, keep = self.directory / "checkpoints", self.run.keep_checkpoints
-        if self.engine.sharded and self.rank > 0:
+        if self.strategy.sharded and self.rank > 0:
             add_shards(folder, self.step, shared)
-        elif self.engine.sharded:
+        elif self.strategy.sharded:
             save_checkpoint(folder, self.step, Checkpoint({"random": random_tensors}, state), keep=keep, shards=shared)
         elif self.rank == 0:
             save_checkpoint(folder, self.step, Checkpoint({**shared, "random": random_tensors}, state), keep=keep)

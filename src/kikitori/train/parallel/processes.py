@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 -m kikitori train RECIPE.yaml -o RUN_DIR
 
-Gradients are the engines' (`engine.py`). Here is what they do not know: counts, dev scores and batch-norm statistics
+Gradients are the business of `strategy.py`. Here is what it does not know: counts, dev scores and batch-norm statistics
 that all must agree on, and what is said when a process is lost.
 """
 

@@ -25,7 +25,7 @@ LAYERDROP = ("layerdrop", "encoder_layerdrop")
 Loss = tuple[Tensor, dict[str, float]]
 
 
-class Engine(Protocol):
+class Strategy(Protocol):
     """What the training loop asks of those who compute."""
 
     @property
@@ -54,8 +54,8 @@ class Engine(Protocol):
         ...
 
 
-def build_engine(task: Task, run: Run, device: torch.device, num_processes: int) -> Engine:
-    """The engine that a recipe and the number of its processes ask for.
+def build_strategy(task: Task, run: Run, device: torch.device, num_processes: int) -> Strategy:
+    """The strategy that a recipe and the number of its processes ask for.
 
     Raises:
         ConfigError: The model cannot be sharded.
@@ -94,7 +94,7 @@ class Alone:
 
 
 class _Losses(nn.Module):
-    """A task as the module that torch's engines ask for: its forward pass is the loss."""
+    """A task as the module that torch's wrappers ask for: its forward pass is the loss."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()

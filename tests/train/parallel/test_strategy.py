@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from kikitori.errors import ConfigError
 from kikitori.train.build.task import build_task
-from kikitori.train.parallel.engine import Alone, build_engine
+from kikitori.train.parallel.strategy import Alone, build_strategy
 from kikitori.train.recipe.optim import Run
 from kikitori.train.run import train
 from tests.train.helpers import (
@@ -106,9 +106,9 @@ def test_a_run_goes_on_with_any_number_of_processes(corpus, tmp_path):
                 assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_one_process_needs_no_engine():
+def test_one_process_needs_no_peers():
     task = Toy()
-    assert isinstance(build_engine(task, Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 1), Alone)
+    assert isinstance(build_strategy(task, Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 1), Alone)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_one_process_needs_no_engine():
 def test_what_cannot_be_sharded_is_refused(corpus, tmp_path, values, message):
     task = build_task(make_recipe(tmp_path, corpus, acoustic_recipe(**values)), lambda _: None)
     with pytest.raises(ConfigError, match=message):
-        build_engine(task, Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 2)
+        build_strategy(task, Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 2)
 
 
 def test_an_older_torch_is_named(monkeypatch):
     monkeypatch.delattr(FSDPModule, "set_reduce_scatter_unused_params")
     with pytest.raises(ConfigError, match=r"run\.sharding: fsdp needs torch 2\.13"):
-        build_engine(Toy(), Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 2)
+        build_strategy(Toy(), Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 2)

@@ -37,7 +37,7 @@ class Sound:
     reading: str | None = None
 
 
-class Engine(Protocol):
+class Synthesizer(Protocol):
     """A speech synthesiser."""
 
     @property
