@@ -10,14 +10,33 @@ from kikitori.errors import DataError
 
 
 def batches(durations, *, batch_seconds=20.0, max_batch_size=8, num_buckets=4, seed=1, epoch=0):
-    return epoch_batches(
-        durations,
-        batch_seconds=batch_seconds,
-        max_batch_size=max_batch_size,
-        num_buckets=num_buckets,
-        seed=seed,
-        epoch=epoch,
-    )
+    return [
+        *epoch_batches(
+            durations,
+            batch_seconds=batch_seconds,
+            max_batch_size=max_batch_size,
+            num_buckets=num_buckets,
+            seed=seed,
+            epoch=epoch,
+        )
+    ]
+
+
+def batches_as_before(seconds, batch_seconds, max_batch_size, num_buckets, seed, epoch):
+    """The plain form, in lists."""
+    generator = np.random.default_rng([seed, epoch])
+    seconds = np.maximum(seconds, 1e-3)
+    by_length = np.argsort(seconds, kind="stable")
+    total = np.cumsum(seconds[by_length])
+    num_buckets = max(1, min(num_buckets, int(total[-1] / (2.0 * batch_seconds))))
+    starts = np.searchsorted(total, total[-1] * np.arange(1, num_buckets) / num_buckets)
+    batches = []
+    for bucket in np.split(by_length, starts):
+        if bucket.size:
+            size = max(1, min(max_batch_size, int(batch_seconds / seconds[bucket[-1]])))
+            shuffled = generator.permutation(bucket).tolist()
+            batches += [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
 
 
 def many(count=400, seed=0):
@@ -42,6 +61,23 @@ def test_every_utterance_once_within_bounds(durations, batch_seconds, max_batch_
         assert 1 <= len(batch) <= max_batch_size
         padded = max(durations[index] for index in batch) * len(batch)
         assert padded <= batch_seconds * (1 + 1e-9) or len(batch) == 1
+
+
+@pytest.mark.parametrize(("count", "num_buckets"), [(1, 4), (7, 1), (400, 12)])
+def test_batches_are_those_of_the_plain_form(count, num_buckets):
+    """So that runs of earlier releases resume exactly."""
+    for epoch in range(3):
+        expected = batches_as_before(many(count), 20.0, 8, num_buckets, 1, epoch)
+        found = batches(many(count), num_buckets=num_buckets, epoch=epoch)
+        assert found == expected
+
+
+def test_batches_of_some_are_numbered_like_all():
+    durations, chosen = np.array(many(60)), np.arange(59, 0, -2)
+    settings = {"batch_seconds": 20.0, "max_batch_size": 8, "num_buckets": 4, "seed": 1, "epoch": 0}
+    made = epoch_batches(durations[chosen], **settings)
+    assert [*made.of(chosen)] == [[chosen[i] for i in batch] for batch in made]
+    assert [*made[2:4]] == [*made][2:4]
 
 
 def test_same_seed_and_epoch_same_batches():

@@ -5,12 +5,13 @@ import pytest
 import soundfile as sf
 import torch
 
+from kikitori.data.rows import listed
 from kikitori.data.speech import (
     SpeechLoader,
     WaveformAugment,
     check_files,
     collate,
-    filter_utterances,
+    filter_rows,
     pad_waveforms,
     read_utterance,
 )
@@ -44,7 +45,7 @@ def unreadable(tmp_path):
 
 
 def test_a_batch_is_padded(utterances):
-    batch = SpeechLoader(utterances).batch([1, 2])
+    batch = SpeechLoader(listed(utterances)).batch([1, 2])
     assert batch.utt_ids == ("u1", "u2")
     assert batch.texts == ("text 1", "text 2")
     assert batch.indices == (1, 2)
@@ -57,7 +58,7 @@ def test_a_batch_is_padded(utterances):
 
 
 def test_cache_is_the_file_to_16_bits(utterances):
-    plain, cached = SpeechLoader(utterances), SpeechLoader(utterances, cache=True)
+    plain, cached = SpeechLoader(listed(utterances)), SpeechLoader(listed(utterances), cache=True)
     expected = plain.batch([0, 3]).waveforms
     first, second = cached.batch([0, 3]).waveforms, cached.batch([0, 3]).waveforms
     assert torch.equal(first, second)
@@ -67,7 +68,7 @@ def test_cache_is_the_file_to_16_bits(utterances):
 def test_cache_outlives_the_files_and_is_not_augmented_in_place(tmp_path, utterances):
     copy = tmp_path / "a.wav"
     copy.write_bytes(utterances[0].audio_filepath.read_bytes())
-    loader = SpeechLoader([replace(utterances[0], audio_filepath=copy)], AUGMENT, cache=True)
+    loader = SpeechLoader(listed([replace(utterances[0], audio_filepath=copy)]), AUGMENT, cache=True)
     first = loader.batch([0]).waveforms
     copy.unlink()
     loader.batch([0], epoch=1)
@@ -76,34 +77,34 @@ def test_cache_outlives_the_files_and_is_not_augmented_in_place(tmp_path, uttera
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_augmentation_depends_on_seed_epoch_and_index_alone(utterances, cache):
-    loader = SpeechLoader(utterances, AUGMENT, seed=7, cache=cache)
+    loader = SpeechLoader(listed(utterances), AUGMENT, seed=7, cache=cache)
     whole = loader.batch([0, 1, 2, 3], epoch=2)
     loader.batch([3, 1], epoch=5)
-    again = SpeechLoader(utterances, AUGMENT, seed=7, cache=cache).batch([2], epoch=2)
+    again = SpeechLoader(listed(utterances), AUGMENT, seed=7, cache=cache).batch([2], epoch=2)
     length = int(again.lengths[0])
     assert length == int(whole.lengths[2])
     assert torch.equal(again.waveforms[0], whole.waveforms[2, :length])
     for other in (
-        SpeechLoader(utterances, AUGMENT, seed=7).batch([2], epoch=3),
-        SpeechLoader(utterances, AUGMENT, seed=8).batch([2], epoch=2),
-        SpeechLoader(utterances, AUGMENT, seed=7).batch([2]),
+        SpeechLoader(listed(utterances), AUGMENT, seed=7).batch([2], epoch=3),
+        SpeechLoader(listed(utterances), AUGMENT, seed=8).batch([2], epoch=2),
+        SpeechLoader(listed(utterances), AUGMENT, seed=7).batch([2]),
     ):
         assert other.waveforms.shape != again.waveforms.shape or not torch.equal(other.waveforms, again.waveforms)
 
 
 def test_default_augmentation_changes_nothing(utterances):
-    loader = SpeechLoader(utterances)
+    loader = SpeechLoader(listed(utterances))
     assert torch.equal(loader.batch([0, 1], epoch=4).waveforms, loader.batch([0, 1]).waveforms)
 
 
 def test_unreadable_file_stops(utterances, unreadable):
     with pytest.raises(DataError, match=r"broken\.wav: .*or set data\.on_error=skip"):
-        SpeechLoader([*utterances, unreadable]).batch([0, 4])
+        SpeechLoader(listed([*utterances, unreadable])).batch([0, 4])
 
 
 def test_unreadable_file_is_skipped_and_counted(utterances, unreadable, tmp_path):
     missing = replace(unreadable, audio_filepath=tmp_path / "missing.wav")
-    loader = SpeechLoader([unreadable, *utterances, missing], on_error="skip")
+    loader = SpeechLoader(listed([unreadable, *utterances, missing]), on_error="skip")
     batch = loader.batch([0, 1, 5, 2])
     assert batch.utt_ids == ("u0", "u1")
     assert batch.indices == (1, 2)
@@ -114,7 +115,7 @@ def test_unreadable_file_is_skipped_and_counted(utterances, unreadable, tmp_path
 
 
 def test_empty_batch(utterances):
-    assert SpeechLoader(utterances).batch([]) is None
+    assert SpeechLoader(listed(utterances)).batch([]) is None
 
 
 def test_offset_and_duration_cut_rows_out(tmp_path):
@@ -122,7 +123,7 @@ def test_offset_and_duration_cut_rows_out(tmp_path):
     ramp = np.linspace(0, 0.9, 4 * SAMPLE_RATE, dtype=np.float32)
     sf.write(path, ramp, SAMPLE_RATE, subtype="FLOAT")
     rows = [Utterance(path, 1.5, "a"), Utterance(path, 1.0, "b", offset=1.5), Utterance(path, 3.9, "c")]
-    batch = SpeechLoader(rows).batch([0, 1, 2])
+    batch = SpeechLoader(listed(rows)).batch([0, 1, 2])
     assert batch.lengths.tolist() == [24000, 16000, 64000]  # the last is a whole file, its duration merely rounded
     np.testing.assert_array_equal(batch.waveforms[0, :24000], ramp[:24000])
     np.testing.assert_allclose(batch.waveforms[1, :16000], ramp[24000:40000], atol=1e-6)
@@ -150,10 +151,9 @@ def test_filter_names_every_reason(utterances):
         replace(base, duration=31.0, utt_id="long"),
         *(replace(base, audio_filepath=base.audio_filepath.parent / "none", utt_id=f"m{i}") for i in range(5)),
     ]
-    kept, report = filter_utterances(
-        rows, min_seconds=0.1, max_seconds=30.0, have_labels=lambda texts: [text != "..." for text in texts]
-    )
-    assert kept == utterances
+    table = listed(rows, lambda texts: [text != "..." for text in texts])
+    kept, report = filter_rows(table, min_seconds=0.1, max_seconds=30.0)
+    assert [*kept] == utterances
     assert report.kept == 4
     assert report.seconds == pytest.approx(sum(SECONDS))
     assert report.lines() == [
@@ -171,15 +171,13 @@ def test_speech_that_needs_no_text_is_kept_without(utterances):
         replace(utterances[0], text="..."),
         replace(utterances[0], duration=0.05),
     ]
-    kept, report = filter_utterances(rows, min_seconds=0.1, max_seconds=30.0, have_labels=None)
-    assert kept == rows[:2]
+    kept, report = filter_rows(listed(rows), min_seconds=0.1, max_seconds=30.0)
+    assert [*kept] == rows[:2]
     assert report.lines()[1:] == [f"left out 1: shorter than 0.1 s ({rows[2].utt_id})"]
 
 
 def test_filter_bounds_are_inclusive(utterances):
-    kept, report = filter_utterances(
-        utterances, min_seconds=0.3, max_seconds=1.0, have_labels=lambda texts: [*map(bool, texts)]
-    )
+    kept, report = filter_rows(listed(utterances, lambda texts: [*map(bool, texts)]), min_seconds=0.3, max_seconds=1.0)
     assert len(kept) == 4
     assert not report.dropped
 

@@ -6,8 +6,9 @@ A broken line is named with its number; whether it stops the reading is the call
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,10 @@ KNOWN_KEYS = frozenset(
 RECOGNIZED = "recognized"
 """Key of rows whose text a recogniser wrote: to train on, and no reference for anything."""
 BOM = "\ufeff".encode()
+_raw_decode = json.JSONDecoder().raw_decode
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_LINE_CHARS = 1_000_000
 MAX_SECONDS = 1e9
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,43 @@ def read_manifest(path: Path | str, *, split: str | None = None, on_error: OnErr
     Raises:
         DataError: The file is missing, holds no usable row, or (with `stop`) has a broken line.
     """
-    path = Path(path)
+    path, problems = Path(path), list[str]()
+    rows = manifest_rows(path, on_error, problems)
+    utterances = tuple(row for _, row in rows if split is None or row.split == split)
+    if not utterances:
+        raise no_rows(path, split)
+    return Manifest(utterances, tuple(problems))
+
+
+def manifest_rows(path: Path, on_error: OnError, problems: list[str]) -> Iterator[tuple[int, Utterance]]:
+    """The rows of a manifest as they come, each with the byte at which its line begins; `problems` gets broken lines.
+
+    Raises:
+        DataError: The file is missing or (with `stop`) has a broken line.
+    """
     if path.is_dir():
         found, remedy = describe_folder(path)
         raise DataError(f"is no manifest: it {found}", where=path, remedy=remedy)
     if not path.is_file():
         raise DataError("no such manifest", where=path, remedy="check the path or data_root")
-    utterances, problems = [], []
     with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            line = raw.removeprefix(BOM)  # joined files have it at other lines too
-            if not line.strip():
+        end = 0
+        for number, line in enumerate(lines, start=1):
+            place, end = end, end + len(line)
+            if line.isspace() or (line.startswith(BOM) and line.strip() == BOM):
                 continue
             try:
-                utterance = _parse(line, path.parent)
+                yield place, parse_row(line, path.parent)
             except ValueError as error:
-                problem = f"{path}:{number}: {error}"
                 if on_error == "stop":
                     raise DataError(str(error), where=f"{path}:{number}", remedy="mend or delete the line") from None
-                problems.append(problem)
-                continue
-            if split is None or utterance.split == split:
-                utterances.append(utterance)
-    if not utterances:
-        what = "no usable row" if split is None else f"no usable row of split '{split}'"
-        raise DataError(what, where=path, remedy="check the manifest" if split is None else "check its name")
-    return Manifest(tuple(utterances), tuple(problems))
+                problems.append(f"{path}:{number}: {error}")
+
+
+def no_rows(path: Path, split: str | None) -> DataError:
+    """What is said of a manifest without a row that can be used."""
+    what = "no usable row" if split is None else f"no usable row of split '{split}'"
+    return DataError(what, where=path, remedy="check the manifest" if split is None else "check its name")
 
 
 def parse_source(source: str) -> tuple[Path, str | None]:
@@ -89,13 +101,22 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         out.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _parse(line: bytes, folder: Path) -> Utterance:
+def parse_row(line: bytes, folder: Path) -> Utterance:
+    """The utterance of a line of a manifest in that folder.
+
+    Raises:
+        ValueError: It is none, and why.
+    """
+    line = line.removeprefix(BOM).lstrip()  # joined files have it at other lines than the first too
     if len(line) > MAX_LINE_CHARS:
         raise ValueError("line longer than 1 MB")
     try:
-        row = json.loads(line)
+        text = line.decode("utf-8", "surrogatepass")
+        row, end = _raw_decode(text)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from None
+    if text[end:].strip():
+        raise ValueError(f"not JSON (more behind it, at column {end + 1})")
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     audio = _typed(row, "audio_filepath", str)
@@ -107,7 +128,7 @@ def _parse(line: bytes, folder: Path) -> Utterance:
     if duration is None:
         raise ValueError("'duration' is missing")
     return Utterance(
-        audio_filepath=folder / audio,
+        audio_filepath=_file(folder, audio),
         duration=duration,
         text=_typed(row, "text", str),
         offset=offset or 0.0,
@@ -115,8 +136,14 @@ def _parse(line: bytes, folder: Path) -> Utterance:
         language=_typed(row, "language", str) or _typed(row, "lang", str),
         split=_typed(row, "split", str),
         speaker=_name(row, "speaker"),
-        extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
+        extra={} if KNOWN_KEYS.issuperset(row) else {k: row[k] for k in row if k not in KNOWN_KEYS},
     )
+
+
+@lru_cache(maxsize=4096)
+def _file(folder: Path, name: str) -> Path:
+    """A path, made once for the rows of a long recording."""
+    return folder / name
 
 
 def _typed(row: dict[str, Any], key: str, kind: type[str]) -> str | None:

@@ -1,19 +1,19 @@
 """Reading ahead."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-def prefetch(sources: Sequence[S], read: Callable[[S], T]) -> Iterator[T]:
-    """What `read` makes of each source, read while the one before is used; an error comes in its place."""
+def prefetch(sources: Iterable[S], read: Callable[[S], T]) -> Iterator[tuple[S, T]]:
+    """Each source with what `read` makes of it, read while the one before is used; an error comes in its place."""
     with ThreadPoolExecutor(1) as reader:
-        coming: Future[T] | None = None
-        for index, source in enumerate(sources):
-            current = coming or reader.submit(read, source)
-            if index + 1 < len(sources):
-                coming = reader.submit(read, sources[index + 1])
-            yield current.result()
+        waiting = ((source, reader.submit(read, source)) for source in sources)
+        current = next(waiting, None)
+        while current is not None:
+            source, reading = current
+            current = next(waiting, None)
+            yield source, reading.result()

@@ -1,7 +1,7 @@
 """Speech for training: filtered utterances in, augmented waveforms with their texts out, in batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kikitori.data.augment import Waveform, add_noise, change_gain, change_speed, draw_speed
-from kikitori.data.manifest import OnError, is_recognized
+from kikitori.data.manifest import OnError
+from kikitori.data.rows import Rows
 from kikitori.errors import AudioError, DataError, counted
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, read_audio
 from kikitori.io.codecs.decoders import TOLERANCE_S
@@ -18,8 +19,6 @@ from kikitori.types import Utterance
 
 ROUNDING_S = 0.5
 """More seconds than durations are rounded by."""
-TEXTS_AT_ONCE = 4096
-"""Texts of which a tokenizer is asked together."""
 
 
 @dataclass(frozen=True)
@@ -74,46 +73,23 @@ class FilterReport:
         return lines
 
 
-HaveLabels = Callable[[Sequence[str]], Sequence[bool]]
-"""Whether each of some texts has labels."""
-
-
-def filter_utterances(
-    utterances: Sequence[Utterance],
-    *,
-    min_seconds: float,
-    max_seconds: float,
-    have_labels: HaveLabels | None,
-) -> tuple[list[Utterance], FilterReport]:
-    """Keeps what can be trained on: a usable duration, an existing file and, unless None, a text that has labels."""
-    kept: list[Utterance] = []
-    dropped: dict[str, list[str]] = {}
-    for utterance, labelled in zip(utterances, _labelled(utterances, have_labels), strict=True):
-        reason = None
-        if not labelled:
-            reason = "no text"
-        elif utterance.duration < min_seconds:
-            reason = f"shorter than {min_seconds:g} s"
-        elif utterance.duration > max_seconds:
-            reason = f"longer than {max_seconds:g} s"
-        elif not utterance.audio_filepath.is_file():
-            reason = "audio file missing"
-        if reason is None:
-            kept.append(utterance)
-        else:
-            dropped.setdefault(reason, []).append(utterance.utt_id)
-    return kept, FilterReport(len(kept), sum(u.duration for u in kept), dropped, sum(map(is_recognized, kept)))
-
-
-def _labelled(utterances: Sequence[Utterance], have_labels: HaveLabels | None) -> Iterator[bool]:
-    """Whether each utterance has a text that has labels; true of all where none are asked for."""
-    for start in range(0, len(utterances), TEXTS_AT_ONCE):
-        rows = utterances[start : start + TEXTS_AT_ONCE]
-        if have_labels is None:
-            yield from (True for _ in rows)
-            continue
-        found = iter(have_labels([row.text for row in rows if row.text is not None]))
-        yield from (row.text is not None and next(found) for row in rows)
+def filter_rows(rows: Rows, *, min_seconds: float, max_seconds: float) -> tuple[Rows, FilterReport]:
+    """Keeps what can be trained on: rows that have labels, a usable duration and a file."""
+    table = rows.table
+    reasons = {
+        "no text": ~table["labelled"],
+        f"shorter than {min_seconds:g} s": rows.durations < min_seconds,
+        f"longer than {max_seconds:g} s": rows.durations > max_seconds,
+        "audio file missing": ~table["there"],
+    }
+    keep, dropped = np.ones(len(rows), bool), {}
+    for reason, wrong in reasons.items():
+        if names := [row.utt_id for row in rows.take(keep & wrong)]:
+            dropped[reason] = names
+        keep &= ~wrong
+    kept = rows.take(keep)
+    seconds, recognized = float(sum(kept.durations.tolist())), int(kept.table["recognized"].sum())
+    return kept, FilterReport(len(kept), seconds, dropped, recognized)
 
 
 @dataclass(frozen=True)
@@ -161,7 +137,7 @@ class SpeechLoader:
             utterances in `left_out`.
     """
 
-    utterances: Sequence[Utterance]
+    utterances: Rows
     augment: WaveformAugment = field(default_factory=WaveformAugment)
     seed: int = 0
     cache: bool = False
@@ -176,20 +152,22 @@ class SpeechLoader:
         Raises:
             DataError: A file cannot be read and `on_error` is `stop`.
         """
-        rows: list[tuple[int, Waveform]] = []
-        for index in indices:
+        rows: list[tuple[Utterance, Waveform]] = []
+        used: list[int] = []
+        for index, utterance in zip(indices, self.utterances.take(indices), strict=True):
             try:
-                waveform = self.read(index)
+                waveform = self._waveform(index, utterance)
             except AudioError as error:
                 if self.on_error == "stop":
                     raise DataError(str(error), remedy="or set data.on_error=skip") from None
                 self.unreadable[str(error)] += 1
-                self.left_out.add(self.utterances[index].utt_id)
+                self.left_out.add(utterance.utt_id)
                 continue
             if epoch is not None:
                 waveform = self._augment(waveform, np.random.default_rng([self.seed, epoch, index]))
-            rows.append((index, waveform))
-        return collate([(self.utterances[i], waveform) for i, waveform in rows], [i for i, _ in rows]) if rows else None
+            rows.append((utterance, waveform))
+            used.append(index)
+        return collate(rows, used) if rows else None
 
     def read(self, index: int) -> Waveform:
         """The audio of an utterance as it was recorded.
@@ -197,9 +175,12 @@ class SpeechLoader:
         Raises:
             AudioError: The file cannot be read.
         """
+        return self._waveform(index, self.utterances[index])
+
+    def _waveform(self, index: int, utterance: Utterance) -> Waveform:
         if index in self._cached:
             return self._cached[index].astype(np.float32) / 32768.0
-        waveform = read_utterance(self.utterances[index])
+        waveform = read_utterance(utterance)
         if self.cache:
             self._cached[index] = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
             return self._cached[index].astype(np.float32) / 32768.0

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIALS = (UNK, BOS, EOS)
 FIRST_CHARACTERS = 24
-"""Of a text, where it is asked whether it has labels."""
+"""Of a word that is kept in mind as having labels."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 PLAIN = "TokenizersBackend"
 """What transformers calls a tokenizer that is nothing but its tokenizer.json, such as those made here."""
@@ -83,6 +83,7 @@ class TokenizerUnits:
         self.size = len(tokenizer)
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int = int(tokenizer.eos_token_id)
+        self._with_labels = set[str]()  # words that begin texts
 
     def encode(self, text: str) -> list[int]:
         """Text to labels without special labels: `</s>` in a transcript does not end it."""
@@ -90,8 +91,12 @@ class TokenizerUnits:
         return [label for label in labels if label not in (self.bos_id, self.eos_id)]
 
     def have_labels(self, texts: Sequence[str]) -> list[bool]:
-        """Whether `encode` finds any labels in each text; of most texts it is asked of the first words alone."""
-        found = self._have_labels([_first_words(text) for text in texts])
+        """Whether `encode` finds any labels in each text; of most texts it is asked of the first word, and once."""
+        words = [_first_word(text) for text in texts]
+        fresh = [word for word in dict.fromkeys(words) if word not in self._with_labels]
+        found_now = {*compress(fresh, self._have_labels(fresh))}
+        found = [word in self._with_labels or word in found_now for word in words]
+        self._with_labels |= {word for word in found_now if len(word) <= FIRST_CHARACTERS}
         doubtful = [row for row, there in enumerate(found) if not there]
         for row, there in zip(doubtful, self._have_labels([texts[row] for row in doubtful]), strict=True):
             found[row] = there
@@ -236,9 +241,10 @@ def labels_fingerprint(labels: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([*labels]).encode()).hexdigest()
 
 
-def _first_words(text: str) -> str:
+def _first_word(text: str) -> str:
     """The beginning of a text, up to a space where there is one; what has labels there has labels as a whole."""
-    return text if len(text) <= FIRST_CHARACTERS else text[:FIRST_CHARACTERS].rpartition(" ")[0] or text
+    word = text.lstrip(" ").partition(" ")[0]
+    return word if len(word) <= FIRST_CHARACTERS else text
 
 
 def _is_byte(token: str | None) -> bool:

@@ -22,7 +22,7 @@ from kikitori.model.folder import model_folder, read_trained_on
 from kikitori.model.safety.config import read_json
 from kikitori.scoring.source_target import compare, format_comparison
 from kikitori.search.options import GreedySearch
-from kikitori.train.build.corpora import read_rows
+from kikitori.train.build.corpora import read_ref
 from kikitori.train.recipe.adaptation import Adaptation, SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.components import CTC
 from kikitori.train.recipe.legacy import renamed_overrides
@@ -131,8 +131,7 @@ def read_sides(recipe: Adaptation) -> dict[str, list[Utterance]]:
     """
     root = Path(recipe.data_root)
     return {
-        name: [row for ref in refs for row in read_rows(root, ref).utterances]
-        for name, refs in (recipe.report or {}).items()
+        name: [row for ref in refs for row in read_ref(root, ref).rows] for name, refs in (recipe.report or {}).items()
     }
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from kikitori.errors import DataError
 from kikitori.io.progress import no_bar
-from kikitori.train.build.corpora import check_speech, load_speech, read_rows, read_transcripts
+from kikitori.train.build.corpora import check_speech, load_speech, read_ref, read_transcripts
 from kikitori.train.build.task import build_task, build_units
 from kikitori.train.recipe.data import ManifestRef
 from kikitori.train.tasks.base import BatchPosition
@@ -192,14 +192,14 @@ def test_rows_that_share_six_words_with_what_is_kept_apart_are_left_out(tmp_path
         ManifestRef("manifest.jsonl", split=split, exclude_overlap_with=splits)
         for split, splits in (("train", []), ("train", ["test"]), ("test", ["test"]))
     )
-    texts = [[row.text for row in read_rows(tmp_path, ref).utterances] for ref in (whole, apart)]
+    texts = [[row.text for row in read_ref(tmp_path, ref).rows] for ref in (whole, apart)]
     assert texts[0][-3:] == ["So this is going to be a long day.", "This is going to be.", None]
     assert texts[1] == [text for text in texts[0] if text != "So this is going to be a long day."]
-    (told,) = read_rows(tmp_path, apart).problems
+    (told,) = read_ref(tmp_path, apart).problems
     assert told.endswith("shares six words with a transcript of test")
     assert [*read_transcripts(tmp_path, [apart])] == [text for text in texts[1] if text]
     with pytest.raises(DataError, match="all rows share six words"):
-        read_rows(tmp_path, nothing)
+        read_ref(tmp_path, nothing)
 
 
 def test_recordings_without_speech_are_trained_on_where_the_recipe_says_so(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 
+from kikitori.data.rows import listed
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import AudioError, ConfigError
 from kikitori.io.audio import SAMPLE_RATE
@@ -34,7 +35,7 @@ def speech(tmp_path):
     for index, seconds in enumerate(SECONDS):
         soundfile.write(tmp_path / f"{index}.wav", tiny_waveform(seconds, index), SAMPLE_RATE)
         rows.append(Utterance(tmp_path / f"{index}.wav", seconds, utt_id=str(index)))
-    return SpeechLoader(rows)
+    return SpeechLoader(listed(rows))
 
 
 def test_a_log_mel_frame_has_its_neighbours_beside_it():
@@ -143,7 +144,7 @@ def test_states_at_the_rate_of_the_outputs_are_taken_one_for_one(tmp_path):
     for number, waveform in enumerate(tiny_waveforms(6)):
         file = tmp_path / f"{number}.wav"
         soundfile.write(file, waveform, SAMPLE_RATE, subtype="FLOAT")
-        labels = FrameTargets(features, SpeechLoader([Utterance(file, len(waveform) / SAMPLE_RATE)]))
+        labels = FrameTargets(features, SpeechLoader(listed([Utterance(file, len(waveform) / SAMPLE_RATE)])))
         states = features(waveform)
         means = states[:: max(1, len(states) // 5)].copy()
         outputs = int(encoder.output_lengths(torch.tensor(len(waveform))))

@@ -1,13 +1,15 @@
 """From a recipe to data: filtered utterances, transcripts and sentences as labels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 
-from kikitori.data.manifest import Manifest, OnError, is_recognized, read_manifest
+import numpy as np
+
+from kikitori.data.manifest import OnError
 from kikitori.data.overlap import read_held_out
-from kikitori.data.speech import FilterReport, HaveLabels, SpeechLoader, check_files, filter_utterances
+from kikitori.data.rows import HaveLabels, Read, Rows, joined, read_rows
+from kikitori.data.speech import FilterReport, SpeechLoader, check_files, filter_rows
 from kikitori.errors import DataError, counted
 from kikitori.io.progress import Bar
 from kikitori.text.corpus import read_lines, speak_titles
@@ -18,7 +20,6 @@ from kikitori.train.recipe.base import SpeechTrainingRecipe
 from kikitori.train.recipe.data import ManifestRef, TextData
 from kikitori.train.recipe.language_model import LanguageModelRecipe
 from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
-from kikitori.types import Utterance
 
 Log = Callable[[str], None]
 SHARES = "shares six words with a transcript of"
@@ -44,7 +45,7 @@ def load_speech(
     if not data.dev:
         return train, None
     held_out = _dev_rows(recipe, log, transcribed=units is not None)
-    log(f"dev: {counted(len(held_out), 'utterance')}, {sum(u.duration for u in held_out) / 3600:.2f} h")
+    log(f"dev: {counted(len(held_out), 'utterance')}, {held_out.durations.sum() / 3600:.2f} h")
     return train, SpeechLoader(held_out, cache=data.cache_audio, on_error=data.on_error)
 
 
@@ -71,7 +72,7 @@ def check_speech(loader: SpeechLoader, bar: Bar) -> list[str]:
 
 def read_training_rows(
     recipe: SpeechTrainingRecipe, what: str, refs: Sequence[ManifestRef], units: TokenizerUnits | None, log: Log
-) -> list[Utterance]:
+) -> Rows:
     """Reads the rows that can be trained on, by `units` if any; logs `what` they are for and what is left out."""
     kept, report = filtered_rows(recipe, refs, labels_of(units), log)
     for line in report.lines():
@@ -82,29 +83,24 @@ def read_training_rows(
 
 
 def labels_of(units: TokenizerUnits | None) -> HaveLabels | None:
-    """Whether texts have labels in some units, or are those of recordings without speech; None without units."""
-    if units is None:
-        return None
-    return lambda texts: [not text or found for text, found in zip(texts, units.have_labels(texts), strict=True)]
+    """Whether texts have labels in some units; None without units."""
+    return None if units is None else units.have_labels
 
 
 def filtered_rows(
     recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], have_labels: HaveLabels | None, log: Log
-) -> tuple[list[Utterance], FilterReport]:
+) -> tuple[Rows, FilterReport]:
     """The rows of manifests that can be trained on, and what is left out of them; broken lines are logged.
 
     Raises:
         DataError: A manifest is missing or, unless the recipe skips such, a file is, or a line is broken.
     """
     data = recipe.data
-    speech = _rows(recipe, [ref for ref in refs if not ref.nonspeech], log)
-    utterances = [row if row.text else replace(row, text=None) for row in speech]  # its text was forgotten
-    utterances += _rows(recipe, [ref for ref in refs if ref.nonspeech], log)
+    speech = [*_rows(recipe, [ref for ref in refs if not ref.nonspeech], log, have_labels)]
+    rows = joined([*speech, *_rows(recipe, [ref for ref in refs if ref.nonspeech], log)])
     if data.on_error == "stop":
-        _refuse_missing(utterances)
-    return filter_utterances(
-        utterances, min_seconds=data.min_seconds, max_seconds=data.max_seconds, have_labels=have_labels
-    )
+        _refuse_missing(rows)
+    return filter_rows(rows, min_seconds=data.min_seconds, max_seconds=data.max_seconds)
 
 
 def load_sentences(
@@ -136,7 +132,7 @@ def read_unit_text(recipe: AcousticModelRecipe | SpeechLLMRecipe | LanguageModel
         return read_text(root, recipe.text)
     # A text without labels, of which only the units can tell, adds nothing to them.
     kept, report = filtered_rows(recipe, recipe.data.train, lambda texts: [True] * len(texts), _untold)
-    if not any(utterance.text for utterance in kept):
+    if not (kept.table["characters"] > 0).any():
         for line in report.lines():
             log(f"train: {line}")
         raise DataError("no utterance is left whose transcript could train label units", remedy="see the lines above")
@@ -153,12 +149,14 @@ def read_text(root: Path, text: TextData) -> Iterator[str]:
 def read_transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
     """Reads the transcripts of manifests."""
     for ref in refs:
-        for utterance in read_rows(root, ref, on_error="skip").utterances:
+        for utterance in read_ref(root, ref, on_error="skip").rows:
             if utterance.text:
                 yield utterance.text
 
 
-def read_rows(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Manifest:
+def read_ref(
+    root: Path, ref: ManifestRef, *, on_error: OnError = "stop", have_labels: HaveLabels | None = None
+) -> Read:
     """Reads the rows of a manifest that take part: a fraction of them, evenly spread, so many times.
 
     Rows that share six words with the splits of `exclude_overlap_with` are among its problems.
@@ -167,20 +165,23 @@ def read_rows(root: Path, ref: ManifestRef, *, on_error: OnError = "stop") -> Ma
         DataError: It cannot be read, or no row takes part.
     """
     path = root / ref.path
-    manifest = read_manifest(path, split=ref.split, on_error=on_error)
-    rows, problems = manifest.utterances, manifest.problems
+    rows, problems = read_rows(
+        path, split=ref.split, on_error=on_error, have_labels=have_labels, nonspeech=ref.nonspeech
+    )
     if ref.exclude_overlap_with:
         splits = ", ".join(ref.exclude_overlap_with)
         held_out = read_held_out(f"{path}:{split}" for split in ref.exclude_overlap_with)
-        clashes = [held_out.shares(row.text or "") for row in rows]
-        problems += tuple(f"{path}: {row.utt_id} {SHARES} {splits}" for row in compress(rows, clashes))
-        rows = tuple(row for row, clash in zip(rows, clashes, strict=True) if not clash)
+        clashes = np.array([held_out.shares(row.text or "") for row in rows])
+        problems += tuple(f"{path}: {row.utt_id} {SHARES} {splits}" for row in rows.take(clashes))
+        rows = rows.take(~clashes)
         if not rows:
             raise DataError(
                 "all rows share six words with those splits", where=path, remedy="mend exclude_overlap_with"
             )
     count = max(1, round(ref.share * len(rows)))
-    return Manifest(tuple(rows[i * len(rows) // count] for i in range(count)) * ref.repeat, problems)
+    if count < len(rows) or ref.repeat > 1:
+        rows = rows.take(np.tile(np.arange(count) * len(rows) // count, ref.repeat))
+    return Read(rows, problems)
 
 
 def _held_apart(root: Path, text: TextData) -> tuple[list[str], list[str]]:
@@ -195,44 +196,47 @@ def _untold(_: str) -> None:
     """The log of what is read a second time."""
 
 
-def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> list[Utterance]:
+def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> Rows:
     data = recipe.data
-    rows = [row for row in _rows(recipe, data.dev, log) if row.text is not None or not transcribed]
+    rows = joined(_rows(recipe, data.dev, log))
+    if transcribed:
+        rows = rows.take(rows.table["characters"] >= 0)
     if data.on_error == "stop":
         _refuse_missing(rows)
-    for utterance in rows:
-        if not utterance.audio_filepath.is_file():
-            log(f"warning: {utterance.audio_filepath}: no such file; left out of dev")
-    rows = [utterance for utterance in rows if utterance.audio_filepath.is_file()]
+    for utterance in rows.take(~rows.table["there"]):
+        log(f"warning: {utterance.audio_filepath}: no such file; left out of dev")
+    rows = rows.take(rows.table["there"])
     if not rows:
         what = "both audio and text" if transcribed else "audio"
         raise DataError(f"no utterance has {what}", where="data.dev", remedy="check the manifests")
     if data.max_dev_utterances and len(rows) > data.max_dev_utterances:
         step = len(rows) / data.max_dev_utterances
-        rows = [rows[int(i * step)] for i in range(data.max_dev_utterances)]
+        rows = rows.take([int(i * step) for i in range(data.max_dev_utterances)])
     if transcribed:
         form = default_normalizer([recipe.language])
         if not any(normalize(form, row.text or "") for row in rows):
             shown = ", ".join(row.utt_id for row in rows[:3])
             what = f"no utterance {'that is taken ' * bool(data.max_dev_utterances)}has words to score ({shown})"
             raise DataError(what, where="data.dev", remedy="give transcripts to some")
-    if transcribed and (recognized := sum(map(is_recognized, rows))):
+    if transcribed and (recognized := int(rows.table["recognized"].sum())):
         log(f"warning: {recognized} dev utterances have recognised text; what is scored on them is no error rate")
     return rows
 
 
-def _refuse_missing(utterances: Sequence[Utterance]) -> None:
-    missing = [utterance.audio_filepath for utterance in utterances if not utterance.audio_filepath.is_file()]
+def _refuse_missing(rows: Rows) -> None:
+    missing = rows.take(~rows.table["there"])
     if missing:
         more = f" (and {len(missing) - 1} more are missing)" if len(missing) > 1 else ""
-        raise DataError(f"no such file{more}", where=missing[0], remedy="check the manifest or set data.on_error=skip")
+        remedy = "check the manifest or set data.on_error=skip"
+        raise DataError(f"no such file{more}", where=missing[0].audio_filepath, remedy=remedy)
 
 
-def _rows(recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], log: Log) -> list[Utterance]:
-    rows: list[Utterance] = []
+def _rows(
+    recipe: SpeechTrainingRecipe, refs: Sequence[ManifestRef], log: Log, have_labels: HaveLabels | None = None
+) -> Iterator[Rows]:
     for ref in refs:
-        manifest = read_rows(Path(recipe.data_root), ref, on_error=recipe.data.on_error)
-        for problem in manifest.problems:
+        root, on_error = Path(recipe.data_root), recipe.data.on_error
+        rows, problems = read_ref(root, ref, on_error=on_error, have_labels=have_labels)
+        for problem in problems:
             log(f"warning: {problem}; line left out")
-        rows += (replace(row, text="") for row in manifest.utterances) if ref.nonspeech else manifest.utterances
-    return rows
+        yield rows

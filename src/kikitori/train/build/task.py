@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kikitori.align.hmm.corpus import load_alignments
+from kikitori.data.rows import joined
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.io.extras import require
@@ -175,7 +176,7 @@ def _speech_adaptation(recipe: SpeechAdaptationRecipe, log: Log) -> AdaptationTa
     num_new = len(train.utterances)
     if recipe.replay is not None:
         replayed = read_training_rows(recipe, "replay", recipe.replay.train, units, log)
-        train.utterances = [*train.utterances, *replayed]
+        train.utterances = joined([train.utterances, replayed])
     drafter = base_drafter(recipe.adapt.model, model, units)
     return AdaptationTask(recipe, base, model, units, train, num_new, dev, drafter, loaded.own_ctc_units)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kikitori.data.rows import joined
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.model.acoustic_model import AcousticModelConfig
@@ -15,7 +16,7 @@ from kikitori.model.folder import load_config, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.units import TokenizerUnits, equal_units
-from kikitori.train.build.corpora import Log, read_rows
+from kikitori.train.build.corpora import Log, read_ref
 from kikitori.train.build.speech_llm import spelled_labels
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe, TextInjection
@@ -51,7 +52,7 @@ def build_simulator(
     model, where = loaded.model.acoustic, "text_injection.ctc"
     if not model.config.ctc_layers:
         raise ConfigError("it has no CTC head", where=where, remedy="name an acoustic model")
-    rows = [row for ref in settings.speech for row in read_rows(Path(recipe.data_root), ref).utterances]
+    rows = joined(read_ref(Path(recipe.data_root), ref).rows for ref in settings.speech)
     speech = SpeechLoader(rows, recipe.augment, seed=recipe.seed)
     if settings.lexicon is None:
         posteriors = ctc_posteriors(model, speech, recipe.augment)

@@ -167,10 +167,10 @@ class Trainer:
         batches = self.task.batches(self.epoch)
         self._enter_stage()
         epoch, places, gathered = self.epoch, range(self.batch, len(batches), self.processes), Gathered()
-        own = [batches[place] if place < len(batches) else [] for place in (first + self.rank for first in places)]
+        own = (batches[place] if place < len(batches) else [] for place in (first + self.rank for first in places))
         # None where an epoch ends with fewer batches than processes.
         ahead = prefetch(own, lambda indices: self.task.load(indices, epoch) if indices else None)
-        for index, indices, batch in zip(places, own, self.watch.waiting("data", ahead), strict=True):
+        for index, (indices, batch) in zip(places, self.watch.waiting("data", ahead), strict=True):
             position = self._position(len(batches), index + self.rank)
             if not gathered.batches:
                 if self.step in self.stages.later:

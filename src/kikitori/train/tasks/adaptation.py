@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.profiler import record_function
 
@@ -134,9 +135,10 @@ class AdaptationTask(SpeechLLMTask):
         super().__init__(recipe, model, units, None, train, dev, drafter=drafter, own_ctc_units=own_ctc_units)
         self.module = Adapting({"model": model})
 
-    def indices(self, epoch: int) -> list[int]:
+    def indices(self, epoch: int) -> NDArray[np.int64]:
         """The new domain's utterances and this epoch's draw of old ones."""
-        return _with_replay(super().indices(epoch), self.num_new, self.adaptation.replay, [self.recipe.seed, epoch])
+        every = super().indices(epoch).tolist()
+        return np.array(_with_replay(every, self.num_new, self.adaptation.replay, [self.recipe.seed, epoch]))
 
     def loss(self, batch: SpeechBatch, position: BatchPosition) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy on the transcript and EOS, plus the weighted CTC losses and the divergence from the base.

@@ -36,7 +36,7 @@ class Task(Protocol):
         """The recordings that it reads, if any."""
         ...
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> Sequence[list[int]]:
         """The batches of an epoch as indices; a pure function of the epoch."""
         ...
 

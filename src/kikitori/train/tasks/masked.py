@@ -18,7 +18,6 @@ from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.adapters.lora import idle, merged_encoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.folder import save_network
-from kikitori.train.loop.provenance import digest
 from kikitori.train.losses.frame_targets import FrameFeatures, FrameTargets, perplexity
 from kikitori.train.recipe.masked_prediction import MaskedPredictionRecipe
 from kikitori.train.tasks.base import BatchPosition
@@ -139,7 +138,7 @@ class MaskedPredictionTask(SpeechBatches):
 
     def data_digest(self) -> str:
         """Names and durations of the training speech."""
-        return digest([u.utt_id, u.offset, u.duration] for u in self.train.utterances)
+        return self.train.utterances.digest()
 
     def data_counts(self) -> dict[str, int]:
         """Utterances of an epoch."""

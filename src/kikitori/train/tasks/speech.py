@@ -5,9 +5,7 @@ loss = weighted CTC losses on encoder layers (per label) + cross-entropy on the 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from math import inf
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.profiler import record_function
 from transformers import PreTrainedModel
 
-from kikitori.data.manifest import is_recognized
+from kikitori.data.rows import Rows
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import DataError, counted
 from kikitori.io.audio import SAMPLE_RATE
@@ -23,27 +21,24 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.lora import idle, is_adapted, merged_encoder
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import TrainedOn, save_model
-from kikitori.model.heads import CTCHead, ctc_loss, needed_frames
+from kikitori.model.heads import CTCHead, ctc_loss
 from kikitori.scoring.metrics import ErrorCounts, counted_errors, word_errors
 from kikitori.search.ctc.best_path import ctc_greedy
 from kikitori.text.bpe_dropout import BPEDropout
 from kikitori.text.normalize import WITHOUT_WORDS, default_normalizer
 from kikitori.text.units import TokenizerUnits
-from kikitori.train.loop.provenance import digest
 from kikitori.train.losses.phones import PhoneLosses
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe
 from kikitori.train.recipe.components import CTC
 from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.cached_encoder import CachedEncoder
+from kikitori.train.tasks.label_rates import LabelRates, label_rates
 from kikitori.train.tasks.speech_batches import SpeechBatches, dev_batches
-from kikitori.types import Utterance
 
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1
 """Tells the random numbers of BPE dropout from those of the augmentation."""
-CROWDED = 4.0
-"""Labels a second of the median utterance that no one exceeds in speaking."""
 CHARACTER_UPSAMPLE = 2
 """Outputs of the character head per frame; characters need about 25 a second."""
 
@@ -88,11 +83,11 @@ class AcousticTask(SpeechBatches):
             self.module["character_head"] = CTCHead(model.encoder.dim, characters.size, CHARACTER_UPSAMPLE)
         if phone_losses is not None:
             self.module["phone_teacher"] = phone_losses  # its name in checkpoints
-        rows = train.utterances if recipe.ctc.weights else ()
-        self.misfits = frozenset(too_long_for_ctc(rows, self.ctc_units, model.encoder))
-        self.infeasible = {*self.misfits}  # and those that augmentation makes too short
-        texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
-        self.unpronounced = phone_losses.unknown(texts) if phone_losses is not None else set()
+        self.infeasible = set[str]()  # of those that were read
+        self.unpronounced = set[str]()
+        if phone_losses is not None:
+            texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
+            self.unpronounced = phone_losses.unknown(texts)
         self._told: set[str] = set()
 
     def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
@@ -177,12 +172,12 @@ class AcousticTask(SpeechBatches):
 
     def data_digest(self) -> str:
         """Names, durations and texts of the training speech."""
-        return digest([u.utt_id, u.offset, u.duration, u.text] for u in self.train.utterances)
+        return self.train.utterances.digest()
 
     def data_counts(self) -> dict[str, int]:
         """Utterances of an epoch, and those of them whose text a recogniser wrote."""
         rows = self.train.utterances
-        return {"utterances": len(rows), "with_recognized_text": sum(map(is_recognized, rows))}
+        return {"utterances": len(rows), "with_recognized_text": int(rows.table["recognized"].sum())}
 
     def merged_acoustic(self) -> AcousticModel:
         """The acoustic model with the encoder's adapters in its weights; the model itself if it has none."""
@@ -203,39 +198,39 @@ class AcousticTask(SpeechBatches):
 
         Which files cannot be read shows in training, so it is not the same at its beginning and at its end.
         """
-        wrong = self.misfits | self.crowded | self.train.left_out
-        rows = [*zip(self.train.utterances, self._rates, strict=True)]
-        usable = [(each.duration, rate) for each, rate in rows if each.utt_id not in wrong]
-        durations, rates = zip(*(usable or [(each.duration, rate) for each, rate in rows]), strict=True)
-        return TrainedOn(max(rates), max(durations), self.recipe.language)
+        rows, unread = self.train.utterances, self.train.left_out
+        wrong = np.array([row.utt_id in unread for row in rows]) if unread else np.zeros(len(rows), bool)
+        return TrainedOn(*self.label_rates.highest(rows.durations, wrong), self.recipe.language)
 
     @cached_property
+    def label_rates(self) -> LabelRates:
+        """What the texts of all training speech ask for."""
+        return self.rates_of(self.train.utterances)
+
+    def rates_of(self, rows: Rows) -> LabelRates:
+        """What the texts of some speech ask for."""
+        encoder = self.acoustic.encoder if self.ctc.weights else None
+        return label_rates(rows, self.units, self.ctc_units, encoder)
+
+    @property
     def crowded(self) -> set[str]:
         """Utterances with so many labels in a second that their texts or durations must be wrong."""
-        usual = median([rate for rate in self._rates if rate] or [inf])
-        return {
-            each.utt_id for each, rate in zip(self.train.utterances, self._rates, strict=True) if rate > CROWDED * usual
-        }
-
-    @cached_property
-    def _rates(self) -> list[float]:
-        """Labels a second of each utterance."""
-        return [len(self.units.encode(each.text or "")) / max(each.duration, 0.01) for each in self.train.utterances]
+        return {row.utt_id for row in self.train.utterances.take(self.label_rates.crowded)}
 
     def describe(self, batch: SpeechBatch) -> list[str]:
         """Size of a batch in seconds and frames, and how many utterances no CTC loss can use."""
         frames = self.acoustic.encoder.output_lengths(batch.lengths)
-        shown = min(self.infeasible, default=None)
-        misfits = (
-            f"labels that do not fit into their frames: {counted(len(self.infeasible), 'utterance')}, such as {shown}"
-        )
-        unsaid, total = self.unpronounced, len(self.train.utterances)
+        infeasible = self.infeasible | {row.utt_id for row in self.train.utterances.take(self.label_rates.misfits)}
+        crowded, unsaid, total = self.crowded, self.unpronounced, len(self.train.utterances)
         return [
-            *([misfits] if shown else []),
             *(
-                f"far more labels a second than others: {counted(len(self.crowded), 'utterance')}, "
+                f"labels that do not fit into their frames: {counted(len(infeasible), 'utterance')}, such as {u}"
+                for u in sorted(infeasible)[:1]
+            ),
+            *(
+                f"far more labels a second than others: {counted(len(crowded), 'utterance')}, "
                 f"such as {u}; check their texts"
-                for u in sorted(self.crowded)[:1]
+                for u in sorted(crowded)[:1]
             ),
             *(
                 f"words without a pronunciation: {len(unsaid)} of {total} utterances, such as {u}"
@@ -281,17 +276,6 @@ class AcousticTask(SpeechBatches):
             raise DataError("no dev utterance can be scored", remedy="check the files and texts of data.dev")
         rate = "cer" if name in WITHOUT_WORDS else "wer"
         return {f"{rate}_{decoder}": count.rate for decoder, count in counts.items()}
-
-
-def too_long_for_ctc(utterances: Sequence[Utterance], units: TokenizerUnits, encoder: SpeechEncoder) -> set[str]:
-    """Utterances whose labels do not fit into their frames, as far as their durations are true."""
-    samples = torch.tensor([round(utterance.duration * SAMPLE_RATE) for utterance in utterances])
-    frames = encoder.output_lengths(samples).tolist()
-    return {
-        utterance.utt_id
-        for utterance, length in zip(utterances, frames, strict=True)
-        if needed_frames(units.encode(utterance.text or "")) > length
-    }
 
 
 def loss_layers(model: AcousticModel, ctc: CTC) -> list[int]:

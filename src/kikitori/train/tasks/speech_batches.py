@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.data.augment import spec_augment, warp_frequencies
-from kikitori.data.batching import epoch_batches
+from kikitori.data.batching import Batches, epoch_batches
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.train.recipe.base import SpeechTrainingRecipe
@@ -35,26 +36,26 @@ class SpeechBatches:
         """Training speech, and dev speech if any."""
         return [self.train] if self.dev is None else [self.train, self.dev]
 
-    def indices(self, epoch: int) -> list[int]:  # noqa: ARG002
+    def indices(self, epoch: int) -> NDArray[np.int64]:  # noqa: ARG002
         """The utterances of an epoch."""
-        return list(range(len(self.train.utterances)))
+        return np.arange(len(self.train.utterances))
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> Batches:
         """Duration buckets."""
         chosen, data = self.indices(epoch), self.recipe.data
         batches = epoch_batches(
-            [self.train.utterances[i].duration for i in chosen],
+            self.train.utterances.durations[chosen],
             batch_seconds=data.batch_seconds,
             max_batch_size=data.max_batch_size,
             num_buckets=data.num_buckets,
             seed=self.recipe.seed,
             epoch=epoch,
         )
-        return [[chosen[i] for i in batch] for batch in batches]
+        return batches.of(chosen)
 
     def size(self, indices: list[int]) -> float:
         """Seconds of a batch, padding included."""
-        return max(self.train.utterances[i].duration for i in indices) * len(indices)
+        return float(self.train.utterances.durations[indices].max()) * len(indices)
 
     def lr_factor(self, parameter: str) -> float:
         """The component's factor on the learning rate; heads learn at the full rate."""
@@ -107,6 +108,6 @@ def training_inputs(
 
 def dev_batches(dev: SpeechLoader) -> Iterator[SpeechBatch]:
     """Dev speech, the shortest first."""
-    order = sorted(range(len(dev.utterances)), key=lambda i: dev.utterances[i].duration)
+    order = np.argsort(dev.utterances.durations, kind="stable").tolist()
     batches = (dev.batch(order[start : start + EVALUATION_BATCH]) for start in range(0, len(order), EVALUATION_BATCH))
     return (batch for batch in batches if batch is not None)

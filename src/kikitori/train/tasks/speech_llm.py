@@ -7,6 +7,7 @@ have a cross-entropy too.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import record_function
@@ -32,6 +33,9 @@ from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.speech import AcousticTask
 from kikitori.train.text_injection.drafts import Drafter
 from kikitori.types import Utterance
+
+AT_FIRST = 2000
+"""Utterances, evenly spread, that say before the training how many labels there are in a second."""
 
 
 class SpeechLLMTask(AcousticTask):
@@ -181,11 +185,13 @@ class SpeechLLMTask(AcousticTask):
 
     def _check_longest(self) -> None:
         """Refuses speech that cannot fit before any time is spent; what only the speech can tell shows in its batch."""
-        longest = _longest(self.train)
+        longest, rows = _longest(self.train), self.train.utterances
         self._check_duration(longest, len(self.units.encode(longest.text or "")))
         if self.dev is not None:
+            some = rows.take(np.arange(0, len(rows), -(-len(rows) // AT_FIRST)))
+            rate, _ = self.rates_of(some).highest(some.durations, np.zeros(len(some), bool))
             longest = _longest(self.dev)
-            self._check_duration(longest, max_labels(longest.duration, self.trained_on.labels_per_second))
+            self._check_duration(longest, max_labels(longest.duration, rate))
 
     def _check_duration(self, utterance: Utterance, labels: int) -> None:
         samples = torch.tensor([round(utterance.duration * SAMPLE_RATE)])
@@ -209,4 +215,4 @@ class SpeechLLMTask(AcousticTask):
 
 
 def _longest(speech: SpeechLoader) -> Utterance:
-    return max(speech.utterances, key=lambda utterance: utterance.duration)
+    return speech.utterances[int(speech.utterances.durations.argmax())]

@@ -69,18 +69,18 @@ class TextTask:
         """The sentences of an epoch: all of them."""
         return list(range(len(self.sentences)))
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> Sequence[list[int]]:
         """Sentences of similar length share a batch."""
         chosen = self.indices(epoch)
         batches = epoch_batches(
-            [float(len(self.sentences[i])) for i in chosen],
+            [len(self.sentences[i]) for i in chosen],
             batch_seconds=float(self.text.batch_labels),
             max_batch_size=self.text.batch_labels,
             num_buckets=12,
             seed=self.recipe.seed,
             epoch=epoch,
         )
-        return [[chosen[i] for i in batch] for batch in batches]
+        return batches.of(np.array(chosen))
 
     def load(self, indices: list[int], epoch: int) -> TextBatch:
         """Sentences and their prompts."""

@@ -19,7 +19,7 @@ def ctc_posteriors(
     """Log-probabilities (frames, labels + 1) of the last CTC or phone head on augmented speech, and its transcript."""
     model.train(mode=False)
     head = model.phone_log_probs if phones else model.log_probs
-    order = sorted(range(len(speech.utterances)), key=lambda i: speech.utterances[i].duration)
+    order = np.argsort(speech.utterances.durations, kind="stable").tolist()
     for start in range(0, len(order), EVALUATION_BATCH):
         batch = speech.batch(order[start : start + EVALUATION_BATCH], epoch=0)
         if batch is None:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from kikitori.data.description import Description, describe_utterances, unknown_characters
 from kikitori.data.manifest import parse_source, read_manifest
-from kikitori.data.speech import check_files, filter_utterances
+from kikitori.data.rows import listed
+from kikitori.data.speech import check_files, filter_rows
 from kikitori.data.splits import Shared, shared
 from kikitori.io.progress import Bar, no_bar
 from kikitori.train.build.checks import RowChecks, row_checks
-from kikitori.train.build.corpora import SHARES, filtered_rows, labels_of, read_rows
+from kikitori.train.build.corpora import SHARES, filtered_rows, labels_of, read_ref
 from kikitori.train.recipe.data import ManifestRef, SpeechData
 from kikitori.train.recipe.recipe import Recipe
-from kikitori.train.tasks.speech import too_long_for_ctc
+from kikitori.train.tasks.label_rates import too_long_for_ctc
 from kikitori.types import Utterance
 
 BROKEN = "broken line"
@@ -113,8 +114,8 @@ def check_recipe(recipe: Recipe, sources: Sequence[str] = (), *, bar: Bar = no_b
     data, sets = checks.recipe.data, [_trained(ref, checks, bar) for ref in checks.recipe.data.train]
     root = Path(checks.recipe.data_root)
     for ref in data.dev:
-        manifest = read_rows(root, ref, on_error="skip")
-        sets.append(_checked(_name(ref), manifest.utterances, False, manifest.problems, (0.0, inf), bar, checks))
+        found = read_ref(root, ref, on_error="skip")
+        sets.append(_checked(_name(ref), [*found.rows], False, found.problems, (0.0, inf), bar, checks))
     for source in sources:
         for name, rows, problems in _by_split(source, sources):
             sets.append(_checked(name, rows, False, problems, (0.0, inf), bar, checks))
@@ -123,15 +124,15 @@ def check_recipe(recipe: Recipe, sources: Sequence[str] = (), *, bar: Bar = no_b
 
 def _trained(ref: ManifestRef, checks: RowChecks, bar: Bar) -> CheckedSet:
     once, name = replace(ref, repeat=1), _name(ref)
-    rows = read_rows(Path(checks.recipe.data_root), once, on_error="skip").utterances
+    rows = [*read_ref(Path(checks.recipe.data_root), once, on_error="skip").rows]
     lines: list[str] = []
     kept, report = filtered_rows(checks.recipe, [once], labels_of(checks.units), lines.append)
     left_out = [_problem(name, _bare(line)) for line in lines]
     left_out += [LeftOut(name, utt_id, reason) for reason, names in report.dropped.items() for utt_id in names]
     left_out += _unreadable(name, kept, bar)
     if checks.ctc_units is not None and checks.encoder is not None and kept:
-        misfits = sorted(too_long_for_ctc(kept, checks.ctc_units, checks.encoder))
-        left_out += [LeftOut(name, utt_id, TOO_LONG_FOR_CTC) for utt_id in misfits]
+        misfits = kept.take(too_long_for_ctc(kept, checks.ctc_units, checks.encoder))
+        left_out += [LeftOut(name, utt_id, TOO_LONG_FOR_CTC) for utt_id in sorted({row.utt_id for row in misfits})]
     return CheckedSet(name, True, rows, describe_utterances(rows), left_out, _unknown(rows, checks))
 
 
@@ -144,14 +145,9 @@ def _checked(
     bar: Bar,
     checks: RowChecks | None = None,
 ) -> CheckedSet:
-    speech = [row if row.text else replace(row, text=None) for row in rows]
     needs_text = checks is None or checks.units is not None
-    kept, report = filter_utterances(
-        speech,
-        min_seconds=bounds[0],
-        max_seconds=bounds[1],
-        have_labels=(lambda texts: [True] * len(texts)) if needs_text else None,
-    )
+    table = listed(rows, (lambda texts: [True] * len(texts)) if needs_text else None)
+    kept, report = filter_rows(table, min_seconds=bounds[0], max_seconds=bounds[1])
     left_out = [_problem(name, problem) for problem in problems]
     left_out += [LeftOut(name, utt_id, reason) for reason, names in report.dropped.items() for utt_id in names]
     left_out += _unreadable(name, kept, bar)

@@ -7,7 +7,7 @@ from kikitori.loading import find_model
 from kikitori.model.safety.config import is_hub_id
 from kikitori.scoring.report import REPORT
 from kikitori.scoring.table import text_table
-from kikitori.train.build.corpora import read_rows
+from kikitori.train.build.corpora import read_ref
 from kikitori.workflows.study.budget import affordable, needed
 from kikitori.workflows.study.plan import Plan, Trial
 from kikitori.workflows.study.run import CELLS, Log, expected_hours, measured_hours
@@ -66,7 +66,7 @@ def _missing(plan: Plan) -> list[str]:
     for root in dict.fromkeys(trial.data_root for trial in plan.trials):
         for ref in plan.study.test:
             try:
-                read_rows(Path(root), ref)
+                read_ref(Path(root), ref)
             except DataError as error:
                 missing[str(error)] = None
     return [*missing]

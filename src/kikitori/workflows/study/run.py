@@ -21,7 +21,7 @@ from kikitori.scoring.conditions import Conditions, read_conditions
 from kikitori.scoring.fillers import check_fillers
 from kikitori.scoring.predictions import read_predictions
 from kikitori.scoring.report import PREDICTIONS, REPORT
-from kikitori.train.build.corpora import read_rows
+from kikitori.train.build.corpora import read_ref
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.recipe import Recipe
 from kikitori.train.run import train_recipe
@@ -89,7 +89,7 @@ def read_tests(study: Study, data_root: str) -> dict[str, Sequence[Utterance]]:
     Raises:
         DataError: A manifest cannot be read, or a set of it is empty.
     """
-    return {f"{ref.path} {ref.split or ''}".strip(): read_rows(Path(data_root), ref).utterances for ref in study.test}
+    return {f"{ref.path} {ref.split or ''}".strip(): [*read_ref(Path(data_root), ref).rows] for ref in study.test}
 
 
 def run_study(plan: Plan, folder: Path, log: Log) -> list[Outcome]:
