@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from kikitori.errors import ConfigError
 from kikitori.train.build.task import build_task
-from kikitori.train.parallel.strategy import Alone, build_strategy
+from kikitori.train.parallel.strategy import Alone, Replicated, build_strategy
 from kikitori.train.recipe.optim import Run
 from kikitori.train.run import train
 from tests.train.helpers import (
@@ -109,6 +109,12 @@ def test_a_run_goes_on_with_any_number_of_processes(corpus, tmp_path):
 def test_one_process_needs_no_peers():
     task = Toy()
     assert isinstance(build_strategy(task, Run(epochs=1, sharding="fsdp"), torch.device("cpu"), 1), Alone)
+
+
+def test_what_ddp_is_given_beside_the_model_is_on_the_device():
+    strategy = build_strategy(Toy(), Run(epochs=1), torch.device("meta"), 2)
+    assert isinstance(strategy, Replicated)
+    assert {parameter.device.type for parameter in strategy.losses.parameters(recurse=False)} == {"meta"}
 
 
 @pytest.mark.parametrize(

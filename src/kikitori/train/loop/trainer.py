@@ -83,11 +83,11 @@ class Trainer:
         self.rank, self.processes = (0, 1) if self.alone else processes.start(self.device)
         torch.manual_seed(self.seed)
         random.seed(self.seed)
-        self.task.module.to(self.device)
         self.stages = plan(self.task.module, self.task.unfreeze_at, self.task.component)
         self.frozen = frozen_digests(self.task.module, self.stages.starts, self.task.component)
         processes.check_same({**self.provenance, "frozen weights": self.frozen})
         self.strategy = build_strategy(self.task, self.run, self.device, self.processes)
+        self.task.module.to(self.device)  # FSDP2 has moved its pieces: as a whole it need not fit
         self.optimizer = build_optimizer(self.task.module, self.optim, self.task.lr_factor)
         self.metrics = Metrics(self.directory, self.log, writes=self.rank == 0)
         self.guard = Guard(self.task.module, self.directory, self.log, writes=self.rank == 0)

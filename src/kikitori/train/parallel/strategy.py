@@ -62,7 +62,7 @@ def build_strategy(task: Task, run: Run, device: torch.device, num_processes: in
     """
     if num_processes == 1:
         return Alone(task)
-    return Sharded(task, device, num_processes) if run.sharding == "fsdp" else Replicated(task)
+    return Sharded(task, device, num_processes) if run.sharding == "fsdp" else Replicated(task, device)
 
 
 class Alone:
@@ -120,12 +120,12 @@ class Replicated:
 
     sharded = False
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
         self.losses = _Losses(task)
         self.learning: list[str] = []
         # DDP warns where its first step finds nothing unused; here it always finds this one.
-        self.losses.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+        self.losses.register_parameter("unused", nn.Parameter(torch.zeros(1, device=device)))
 
     def enter_stage(self) -> None:
         """Wraps the module anew: DDP asks once what learns."""
@@ -159,9 +159,9 @@ class Replicated:
 class Sharded:
     """FSDP2: of each parameter, its gradient and its averages a process holds one piece.
 
-    Each layer of encoder and LLM is put together when its turn comes; what lies outside of layers, such as embeddings,
-    bridge and heads, stays together from the forward pass to the end of the backward pass. Decoding dev takes all
-    processes, which do the same.
+    Encoder and LLM go to the device layer by layer, each in pieces, so that they need not fit there as a whole. A layer
+    is put together when its turn comes; what lies outside of layers, such as embeddings, bridge and heads, stays
+    together from the forward pass to the end of the backward pass. Decoding dev takes all processes, which do the same.
 
     Raises:
         ConfigError: Layers would be skipped by some processes alone, or parameters begin to learn later.
