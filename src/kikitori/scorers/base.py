@@ -154,6 +154,18 @@ class WeightedSum:
         """The weighted sum for each next label and the end of hypotheses, (rows, labels + 1) float64 on the CPU."""
         return self._sum(self._each(state, rows))
 
+    def proportional(self, state: SumState, rows: Tensor) -> tuple[Tensor, float]:
+        """What the weighted sum of `log_probs` is proportional to, (rows, labels + 1) on the CPU, and the factor.
+
+        Where one scorer alone counts it is what that one gives, as it gives it: to find the best of many labels, the
+        sums of all of them would take longer than the scorer itself.
+        """
+        counting = [place for place, scale in enumerate(self._scales) if scale != 0.0]
+        if len(counting) != 1 or self._scales[counting[0]] < 0.0:
+            return self.log_probs(state, rows), 1.0
+        (only,) = counting
+        return self._scorers[only].log_probs(state.states[only], rows).cpu(), self._scales[only]
+
     def extend(self, state: SumState, rows: Tensor, labels: Tensor, lengths: Tensor) -> tuple[SumState, Tensor]:
         """A new state of some hypotheses with more labels, and what is given to these, (rows, n) float64 on the CPU."""
         results = [s.extend(its, rows, labels, lengths) for s, its in zip(self._scorers, state.states, strict=True)]

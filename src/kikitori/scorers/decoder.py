@@ -88,7 +88,9 @@ class DecoderScorer:
 
     def log_probs(self, state: DecoderScorerState, rows: Tensor) -> Tensor:
         """What it gives to each next label of some hypotheses and to their end, (rows, labels + 1)."""
-        return state.next[rows.to(state.next.device)]
+        rows = rows.to(state.next.device)
+        every = torch.arange(len(state.next), device=rows.device)
+        return state.next if torch.equal(rows, every) else state.next[rows]  # a copy would be of millions of numbers
 
     def extend(
         self, state: DecoderScorerState, rows: Tensor, labels: Tensor, lengths: Tensor
@@ -99,15 +101,16 @@ class DecoderScorer:
         """
         device = state.next.device
         rows, labels, lengths = rows.to(device), labels.to(device), lengths.to(device)
-        following, counts = state.next[rows], state.counts[rows]
-        given = following.new_zeros(labels.shape)
+        counts = state.counts[rows]
+        given = state.next.new_zeros(labels.shape)
         fits = torch.ones_like(rows, dtype=torch.bool) if self._most is None else counts + lengths <= self._most
-        following[~fits], given[~fits & (lengths > 0)] = -inf, -inf
+        given[~fits & (lengths > 0)] = -inf
         grows = (fits & (lengths > 0)).nonzero()[:, 0]
         longest = int((counts + lengths).max()) if len(rows) else 0
         prefixes = state.prefixes[rows]
         places = torch.nn.functional.pad(state.places[rows], (0, longest - state.places.shape[1]))
         recurrent = _of_rows(state.recurrent, rows)
+        following = None
         if len(grows):
             labels, old, more = labels[grows], counts[grows], lengths[grows]
             logits, new, states = state.tree.append(
@@ -120,12 +123,17 @@ class DecoderScorer:
             logits[~real] = 0.0  # undefined
             log_probs = self._log_probs(logits, prefixes[grows])
             # Each label is scored by what stands before it; the first by what the old state says.
-            first = following[grows].gather(1, labels[:, :1])
+            first = state.next[rows[grows], labels[:, 0]][:, None]
             later = log_probs[:, :-1].gather(2, labels[:, 1:, None])[:, :, 0]
             given[grows] = torch.cat([first, later], dim=1).masked_fill(~real, 0.0)
-            following[grows] = log_probs[torch.arange(len(grows), device=device), more - 1]
+            following = log_probs[:, 0] if labels.shape[1] == 1 else log_probs[torch.arange(len(grows), device=device), more - 1]
             row, column = real.nonzero(as_tuple=True)
             places[grows[row], old[row] + column] = new[row, column]
+        if following is None or len(grows) < len(rows):
+            some, following = following, state.next[rows]
+            following[~fits] = -inf
+            if some is not None:
+                following[grows] = some
         counts = counts + lengths
         following = self._without_labels(following, counts)
         return DecoderScorerState(state.tree, prefixes, places, counts, following, recurrent), given
@@ -137,8 +145,8 @@ class DecoderScorer:
         if self._allowed is not None:
             mask = self._allowed[prefixes]
             logits = found.masked_fill_(~(mask if found.ndim == 2 else mask[:, None]), -inf)
-        log_probs = found - _finite(logits.logsumexp(dim=-1, keepdim=True), self._decoder.name)
-        return self._without_eos(log_probs)
+        found -= _finite(logits.logsumexp(dim=-1, keepdim=True), self._decoder.name)
+        return self._without_eos(found)
 
     def _without_eos(self, log_probs: Tensor) -> Tensor:
         if self._decoder.eos_id < self._num_labels:

@@ -104,7 +104,8 @@ class _Scorers:
     def candidates(self, hypotheses: Sequence[Row]) -> tuple[Floats, NDArray[np.int64]]:
         """What some labels add to each hypothesis, and its end: (rows, n + 1), and these labels (rows, n)."""
         rows = torch.arange(len(self._given))
-        every = apply_filters(self._filters, self._scorer.log_probs(self._state, rows), hypotheses)
+        given, scale = self._scorer.proportional(self._state, rows)
+        every = apply_filters(self._filters, given, hypotheses)
         size, partial = every.shape[1] - 1, self._partial
         most = self._beam if partial is None else (partial.labels and max(partial.labels, self._beam))
         if most is None or most >= size:
@@ -117,7 +118,9 @@ class _Scorers:
                 labels = torch.cat([labels, proposed.masked_fill(known, -1)], dim=1)
             labels = labels.masked_fill(labels < 0, size).sort(dim=1).values  # of equals the first is taken
             labels = labels.masked_fill(labels == size, -1)
-        gains = torch.cat([every.gather(1, labels.clamp(min=0)).masked_fill(labels < 0, -inf), every[:, -1:]], dim=1)
+        found = torch.cat([every.gather(1, labels.clamp(min=0)).masked_fill(labels < 0, -inf), every[:, -1:]], dim=1)
+        gains = torch.zeros(found.shape, dtype=torch.float64)
+        add_scaled(gains.numpy(), found.double().numpy(), scale)
         if partial is not None and partial.scale != 0.0:
             given = partial.scorer.log_probs_of(self._partial_state, rows, labels).cpu().double()
             add_scaled(gains.numpy(), given.numpy(), partial.scale)
