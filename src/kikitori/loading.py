@@ -71,7 +71,8 @@ def load(
     if window != "padded":
         if not isinstance(loaded.model, EncoderDecoder):
             raise ConfigError("the model has no Whisper decoder", where="window", remedy="leave it out")
-        padded, loaded = loaded, replace(loaded, model=loaded.model.with_window(window))
+        behind = loaded.model.with_window(window)
+        padded, loaded = loaded, replace(loaded, model=behind, trained_on=behind.trained_on)
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
     if loaded.model.speech_llm is not None:
         check_decoding(loaded.model.speech_llm.llm)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-LengthRule = Literal["label_rate", "nue_asr", "window"]
+LengthRule = Literal["label_rate", "nue_asr", "window", "speech_window"]
 Component = Literal["llm", "whole_llm", "bridge", "encoder"]
 """What an adaptation changes of a speech LLM: the LLM by LoRA or as a whole, the bridge, the encoder."""
 
@@ -46,7 +46,8 @@ class TrainedOn:
         max_seconds: The longest utterance seen; longer ones are uncharted.
         language: Language of the transcripts.
         length_rule: How the length limit follows from the duration: `label_rate`, the rule of paper A's release
-            (`nue_asr`), or the same for every recording in a window of `max_seconds` (see `kikitori.search.length`).
+            (`nue_asr`), or the same for every recording in a window of `max_seconds` (`window`), or what can be said
+            where the window ends with the speech (`speech_window`); see `kikitori.search.length`.
         min_labels: Fewest labels of a transcript.
     """
 

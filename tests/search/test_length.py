@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from kikitori.search.length import SLACK, label_limit, max_labels, nue_asr_max_labels, overrun
+from kikitori.search.windows import most_said
 from kikitori.types import TrainedOn
 
 
@@ -38,3 +41,9 @@ def test_what_does_not_fit_is_said_in_seconds_and_positions():
     assert overrun(12.34, 41, 60, 100) == (
         "12.3 s of speech take 41 LLM positions with the prompt, and up to 60 labels follow; the LLM has 100 positions"
     )
+
+
+def test_behind_a_short_window_no_more_than_can_be_said():
+    short = TrainedOn(15.0, 30.0, length_rule="speech_window")
+    assert label_limit(2.0, short) == most_said(2.0) + 1 == 23  # one more tells that it goes on
+    assert label_limit(29.0, replace(short, labels_per_second=5.0)) == 150

@@ -20,7 +20,7 @@ from kikitori.model.decoder.base import start
 from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, read_frames
 from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, share_layers
 from kikitori.model.encoder.family import Window
-from kikitori.types import TrainedOn
+from kikitori.types import LengthRule, TrainedOn
 
 ENGLISH = "en"
 PREVIOUS = "prev_sot_token_id"
@@ -168,7 +168,8 @@ class EncoderDecoder(nn.Module):
         """A window of speech, and as many labels for it as the decoder has positions for."""
         seconds = (self.encoder.max_samples or 0) / SAMPLE_RATE
         most = self._positions - len(self.previous_text) - self.rules.prompt_size
-        return TrainedOn(most / seconds, seconds, self.language, "window")
+        rule: LengthRule = "window" if self.window == "padded" else "speech_window"
+        return TrainedOn(most / seconds, seconds, self.language, rule)
 
     def decoder(self, encoded: EncoderOutput, drafts: Sequence[Sequence[int]] | None = None) -> CrossAttentionDecoder:  # noqa: ARG002
         """The decoder behind the speech of some utterances, as searches take it.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from kikitori.search.windows import most_said
 from kikitori.types import TrainedOn
 
 SLACK = 20
@@ -35,6 +36,8 @@ def label_limit(seconds: float, trained_on: TrainedOn) -> int:
             return nue_asr_max_labels(seconds)
         case "window":
             return round(trained_on.labels_per_second * trained_on.max_seconds)
+        case "speech_window":  # what has more goes on behind the speech, and is decoded again
+            return min(round(trained_on.labels_per_second * trained_on.max_seconds), most_said(seconds) + 1)
 
 
 def max_labels(seconds: float, labels_per_second: float) -> int:

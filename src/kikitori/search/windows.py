@@ -14,6 +14,11 @@ LABELS_PER_SECOND, SLACK = 7.0, 8
 """More labels than these are not said; fast English has about 5 tokens a second."""
 
 
+def most_said(seconds: float) -> int:
+    """Most labels that are said in so many seconds."""
+    return int(LABELS_PER_SECOND * seconds + SLACK)
+
+
 def is_doubtful(hypothesis: Hypothesis, seconds: float) -> bool:
     """Whether a transcript of a short window may go on behind the speech.
 
@@ -22,7 +27,7 @@ def is_doubtful(hypothesis: Hypothesis, seconds: float) -> bool:
         seconds: Duration of the recording.
     """
     labels = hypothesis.labels
-    too_many = len(labels) > LABELS_PER_SECOND * seconds + SLACK
+    too_many = len(labels) > most_said(seconds)
     return too_many or not hypothesis.complete or bool(hypothesis.warnings) or _repeats(labels)
 
 
