@@ -11,6 +11,29 @@ def test_a_written_lexicon_reads_back(tmp_path):
     assert lexicon.phones == ("ax", "dh", "iy", "t")
 
 
+PLAIN = "# notes\na\tah\na\tey\nbe's\tb iy z\nsilence\tsil\na\tah\nb_c-d\tb iy s iy d iy\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        f";;; no note\n{PLAIN}",
+        f"{PLAIN}a(2)\tax\n",
+        f"{PLAIN}B\tb iy\n",
+        f"{PLAIN}b\t0.5 b iy\n",
+        PLAIN.rstrip(),
+    ],
+)
+def test_read_as_a_whole_or_by_the_line(tmp_path, monkeypatch, text):
+    (tmp_path / "en.tsv").write_text(text)
+    found = read_lexicon(tmp_path / "en.tsv")
+    monkeypatch.setattr("kikitori.text.lexicon._plain", lambda _: None)
+    assert read_lexicon(tmp_path / "en.tsv") == found
+    assert found.pronunciations["a"][:2] == (("ah",), ("ey",))
+    assert "silence" not in found.pronunciations
+
+
 def test_texts_are_said_with_the_usual_pronunciations():
     lexicon = Lexicon({"tea": (("t", "iy"),), "the": (("dh", "ax"), ("dh", "iy"))})
     assert lexicon.pronounce("the tea") == ["dh", "ax", "t", "iy"]

@@ -144,7 +144,8 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
     """
     config = read_json(path_or_id, "config.json")
     if is_whisper(path_or_id, config):
-        model, units = whisper_recogniser(path_or_id, load_whisper(path_or_id, config), language)
+        units = load_units(path_or_id)
+        model = whisper_recogniser(path_or_id, load_whisper(path_or_id, config, units), units, language)
         return LoadedModel(model, units, model.trained_on)
     match str(config.get("model_type")):
         case "nue_asr":
@@ -234,11 +235,12 @@ def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """CTC heads that name the Whisper on whose encoder they stand, with that Whisper's decoder."""
     check_format_version(path_or_id, config, FORMAT_VERSION)
     base = find_base(str(config[BASE].get("name")), path_or_id)
-    network = load_whisper(base, read_json(base, "config.json"))
+    about, units = read_json(base, "config.json"), load_units(base)
+    network = load_whisper(base, about, units)
     heads, shared = load_heads(path_or_id, config, network)
     ctc_units, language = load_units(path_or_id), read_trained_on(path_or_id).language
     _check_units(path_or_id, heads, ctc_units)
-    model, units = whisper_recogniser(base, network, language, heads, shared)
+    model = whisper_recogniser(base, network, units, language, heads, shared)
     return LoadedModel(model, units, model.trained_on, ctc_units)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -117,7 +118,7 @@ def check_finite(where: object, name: str, tensor: Tensor) -> None:
     Raises:
         ModelError: With the tensor's name.
     """
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    if tensor.is_floating_point() and tensor.numel() and not all(map(isfinite, tensor.aminmax())):  # NaN is both
         raise ModelError(
             f"{name} holds values that are not finite",
             where=where,

@@ -126,7 +126,7 @@ class DecoderScorer:
             first = state.next[rows[grows], labels[:, 0]][:, None]
             later = log_probs[:, :-1].gather(2, labels[:, 1:, None])[:, :, 0]
             given[grows] = torch.cat([first, later], dim=1).masked_fill(~real, 0.0)
-            following = log_probs[:, 0] if labels.shape[1] == 1 else log_probs[torch.arange(len(grows), device=device), more - 1]
+            following = log_probs[torch.arange(len(grows), device=device), more - 1]
             row, column = real.nonzero(as_tuple=True)
             places[grows[row], old[row] + column] = new[row, column]
         if following is None or len(grows) < len(rows):

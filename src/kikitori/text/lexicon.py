@@ -11,13 +11,14 @@ is that of the pronunciation, by which those of a word are ordered; what they sa
 import gzip
 import lzma
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from kikitori.errors import DataError, ModelError
-from kikitori.io.files import write_bytes
+from kikitori.io.files import open_compressed, write_bytes
 from kikitori.text.corpus import read_lines
 
 Pronunciation = tuple[str, ...]
@@ -31,6 +32,8 @@ _VARIANT = re.compile(r"(?<=.)\(\d+\)$")
 _BEGIN_DECIMAL = frozenset(".0123456789")
 _COMMENT = re.compile(r"(?:^|\s)#(?!\d+(?:\s|$)).*")
 _DISAMBIGUATION = re.compile(r"#\d+")
+_PLAIN = re.compile(r"(?:#.*\n)*(?:[a-z][!-\"$-'*-~]*\t[a-z]+(?: [a-z]+)*\n)++")
+"""What `write_lexicon` writes of English: as most lexicons are, and sooner read as a whole than by the line."""
 _DECIMAL = re.compile(r"\d*\.\d+(?:e[-+]?\d+)?|\d+\.|\d+e[-+]\d+", re.IGNORECASE)
 
 
@@ -94,6 +97,8 @@ def read_pronunciations(path: Path, *, tabs: bool = False, encoding: str = "utf-
     Raises:
         DataError: It cannot be read, or a line is not a pronunciation.
     """
+    if (plain := _plain(path)) is not None:
+        return plain
     entries = [*_entries(path, tabs, encoding)]
     decimal = any(_is_decimal(fields[0]) for _, fields, _ in entries if fields[0][0] in _BEGIN_DECIMAL)
     found: dict[str, list[tuple[float, Pronunciation]]] = {}
@@ -110,6 +115,25 @@ def read_pronunciations(path: Path, *, tabs: bool = False, encoding: str = "utf-
         if len(phones) > 1 or phones[0].casefold() not in NO_PHONES:
             found.setdefault(word, []).append((float(fields[0]) if count else 1.0, phones))
     return {word: [way for _, way in sorted(ways, key=lambda each: -each[0])] for word, ways in found.items()}
+
+
+def _plain(path: Path) -> dict[str, list[Pronunciation]] | None:
+    """The pronunciations of a lexicon that has nothing but words and letters of phones; None of another."""
+    if not path.is_file():
+        return None
+    try:
+        with open_compressed(path) as file:
+            text = file.read().decode("ascii")
+    except (UnicodeDecodeError, OSError, EOFError, lzma.LZMAError, zlib.error):
+        return None  # read by the line, which says what is wrong
+    if not _PLAIN.fullmatch(text):
+        return None
+    found: dict[str, list[Pronunciation]] = {}
+    for line in text.splitlines():
+        word, _, phones = line.partition("\t")
+        if line[0] != "#" and phones not in NO_PHONES:
+            found.setdefault(word, []).append(tuple(phones.split()))
+    return found
 
 
 def _entries(path: Path, tabs: bool, encoding: str) -> Iterator[tuple[str, list[str], int]]:

@@ -35,6 +35,7 @@ from kikitori.model.published.whisper import load_whisper, whisper_recogniser
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
+from kikitori.text.units import load_units
 
 CARD = """---
 license: apache-2.0
@@ -76,8 +77,9 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
     _refuse_existing(output)
     if not is_ctranslate2(source):
         raise ModelError("there is no model.bin alone", where=source, remedy="name a folder of CTranslate2")
-    network = load_whisper(source, read_json(source, "config.json"))
-    _, units = whisper_recogniser(source, network, None)
+    config, units = read_json(source, "config.json"), load_units(source)
+    network = load_whisper(source, config, units)
+    whisper_recogniser(source, network, units, None)  # what a recogniser would refuse
     if is_quantized(read_arrays(source)):
         log("the weights are whole numbers with scales; what was lost when they were made stays lost")
     network.generation_config = GenerationConfig(**generation_values(source, network.config, units))

@@ -29,14 +29,19 @@ def is_whisper(path_or_id: str | Path, config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == MODEL_TYPE or is_ctranslate2(Path(path_or_id))
 
 
-def load_whisper(path_or_id: str | Path, config: dict[str, Any]) -> Any:
+def load_whisper(path_or_id: str | Path, config: dict[str, Any], units: TokenizerUnits | None = None) -> Any:
     """The `WhisperForConditionalGeneration` of a folder or the hub; these often carry buffers of old releases.
+
+    Args:
+        path_or_id: Where it lies.
+        config: Its `config.json`.
+        units: Those that lie beside it, where they are loaded already.
 
     Raises:
         ModelError: A file is missing, damaged or unsafe, or there is an encoder alone.
     """
     if is_ctranslate2(Path(path_or_id)):
-        return _load_ctranslate2(Path(path_or_id))
+        return _load_ctranslate2(Path(path_or_id), units or load_units(path_or_id))
     whisper, info = read_weights(WhisperForConditionalGeneration, path_or_id, config)
     if "model.decoder.embed_positions.weight" in info["missing_keys"]:
         raise encoder_alone(path_or_id, MODEL_TYPE)
@@ -47,16 +52,17 @@ def load_whisper(path_or_id: str | Path, config: dict[str, Any]) -> Any:
 def whisper_recogniser(
     path_or_id: str | Path,
     whisper: Any,
+    units: TokenizerUnits,
     language: str | None,
     heads: AcousticModel | None = None,
     shared_layers: int = 0,
-) -> tuple[EncoderDecoder, TokenizerUnits]:
-    """A Whisper with the rules and units that lie beside it, and perhaps CTC heads (see `EncoderDecoder`).
+) -> EncoderDecoder:
+    """A Whisper with the units and rules that lie beside it, and perhaps CTC heads (see `EncoderDecoder`).
 
     Raises:
         ModelError: A file is missing or damaged, or the model does not know the language.
     """
-    units, vocabulary = load_units(path_or_id), int(whisper.config.vocab_size)
+    vocabulary = int(whisper.config.vocab_size)
     if is_ctranslate2(Path(path_or_id)):
         values = generation_values(Path(path_or_id), whisper.config, units)
     else:
@@ -66,13 +72,13 @@ def whisper_recogniser(
     if units.size > vocabulary or units.eos_id != rules.eos:
         raise other_units(path_or_id, units.size, vocabulary)
     code = language_code(path_or_id, rules, language or values.get("language"))
-    return EncoderDecoder(whisper, rules, code, heads, shared_layers).eval(), units
+    return EncoderDecoder(whisper, rules, code, heads, shared_layers).eval()
 
 
-def _load_ctranslate2(folder: Path) -> Any:
+def _load_ctranslate2(folder: Path, units: TokenizerUnits) -> Any:
     arrays = read_arrays(folder)
     try:
-        config, tensors = whisper_config(arrays, load_units(folder)), whisper_tensors(arrays)
+        config, tensors = whisper_config(arrays, units), whisper_tensors(arrays)
         with torch.device("meta"):  # drawing weights that are replaced at once would take as long as reading these
             whisper = WhisperForConditionalGeneration(config)
         info = whisper.load_state_dict(tensors, strict=False, assign=True)
