@@ -10,7 +10,7 @@ from kikitori.kernels import limit_kernel_caches
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
 from kikitori.model.decoder.probe import check_decoding
-from kikitori.model.device import Device, torch_device
+from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import load_model
@@ -74,6 +74,9 @@ def load(
         behind = loaded.model.with_window(window)
         padded, loaded = loaded, replace(loaded, model=behind, trained_on=behind.trained_on)
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
+    if isinstance(loaded.model, EncoderDecoder):
+        lay_by_columns(loaded.model.network)
+        lay_by_columns(loaded.model.output)
     if loaded.model.speech_llm is not None:
         check_decoding(loaded.model.speech_llm.llm)
     if chosen is None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kikitori.errors import ModelError
-from kikitori.model.device import torch_device
+from kikitori.model.device import lay_by_columns, torch_device
 
 
 def test_a_gpu_where_there_is_one_and_each_process_of_torchrun_its_own(monkeypatch):
@@ -16,3 +16,15 @@ def test_a_gpu_where_there_is_one_and_each_process_of_torchrun_its_own(monkeypat
     assert torch_device("cpu") == "cpu"
     monkeypatch.delenv("LOCAL_RANK")
     assert torch_device("auto") == torch_device("cuda") == "cuda"
+
+
+def test_matrices_by_columns_are_the_same_to_everybody():
+    network = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 7, bias=False), torch.nn.Linear(7, 3))
+    network[1].weight = network[0].weight  # tied
+    expected, labels = {name: each.clone() for name, each in network.state_dict().items()}, torch.tensor([[6, 0, 3]])
+    before = network(labels)
+    lay_by_columns(network)
+    assert network[1].weight is network[0].weight
+    assert [each.weight.stride() for each in network[1:]] == [(1, 7), (1, 3)]
+    assert all(torch.equal(each, expected[name]) for name, each in network.state_dict().items())
+    torch.testing.assert_close(network(labels), before)
