@@ -262,7 +262,7 @@ def test_what_is_doubtful_behind_a_short_window_is_decoded_at_30_s(folder, monke
         load(folder, device="cpu", guards=PLAIN, window=window, language="en") for window in ("padded", "speech")
     )
     expected = [each.labels for each in padded.recognize(WAVEFORMS)]
-    monkeypatch.setattr("kikitori.recognizer.is_doubtful", lambda _, seconds: seconds > 1.0)
+    monkeypatch.setattr("kikitori.recognizer.batches.is_doubtful", lambda _, seconds: seconds > 1.0)
     found = [each.labels for each in short.recognize(WAVEFORMS)]
     long = [len(waveform) > 16000 for waveform in WAVEFORMS]
     assert {True, False} == {*long}

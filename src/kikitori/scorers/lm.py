@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kikitori.errors import ModelError
 from kikitori.model.decoder.llm_decoder import text_decoder
 from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.decoder.tree import LabelTree
+from kikitori.model.folder import load_llm
 from kikitori.scorers.decoder import DecoderScorer, DecoderScorerState
 from kikitori.scorers.options import LM
+from kikitori.text.units import TokenizerUnits, differing_labels, load_units
 
 
 class LMScorer(DecoderScorer):
@@ -43,3 +46,27 @@ class LMScorer(DecoderScorer):
 
     def _without_eos(self, log_probs: Tensor) -> Tensor:
         return log_probs
+
+
+def load_lm_scorer(path_or_id: str, over: TokenizerUnits, device: torch.device) -> LMScorer:
+    """A language model over label units, from its folder or the hub.
+
+    Raises:
+        ModelError: It is missing, damaged or over other label units.
+    """
+    units = load_units(path_or_id)
+    if different := [*differing_labels(over, units)]:
+        raise ModelError(
+            f"other label units than the recogniser's: {len(different)} of {over.size} differ",
+            where=path_or_id,
+            remedy="label-wise fusion needs equal units; delayed fusion is the way for an LM with others",
+        )
+    llm = load_llm(path_or_id).eval().to(device)  # type: ignore[arg-type]
+    if (known := int(llm.get_input_embeddings().num_embeddings)) < units.size:
+        raise ModelError(
+            f"the tokenizer has {units.size} labels, the model {known}",
+            where=path_or_id,
+            remedy="copy the folder again",
+        )
+    bos = units.eos_id if units.bos_id is None else units.bos_id
+    return LMScorer(llm, over.size, bos_id=bos, eos_id=units.eos_id)

@@ -15,12 +15,12 @@ from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.model.decoder.probe import check_scoring, check_trees
-from kikitori.model.folder import load_llm, model_folder
+from kikitori.model.folder import model_folder
 from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
 from kikitori.scorers.ctc.phones import Ways
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer, load_language_model
-from kikitori.scorers.lm import LMScorer
+from kikitori.scorers.lm import LMScorer, load_lm_scorer
 from kikitori.scorers.ngram import NGramScorer, is_ngram, label_words
 from kikitori.scorers.options import LENGTH, LM, NGRAM, PHONES, PRIOR, LMOptions, ScorerOptions, Scorers
 from kikitori.scorers.prior import PriorScorer, length_scorer, load_prior
@@ -169,7 +169,7 @@ class ExternalModels:
         if path_or_id is not None and is_ngram(path_or_id):
             return self._ngram(path_or_id, LM)
         path = model_folder(path_or_id or self._own_lm())
-        return self._once(path, lambda: self._load(path))
+        return self._once(path, lambda: load_lm_scorer(path, self._units, self._device))
 
     def text_lm(self, options: LMOptions, check: Callable[[PreTrainedModel], None] = check_scoring) -> LanguageModel:
         """A language model that scores whole texts, over any units; `check` as of `load_language_model`.
@@ -280,22 +280,6 @@ class ExternalModels:
             self._loaded[key] = load()
         found: T = self._loaded[key]
         return found
-
-    def _load(self, path: str) -> LMScorer:
-        units = load_units(path)
-        if different := [*differing_labels(self._units, units)]:
-            raise ModelError(
-                f"other label units than the recogniser's: {len(different)} of {self._units.size} differ",
-                where=path,
-                remedy="label-wise fusion needs equal units; delayed fusion is the way for an LM with others",
-            )
-        llm = load_llm(path).eval().to(self._device)  # type: ignore[arg-type]
-        if (known := int(llm.get_input_embeddings().num_embeddings)) < units.size:
-            raise ModelError(
-                f"the tokenizer has {units.size} labels, the model {known}", where=path, remedy="copy the folder again"
-            )
-        bos = units.eos_id if units.bos_id is None else units.bos_id
-        return LMScorer(llm, self._units.size, bos_id=bos, eos_id=units.eos_id)
 
     def _own_lm(self) -> str:
         own, option = self._own(LM_FOLDER), "decoding.scorers.lm.path"
