@@ -5,10 +5,12 @@
 
 Rows of a manifest are written as cuts of a longer recording, as Shar (flac, wav, opus), by `save_to_disk` and
 `to_parquet`, and as tars; `kikitori data convert` reads each. Every utterance has to come back with its text, its
-speaker and, where nothing lossy lies between, the samples that the library itself gives.
+speaker and, where nothing lossy lies between, the samples that the library itself gives. So has each row that training
+reads out of tars, Shar and arrow files as they are.
 """
 
 import io
+import os
 import sys
 import tempfile
 from dataclasses import replace
@@ -20,6 +22,7 @@ import soundfile as sf
 from kikitori.data.convert import convert
 from kikitori.data.layouts.base import Columns
 from kikitori.data.layouts.choose import choose_layout
+from kikitori.data.layouts.index import index
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.types import Utterance
@@ -37,6 +40,13 @@ def converted(source: Path, layout: str, folder: Path) -> tuple[Utterance, ...]:
     )
     assert not left_out, left_out
     return read_manifest(result.manifest).utterances
+
+
+def in_place(source: Path) -> tuple[Utterance, ...]:
+    """The utterances as training reads them, out of the shards."""
+    manifest, left_out = index(source, lambda _: None)
+    assert not left_out, left_out
+    return read_manifest(manifest).utterances
 
 
 def compare(
@@ -83,6 +93,7 @@ def lhotse_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> No
             continue
         own = {cut.id: cut.load_audio()[0] for cut in CutSet.from_shar(in_dir=folder / kind)}
         compare(f"lhotse shar, {kind}", converted(folder / kind, "lhotse", folder / f"out-{kind}"), rows, own, 0.0)
+        compare(f"lhotse shar, {kind}, in place", in_place(folder / kind), rows, own, 0.0)
 
 
 def with_name_of_supervision(cut):
@@ -107,6 +118,7 @@ def tar_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> None:
     named = [replace(row, utt_id=Path(row.utt_id).with_suffix("").as_posix()) for row in rows]
     own = {new.utt_id: waveforms[old.utt_id] for new, old in zip(named, rows, strict=True)}
     compare("webdataset tars", found, named, own, 0.0)
+    compare("webdataset tars, in place", in_place(folder / "tars"), named, own, 0.0)
 
 
 def datasets_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> None:
@@ -136,6 +148,7 @@ def datasets_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> 
         assert [row.extra["gender"] for row in found] == ["fm"[number % 2] for number in range(len(rows))]
         assert {row.split for row in found} == {"train"}
         compare(f"datasets, {name}", found, rows, waveforms, 0.0)
+    compare("datasets, saved, in place", in_place(folder / "saved"), rows, waveforms, 0.0)
 
 
 def main() -> None:
@@ -143,6 +156,7 @@ def main() -> None:
     rows = [row for row in read_manifest(manifest).utterances if row.text][:count]
     waveforms = {row.utt_id: read_utterance(row) for row in rows}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         lhotse_ways(rows, waveforms, Path(folder))
         datasets_ways(rows, waveforms, Path(folder))
         tar_ways(rows, waveforms, Path(folder))

@@ -24,6 +24,8 @@ class Utterance:
         split: Name of the split (`train`, `dev`, `test`), or None.
         speaker: Speaker name, or None.
         extra: Manifest keys that kikitori does not interpret.
+        byte_range: Where in `audio_filepath`, such as a tar, the audio file begins, and its size in bytes; None where
+            it is a file of its own.
     """
 
     audio_filepath: Path
@@ -35,6 +37,7 @@ class Utterance:
     split: str | None = None
     speaker: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    byte_range: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,38 @@ def test_batches_are_those_of_the_plain_form(count, num_buckets):
         assert found == expected
 
 
+@pytest.mark.parametrize(("num_shards", "shuffle_rows", "free"), [(1, 5, 0), (9, 100, 0), (9, 1, 7), (30, 10_000, 3)])
+def test_shards_are_read_by_windows(num_shards, shuffle_rows, free):
+    draws = np.random.default_rng(3)
+    shards = np.repeat(draws.permutation(num_shards) + 5, draws.integers(1, 60, num_shards))
+    shards = draws.permutation(np.append(shards, np.zeros(free, int)))
+    settings = {"batch_seconds": 20.0, "max_batch_size": 8, "num_buckets": 4, "seed": 1}
+    settings |= {"shards": shards, "shuffle_rows": shuffle_rows}
+    durations = many(len(shards))
+    orders = []
+    for epoch in range(2):
+        made = [*epoch_batches(durations, epoch=epoch, **settings)]
+        assert made == [*epoch_batches(durations, epoch=epoch, **settings)]
+        assert sorted(chain.from_iterable(made)) == list(range(len(shards)))
+        for batch in made:
+            assert max(durations[i] for i in batch) * len(batch) <= 20.0 or len(batch) == 1
+        order = [shards[i] for batch in made for i in batch if shards[i]]
+        orders.append(made)
+        # A shard is left before others of so many rows begin behind it.
+        first = {shard: order.index(shard) for shard in order}
+        last = {shard: len(order) - 1 - order[::-1].index(shard) for shard in order}
+        largest = max(np.unique(shards[shards > 0], return_counts=True)[1])
+        assert all(last[shard] - first[shard] < shuffle_rows + largest for shard in first)
+    assert orders[0] != orders[1]
+
+
+def test_without_shards_there_is_one_window():
+    durations = many(200)
+    settings = {"batch_seconds": 20.0, "max_batch_size": 8, "num_buckets": 4, "seed": 1, "epoch": 2}
+    plain = [*epoch_batches(durations, **settings)]
+    assert [*epoch_batches(durations, **settings, shards=np.zeros(200), shuffle_rows=10)] == plain
+
+
 def test_batches_of_some_are_numbered_like_all():
     durations, chosen = np.array(many(60)), np.arange(59, 0, -2)
     settings = {"batch_seconds": 20.0, "max_batch_size": 8, "num_buckets": 4, "seed": 1, "epoch": 0}

@@ -6,7 +6,9 @@ from filelock import FileLock
 
 from kikitori.data import convert as conversion
 from kikitori.data.convert import convert, manifest_path
+from kikitori.data.layouts import keep
 from kikitori.data.layouts.base import SourceRow
+from kikitori.data.layouts.stored import held
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.errors import ConfigError, DataError
@@ -63,18 +65,18 @@ def test_rows_of_files(tmp_path):
 
 def test_audio_inside_other_files_is_written_beside(tmp_path):
     rows = [
-        SourceRow("a/../b", Path("x.flac"), data=sound(seed=1), split="train"),
-        SourceRow("a/../b", Path("x.flac"), data=sound(seed=2), split="train"),
-        SourceRow("..", Path("x.original"), data=sound(0.5, "WAV")),
-        SourceRow("名前" * 100, Path(), data=sound(seed=3)),
-        SourceRow("text", Path("x.flac"), data=b"no audio"),
+        SourceRow("a/../b", Path("x.flac"), data=held(Path(), sound(seed=1)), split="train"),
+        SourceRow("a/../b", Path("x.flac"), data=held(Path(), sound(seed=2)), split="train"),
+        SourceRow("..", Path("x.original"), data=held(Path(), sound(0.5, "WAV"))),
+        SourceRow("名前" * 100, Path(), data=held(Path(), sound(seed=3))),
+        SourceRow("text", Path("x.flac"), data=held(Path(), b"no audio")),
     ]
     result, left_out, written = converted(rows, tmp_path / "out" / "manifest.jsonl", language="ja")
     names = [row["audio_filepath"] for row in written]
     assert names == ["audio/train/a_.._b.flac", "audio/train/a_.._b~2.flac", "audio/_.wav", f"audio/{'名前' * 30}.flac"]
     assert [row["id"] for row in written] == ["a/../b", "a/../b", "..", "名前" * 100]
     assert {row["language"] for row in written} == {"ja"}
-    assert [(tmp_path / "out" / name).read_bytes() for name in names] == [row.data for row in rows[:4]]
+    assert [(tmp_path / "out" / name).read_bytes() for name in names] == [row.data.read() for row in rows[:4]]
     assert len(left_out) == 1
     assert result.written == 5
     with pytest.raises(DataError, match=r"manifest\.jsonl: is there already; delete it or choose another"):
@@ -82,7 +84,7 @@ def test_audio_inside_other_files_is_written_beside(tmp_path):
 
 
 def test_killed_it_goes_on(tmp_path, monkeypatch):
-    rows = [SourceRow(f"u{i}", Path("x.flac"), data=sound(seed=i), text=f"{i}") for i in range(4)]
+    rows = [SourceRow(f"u{i}", Path("x.flac"), data=held(Path(), sound(seed=i)), text=f"{i}") for i in range(4)]
 
     def killed():
         yield from rows[:2]
@@ -98,10 +100,8 @@ def test_killed_it_goes_on(tmp_path, monkeypatch):
         convert(rows, tmp_path / "m.jsonl", leave_out=print)
     half = write(tmp_path / "m_audio" / f".{'0' * 32}.tmp", b"half a file")
     written = []
-    write_bytes = conversion.write_bytes
-    monkeypatch.setattr(
-        conversion, "write_bytes", lambda path, data: (written.append(path.name), write_bytes(path, data))
-    )
+    write_bytes = keep.write_bytes
+    monkeypatch.setattr(keep, "write_bytes", lambda path, data: (written.append(path.name), write_bytes(path, data)))
     converted(rows, tmp_path / "m.jsonl")
     assert written == ["u2.flac", "u3.flac"]
     assert not half.exists()
@@ -117,10 +117,11 @@ def test_a_folder_that_takes_no_files_is_not_one_that_another_run_writes():
 
 
 def test_other_audio_of_that_name_is_not_overwritten(tmp_path):
-    converted([SourceRow("a", Path("x.flac"), data=sound(seed=1))], tmp_path / "m.jsonl")
+    converted([SourceRow("a", Path("x.flac"), data=held(Path(), sound(seed=1)))], tmp_path / "m.jsonl")
     (tmp_path / "m.jsonl").unlink()
+    other = SourceRow("a", Path("x.flac"), data=held(Path(), sound(seed=2)))
     with pytest.raises(DataError, match=r"a.flac: holds other audio; delete that folder or choose another -o"):
-        convert([SourceRow("a", Path("x.flac"), data=sound(seed=2))], tmp_path / "m.jsonl", leave_out=print)
+        convert([other], tmp_path / "m.jsonl", leave_out=print)
     assert (tmp_path / "m_audio" / "a.flac").read_bytes() == sound(seed=1)
 
 

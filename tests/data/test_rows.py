@@ -45,7 +45,7 @@ def test_rows_are_those_of_the_manifest(manifest, split):
 
 
 def test_rows_take_little_memory():
-    assert COLUMNS.itemsize <= 32
+    assert COLUMNS.itemsize <= 35
 
 
 def test_more_rows_than_are_in_memory_at_a_time(tmp_path):

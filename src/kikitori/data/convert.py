@@ -5,7 +5,6 @@ that is there with the same bytes stays, so that a conversion that was killed go
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,16 +16,13 @@ from typing import Any, TextIO
 from filelock import FileLock, Timeout
 
 from kikitori.data.layouts.base import LeaveOut, SourceRow
-from kikitori.data.manifest import KNOWN_KEYS
+from kikitori.data.layouts.keep import MANIFEST, AudioFolder, Keeper
+from kikitori.data.manifest import BYTES, KNOWN_KEYS
 from kikitori.errors import AudioError, ConfigError, DataError, counted
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, stream_audio
-from kikitori.io.files import disk_error, remove_left_overs, write_bytes
-from kikitori.io.recordings import ENDINGS
+from kikitori.io.files import disk_error
 from kikitori.text.forms.languages import check_language
 
-MANIFEST = "manifest.jsonl"
-_MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3", b"FORM": ".aiff"}
-_MAX_NAME = 60  # characters, of up to four bytes; file systems take 255 bytes
 _DIGITS = 6  # of seconds
 
 
@@ -71,16 +67,18 @@ def convert(
     rows: Iterable[SourceRow],
     manifest: Path,
     *,
+    keeper: Keeper | None = None,
     splits: tuple[str, ...] = (),
     language: str | None = None,
     leave_out: LeaveOut,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Converted:
-    """Writes rows as a manifest, and audio that is not a file of its own into the folder `audio` beside it.
+    """Writes rows as a manifest.
 
     Args:
         rows: What a `Layout` reads.
         manifest: Where to; its folder is made.
+        keeper: What becomes of audio that is not a file of its own; None writes it into the folder `audio` beside it.
         splits: Parts to take, by the data set's own names; all if none.
         language: Code of the language of all rows, whatever they say.
         leave_out: Is told of rows that cannot be taken.
@@ -90,9 +88,8 @@ def convert(
         ConfigError: There is no such split.
         DataError: No row can be taken, or something cannot be written.
     """
-    result = Converted(manifest)
+    result, keeper = Converted(manifest), keeper or AudioFolder(manifest)
     known = Counter[str]()
-    folder = _AudioFolder(manifest)
     with _whole(manifest) as out:
         for row in rows:
             progress(1)
@@ -100,7 +97,7 @@ def convert(
             if splits and row.split not in splits:
                 continue
             try:
-                values = _values(row, folder, manifest.parent, language, result)
+                values = _values(row, keeper, manifest.parent, language, result)
             except (AudioError, ValueError) as error:
                 leave_out(f"{row.where}: {error}" if row.where else str(error))
                 continue
@@ -108,7 +105,7 @@ def convert(
             result.utterances += 1
             result.seconds += values["duration"]
             result.without_text += values["text"] is None
-        result.written = folder.written
+        result.written = keeper.written
         missing = [split for split in splits if split not in known]
         if missing:
             names = ", ".join(filter(None, known)) or "none"
@@ -120,50 +117,17 @@ def convert(
     return result
 
 
-class _AudioFolder:
-    """The folder beside a manifest for its audio, made when the first is written; it belongs to that manifest alone."""
-
-    def __init__(self, manifest: Path) -> None:
-        own = manifest.name != MANIFEST
-        self.path = manifest.with_name(f"{manifest.stem}_audio" if own else "audio")
-        self.written = 0
-        self._names, self._folders = Counter[str](), set[Path]()
-
-    def write(self, row: SourceRow, data: bytes) -> Path:
-        """Writes the audio of a row, unless it is there; its name is that of the row, made safe.
-
-        Raises:
-            DataError: A file of this name holds other audio, or it cannot be written.
-        """
-        folder = self.path / _safe(row.split) if row.split else self.path
-        if folder not in self._folders:
-            remove_left_overs(folder)
-            self._folders.add(folder)
-        stem = f"{folder / _safe(row.utt_id)}"
-        self._names[stem] += 1
-        again = f"~{self._names[stem]}" if self._names[stem] > 1 else ""
-        path = Path(f"{stem}{again}{_ending(row, data)}")
-        if not path.exists():
-            write_bytes(path, data)
-            self.written += 1
-        elif path.stat().st_size != len(data) or path.read_bytes() != data:
-            raise DataError("holds other audio", where=path, remedy="delete that folder or choose another -o")
-        return path
-
-
-def _values(
-    row: SourceRow, folder: _AudioFolder, root: Path, language: str | None, result: Converted
-) -> dict[str, Any]:
+def _values(row: SourceRow, keeper: Keeper, root: Path, language: str | None, result: Converted) -> dict[str, Any]:
     """The row of a manifest.
 
     Raises:
         AudioError: The audio is missing or none.
         ValueError: A text cannot be written.
     """
-    audio = row.audio if row.data is None else folder.write(row, row.data)
+    audio, stored = keeper.keep(row)
     duration = row.duration
     if duration is None or not audio.is_file():
-        duration = seconds_of(audio) - row.offset
+        duration = (seconds_of(audio) if stored is None else _seconds(stored.read())) - row.offset
         if duration <= 0.0:
             raise AudioError(f"ends before {row.offset:g} s", where=audio, remedy="correct the data set")
     values: dict[str, Any] = {
@@ -175,6 +139,7 @@ def _values(
         "speaker": row.speaker,
         "language": language or _code(row.language, result),
         "split": row.split,
+        BYTES: None if stored is None else [stored.start, stored.size],
     }
     values |= {key: value for key, value in row.extra.items() if key not in KNOWN_KEYS}
     for key, value in values.items():
@@ -190,6 +155,10 @@ def seconds_of(audio: Path) -> float:
     Raises:
         AudioError: It is missing or no audio.
     """
+    return _seconds(audio)
+
+
+def _seconds(audio: Path | bytes) -> float:
     promised = promised_seconds(audio)
     return promised if promised is not None else sum(map(len, stream_audio(audio))) / SAMPLE_RATE
 
@@ -207,17 +176,6 @@ def _code(language: str | None, result: Converted) -> str | None:
         result.languages[str(language)] += 1
         return None
     return language
-
-
-def _safe(name: str) -> str:
-    """A name of others as that of a file: no separators, no leading dot, not too long."""
-    plain = re.sub(r"[^\w.@+=-]+", "_", name).lstrip(".")
-    return plain[-_MAX_NAME:].lstrip(".") or "_"
-
-
-def _ending(row: SourceRow, data: bytes) -> str:
-    named = row.audio.suffix.lower()
-    return named if named in ENDINGS else next((end for mark, end in _MAGIC.items() if data.startswith(mark)), ".audio")
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from kikitori.io.files import describe_folder
 from kikitori.types import Utterance
 
 OnError = Literal["stop", "skip"]
+BYTES = "bytes"
+"""Key of rows whose audio file lies inside another: its first byte there, and how many it has."""
 KNOWN_KEYS = frozenset(
-    {"audio_filepath", "duration", "text", "offset", "id", "language", "lang", "split", "speaker", "prompt"}
+    {"audio_filepath", "duration", "text", "offset", "id", "language", "lang", "split", "speaker", "prompt", BYTES}
 )
 RECOGNIZED = "recognized"
 """Key of rows whose text a recogniser wrote: to train on, and no reference for anything."""
@@ -27,6 +29,7 @@ _raw_decode = json.JSONDecoder().raw_decode
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_LINE_CHARS = 1_000_000
 MAX_SECONDS = 1e9
+MAX_BYTE = 2**62
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def parse_row(line: bytes, folder: Path) -> Utterance:
         language=_typed(row, "language", str) or _typed(row, "lang", str),
         split=_typed(row, "split", str),
         speaker=_name(row, "speaker"),
+        byte_range=_byte_range(row) if BYTES in row else None,
         extra={} if KNOWN_KEYS.issuperset(row) else {k: row[k] for k in row if k not in KNOWN_KEYS},
     )
 
@@ -163,6 +167,17 @@ def _name(row: dict[str, Any], key: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _typed(row, key, str)
+
+
+def _byte_range(row: dict[str, Any]) -> tuple[int, int] | None:
+    match row[BYTES]:
+        case None:
+            return None
+        case [int(start), int(size)] if 0 <= start < MAX_BYTE and 0 < size < MAX_BYTE:
+            return start, size
+    raise ValueError(
+        f"'{BYTES}' must be the first byte of the audio file and how many it has, not {row[BYTES]!r}"[:200]
+    )
 
 
 def _seconds(row: dict[str, Any], key: str) -> float | None:

@@ -1,11 +1,12 @@
 """Utterances by the million: a table has what batches and filters ask of each, the rest stays in its manifest.
 
-A row of the table takes 31 bytes. Its utterance is read from the manifest when it is needed, and must be as it was.
+A row of the table takes 35 bytes. Its utterance is read from the manifest when it is needed, and must be as it was.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, overload
@@ -30,6 +31,7 @@ COLUMNS = np.dtype(
         ("labelled", np.bool_),
         ("there", np.bool_),  # the audio file
         ("recognized", np.bool_),
+        ("shard", np.uint32),  # a checksum of the name of the file in which the audio file lies; 0 if it is one itself
     ]
 )
 
@@ -181,6 +183,7 @@ def tabulated(source: RowSource, rows: Iterable[tuple[int, Utterance]], have_lab
         there = {path: path.is_file() for path in {row.audio_filepath for row in utterances}}
         table["there"] = [there[row.audio_filepath] for row in utterances]
         table["recognized"] = [is_recognized(row) for row in utterances]
+        table["shard"] = [_shard(row.audio_filepath) if row.byte_range else 0 for row in utterances]
         tables.append(table)
     return Rows([source], np.concatenate(tables))
 
@@ -226,6 +229,11 @@ def _labelled(utterances: Sequence[Utterance], have_labels: HaveLabels | None) -
     texts = [row.text for row in utterances if row.text]
     found = iter(have_labels(texts)) if texts else iter(())
     return [bool(row.text) and next(found) for row in utterances]
+
+
+@lru_cache(maxsize=4096)
+def _shard(path: Path) -> int:
+    return crc32(str(path).encode()) or 1
 
 
 def _digest(row: Utterance) -> int:

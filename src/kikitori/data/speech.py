@@ -15,6 +15,7 @@ from kikitori.data.rows import Rows
 from kikitori.errors import AudioError, DataError, counted
 from kikitori.io.audio import SAMPLE_RATE, promised_seconds, read_audio
 from kikitori.io.codecs.decoders import TOLERANCE_S
+from kikitori.io.files import read_range
 from kikitori.types import Utterance
 
 ROUNDING_S = 0.5
@@ -107,14 +108,14 @@ class FileReport:
 
 def check_files(utterances: Sequence[Utterance], advance: Callable[[int], None]) -> FileReport:
     """Compares durations with the headers of the files; `advance` is told how many more are done."""
-    report, lengths = FileReport({}, []), dict[Path, float | None]()
-    shares = Counter((each.audio_filepath, each.offset) for each in utterances)
+    report, lengths = FileReport({}, []), dict[_AudioFile, float | None]()
+    shares = Counter((_audio_file(each), each.offset) for each in utterances)
     cuts = Counter(path for path, _ in shares)
     for utterance in utterances:
-        path, end = utterance.audio_filepath, utterance.offset + utterance.duration
+        path, end = _audio_file(utterance), utterance.offset + utterance.duration
         try:
             if path not in lengths:
-                lengths[path] = promised_seconds(path)
+                lengths[path] = promised_seconds(audio_source(utterance))
             seconds = lengths[path]
             if seconds is not None:
                 _check_length(utterance, seconds)
@@ -124,6 +125,13 @@ def check_files(utterances: Sequence[Utterance], advance: Callable[[int], None])
             report.problems[utterance.utt_id] = str(error)
         advance(1)
     return report
+
+
+_AudioFile = tuple[Path, tuple[int, int] | None]
+
+
+def _audio_file(utterance: Utterance) -> _AudioFile:
+    return utterance.audio_filepath, utterance.byte_range
 
 
 @dataclass
@@ -208,20 +216,38 @@ def leave_out(speech: Sequence[SpeechLoader], *known: Sequence[Sequence[str]]) -
             loader.left_out.update(more)
 
 
+def audio_source(utterance: Utterance) -> Path | bytes:
+    """The audio file of an utterance, or its bytes where it lies inside another.
+
+    Raises:
+        AudioError: That one is cut or cannot be read.
+    """
+    if utterance.byte_range is None:
+        return utterance.audio_filepath
+    try:
+        return read_range(utterance.audio_filepath, *utterance.byte_range)
+    except (OSError, EOFError) as error:
+        what = f"has not all of {utterance.utt_id!r} ({error})"
+        raise AudioError(what, where=utterance.audio_filepath, remedy="copy it again") from None
+
+
 def read_utterance(utterance: Utterance) -> Waveform:
     """The audio of one manifest row.
 
     Raises:
         AudioError: The file cannot be read, or is shorter than the manifest says.
     """
-    if utterance.offset > 0:
-        try:
-            return read_audio(utterance.audio_filepath, offset=utterance.offset, duration=utterance.duration)
-        except AudioError as error:
-            of_row = f"{error.what} (row {utterance.utt_id!r})"  # the file alone would not tell which
-            raise AudioError(of_row, where=error.where, remedy=error.remedy) from None
-    # The whole file is one utterance unless the manifest says where it begins.
-    waveform: Waveform = read_audio(utterance.audio_filepath)
+    source = audio_source(utterance)
+    try:
+        if utterance.offset > 0:
+            return read_audio(source, offset=utterance.offset, duration=utterance.duration)
+        # The whole file is one utterance unless the manifest says where it begins.
+        waveform: Waveform = read_audio(source)
+    except AudioError as error:
+        if utterance.offset == 0 and utterance.byte_range is None:
+            raise
+        of_row = f"{error.what} (row {utterance.utt_id!r})"  # the file alone would not tell which
+        raise AudioError(of_row, where=utterance.audio_filepath, remedy=error.remedy) from None
     seconds = len(waveform) / SAMPLE_RATE
     _check_length(utterance, seconds)
     # The first row of a longer recording.

@@ -11,6 +11,7 @@ from kikitori.data.overlap import held_out
 from kikitori.types import Utterance
 
 _HEAD = 1 << 20  # bytes by which files of the same size are compared
+_File = tuple[Path, tuple[int, int] | None]  # with the place of the audio file in it, where it is none itself
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,25 @@ class _Recordings:
     """Stretches of recordings, by their files and by the contents of these."""
 
     def __init__(self, rows: Sequence[Utterance]) -> None:
-        self._stretches = defaultdict[Path, list[tuple[float, float]]](list)
-        self._by_size = defaultdict[int, set[Path]](set)
+        self._stretches = defaultdict[_File, list[tuple[float, float]]](list)
+        self._by_size = defaultdict[int, set[_File]](set)
         for row in rows:
-            self._stretches[_resolved(row.audio_filepath)].append(_stretch(row))
-        for path in self._stretches:
-            self._by_size[_size(path)].add(path)
+            self._stretches[_file(row)].append(_stretch(row))
+        for file in self._stretches:
+            self._by_size[_size(file)].add(file)
 
     def has(self, row: Utterance) -> bool:
         """Whether one of the stretches is, in part, that of the row."""
-        path, (start, end) = _resolved(row.audio_filepath), _stretch(row)
-        paths = [path] if path in self._stretches else self._copies(path)
-        return any(start < later and earlier < end for each in paths for earlier, later in self._stretches[each])
+        file, (start, end) = _file(row), _stretch(row)
+        files = [file] if file in self._stretches else self._copies(file)
+        return any(start < later and earlier < end for each in files for earlier, later in self._stretches[each])
 
-    def _copies(self, path: Path) -> list[Path]:
-        return [other for other in self._by_size.get(_size(path), ()) if _head(other) == _head(path)]
+    def _copies(self, file: _File) -> list[_File]:
+        return [other for other in self._by_size.get(_size(file), ()) if _head(other) == _head(file)]
+
+
+def _file(row: Utterance) -> _File:
+    return _resolved(row.audio_filepath), row.byte_range
 
 
 def _stretch(row: Utterance) -> tuple[float, float]:
@@ -69,17 +74,20 @@ def _resolved(path: Path) -> Path:
     return path.resolve()
 
 
-def _size(path: Path) -> int:
+def _size(file: _File) -> int:
+    path, place = file
     try:
-        return path.stat().st_size
+        return place[1] if place else path.stat().st_size
     except OSError:
         return 0
 
 
 @lru_cache(maxsize=1 << 16)
-def _head(path: Path) -> bytes:
+def _head(file: _File) -> bytes:
+    path, (start, size) = file[0], file[1] or (0, _HEAD)
     try:
-        with path.open("rb") as file:
-            return hashlib.blake2b(file.read(_HEAD)).digest()
+        with path.open("rb") as content:
+            content.seek(start)
+            return hashlib.blake2b(content.read(min(size, _HEAD))).digest()
     except OSError:
         return str(path).encode()  # like no other

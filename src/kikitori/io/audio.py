@@ -100,15 +100,15 @@ def read_audio(
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
-def promised_seconds(path: Path) -> float | None:
-    """The length of a file by its header, of which nothing is decoded; None where the header does not say.
+def promised_seconds(source: Path | bytes) -> float | None:
+    """The length of a file, or of its bytes, by its header; nothing is decoded. None where the header does not say.
 
     Raises:
         AudioError: The file is missing, empty or no audio, or its header is beyond the limits.
     """
-    where = str(path)
+    where = "audio bytes" if isinstance(source, bytes) else str(source)
     with ExitStack() as stack, only_audio_errors(where):
-        handle, num_bytes = _open_source(path, where, _DEFAULT_LIMITS)
+        handle, num_bytes = _open_source(source, where, _DEFAULT_LIMITS)
         stack.enter_context(handle)
         track = open_track(stack, handle, num_bytes, where)
         _check_format(where, track.rate_hz, track.num_channels, _DEFAULT_LIMITS)

@@ -68,6 +68,21 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
 
+def read_range(path: Path, start: int, size: int) -> bytes:
+    """Some bytes of a file.
+
+    Raises:
+        OSError: It cannot be read.
+        EOFError: It ends before them.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read(size)
+    if len(content) < size:
+        raise EOFError(f"it ends at byte {start + len(content)}, before byte {start + size}")
+    return content
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it into place; makes its folder if need be.
 

@@ -17,7 +17,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from kikitori.data.manifest import RECOGNIZED
+from kikitori.data.manifest import BYTES, RECOGNIZED
 from kikitori.errors import DataError
 from kikitori.io.files import locked, write_text
 from kikitori.io.model_folder import search_files_digest
@@ -164,6 +164,7 @@ def _way_to(utterance: Utterance, folder: Path) -> str:
 def _row(utterance: Utterance, found: Recognized, folder: Path, origin: Mapping[str, str]) -> dict[str, Any]:
     known = {
         "offset": utterance.offset or None,
+        BYTES: utterance.byte_range,
         "speaker": utterance.speaker,
         "language": utterance.language,
         "split": utterance.split,

@@ -108,7 +108,7 @@ def test_reazonspeech(tmp_path):
     write(tmp_path / "tiny.tsv", "000/a.flac\tはい。\n000/b.flac\tいいえ。\n000/c.flac\t無い\n")
     tar(tmp_path / "000.tar", {"000/b.flac": two, "000/a.flac": one, "000/x.flac": one, "note.txt": b""})
     rows, left_out = read("reazonspeech", tmp_path)
-    assert [(row.utt_id, row.text, row.data, row.language) for row in rows] == [
+    assert [(row.utt_id, row.text, row.data and row.data.read(), row.language) for row in rows] == [
         ("000/b.flac", "いいえ。", two, "ja"),
         ("000/a.flac", "はい。", one, "ja"),
     ]

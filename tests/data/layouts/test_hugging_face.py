@@ -55,7 +55,7 @@ def expected(split):
 
 
 def taken(rows):
-    return [(row.utt_id, row.text, row.data, row.split, row.extra) for row in rows]
+    return [(row.utt_id, row.text, row.data and row.data.read(), row.split, row.extra) for row in rows]
 
 
 def test_saved_to_disk(tmp_path, pyarrow):

@@ -15,10 +15,11 @@ def test_samples(tmp_path):
     files = {"a/1.flac": ONE, "a/1.txt": b" One.\n", "a/1.cls": b"3", "a/2.json": json.dumps(known).encode()}
     tar(tmp_path / "00.tar", {**files, "a/2.FLAC": TWO, "3.txt": b"no audio", "4.wav": ONE})
     rows, left_out = read("webdataset", tmp_path)
-    assert [(row.utt_id, row.text, row.data, row.speaker, row.language, row.audio.name) for row in rows] == [
-        ("a/1", "One.", ONE, None, None, "1.flac"),
-        ("a/2", "Two.", TWO, "7", "de", "2.flac"),
-        ("4", None, ONE, None, None, "4.wav"),
+    assert [row.data.read() for row in rows] == [ONE, TWO, ONE]
+    assert [(row.utt_id, row.text, row.speaker, row.language, row.audio.name) for row in rows] == [
+        ("a/1", "One.", None, None, "1.flac"),
+        ("a/2", "Two.", "7", "de", "2.flac"),
+        ("4", None, None, None, "4.wav"),
     ]
     assert rows[1].extra == {"snr": 3.5, "nothing": None}
     assert left_out == [f"{tmp_path}/00.tar: 3: no audio"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from kikitori.data.layouts.stored import Stored
 from kikitori.data.manifest import BOM, MAX_SECONDS
 from kikitori.errors import DataError
 from kikitori.io.files import open_compressed
@@ -29,7 +30,7 @@ class SourceRow:
     Attributes:
         utt_id: Its name in the data set.
         audio: The audio file; with `data`, the name under which that may be written.
-        data: The audio file's bytes, where it lies inside another file.
+        data: The audio file, where it lies inside another file.
         text: What was said, as the data set writes it; None where it does not say.
         offset: Seconds from the start of the file.
         duration: Seconds; None where the data set does not say: to the end of the file.
@@ -40,7 +41,7 @@ class SourceRow:
 
     utt_id: str
     audio: Path
-    data: bytes | None = None
+    data: Stored | None = None
     text: str | None = None
     offset: float = 0.0
     duration: float | None = None

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from kikitori.data.layouts.base import (
     ID,
     LANGUAGE,
@@ -21,6 +23,7 @@ from kikitori.data.layouts.base import (
     audio_and_text,
     column,
 )
+from kikitori.data.layouts.stored import Stored, held
 from kikitori.errors import DataError
 from kikitori.io.extras import require
 
@@ -108,11 +111,12 @@ def rows_of(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut
     import pyarrow
 
     try:
-        for first, batch in _batches(path):
+        for first, batch, base in _batches(path):
             names = batch.schema.names
             audio, text = audio_and_text(names, columns, AUDIO, path)
             usual = [column(names, others) or "" for others in (ID, SPEAKER, LANGUAGE)]
-            for number, row in enumerate(_plain_rows(batch, {audio, text or "", *usual}), start=first):
+            for place, row in enumerate(_plain_rows(batch, {audio, text or "", *usual})):
+                number = first + place
                 where, sound = f"{path}:{number}", _sound(row[audio])
                 if sound is None:
                     leave_out(f"{where}: no audio in column {audio!r}")
@@ -122,7 +126,7 @@ def rows_of(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut
                 yield SourceRow(
                     utt_id=str(utt_id) if utt_id not in (None, "") else Path(name).stem or f"{path.stem}-{number}",
                     audio=Path(name) if data is not None else path.parent / name,
-                    data=data,
+                    data=None if data is None else _stored(path, data, batch.column(audio), place, base),
                     text=None if text is None or row[text] is None else str(row[text]),
                     speaker=None if speaker is None else str(speaker),
                     language=language if isinstance(language, str) else None,
@@ -139,8 +143,8 @@ def rows_of(path: Path, split: str | None, columns: Columns, leave_out: LeaveOut
         raise DataError(f"cannot be read ({reason})", where=path, remedy="copy it again") from None
 
 
-def _batches(path: Path) -> Iterator[tuple[int, Any]]:
-    """A few rows at a time, with the number of the first of them, from 1."""
+def _batches(path: Path) -> Iterator[tuple[int, Any, int | None]]:
+    """A few rows at a time, with the number of the first of them, from 1, and where the file is in memory, if it is."""
     import pyarrow
     from pyarrow import parquet
 
@@ -148,14 +152,32 @@ def _batches(path: Path) -> Iterator[tuple[int, Any]]:
     if path.suffix == ".parquet":
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=BATCH):
-                yield done, batch
+                yield done, batch, None
                 done += batch.num_rows
         return
-    with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
+    with pyarrow.memory_map(str(path)) as file:
+        base = file.read_buffer(1).address
+        file.seek(0)
+        stream = pyarrow.ipc.open_stream(file)
         for whole in stream:
             for start in range(0, whole.num_rows, BATCH):
-                yield done + start, whole.slice(start, BATCH)
+                yield done + start, whole.slice(start, BATCH), base
             done += whole.num_rows
+
+
+def _stored(path: Path, data: bytes, column: Any, place: int, base: int | None) -> Stored:
+    """Where the bytes of an audio file lie in a file that is mapped to memory; held where that has them otherwise."""
+    from pyarrow import types
+
+    if base is None:
+        return held(path, data)
+    if types.is_struct(column.type):
+        column = column.flatten()[column.type.get_field_index("bytes")]
+    _, offsets, values = column.buffers()
+    kind = np.int64 if types.is_large_binary(column.type) else np.int32
+    start = values.address - base + int(np.frombuffer(offsets, kind)[column.offset + place])
+    inside = 0 <= start <= path.stat().st_size - len(data)  # else they were compressed
+    return Stored(path, start, len(data)) if inside else held(path, data)
 
 
 def _sound(value: Any) -> tuple[str, bytes | None] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.data.layouts.base import Columns, LeaveOut, SourceRow, local_file, number, text_lines
+from kikitori.data.layouts.stored import Stored
 from kikitori.data.layouts.tars import members
 from kikitori.errors import DataError, first_line
 from kikitori.text.forms.languages import is_unspaced
@@ -112,7 +113,7 @@ def _no_cut(where: str) -> Iterator[None]:
         raise DataError(f"is no whole cut ({first_line(error)})", where=where, remedy=remedy) from None
 
 
-def _row(cut: Mapping[str, Any], where: str, *, audio: Path, data: bytes | None = None, start: Any = 0.0) -> SourceRow:
+def _row(cut: Mapping[str, Any], where: str, *, audio: Path, data: Stored | None = None, start: Any = 0.0) -> SourceRow:
     said = sorted(cut.get("supervisions") or [], key=lambda each: float(each.get("start", 0.0)))
     texts = [str(each["text"]) for each in said if each.get("text") is not None]
     speakers, languages = (
@@ -134,8 +135,8 @@ def _row(cut: Mapping[str, Any], where: str, *, audio: Path, data: bytes | None 
     )
 
 
-def _with_audio(shard: Path) -> Iterator[tuple[str, dict[str, Any], str, bytes | None]]:
-    """The cuts of a shard, each with the name and bytes of its audio; None where the cut has none."""
+def _with_audio(shard: Path) -> Iterator[tuple[str, dict[str, Any], str, Stored | None]]:
+    """The cuts of a shard, each with the name of its audio and where it lies; None where the cut has none."""
     tar = shard.with_name(shard.name.replace("cuts.", "recording.", 1).partition(".jsonl")[0] + ".tar")
     compressed = tar.with_name(tar.name + ".gz")
     audio = members(compressed if compressed.is_file() else tar)

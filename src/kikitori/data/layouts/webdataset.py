@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kikitori.data.layouts.base import LANGUAGE, SPEAKER, TEXT, Columns, LeaveOut, SourceRow, column
+from kikitori.data.layouts.base import LANGUAGE, SPEAKER, TEXT, Columns, LeaveOut, SourceRow, column, number
+from kikitori.data.layouts.stored import Stored
 from kikitori.data.layouts.tars import is_tar, members, tars_below
 from kikitori.errors import DataError
 from kikitori.io.recordings import ENDINGS
@@ -45,22 +46,25 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
             if audio is None:
                 leave_out(f"{where}: no audio")
                 continue
-            known = _known(files.get(".json", b"{}"), where)
+            known = _known(files[".json"].read(), where) if ".json" in files else {}
             if columns.text is not None and columns.text not in known:
                 leave_out(f"{where}: its .json has no text {columns.text!r}")
                 continue
             text, speaker, language = (
                 column(known, names) for names in ((columns.text,) if columns.text else TEXT, SPEAKER, LANGUAGE)
             )
-            said = known[text] if text else _text(files[".txt"], where) if ".txt" in files else None
+            said = known[text] if text else _text(files[".txt"].read(), where) if ".txt" in files else None
             yield SourceRow(
                 utt_id=key,
                 audio=Path(key + audio),
                 data=files[audio],
                 text=None if said is None else str(said),
+                duration=number(known["duration"], where) if "duration" in known else None,
                 speaker=str(known[speaker]) if speaker and known[speaker] is not None else None,
                 language=known[language] if language and isinstance(known[language], str) else None,
-                extra={name: value for name, value in known.items() if name not in (text, speaker, language)},
+                extra={
+                    name: value for name, value in known.items() if name not in (text, speaker, language, "duration")
+                },
                 where=where,
             )
 
@@ -74,7 +78,7 @@ def _tars(source: Path) -> list[Path]:
     return [source] if is_tar(source) else []
 
 
-def _samples(tar: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(tar: Path) -> Iterator[tuple[str, dict[str, Stored]]]:
     """Keys of samples, and their files by ending."""
 
     def split(name: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kikitori.data.layouts.index import index, is_sharded
 from kikitori.data.manifest import OnError
 from kikitori.data.overlap import read_held_out
 from kikitori.data.rows import HaveLabels, Read, Rows, joined, read_rows
@@ -24,6 +25,10 @@ from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 Log = Callable[[str], None]
 SHARES = "shares six words with a transcript of"
 """What is said of rows that `exclude_overlap_with` leaves out."""
+
+
+def _untold(_: str) -> None:
+    """The log of what is read a second time."""
 
 
 def load_speech(
@@ -155,19 +160,30 @@ def read_transcripts(root: Path, refs: Sequence[ManifestRef]) -> Iterator[str]:
 
 
 def read_ref(
-    root: Path, ref: ManifestRef, *, on_error: OnError = "stop", have_labels: HaveLabels | None = None
+    root: Path,
+    ref: ManifestRef,
+    *,
+    on_error: OnError = "stop",
+    have_labels: HaveLabels | None = None,
+    log: Log = _untold,
 ) -> Read:
-    """Reads the rows of a manifest that take part: a fraction of them, evenly spread, so many times.
+    """Reads the rows of a manifest, or of shards, that take part: a fraction of them, evenly spread, so many times.
 
     Rows that share six words with the splits of `exclude_overlap_with` are among its problems.
 
     Raises:
         DataError: It cannot be read, or no row takes part.
     """
-    path = root / ref.path
+    path, left_out = root / ref.path, tuple[str, ...]()
+    if is_sharded(path):
+        path, left_out = index(path, log)
+        if left_out and on_error == "stop":
+            more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+            raise DataError(f"{left_out[0]}{more}", remedy="mend the shards or set data.on_error=skip")
     rows, problems = read_rows(
         path, split=ref.split, on_error=on_error, have_labels=have_labels, nonspeech=ref.nonspeech
     )
+    problems += left_out
     if ref.exclude_overlap_with:
         splits = ", ".join(ref.exclude_overlap_with)
         held_out = read_held_out(f"{path}:{split}" for split in ref.exclude_overlap_with)
@@ -190,10 +206,6 @@ def _held_apart(root: Path, text: TextData) -> tuple[list[str], list[str]]:
     count = min(text.dev_lines, len(lines) // 2)
     held_out = {int(i * len(lines) / count) for i in range(count)}
     return [line for i, line in enumerate(lines) if i not in held_out], [lines[i] for i in sorted(held_out)]
-
-
-def _untold(_: str) -> None:
-    """The log of what is read a second time."""
 
 
 def _dev_rows(recipe: SpeechTrainingRecipe, log: Log, *, transcribed: bool) -> Rows:
@@ -236,7 +248,7 @@ def _rows(
 ) -> Iterator[Rows]:
     for ref in refs:
         root, on_error = Path(recipe.data_root), recipe.data.on_error
-        rows, problems = read_ref(root, ref, on_error=on_error, have_labels=have_labels)
+        rows, problems = read_ref(root, ref, on_error=on_error, have_labels=have_labels, log=log)
         for problem in problems:
             log(f"warning: {problem}; line left out")
         yield rows

@@ -15,7 +15,8 @@ class ManifestRef:
     """One manifest that takes part.
 
     Attributes:
-        path: Manifest file, relative to `data_root`.
+        path: Manifest file, relative to `data_root`; or shards: a tar or folder of WebDataset, a Shar folder of Lhotse,
+            what `save_to_disk` of `datasets` wrote.
         split: Rows of this split only.
         repeat: How often an epoch goes through it.
         share: Fraction of its rows to take, evenly spread.
@@ -45,8 +46,12 @@ class SpeechData:
         on_error: `skip` goes on without broken manifest lines and unreadable files, `stop` ends the run.
         cache_audio: Keep decoded audio in memory (115 MB an hour).
         batch_seconds: Padded seconds of audio in a batch.
+        batch_characters: Padded characters of transcripts in a batch; 0 sets no limit. Long texts then make batches
+            smaller as long recordings do.
         max_batch_size: Utterances in a batch.
         num_buckets: Buckets of similar duration.
+        shuffle_rows: Rows of shards among which batches are drawn: shards are taken in an order of each epoch's own
+            until they have so many.
         max_dev_utterances: Dev utterances decoded at each evaluation, evenly spread; 0 takes all.
     """
 
@@ -57,8 +62,10 @@ class SpeechData:
     on_error: Literal["stop", "skip"] = "stop"
     cache_audio: bool = False
     batch_seconds: Positive = 160.0
+    batch_characters: Count = 0
     max_batch_size: AtLeastOne = 64
     num_buckets: AtLeastOne = 12
+    shuffle_rows: AtLeastOne = 20_000
     max_dev_utterances: Count = 0
 
     def __post_init__(self) -> None:

@@ -140,6 +140,7 @@ def row_name(utterance: Utterance, copy: int | None) -> str:
     """
     stat = utterance.audio_filepath.stat()
     place = [utterance.utt_id, stat.st_size, stat.st_mtime_ns, utterance.offset, utterance.duration, copy]
+    place += utterance.byte_range or ()
     return hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
 
 

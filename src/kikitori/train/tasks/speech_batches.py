@@ -41,15 +41,21 @@ class SpeechBatches:
         return np.arange(len(self.train.utterances))
 
     def batches(self, epoch: int) -> Batches:
-        """Duration buckets."""
+        """Buckets of similar duration, or of similar length of the text where that is what fills a batch."""
         chosen, data = self.indices(epoch), self.recipe.data
+        rows = self.train.utterances.take(chosen)
+        costs = rows.durations
+        if data.batch_characters:
+            costs = np.maximum(costs, rows.table["characters"] * (data.batch_seconds / data.batch_characters))
         batches = epoch_batches(
-            self.train.utterances.durations[chosen],
+            costs,
             batch_seconds=data.batch_seconds,
             max_batch_size=data.max_batch_size,
             num_buckets=data.num_buckets,
             seed=self.recipe.seed,
             epoch=epoch,
+            shards=rows.table["shard"],
+            shuffle_rows=data.shuffle_rows,
         )
         return batches.of(chosen)
 

@@ -151,7 +151,7 @@ def _key(setting: object, name: str, utterance: Utterance) -> str:
         file = (status.st_size, status.st_mtime_ns)
     except OSError:
         file = (-1, -1)
-    row = (name, utterance.utt_id, str(audio), utterance.offset, utterance.duration)
+    row = (name, utterance.utt_id, str(audio), utterance.offset, utterance.duration, *(utterance.byte_range or ()))
     return recipe_digest({"setting": setting, "row": row, "file": file})
 
 
