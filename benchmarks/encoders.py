@@ -160,11 +160,11 @@ def check(config: PreTrainedConfig) -> None:
         for row, length in enumerate(lengths.tolist()):
             alone = encoder(waveforms[row : row + 1, :length], lengths[row : row + 1])
             _same(batch.frames[row, : int(batch.lengths[row])], alone.frames[0], "frames in a batch")
-        whole, size = waveforms[4:, :31999].nan_to_num(), torch.tensor([31999])
-        features, _ = encoder.features(whole, size)
-        inputs = OWN_INPUTS.get(config.model_type, lambda features: features)(features)
+        whole, samples = waveforms[4:, :31999].nan_to_num(), torch.tensor([31999])
+        features, _ = encoder.features(whole, samples)
+        inputs = OWN_INPUTS[config.model_type](features) if config.model_type in OWN_INPUTS else features
         own = encoder.model(inputs).last_hidden_state
-        found = encoder(whole, size).frames
+        found = encoder(whole, samples).frames
         _same(found, own[:, : found.shape[1]], "frames and those of transformers")
 
 

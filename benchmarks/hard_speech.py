@@ -55,7 +55,7 @@ def noise() -> Iterator[Recording]:
         times = np.arange(count) / SAMPLE_RATE
         for level in (-60, -35, -10):
             waves = {name: coloured(count, exponent, generator) for name, exponent in COLOURS.items()}
-            waves["hum"] = sum(np.sin(2 * np.pi * 50 * n * times + n) / n for n in (1, 2, 3, 5, 7))
+            waves["hum"] = np.sum([np.sin(2 * np.pi * 50 * n * times + n) / n for n in (1, 2, 3, 5, 7)], axis=0)
             waves["clicks"] = clicks(count, generator)
             for name, wave in waves.items():
                 yield f"{name}-{level}dB-{seconds:g}s", (10 ** (level / 20) * wave).astype(np.float32), ""
@@ -65,7 +65,8 @@ def coloured(count: int, exponent: float, generator: np.random.Generator) -> Wav
     """Gaussian noise of mean square 0.1, its power falling with the frequency to this exponent."""
     frequencies = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 20.0)
     wave = np.fft.irfft(np.fft.rfft(generator.standard_normal(count)) * frequencies ** (-exponent / 2), count)
-    return (wave * np.sqrt(0.1 / (wave**2).mean())).astype(np.float32)
+    scaled: Waveform = (wave * np.sqrt(0.1 / (wave**2).mean())).astype(np.float32)
+    return scaled
 
 
 def clicks(count: int, generator: np.random.Generator) -> Waveform:
@@ -92,7 +93,7 @@ def cut(recognizer: Recognizer, utterances: Sequence[Utterance], count: int) -> 
 def word_starts(recognizer: Recognizer, wave: Waveform, words: Sequence[str]) -> list[float] | None:
     """Seconds at which the CTC head begins each word; None if the words do not fit into its frames."""
     log_probs, _ = recognizer.ctc_log_probs([wave])
-    labels, firsts = [], []
+    labels, firsts = list[int](), list[int]()
     for number in range(len(words)):
         firsts.append(len(labels))
         labels = recognizer.loaded.ctc_units.encode(" ".join(words[: number + 1]))
@@ -129,14 +130,15 @@ def stem(utterance: Utterance) -> str:
 
 
 def write(folder: Path, kind: str, language: str | None, recordings: Iterator[Recording]) -> None:
-    rows = []
+    rows, total = [], 0.0
     for name, wave, text in recordings:
         file = f"{kind}-{name}.flac"
         sf.write(folder / file, np.clip(wave, -1.0, 1.0), SAMPLE_RATE, subtype="PCM_16")
         seconds = round(len(wave) / SAMPLE_RATE, 3)
+        total += seconds
         rows.append({"audio_filepath": file, "duration": seconds, "text": text, "language": language, "kind": kind})
     write_manifest(folder / f"{kind}.jsonl", rows)
-    print(f"{folder / kind}.jsonl: {len(rows)} recordings, {sum(row['duration'] for row in rows) / 60:.1f} min")
+    print(f"{folder / kind}.jsonl: {len(rows)} recordings, {total / 60:.1f} min")
 
 
 def main() -> None:

@@ -11,8 +11,10 @@ import argparse
 import random
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import kaldialign
 import torch
@@ -20,7 +22,7 @@ import torch
 import kikitori
 from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
-from kikitori.errors import KikitoriWarning
+from kikitori.errors import AudioError, KikitoriWarning
 from kikitori.loading import BUNDLED
 from kikitori.recognizer import PLAIN
 from kikitori.scorers.hotwords.letters import letters_of
@@ -29,6 +31,7 @@ from kikitori.scorers.options import ScorerOptions
 from kikitori.search.guards import guarded
 from kikitori.text.ngram.model import load_ngram, score_text
 from kikitori.text.normalize import normalize
+from kikitori.types import Utterance
 
 LOCALES = (
     *("de_DE", "fr_FR", "it_IT", "es_ES", "pl_PL", "fi_FI", "hu_HU", "cs_CZ"),
@@ -38,7 +41,7 @@ BATCH = 8
 
 
 @torch.inference_mode()
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("manifests", type=Path, nargs="+")
     parser.add_argument("--split", default="dev")
@@ -54,7 +57,7 @@ def main():
     rows = chosen(
         [read_manifest(file, split=options.split).utterances for file in options.manifests], options.utterances
     )
-    texts = [f" {letters_of(row.text)} " for row in rows]
+    texts = [f" {letters_of(row.text or '')} " for row in rows]
     rare, foreign = rarest(texts, options.rare), foreign_names(texts, options.foreign)
     recognizer = kikitori.load(options.model, device="cpu", decoding=options.decoding)
     if options.scale is not None:
@@ -77,7 +80,7 @@ def main():
             results = guarded(given, recognizer.decoding, PLAIN)
             counted.seconds += time.process_time() - began
             for row, result in zip(part, results, strict=True):
-                counted.add(row.text, result[0].text, rare, foreign)
+                counted.add(row.text or "", "" if isinstance(result, AudioError) else result[0].text, rare, foreign)
         began = time.process_time()
         hotwords.evident(*batch.ctc_logits)
         spotting += time.process_time() - began
@@ -92,11 +95,11 @@ def main():
 class Counts:
     """What was said and found of the rare words, names that nobody said, word errors."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.said = self.found = self.wrong = self.errors = self.words = 0
-        self.seconds, self.invented = 0.0, []
+        self.seconds, self.invented = 0.0, list[str]()
 
-    def add(self, reference, text, rare, foreign):
+    def add(self, reference: str, text: str, rare: Sequence[str], foreign: Sequence[str]) -> None:
         said, written = f" {letters_of(reference)} ", f" {letters_of(text)} "
         for word in rare:
             there, found = f" {word} " in said, f" {word} " in written
@@ -110,16 +113,16 @@ class Counts:
         self.errors += kaldialign.edit_distance(*scored)["total"]
         self.words += len(scored[0])
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.found} of {self.said} rare words, {self.wrong} where nobody said them, "
             f"{len(self.invented)} foreign names, WER {self.errors / self.words:.4f} ({self.errors} / {self.words})"
         )
 
 
-def chosen(sets, number):
+def chosen(sets: Sequence[Sequence[Utterance]], number: int) -> list[Utterance]:
     """So many utterances of some sets, evenly spread in each; what a small set lacks comes from the next."""
-    found = []
+    found: list[Utterance] = []
     for place, rows in enumerate(sets):
         most = min(len(rows), -(-(number - len(found)) // (len(sets) - place)))
         most = min(len(rows), number - len(found)) if place == len(sets) - 1 else most
@@ -127,22 +130,22 @@ def chosen(sets, number):
     return found
 
 
-def rarest(texts, number):
+def rarest(texts: Sequence[str], number: int) -> list[str]:
     """Words of four letters and more that the word n-gram finds the least likely, those that it lacks first."""
     ngram = load_ngram(BUNDLED / "words.ngram")
     words = {word for text in texts for word in text.split() if len(word) >= 4}
     return sorted(words, key=lambda word: (score_text(ngram, [word]) if word in ngram.ids else -99.0, word))[:number]
 
 
-def foreign_names(texts, number):
+def foreign_names(texts: Sequence[str], number: int) -> list[str]:
     """Family names, first names and both, of 16 languages, that are in none of the texts."""
     from faker import Faker
 
-    generator, found = random.Random(7), set()
+    generator, found = random.Random(7), set[str]()
     for locale in LOCALES:
         faker = Faker(locale)
         faker.seed_instance(7)
-        names = set()
+        names = set[str]()
         while len(names) < 130:
             kind = generator.random()
             first, last = faker.first_name, faker.last_name
@@ -154,7 +157,7 @@ def foreign_names(texts, number):
     return unsaid[:number]
 
 
-def scaled(options, scale):
+def scaled(options: Any, scale: float) -> Any:
     """A search with another scale of hotwords."""
     if hasattr(options, "first"):
         return replace(options, first=scaled(options.first, scale))

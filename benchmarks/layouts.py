@@ -15,6 +15,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -96,7 +97,7 @@ def lhotse_ways(rows: list[Utterance], waveforms: Waveforms, folder: Path) -> No
         compare(f"lhotse shar, {kind}, in place", in_place(folder / kind), rows, own, 0.0)
 
 
-def with_name_of_supervision(cut):
+def with_name_of_supervision(cut: Any) -> Any:
     return cut.with_id(cut.supervisions[0].id)
 
 

@@ -11,6 +11,7 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.scoring.metrics import word_errors
 from kikitori.text.normalize import default_normalizer, normalize
+from kikitori.types import Transcript, Utterance
 
 
-def join(rows, minutes, file):
+def join(rows: Sequence[Utterance], minutes: float, file: Path) -> tuple[list[Utterance], float]:
     """Writes the recording; returns the rows that it holds, in their order, and its seconds."""
     generator = np.random.default_rng(0)
-    used, seconds = [], 0.0
+    used, seconds = list[Utterance](), 0.0
     with sf.SoundFile(file, "w", 16000, 1) as sound:
         while seconds < 60 * minutes:
             for index in generator.permutation(len(rows)):
@@ -41,7 +43,7 @@ def join(rows, minutes, file):
     return used, seconds
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--split", default="test")
@@ -55,7 +57,7 @@ def main():
     rows = read_manifest(options.manifest, split=options.split).utterances
     name = default_normalizer([row.language for row in rows])
 
-    def transcribe(minutes):
+    def transcribe(minutes: float) -> tuple[list[Utterance], float, Transcript, float]:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "long.flac"
             used, seconds = join(rows, minutes, file)
@@ -66,11 +68,11 @@ def main():
     transcribe(1.0)
     minute = peak_mb()
     print(f"1 minute: peak memory {minute:.0f} MB", flush=True)
-    longest = []
+    longest: list[Utterance] = []
     for minutes in sorted(options.minutes):
         used, seconds, found, spent = transcribe(minutes)
         longest = max(longest, used, key=len)
-        reference = " ".join(normalize(name, row.text) for row in used)
+        reference = " ".join(normalize(name, row.text or "") for row in used)
         errors = word_errors(reference, normalize(name, found.text))
         print(f"{minutes:g} minutes: {len(used)} utterances, {len(found.segments)} segments, WER {errors.rate:.4f},")
         print(f"  RTFx {seconds / spent:.1f}, {peak_mb() - minute:.0f} MB above one minute's memory", flush=True)
@@ -84,14 +86,15 @@ def main():
         alone = time.process_time() - started
         heard = dict(zip(distinct, texts, strict=True))
         singles = {
-            key: word_errors(normalize(name, row.text), normalize(name, heard[key])) for key, row in distinct.items()
+            key: word_errors(normalize(name, row.text or ""), normalize(name, heard[key]))
+            for key, row in distinct.items()
         }
         counted = [singles[id(row)] for row in longest]
         rate = sum(each.errors for each in counted) / sum(each.reference_length for each in counted)
         print(f"one by one, batches of {size}: WER {rate:.4f} of the longest, RTFx {spoken / alone:.1f}", flush=True)
 
 
-def peak_mb():
+def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

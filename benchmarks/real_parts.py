@@ -96,7 +96,8 @@ def counts(reference: str, text: str) -> ErrorCounts:
 def table(name: str, greedy: Mapping[str, list[ErrorCounts]], found: Mapping[str, list[ErrorCounts]]) -> Iterator[str]:
     """A line for each set and one for all."""
     pooled = [[count for each in system.values() for count in each] for system in (greedy, found)]
-    for label, base, system in [*((key, greedy[key], found[key]) for key in found), ("all", *pooled)]:
+    sets = [(key, greedy[key], found[key]) for key in found]
+    for label, base, system in [*sets, ("all", pooled[0], pooled[1])]:
         total, (low, high) = sum(system, ErrorCounts()), confidence_interval(system)
         line = (
             f"{name} | {label} | {total.rate:.4f} ({total.errors} / {total.reference_length}) [{low:.4f}, {high:.4f}]"
@@ -139,7 +140,8 @@ def main() -> None:
     if options.grid:
         names = [name for name in GRID if name != "lm" or options.lm is not None]
         points = [
-            {"speech_llm": 1.0, **dict(zip(names, point, strict=True))} for point in product(*map(GRID.get, names))
+            {"speech_llm": 1.0, **dict(zip(names, point, strict=True))}
+            for point in product(*(GRID[name] for name in names))
         ]
         wanted = sorted(
             points, key=lambda scales: sum(e.errors for rows in joint.values() for e in errors(rows, scales))

@@ -13,7 +13,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 TOLERANCE = 1e-4
 PLACES = "models/mini-en", "src/kikitori/models/mini-en"
@@ -79,7 +81,7 @@ def record(checkout: Path, paths: list[str], out: Path, searches: list[str]) -> 
             subprocess.run([sys.executable, "-c", WORKER], input=job, text=True, env=environment, check=True)
 
 
-def differences(old: dict, new: dict) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What is not the same, a line for each recording."""
     found = []
     for number, (a, b) in enumerate(zip(old["rows"], new["rows"], strict=True)):

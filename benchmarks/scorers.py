@@ -66,7 +66,7 @@ def sclite_counts(program: Path, pairs: Sequence[Pair], folder: Path) -> list[Er
     """What sclite counts in each pair."""
     for name, side in (("ref", 0), ("hyp", 1)):
         write_trn(folder / f"{name}.trn", {f"s-{number:06}": pair[side] for number, pair in enumerate(pairs)})
-    command = [program, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "rm", "-s", "-o", "pra", "stdout"]
+    command = [str(program), "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "rm", "-s", "-o", "pra", "stdout"]
     output = subprocess.run(command, cwd=folder, capture_output=True, check=True, encoding="utf-8", errors="replace")
     scores = r"id: \(s-(\d+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)"
     found = {int(row[0]): [*map(int, row[1:])] for row in re.findall(scores, output.stdout)}

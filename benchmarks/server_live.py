@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
+from kikitori.data.augment import Waveform
 from kikitori.io.audio import SAMPLE_RATE, read_audio
 from kikitori.loading import BUNDLED
 
@@ -20,7 +21,7 @@ SAMPLES = sorted((BUNDLED.parents[1] / "samples").glob("*.opus"))
 STEP = SAMPLE_RATE // 10
 
 
-def speak(socket, samples, began: float) -> None:
+def speak(socket: ClientConnection, samples: Waveform, began: float) -> None:
     for at in range(0, len(samples), STEP):
         time.sleep(max(began + (at + STEP) / SAMPLE_RATE - time.monotonic(), 0.0))
         socket.send((samples[at : at + STEP] * 32767).astype("<i2").tobytes())

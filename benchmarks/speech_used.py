@@ -64,9 +64,9 @@ def main() -> None:
                 written = greedy(source.decoder(read), Limits(limits))
                 texts[name] = [batch.units.decode(best.labels) for (best,) in written]
         for name, each in texts.items():
-            found.setdefault(name, []).extend(counts([row.text for row in part], each))
-    for name, each in found.items():
-        total, (low, high) = sum(each, ErrorCounts()), confidence_interval(each)
+            found.setdefault(name, []).extend(counts([row.text or "" for row in part], each))
+    for name, errors in found.items():
+        total, (low, high) = sum(errors, ErrorCounts()), confidence_interval(errors)
         print(f"{name} | {total.rate:.4f} ({total.errors} / {total.reference_length}) [{low:.4f}, {high:.4f}]")
 
 

@@ -77,7 +77,7 @@ def log_probs(llm: PreTrainedModel, labels: Sequence[int]) -> Tensor:
 
 
 def same(found: Tensor, expected: Tensor, what: str) -> None:
-    off = float((found.double() - expected).abs().max())
+    off = float((found.detach().double() - expected).abs().max())
     if not off <= TOLERANCE:
         raise WrongError(f"{what} off by {off:.2g}")
 

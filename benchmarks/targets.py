@@ -47,14 +47,20 @@ class RandomProjections(LogMelStacks):
 
     def __call__(self, waveform: Waveform) -> Rows:
         rows = super().__call__(waveform) @ self.projection
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit(rows)
+
+
+def unit(rows: Rows) -> Rows:
+    """Rows of length 1."""
+    scaled: Rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
 
 
 def codebook(features: FrameFeatures, rows: Rows, clusters: int) -> Rows:
     generator = np.random.default_rng(1)
     if isinstance(features, RandomProjections):
         entries = generator.standard_normal((clusters, RANDOM_SIZE)).astype(np.float32)
-        return entries / np.linalg.norm(entries, axis=1, keepdims=True)
+        return unit(entries)
     return k_means(rows[generator.permutation(len(rows))[: clusters * ROWS_PER_CLUSTER]], clusters, generator)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.folder import load_model, model_folder, save_model
@@ -32,6 +33,8 @@ def average(sources: Sequence[Path], target: Path) -> None:
             raise ModelError(
                 "it has another shape than the first one", where=source, remedy="average runs of one model"
             )
+    if not isinstance(first.model, PreTrainedModel):
+        raise ModelError("a Whisper is not averaged", where=sources[0], remedy="average runs of kikitori train")
     copy_into(parts[0], mean([{name: each.clone() for name, each in part.items()} for part in parts]))
     save_model(target / "model", first.model, first.units, first.trained_on)
 

@@ -9,12 +9,17 @@ default search and the files that it needs, is left alone.
 import sys
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from kikitori.model.folder import load_model, save_model
 
 
 def main(source: Path, target: Path) -> None:
     loaded = load_model(source)
-    save_model(target, loaded.model.half(), loaded.units, loaded.trained_on)
+    if not isinstance(loaded.model, PreTrainedModel):
+        sys.exit(f"{source} is a Whisper: use tools/bundle_whisper.py")
+    network = loaded.model.half()  # type: ignore[no-untyped-call]
+    save_model(target, network, loaded.units, loaded.trained_on)
     for path in sorted(target.iterdir()):
         print(f"{path.stat().st_size / 1e6:8.3f} MB  {path.name}")
 

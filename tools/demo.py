@@ -54,8 +54,8 @@ def format_demo(predictions: Mapping[str, Sequence[Prediction]]) -> str:
         for name, row in zip(predictions, rows, strict=True):
             lines.append(f"  {name:{width}}  {row.pred_text if row.error is None else f'FAILED: {row.error}'}")
         lines.append("")
-    for name, rows in predictions.items():
-        counts = [word_errors(scored(row.utterance.text or ""), scored(row.pred_text)) for row in rows]
+    for name, found in predictions.items():
+        counts = [word_errors(scored(row.utterance.text or ""), scored(row.pred_text)) for row in found]
         lines.append(f"WER {name} {sum(counts, ErrorCounts()).rate:.4f}")
     return "\n".join(lines)
 

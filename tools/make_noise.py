@@ -9,22 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from kikitori.data.augment import coloured_noise
 from kikitori.io.audio import SAMPLE_RATE
 
 COUNT, SHORTEST, LONGEST = 120, 2.0, 14.0
+Sound = NDArray[np.floating]
 
 
-def hiss(size, draw):
+def hiss(size: int, draw: np.random.Generator) -> Sound:
     return coloured_noise(size, draw.uniform(0.0, 2.2), draw)
 
 
-def quiet(size, draw):
+def quiet(size: int, draw: np.random.Generator) -> Sound:
     return 10 ** draw.uniform(-5.0, -3.5) * draw.normal(size=size)
 
 
-def tones(size, draw):
+def tones(size: int, draw: np.random.Generator) -> Sound:
     """A few sines that swell and fade, such as hum and beeps."""
     time = np.arange(size) / SAMPLE_RATE
     pitches = draw.uniform(50.0, 3000.0, size=draw.integers(1, 6))
@@ -32,10 +34,11 @@ def tones(size, draw):
     parts = [
         draw.uniform(0.2, 1.0) * swell * np.sin(2 * np.pi * f * time) for f, swell in zip(pitches, swells, strict=True)
     ]
-    return np.sum(parts, axis=0)
+    sound: Sound = np.sum(parts, axis=0)
+    return sound
 
 
-def knocks(size, draw):
+def knocks(size: int, draw: np.random.Generator) -> Sound:
     sound = 0.05 * coloured_noise(size, 1.0, draw)
     for start in draw.integers(0, size - 2000, size=int(size / SAMPLE_RATE * draw.uniform(0.5, 4.0))):
         width = int(draw.integers(100, 1900))
@@ -43,7 +46,7 @@ def knocks(size, draw):
     return sound
 
 
-def notes(size, draw):
+def notes(size: int, draw: np.random.Generator) -> Sound:
     """Harmonics that die away, one note after the other."""
     sound, start = np.zeros(size), 0
     while start < size:
@@ -55,13 +58,13 @@ def notes(size, draw):
     return sound
 
 
-def decay(width, rate):
+def decay(width: int, rate: float) -> Sound:
     return np.exp(-np.arange(width) * rate / width)
 
 
-def main(folder):
+def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    draw, rows = np.random.default_rng(7), []
+    draw, rows = np.random.default_rng(7), list[dict[str, object]]()
     for number in range(COUNT):
         size = int(draw.uniform(SHORTEST, LONGEST) * SAMPLE_RATE)
         kind = (hiss, quiet, tones, knocks, notes, hiss)[number % 6]
