@@ -122,7 +122,8 @@ def job(recipe, folder, resume):
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on_with_the_other_rows(data, tmp_path):
+def test_another_number_of_processes_goes_on_with_the_other_rows(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # both want to make it
     recipe, run = write_recipe(tmp_path / "recipe.yaml", data, recipe_of()), tmp_path / "run"
     assert run_together(2, job, recipe, run, False) == [0, 0]
     first = [each for rank in range(2) for each in json.loads((run / f"seen-{rank}-False.json").read_text())]

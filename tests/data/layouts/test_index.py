@@ -114,6 +114,13 @@ def test_compressed_shards_are_refused(tmp_path):
         index(folder, print)
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    folder = samples(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "s-000.tar"))
+    with pytest.raises(DataError, match=r"s-000\.tar/kikitori/shards: "):
+        index(folder, print)
+
+
 def test_other_folders_are_no_shards(tmp_path):
     write(tmp_path / "kaldi" / "wav.scp", "a a.wav\n")
     write(tmp_path / "kaldi" / "text", "a A\n")

@@ -46,10 +46,11 @@ def index(source: Path, log: Callable[[str], None]) -> tuple[Path, tuple[str, ..
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     _refuse_gaps(files)
     manifest = _kept_as(source, files)
-    problems = manifest.with_suffix(".txt")
+    problems, lock = manifest.with_suffix(".txt"), manifest.with_suffix(".lock")
     try:
         manifest.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(manifest.with_suffix(".lock")):  # the other processes of a run wait
+        lock.touch()  # FileLock takes a folder that refuses files for one that is locked
+        with FileLock(lock):  # the other processes of a run wait
             if not problems.exists():  # which is written last
                 log(f"{source}: reading where its rows are ({name}, {counted(len(files), 'file')})")
                 lines = list[str]()
