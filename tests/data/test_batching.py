@@ -97,6 +97,17 @@ def test_shards_are_read_by_windows(num_shards, shuffle_rows, free):
     assert orders[0] != orders[1]
 
 
+def test_shards_with_other_numbers_have_the_same_batches():
+    """Numbers come from paths, and a run goes on where its data have been moved."""
+    draws = np.random.default_rng(4)
+    shards = np.repeat(np.arange(13), 9)
+    settings = {"batch_seconds": 20.0, "max_batch_size": 8, "num_buckets": 4, "seed": 1, "epoch": 2, "shuffle_rows": 20}
+    expected = [*epoch_batches(many(len(shards)), **settings, shards=shards)]
+    for _ in range(3):
+        others = np.append(0, draws.permutation(10**6)[:12] + 1)
+        assert [*epoch_batches(many(len(shards)), **settings, shards=others[shards])] == expected
+
+
 def test_without_shards_there_is_one_window():
     durations = many(200)
     settings = {"batch_seconds": 20.0, "max_batch_size": 8, "num_buckets": 4, "seed": 1, "epoch": 2}

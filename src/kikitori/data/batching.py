@@ -14,7 +14,7 @@ from kikitori.errors import DataError
 
 
 class Batches(Sequence[list[int]]):
-    """The batches of an epoch: twelve bytes an utterance, however many there are.
+    """The batches of an epoch: eight bytes an utterance and sixteen a batch, however many there are.
 
     Args:
         order: All utterances, those of a batch one behind the other.
@@ -74,7 +74,7 @@ def epoch_batches(
         seed: The run's.
         epoch: From 0.
         shards: A number for the shard of each utterance, (n,), 0 for those that lie in none, which come in any window;
-            empty for no shards.
+            empty for no shards. Which numbers these are does not matter.
         shuffle_rows: Utterances of shards in a window, at least.
 
     Raises:
@@ -98,8 +98,9 @@ def _windows(
     """Numbers of the utterances of each window, in the order of the epoch."""
     if not shards.any():
         return [np.arange(count)]
-    names, shard_of, sizes = np.unique(shards, return_inverse=True, return_counts=True)
-    order = generator.permutation(np.flatnonzero(names))
+    names, first, shard_of, sizes = np.unique(shards, return_index=True, return_inverse=True, return_counts=True)
+    by_row = np.argsort(first)  # not by their numbers, which are another path's where the data lie elsewhere
+    order = generator.permutation(by_row[names[by_row] != 0])
     window_of_shard = np.zeros(len(names), np.int64)
     window_of_shard[order] = (np.cumsum(sizes[order]) - sizes[order]) // shuffle_rows
     _, window_of_shard[order] = np.unique(window_of_shard[order], return_inverse=True)  # large shards jump over some
