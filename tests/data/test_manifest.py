@@ -94,6 +94,7 @@ BROKEN = {
     "'text' must be a string, not ['a']": {"audio_filepath": "a", "duration": 1, "text": ["a"]},
     "'split' must be a string, not 1": {"audio_filepath": "a", "duration": 1, "split": 1},
     "'text' holds half a character": {"audio_filepath": "a", "duration": 1, "text": "a\ud83d"},
+    "'id' holds half a character": {"audio_filepath": "a", "duration": 1, "id": "\udc00"},
     "'language' must be a string": {"audio_filepath": "a", "duration": 1, "language": 1},
     "'prompt' is not supported, an LLM's prompt is that of its recipe for all rows": {
         "audio_filepath": "a",

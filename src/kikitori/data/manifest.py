@@ -135,7 +135,7 @@ def parse_row(line: bytes, folder: Path) -> Utterance:
         duration=duration,
         text=_typed(row, "text", str),
         offset=offset or 0.0,
-        utt_id=audio if row.get("id") in (None, "") else str(row["id"]),
+        utt_id=audio if row.get("id") in (None, "") else _id(row["id"]),
         language=_typed(row, "language", str) or _typed(row, "lang", str),
         split=_typed(row, "split", str),
         speaker=_name(row, "speaker"),
@@ -157,6 +157,13 @@ def _typed(row: dict[str, Any], key: str, kind: type[str]) -> str | None:
     if value is not None and not value.isascii() and _SURROGATE.search(value):
         raise ValueError(f"'{key}' holds half a character (a lone surrogate)")
     return value
+
+
+def _id(value: object) -> str:
+    written = str(value)
+    if not written.isascii() and _SURROGATE.search(written):
+        raise ValueError("'id' holds half a character (a lone surrogate)")
+    return written
 
 
 def _name(row: dict[str, Any], key: str) -> str | None:
