@@ -19,6 +19,8 @@ PLAIN = "# notes\na\tah\na\tey\nbe's\tb iy z\nsilence\tsil\na\tah\nb_c-d\tb iy s
     [
         PLAIN,
         f";;; no note\n{PLAIN}",
+        f"# a page\x0c\n# another\x0cb iy\n#\ta\tb\n{PLAIN}",
+        f"# an old line end\rb\tb iy\n{PLAIN}",
         f"{PLAIN}a(2)\tax\n",
         f"{PLAIN}B\tb iy\n",
         f"{PLAIN}b\t0.5 b iy\n",
@@ -26,7 +28,7 @@ PLAIN = "# notes\na\tah\na\tey\nbe's\tb iy z\nsilence\tsil\na\tah\nb_c-d\tb iy s
     ],
 )
 def test_read_as_a_whole_or_by_the_line(tmp_path, monkeypatch, text):
-    (tmp_path / "en.tsv").write_text(text)
+    (tmp_path / "en.tsv").write_text(text, newline="")
     found = read_lexicon(tmp_path / "en.tsv")
     monkeypatch.setattr("kikitori.text.lexicon._plain", lambda _: None)
     assert read_lexicon(tmp_path / "en.tsv") == found

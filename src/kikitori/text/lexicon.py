@@ -32,7 +32,7 @@ _VARIANT = re.compile(r"(?<=.)\(\d+\)$")
 _BEGIN_DECIMAL = frozenset(".0123456789")
 _COMMENT = re.compile(r"(?:^|\s)#(?!\d+(?:\s|$)).*")
 _DISAMBIGUATION = re.compile(r"#\d+")
-_PLAIN = re.compile(r"(?:#.*\n)*(?:[a-z][!-\"$-'*-~]*\t[a-z]+(?: [a-z]+)*\n)++")
+_PLAIN = re.compile(r"(?:#[^\r\n]*\n)*(?:[a-z][!-\"$-'*-~]*\t[a-z]+(?: [a-z]+)*\n)++")
 """What `write_lexicon` writes of English: as most lexicons are, and sooner read as a whole than by the line."""
 _DECIMAL = re.compile(r"\d*\.\d+(?:e[-+]?\d+)?|\d+\.|\d+e[-+]\d+", re.IGNORECASE)
 
@@ -129,9 +129,9 @@ def _plain(path: Path) -> dict[str, list[Pronunciation]] | None:
     if not _PLAIN.fullmatch(text):
         return None
     found: dict[str, list[Pronunciation]] = {}
-    for line in text.splitlines():
-        word, _, phones = line.partition("\t")
-        if line[0] != "#" and phones not in NO_PHONES:
+    for line in text.split("\n"):  # not at form feeds and the like, which may stand in a comment
+        word, tab, phones = line.partition("\t")
+        if tab and word[0] != "#" and phones not in NO_PHONES:
             found.setdefault(word, []).append(tuple(phones.split()))
     return found
 
