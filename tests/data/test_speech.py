@@ -216,3 +216,7 @@ def test_durations_are_compared_with_headers(utterances, unreadable, tmp_path):
     assert check_files([beyond], told.append).problems
     rest = replace(rows["beginning"], offset=1.0, duration=2.0)
     assert not check_files([rows["beginning"], rest], told.append).cut
+    inside = replace(rows["gone"], audio_filepath=tmp_path / "long.wav", utt_id="inside", byte_range=(100, 50))
+    (problem,) = check_files([inside], told.append).problems.values()
+    assert problem.startswith(f"{tmp_path}/long.wav: ")
+    assert "(row 'inside')" in problem

@@ -115,7 +115,7 @@ def check_files(utterances: Sequence[Utterance], advance: Callable[[int], None])
         path, end = _audio_file(utterance), utterance.offset + utterance.duration
         try:
             if path not in lengths:
-                lengths[path] = promised_seconds(audio_source(utterance))
+                lengths[path] = _promised_seconds(utterance)
             seconds = lengths[path]
             if seconds is not None:
                 _check_length(utterance, seconds)
@@ -244,16 +244,28 @@ def read_utterance(utterance: Utterance) -> Waveform:
         # The whole file is one utterance unless the manifest says where it begins.
         waveform: Waveform = read_audio(source)
     except AudioError as error:
-        if utterance.offset == 0 and utterance.byte_range is None:
-            raise
-        of_row = f"{error.what} (row {utterance.utt_id!r})"  # the file alone would not tell which
-        raise AudioError(of_row, where=utterance.audio_filepath, remedy=error.remedy) from None
+        raise _of_row(utterance, error) from None
     seconds = len(waveform) / SAMPLE_RATE
     _check_length(utterance, seconds)
     # The first row of a longer recording.
     if 0 < utterance.duration < seconds - ROUNDING_S:
         waveform = waveform[: round(utterance.duration * SAMPLE_RATE)]
     return waveform
+
+
+def _promised_seconds(utterance: Utterance) -> float | None:
+    source = audio_source(utterance)
+    try:
+        return promised_seconds(source)
+    except AudioError as error:
+        raise _of_row(utterance, error) from None
+
+
+def _of_row(utterance: Utterance, error: AudioError) -> AudioError:
+    """The error of an audio file, with the row where the name of the file would not tell which."""
+    if utterance.offset == 0 and utterance.byte_range is None:
+        return error
+    return AudioError(f"{error.what} (row {utterance.utt_id!r})", where=utterance.audio_filepath, remedy=error.remedy)
 
 
 def _check_length(utterance: Utterance, seconds: float) -> None:

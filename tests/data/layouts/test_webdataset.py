@@ -12,6 +12,7 @@ ONE, TWO = sound(seed=1), sound(seed=2)
 
 def test_samples(tmp_path):
     known = {"sentence": "Two.", "spk_id": 7, "locale": "de", "snr": 3.5, "words": ["Two"], "nothing": None}
+    known["duration"] = None
     files = {"a/1.flac": ONE, "a/1.txt": b" One.\n", "a/1.cls": b"3", "a/2.json": json.dumps(known).encode()}
     tar(tmp_path / "00.tar", {**files, "a/2.FLAC": TWO, "3.txt": b"no audio", "4.wav": ONE})
     rows, left_out = read("webdataset", tmp_path)

@@ -59,7 +59,7 @@ def read(source: Path, columns: Columns, leave_out: LeaveOut) -> Iterator[Source
                 audio=Path(key + audio),
                 data=files[audio],
                 text=None if said is None else str(said),
-                duration=number(known["duration"], where) if "duration" in known else None,
+                duration=None if known.get("duration") is None else number(known["duration"], where),
                 speaker=str(known[speaker]) if speaker and known[speaker] is not None else None,
                 language=known[language] if language and isinstance(known[language], str) else None,
                 extra={
