@@ -10,6 +10,7 @@ import pytest
 
 from kikitori.errors import DataError
 from kikitori.scoring import report as module
+from kikitori.scoring.predictions import read_predictions
 from kikitori.scoring.report import Prediction, build_report, format_table, write_report
 from kikitori.types import Utterance
 
@@ -162,6 +163,15 @@ def test_page_shows_the_worst_fifty(tmp_path: Path) -> None:
     assert page.count("<article>") == module.WORST_UTTERANCES
     assert page.index("many: u79 ") < page.index("many: u78 ") < page.index("many: u30 ")
     assert "many: u29 " not in page
+
+
+def test_predictions_know_where_audio_lies_inside_another_file(tmp_path: Path):
+    places = [(512, 99), None]
+    rows = [prediction("a", "", error="e", utt_id=f"{place}", byte_range=place, extra={"k": 1}) for place in places]
+    write_report(tmp_path, build({"set": rows}), {"set": rows})
+    found = read_predictions(tmp_path / "predictions.jsonl")["set"]
+    assert [row.utterance.byte_range for row in found] == places
+    assert [row.utterance.extra for row in found] == [{"k": 1}] * 2
 
 
 def test_page_leaves_out_what_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from kikitori.data.manifest import BYTES
 from kikitori.errors import ConfigError, DataError
 from kikitori.io.config import validate
 from kikitori.scorers.options import CTC
 from kikitori.scoring.report import Prediction
 from kikitori.types import Hypothesis, Utterance
 
+_ByteRange = Annotated[list[int], Field(min_length=2, max_length=2)]
 _IGNORE = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
 
@@ -39,6 +41,7 @@ class _Row:
     set: str
     nbest: list[_Candidate]
     offset: float = 0.0
+    byte_range: _ByteRange | None = Field(default=None, validation_alias=BYTES)
     speaker: str | None = None
     language: str | None = None
     error: str | None = None
@@ -155,7 +158,7 @@ def read_prediction(line: str, where: str) -> tuple[str, Prediction]:
         raise DataError(error.what, where=error.where, remedy=remedy) from None
     if not row.nbest and row.error is None:
         raise DataError("it has no hypothesis", where=where, remedy=remedy)
-    fields = set(_Row.__dataclass_fields__)
+    fields = {*_Row.__dataclass_fields__, BYTES}
     utterance = Utterance(
         audio_filepath=Path(row.audio_filepath),
         duration=row.duration,
@@ -164,6 +167,7 @@ def read_prediction(line: str, where: str) -> tuple[str, Prediction]:
         utt_id=row.id,
         language=row.language,
         speaker=row.speaker,
+        byte_range=None if row.byte_range is None else (row.byte_range[0], row.byte_range[1]),
         extra={key: value for key, value in values.items() if key not in fields},
     )
     nbest = tuple(

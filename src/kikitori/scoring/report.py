@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kikitori.data.manifest import BYTES
 from kikitori.errors import counted
 from kikitori.io.files import write_text
 from kikitori.scoring.conditions import Conditions, read_conditions, speed
@@ -198,6 +199,8 @@ def _row(set_name: str, prediction: Prediction) -> dict[str, Any]:
         "speech_positions": prediction.speech_positions,
         "nbest": [_hypothesis(hypothesis) for hypothesis in prediction.nbest],
     }
+    if utterance.byte_range is not None:
+        row[BYTES] = utterance.byte_range
     return row | {key: value for key, value in utterance.extra.items() if key not in row}
 
 

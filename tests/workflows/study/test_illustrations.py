@@ -60,3 +60,12 @@ def test_a_cell_that_cannot_be_drawn_has_no_pictures(world, tmp_path, monkeypatc
 
     monkeypatch.setattr(illustrations, "recognizer_of", fail)
     assert at_work(plan(world()), tmp_path, "search=greedy", Utterance(tmp_path / "a.wav", 2.0)) == []
+
+
+def test_utterances_of_one_tar_have_pictures_of_their_own(world, tmp_path, monkeypatch):  # noqa: F811
+    drawn = []
+    monkeypatch.setattr(illustrations, "_draw", lambda *arguments: drawn.append(arguments[3]))
+    for start in (512, 2048, 512):
+        inside = Utterance(tmp_path / "a.tar", 2.0, byte_range=(start, 99))
+        at_work(plan(world()), tmp_path, "search=greedy", inside)
+    assert drawn[0] == drawn[2] != drawn[1]

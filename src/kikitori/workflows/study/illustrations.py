@@ -56,7 +56,8 @@ def at_work(plan: Plan, folder: Path, cell: str, utterance: Utterance) -> list[F
     """
     trial = next(trial for trial in plan.trials if trial.cell.name == cell)
     kept = folder / CELLS / trial.digest
-    known = f"{zlib.crc32(f'{utterance.audio_filepath} {utterance.offset}'.encode(errors='replace')):08x}"
+    place = " ".join(map(str, (utterance.audio_filepath, utterance.offset, *(utterance.byte_range or ()))))
+    known = f"{zlib.crc32(place.encode(errors='replace')):08x}"
     drawn = {"attention": kept / f"attention-{known}.png", "CTC posteriors": kept / f"ctc-{known}.png"}
     if not any(picture.is_file() for picture in drawn.values()):
         _draw(trial, folder / RUNS, utterance, *drawn.values())
