@@ -88,7 +88,7 @@ def filter_rows(rows: Rows, *, min_seconds: float, max_seconds: float) -> tuple[
         if names := [row.utt_id for row in rows.take(keep & wrong)]:
             dropped[reason] = names
         keep &= ~wrong
-    kept = rows.take(keep)
+    kept = rows if keep.all() else rows.take(keep)
     seconds, recognized = float(sum(kept.durations.tolist())), int(kept.table["recognized"].sum())
     return kept, FilterReport(len(kept), seconds, dropped, recognized)
 

@@ -43,10 +43,10 @@ class SpeechBatches:
     def batches(self, epoch: int) -> Batches:
         """Buckets of similar duration, or of similar length of the text where that is what fills a batch."""
         chosen, data = self.indices(epoch), self.recipe.data
-        rows = self.train.utterances.take(chosen)
-        costs = rows.durations
+        table = self.train.utterances.table
+        costs = table["duration"][chosen]
         if data.batch_characters:
-            costs = np.maximum(costs, rows.table["characters"] * (data.batch_seconds / data.batch_characters))
+            costs = np.maximum(costs, table["characters"][chosen] * (data.batch_seconds / data.batch_characters))
         batches = epoch_batches(
             costs,
             batch_seconds=data.batch_seconds,
@@ -54,7 +54,7 @@ class SpeechBatches:
             num_buckets=data.num_buckets,
             seed=self.recipe.seed,
             epoch=epoch,
-            shards=rows.table["shard"],
+            shards=table["shard"][chosen],
             shuffle_rows=data.shuffle_rows,
         )
         return batches.of(chosen)
