@@ -77,7 +77,7 @@ def main() -> None:
         for name, taken in best.items():
             counts = ErrorCounts()
             for row, text in zip(rows, found[name], strict=True):
-                counts += counted_errors("english", row.text or "", text)
+                counts += counted_errors("whisper_en", row.text or "", text)
             rates = f"{seconds / taken:.1f} | {first / taken:.2f} | {counts.rate:.4f} | {counts.errors}"
             print(f"{size} | {name} | {taken:.2f} | {rates}", flush=True)
 
