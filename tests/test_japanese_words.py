@@ -25,6 +25,15 @@ def test_the_commonest_words_with_their_usual_readings():
     assert [*TOOL.pronunciations(readings, min_count=2, most=1).pronunciations] == ["上"]
 
 
+def test_words_of_a_dictionary_join_behind_those_of_the_text(tmp_path):
+    file = tmp_path / "words.tsv"
+    file.write_text("上\tカミ\n上\tウエ\n缶ビール\tカンビール\n×\t×\n", encoding="utf-8")
+    others = TOOL.read_words(file)
+    found = TOOL.pronunciations({"上": Counter({"ウエ": 2}), "稀": Counter({"マレ": 1})}, 2, 0, others)
+    beer = ("k", "a", "N", "b", "i", "i", "r", "u")
+    assert found == Lexicon({"上": (("u", "e"), ("o", "e"), ("k", "a", "m", "i")), "缶ビール": (beer,)})
+
+
 def test_sentences_of_a_column_without_those_for_measuring(tmp_path):
     text = tmp_path / "text.tsv"
     text.write_text("1\t雨が降る。農業。風が吹く。\n2\t農業\n", encoding="utf-8")

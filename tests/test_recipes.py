@@ -36,8 +36,11 @@ TRIED = (
 )
 """One recipe of each kind; the others are read (tests/train/test_run.py), and `make test-slow` tries them too."""
 UNTRANSCRIBED = ("barista_intents",)
-SYNTHETIC = ("words_openjtalk", "words_espeak", "sentences_openjtalk", "sentences_espeak", "dev_words", "dev_sentences")
-READINGS = Path("runs/ja/readings.tsv.xz")
+IN_KANA = (
+    *("words_openjtalk", "words_espeak", "sentences_openjtalk", "sentences_espeak", "dev_words", "dev_sentences"),
+    *("few_words_openjtalk", "few_sentences_openjtalk"),
+)
+READINGS = [Path("runs/ja") / f"{name}.tsv.xz" for name in ("readings", "few_readings")]
 STARTS = {
     "mini-en-ctc": "mini_en_ctc",
     "mini-en": "mini_en_ctc",
@@ -75,10 +78,11 @@ def write_corpora(folder: Path) -> None:
     generator = random.Random(0)  # noqa: S311  (text, not secrets)
     words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz'", k=generator.randint(1, 8))) for _ in range(2000)]
     lines = [" ".join(generator.choices(words, k=8)) for _ in range(2000)]
-    for name in SYNTHETIC:
-        spoken = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "text": "キントー"} for row in rows]
+    spoken = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"]), "text": "キントー"} for row in rows]
+    real = [row | {"split": split} for split in ("train", "dev") for row in spoken]
+    for name in (*IN_KANA, "real"):
         (folder / name).mkdir()
-        write_manifest(folder / name / "manifest.jsonl", spoken)
+        write_manifest(folder / name / "manifest.jsonl", real if name == "real" else spoken)
     (folder / "speech" / "written").mkdir()
     for name in ("librispeech", "accented"):
         cased = [row | {"audio_filepath": str(CLIPS / row["audio_filepath"])} for row in rows]
@@ -132,7 +136,8 @@ def world(tmp_path_factory):
     save_tiny_llm(folder / "parts" / "SmolLM2-135M-Instruct", "llama", units=units)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_lexicon(READINGS, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))
+        for readings in READINGS:
+            write_lexicon(readings, Lexicon({"キントー": (("k", "i", "N", "t", "o", "o"),)}))
     return folder
 
 

@@ -1,19 +1,20 @@
 """Cuts Japanese text into words with Open JTalk, with the reading of each.
 
     python tools/japanese_words.py TEXT... -o words.txt.xz --lexicon words.tsv.xz [--readings readings.tsv.xz]
-        [--column 2] [--max-lines 60000] [--min-count 3] [--most 20000] [--avoid MANIFEST ...]
+        [--column 2] [--max-lines 60000] [--min-count 3] [--most 20000] [--words more.tsv.xz] [--avoid MANIFEST ...]
 
 Writes the words with spaces between them, one sentence a line, for a word n-gram (`kikitori ngram --words`); the
 pronunciation lexicon of those words, in the phones that readings in kana have; and, for synthesisers that cannot read
-kanji, sentence TAB reading. A manifest after --avoid is for measuring: sentences that share 12 characters with its
-transcripts, or are one of them, are left out.
+kanji, sentence TAB reading. Words of a dictionary (`tools/openjtalk_dictionary.py`) join the lexicon behind those of
+the text. A manifest after --avoid is for measuring: sentences that share 12 characters with its transcripts, or are one of
+them, are left out.
 """
 
 import argparse
 import lzma
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -51,16 +52,31 @@ def sentences(files: Iterable[Path], column: int, max_lines: int, avoid: HeldOut
         yield from (sentence for sentence in found if sentence and not avoid.shares(sentence))
 
 
-def pronunciations(readings: dict[str, Counter[str]], min_count: int, most: int) -> Lexicon:
-    """The commonest words, each with its usual readings."""
+def pronunciations(
+    readings: dict[str, Counter[str]], min_count: int, most: int, others: Mapping[str, Iterable[str]] | None = None
+) -> Lexicon:
+    """The commonest words, each with its usual readings, and other words with theirs."""
     counts = Counter({word: ways.total() for word, ways in readings.items() if ways.total() >= min_count})
+    spoken = {
+        word: [reading for reading, times in readings[word].most_common() if times >= RARE_READING * count]
+        for word, count in counts.most_common(most or None)
+    }
     found = {}
-    for word, count in counts.most_common(most or None):
-        usual = [reading for reading, times in readings[word].most_common() if times >= RARE_READING * count]
-        ways = [kana_phones(reading, long_vowels=True) for reading in usual]
+    for word in {**spoken, **(others or {})}:
+        both = dict.fromkeys([*spoken.get(word, ()), *(others or {}).get(word, ())])
+        ways = [kana_phones(reading, long_vowels=True) for reading in both]
         if said := [way for way in ways if way]:
             found[word] = with_joints(said)
     return Lexicon(found)
+
+
+def read_words(file: Path) -> dict[str, list[str]]:
+    """Words with their readings, the usual one first, from lines word TAB reading."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for line in read_lines(file):
+        word, _, reading = line.rstrip("\n").partition("\t")
+        found[word].append(reading)
+    return found
 
 
 def with_joints(ways: Iterable[Pronunciation]) -> tuple[Pronunciation, ...]:
@@ -79,6 +95,7 @@ def main() -> None:
     parser.add_argument("--max-lines", type=int, default=0, help="of each file, evenly spread; 0 takes all")
     parser.add_argument("--min-count", type=int, default=1, help="leave rarer words out of the lexicon")
     parser.add_argument("--most", type=int, default=0, help="words of the lexicon, the commonest; 0 takes all")
+    parser.add_argument("--words", type=Path, help="word TAB reading, of a dictionary, for the lexicon")
     parser.add_argument("--avoid", action="append", default=[], help="manifest for measuring")
     options = parser.parse_args()
 
@@ -96,7 +113,8 @@ def main() -> None:
         if path:
             path.write_bytes(lzma.compress("".join(content).encode()))
     if options.lexicon:
-        write_lexicon(options.lexicon, pronunciations(readings, options.min_count, options.most), NOTES)
+        others = read_words(options.words) if options.words else None
+        write_lexicon(options.lexicon, pronunciations(readings, options.min_count, options.most, others), NOTES)
     print(f"{len(lines)} sentences, {len(readings)} words")
 
 

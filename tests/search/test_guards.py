@@ -150,6 +150,13 @@ def test_something_else_than_was_heard():
     assert checked((written([]),), heard_as([]), text, KEEP)[0].warnings == {}
 
 
+def test_texts_that_cannot_be_compared_are_counted_alone():
+    (best,) = checked((written(range(13)),), heard_as(range(13, 26)), text, CTC, in_form=lambda _: None)
+    assert (best.warnings, best.ctc_agreement) == ({}, None)
+    (instead, _) = checked((written(range(26)),), heard_as(range(10)), text, CTC, in_form=lambda _: None)
+    assert list(instead.warnings) == [LONGER_THAN_CTC, REPLACED]
+
+
 def test_the_ctc_text_stands_in_and_the_llms_stays_behind_it():
     spoken = heard_as(range(13, 26))
     wrong = written(range(13), llm_passes=13, complete=False, scores={"llm": -1.0})

@@ -19,6 +19,7 @@ from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.hotwords.phrases import Hotwords
 from kikitori.scorers.hotwords.scorer import HotwordScorer
 from kikitori.search.resources import ExternalModels
+from kikitori.text.forms.japanese import is_spoken_kana
 from kikitori.text.units import WORD_MARK, TokenizerUnits
 from kikitori.types import Hypothesis, NBest, TrainedOn
 
@@ -77,10 +78,15 @@ class EncodedBatch:
         """Label units of the CTC head."""
         return self.loaded.ctc_units
 
-    def ctc_form(self, text: str) -> str:
-        """A text in the form that the CTC head writes, such as lower case without punctuation."""
-        if self.loaded.own_ctc_units is None:
+    def ctc_form(self, text: str) -> str | None:
+        """A text in the form that the CTC head writes, such as lower case without punctuation.
+
+        None where it writes how words sound and the decoder does not, so that their texts cannot be compared.
+        """
+        if (own := self.loaded.own_ctc_units) is None:
             return text
+        if is_spoken_kana(own.tokenizer.get_vocab()):
+            return None
         return " ".join(self.ctc_units.normalize(text).replace(WORD_MARK, " ").split())
 
     @property

@@ -140,7 +140,12 @@ def no_speech(waveform: Waveform, evidence: CTCEvidence | None) -> str | None:
 
 
 def checked(
-    nbest: NBest, evidence: CTCEvidence | None, text: Text, guards: Guards, *, in_form: Callable[[str], str] = str
+    nbest: NBest,
+    evidence: CTCEvidence | None,
+    text: Text,
+    guards: Guards,
+    *,
+    in_form: Callable[[str], str | None] = str,
 ) -> NBest:
     """The hypotheses of a decoder, the best with its warnings and, if it ran away, the CTC text before it.
 
@@ -149,10 +154,11 @@ def checked(
         evidence: The CTC posteriors; None without a CTC head.
         text: Decodes labels.
         guards: Whether the CTC text shall stand first.
-        in_form: Brings a text of the decoder into the form that the CTC head writes.
+        in_form: Brings a text of the decoder into the form that the CTC head writes; None says that there is no way.
     """
     best = nbest[0]
-    agreed = None if evidence is None else agreement(in_form(best.text), evidence.text)
+    form = in_form(best.text)
+    agreed = None if evidence is None or form is None else agreement(form, evidence.text)
     best = replace(best, warnings=_warnings(best, agreed, evidence, text), ctc_agreement=agreed)
     if evidence is None or guards.on_runaway == "keep" or not any(name in RUNAWAY for name in best.warnings):
         return (best, *nbest[1:])
@@ -198,11 +204,9 @@ def _warnings(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | No
     spoken = None if evidence is None else find_loop(evidence.labels)
     if loop is not None and (spoken is None or loop.repeats > 2 * spoken.repeats):  # some do say a word ten times
         warnings[LOOP] = f"{text(loop.labels).strip()!r} {int(loop.repeats)} times in a row"
-    if evidence is None or agreed is None:
-        return warnings
-    if len(best.labels) > evidence.most_labels:
+    if evidence is not None and len(best.labels) > evidence.most_labels:
         warnings[LONGER_THAN_CTC] = f"{len(best.labels)} labels; the CTC head supports {evidence.most_labels:.0f}"
-    if agreed < LEAST_AGREEMENT:
+    if agreed is not None and agreed < LEAST_AGREEMENT:
         warnings[CTC_DISAGREES] = f"agreement {agreed:.2f} with the CTC head's text"
     return warnings
 

@@ -99,6 +99,11 @@ def test_a_head_over_longer_units_is_refused():
         TokenSpeller(byte_level_units(), sentencepiece_units(TEXTS * 30, 48, "as_is"))
 
 
+def test_a_head_over_kana_as_they_sound_is_refused():
+    with pytest.raises(ModelError, match="the CTC head writes kana as they sound, and the decoder kanji too"):
+        TokenSpeller(byte_level_units(), character_units(["キントー ガッコー"], "as_is"))
+
+
 LETTERS = character_units(["ab"], "en_plain")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kikitori.text.forms.japanese import kanji_number
+from kikitori.text.forms.japanese import is_spoken_kana, kanji_number
 from kikitori.text.normalize import normalize
 
 
@@ -49,3 +49,9 @@ def test_numbers_without_a_name_are_read_by_digit():
 )
 def test_forms(name, text, expected):
     assert normalize(name, text) == expected
+
+
+def test_letters_of_kana_as_they_sound():
+    assert is_spoken_kana([*"キントー", "▁", "<unk>"])
+    for letters in ("キント均", "きんとう", "キンa", "", "▁"):
+        assert not is_spoken_kana(letters)

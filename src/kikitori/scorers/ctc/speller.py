@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kikitori.errors import ModelError
+from kikitori.text.forms.japanese import is_spoken_kana
 from kikitori.text.token_bytes import token_bytes
 from kikitori.text.units import WORD_MARK, TokenizerUnits
 
@@ -40,7 +41,7 @@ class TokenSpeller:
         characters: Those of the CTC head, single characters and a word mark.
 
     Raises:
-        ModelError: The CTC head writes longer units.
+        ModelError: The CTC head writes longer units, or kana as they sound, which no token of kanji is spelt with.
     """
 
     def __init__(self, units: TokenizerUnits, characters: TokenizerUnits) -> None:
@@ -51,6 +52,11 @@ class TokenSpeller:
             raise ModelError(
                 f"the CTC head writes units of several characters such as {longer[0]!r}, and the decoder others",
                 remedy="train a head over characters (units.kind: characters)",
+            )
+        if is_spoken_kana(self._label):
+            raise ModelError(
+                "the CTC head writes kana as they sound, and the decoder kanji too",
+                remedy="use lexicon, rescoring behind lexicon, or greedy",
             )
         self._bytes = token_bytes(units)
         # Whether apostrophes count inside of words alone, and words begin with the mark wherever they stand.

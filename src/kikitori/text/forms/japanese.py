@@ -3,6 +3,7 @@
 import re
 import string
 import unicodedata
+from collections.abc import Iterable
 
 VOICING_MARKS = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
 """Stand-alone voicing marks decompose to a space and a mark; as combining marks they join their kana again."""
@@ -82,6 +83,12 @@ def spoken_kana(text: str) -> str:
             spoken.append(kana)
             vowel = _VOWEL_OF.get(kana, "")
     return "".join(spoken)
+
+
+def is_spoken_kana(characters: Iterable[str]) -> bool:
+    """Whether letters are those of `spoken_kana` alone: how words sound, and not how they are written."""
+    letters = [each for each in characters if each.isalpha()]
+    return bool(letters) and all("ァ" <= each <= "ヺ" or each == _LONG for each in letters)
 
 
 def _below_ten_thousand(digits: str) -> str:
