@@ -6,8 +6,8 @@
 Writes the words with spaces between them, one sentence a line, for a word n-gram (`kikitori ngram --words`); the
 pronunciation lexicon of those words, in the phones that readings in kana have; and, for synthesisers that cannot read
 kanji, sentence TAB reading. Words of a dictionary (`tools/openjtalk_dictionary.py`) join the lexicon behind those of
-the text. A manifest after --avoid is for measuring: sentences that share 12 characters with its transcripts, or are one of
-them, are left out.
+the text. A manifest after --avoid is for measuring: sentences that share 12 characters with its transcripts, or are
+one of them, are left out.
 """
 
 import argparse
