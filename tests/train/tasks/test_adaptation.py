@@ -22,6 +22,7 @@ from kikitori.train.loop.trainer import Trainer
 from kikitori.train.run import dry_run, train
 from kikitori.train.tasks.adaptation import AdaptationTask, TextAdaptationTask, divergence, with_replay
 from kikitori.train.tasks.base import BatchPosition
+from kikitori.train.text_injection.ctc_prompts import WHOLE, Compression
 from tests.tiny import (
     TRAINED_ON,
     save_tiny,
@@ -52,10 +53,12 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def show_ctc(folder):
+def show_ctc(folder, **bridge):
     """A recogniser whose speech prompts look like those of a text adaptation."""
     acoustic, llm = tiny_acoustic_model(ctc_layers=(2,)), tiny_llm("qwen2", tiny_units().size)
-    config = SpeechLLMConfig(acoustic.config, llm.config, show_ctc=True, prompt_before=[5], prompt_after=[6, 1])
+    config = SpeechLLMConfig(
+        acoustic.config, llm.config, show_ctc=True, prompt_before=[5], prompt_after=[6, 1], **bridge
+    )
     model = SpeechLLM(config, acoustic=acoustic, llm=llm)
     save_model(folder, model, tiny_units(), TRAINED_ON)
     return model
@@ -261,6 +264,20 @@ def test_text_is_shown_in_the_recognisers_prompt(corpus, tmp_path):
     assert len(logits) == len(next_labels) == sum(len(labels) + 1 for labels in batch.labels)
     assert bool(has_prompt.all())
     assert task.evaluate()["perplexity"] > 1.0
+
+
+@pytest.mark.parametrize(
+    "bridge", [{"blanks": "drop", "repeats": "keep"}, {"blanks": "keep", "repeats": "average"}], ids=["drop", "average"]
+)
+def test_text_is_compressed_as_the_base_compresses_speech(corpus, tmp_path, bridge):
+    values = {"bridge": "ctc_compress", "bridge_stride": 1, **{f"bridge_{key}": value for key, value in bridge.items()}}
+    show_ctc(tmp_path / "base", **values)
+    task, _ = build(tmp_path, corpus, text_recipe(tmp_path / "base"))
+    whole = task.load([0, 1], 0).prompts
+    assert task.simulator.compression == Compression(**bridge)
+    task.simulator = replace(task.simulator, compression=WHOLE)
+    frames = task.load([0, 1], 0).prompts
+    assert all(0 < len(few) < len(every) for few, every in zip(whole, frames, strict=True))
 
 
 def test_heads_over_letters_of_their_own_are_trained_on_letters(corpus, tmp_path):

@@ -1,7 +1,6 @@
 """From a recipe to the simulation of CTC posteriors for text-only training, and to drafts."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from kikitori.data.rows import joined
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.model.acoustic_model import AcousticModelConfig
-from kikitori.model.folder import load_config, load_model
+from kikitori.model.folder import LoadedModel, load_config, load_model
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.lexicon import Lexicon, read_lexicon
 from kikitori.text.units import TokenizerUnits, equal_units
@@ -20,7 +19,7 @@ from kikitori.train.build.corpora import Log, read_ref
 from kikitori.train.build.speech_llm import spelled_labels
 from kikitori.train.recipe.adaptation import TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe, TextInjection
-from kikitori.train.text_injection.ctc_prompts import CTCPromptSimulator
+from kikitori.train.text_injection.ctc_prompts import AVERAGES, WHOLE, Compression, CTCPromptSimulator
 from kikitori.train.text_injection.drafts import Drafter, own_drafter
 from kikitori.train.text_injection.posteriors import ctc_posteriors
 from kikitori.train.text_injection.prompts import (
@@ -46,20 +45,10 @@ def build_simulator(
     settings = recipe.text_injection
     if settings is None:
         return None
-    if settings.ctc is None:
-        return _as_shown(RandomErrors(range(SPECIAL, units.size)), units, units, compress=settings.compress)
-    loaded = load_model(settings.ctc)
-    model, where = loaded.model.acoustic, "text_injection.ctc"
-    if not model.config.ctc_layers:
-        raise ConfigError("it has no CTC head", where=where, remedy="name an acoustic model")
-    rows = joined(read_ref(Path(recipe.data_root), ref).rows for ref in settings.speech)
-    speech = SpeechLoader(rows, recipe.augment, seed=recipe.seed)
-    if settings.lexicon is None:
-        posteriors = ctc_posteriors(model, speech, recipe.augment)
-        heard = units if equal_units(loaded.ctc_units, units) else loaded.ctc_units
-        labelled = ((log_probs, heard.encode(text)) for log_probs, text in posteriors)
-        sampler = _sampler(labelled, heard.size, f"labels and frames of {settings.ctc}", log)
-        return _as_shown(sampler, units, heard, compress=settings.compress)
+    if settings.ctc is None or settings.lexicon is None:
+        return _label_simulator(recipe, settings, units, units, AVERAGES if settings.compress else WHOLE, log)
+    loaded, speech = _imitated(settings.ctc, recipe, settings)
+    model = loaded.model.acoustic
     lexicon, heads = read_lexicon(Path(settings.lexicon)), model.config
     pronounce = _phone_numbers(heads, units, lexicon)
     posteriors = ctc_posteriors(model, speech, recipe.augment, phones=True)
@@ -96,12 +85,9 @@ def build_adaptation_simulator(
     if settings is None:
         return None
     if lexicon is None:
-        compress = config.bridge == "ctc_compress"
-        if settings.ctc is not None:
-            settings = replace(settings, compress=compress)
-            return build_simulator(replace(recipe, text_injection=settings), units, None, log)
-        heard = heard if config.show_ctc else units
-        return _as_shown(RandomErrors(range(SPECIAL, heard.size)), units, heard, compress=compress)
+        own = Compression(config.bridge_blanks, config.bridge_repeats)
+        how = own if config.bridge == "ctc_compress" else WHOLE
+        return _label_simulator(recipe, settings, units, heard if config.show_ctc else units, how, log)
     drafter = base_drafter(recipe.adapt.model, model, units)
     if settings.ctc is not None:
         return build_simulator(recipe, units, drafter, log)
@@ -158,15 +144,42 @@ def _phone_simulator(
     )
 
 
+def _label_simulator(
+    recipe: TextRecipe,
+    settings: TextInjection,
+    units: TokenizerUnits,
+    heard: TokenizerUnits,
+    how: Compression,
+    log: Log,
+) -> PromptSimulator:
+    """What an LLM that writes `units` is shown of a CTC head: that of `ctc`, or one over `heard` with random errors."""
+    if settings.ctc is None:
+        return _as_shown(RandomErrors(range(SPECIAL, heard.size)), units, heard, how)
+    loaded, speech = _imitated(settings.ctc, recipe, settings)
+    heard = units if equal_units(loaded.ctc_units, units) else loaded.ctc_units
+    posteriors = ctc_posteriors(loaded.model.acoustic, speech, recipe.augment)
+    labelled = ((log_probs, heard.encode(text)) for log_probs, text in posteriors)
+    return _as_shown(_sampler(labelled, heard.size, f"labels and frames of {settings.ctc}", log), units, heard, how)
+
+
+def _imitated(folder: str, recipe: TextRecipe, settings: TextInjection) -> tuple[LoadedModel, SpeechLoader]:
+    """A model with the CTC head that is imitated, and the speech for it."""
+    loaded = load_model(folder)
+    if not loaded.model.acoustic.config.ctc_layers:
+        raise ConfigError("it has no CTC head", where="text_injection.ctc", remedy="name an acoustic model")
+    rows = joined(read_ref(Path(recipe.data_root), ref).rows for ref in settings.speech)
+    return loaded, SpeechLoader(rows, recipe.augment, seed=recipe.seed)
+
+
 def _as_shown(
-    posteriors: PromptSimulator, units: TokenizerUnits, heard: TokenizerUnits, *, compress: bool
+    posteriors: PromptSimulator, units: TokenizerUnits, heard: TokenizerUnits, how: Compression
 ) -> PromptSimulator:
     """Simulated outputs of a head over the labels `heard`, as an LLM that writes `units` is shown them."""
     same = equal_units(heard, units)
-    if same and not compress:
+    if same and how == WHOLE:
         return posteriors
     shown = range(units.size) if same else spelled_labels(heard, units, "text_injection.ctc")
-    return CTCPromptSimulator(posteriors, units, units if same else heard, np.array(shown, np.int64), compress)
+    return CTCPromptSimulator(posteriors, units, units if same else heard, np.array(shown, np.int64), how)
 
 
 def _sampler(
