@@ -11,6 +11,7 @@ from kikitori.data.speech import SpeechLoader
 from kikitori.errors import TrainingError
 from kikitori.train.loop.checkpoint import load_newest
 from kikitori.train.loop.state import load_weights, weights
+from kikitori.train.parallel import processes
 from kikitori.train.run import train
 from kikitori.train.tasks.speech import AcousticTask
 from tests.crossed import crossed
@@ -259,6 +260,19 @@ def test_what_could_not_be_read_is_known_after_resuming(tmp_path):
     resumed, _ = toy_trainer(other, tmp_path, checkpoint_every=1)
     resumed.resume()
     assert [each.left_out for each in other.speech] == [{"a", "b", "c"}, set()]
+
+
+def test_dev_is_decoded_knowing_what_any_process_could_not_read(tmp_path, monkeypatch):
+    class Decoding(Toy):
+        def evaluate(self):
+            known.append({*self.speech[0].left_out})
+            return super().evaluate()
+
+    known, task = [], Decoding()
+    task.speech = (SpeechLoader((), left_out={"a"}),)
+    monkeypatch.setattr(processes, "gather", lambda value: [value, [["z"]]] if value == [["a"]] else [value])
+    toy_trainer(task, tmp_path)[0].fit()
+    assert known[0] == {"a", "z"}
 
 
 def test_a_run_without_any_readable_batch_ends(tmp_path):

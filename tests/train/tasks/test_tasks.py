@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from kikitori.data.rows import Rows
 from kikitori.errors import DataError
 from kikitori.model.folder import load_model
 from kikitori.train.loop.stages import plan
@@ -103,6 +104,16 @@ def test_an_epoch_has_every_utterance_once(build):
     task = build(acoustic_recipe())
     assert sorted(i for batch in task.batches(1) for i in batch) == list(range(7))
     assert [*task.batches(1)] == [*task.batches(1)] != [*task.batches(2)]
+
+
+def test_rows_are_read_once_to_know_which_could_not_be_read(build, monkeypatch):
+    task = build(acoustic_recipe())
+    before, rows = task.trained_on, task.train.utterances
+    task.train.left_out.add(rows[int(rows.durations.argmax())].utt_id)
+    after = task.trained_on
+    assert after.max_seconds < before.max_seconds
+    monkeypatch.setattr(Rows, "__iter__", lambda _: pytest.fail("they are read again"))
+    assert task.trained_on == after
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_utterance(build):

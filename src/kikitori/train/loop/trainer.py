@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from kikitori.data.prefetch import prefetch
-from kikitori.data.speech import leave_out, left_out
+from kikitori.data.speech import leave_out
 from kikitori.io.files import replace_folder
 from kikitori.model.device import torch_device
 from kikitori.train.loop.checkpoint import (
@@ -241,6 +241,7 @@ class Trainer:
         scores: dict[str, float] = {}
         if self.epoch % self.run.evaluate_every == 0 or self.epoch == self.run.epochs:
             self.task.module.eval()
+            processes.share_left_out(self.task.speech)
             scores = self.strategy.evaluate()  # all processes choose and stop alike
         if scores:
             self.metrics.dev(self.epoch, self.run.epochs, self.step, scores)
@@ -269,7 +270,6 @@ class Trainer:
 
     def _save(self) -> None:
         random_tensors, numpy_states = random_states()
-        leave_out(self.task.speech, *processes.gather(left_out(self.task.speech)))  # the export is of all processes
         model = learnt(self.task.module, self.stages.starts)
         check_finite(model, self.step)
         shared = {
@@ -286,7 +286,7 @@ class Trainer:
             "selection": self.selection.state(),
             "sums": processes.gather(self.metrics.sums),
             "numpy": numpy_states,
-            "left_out": left_out(self.task.speech),
+            "left_out": processes.share_left_out(self.task.speech),
             "frozen": self.frozen,
             "provenance": self.provenance,
         }

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kikitori.data.speech import SpeechLoader, leave_out, left_out
 from kikitori.errors import TrainingError
 from kikitori.train.loop.provenance import unlike
 
@@ -89,6 +90,15 @@ def gather(value: Any) -> list[Any]:
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def share_left_out(speech: Sequence[SpeechLoader]) -> list[list[str]]:
+    """Lets all processes know what one could not read, and gives it: their decoding and the export depend on it.
+
+    With FSDP2, processes that decode otherwise than others would wait for them.
+    """
+    leave_out(speech, *gather(left_out(speech)))
+    return left_out(speech)
 
 
 def wait() -> None:

@@ -137,7 +137,7 @@ class MaskedPredictionTask(SpeechBatches):
         }
 
     def data_digest(self) -> str:
-        """Names and durations of the training speech."""
+        """Names, durations and texts of the training speech."""
         return self.train.utterances.digest()
 
     def data_counts(self) -> dict[str, int]:

@@ -89,6 +89,7 @@ class AcousticTask(SpeechBatches):
             texts = {utterance.utt_id: utterance.text or "" for utterance in train.utterances}
             self.unpronounced = phone_losses.unknown(texts)
         self._told: set[str] = set()
+        self._trained_on: tuple[int, TrainedOn] | None = None
 
     def load(self, indices: list[int], epoch: int) -> SpeechBatch | None:
         """Reads and augments a batch."""
@@ -198,9 +199,12 @@ class AcousticTask(SpeechBatches):
 
         Which files cannot be read shows in training, so it is not the same at its beginning and at its end.
         """
-        rows, unread = self.train.utterances, self.train.left_out
-        wrong = np.array([row.utt_id in unread for row in rows]) if unread else np.zeros(len(rows), bool)
-        return TrainedOn(*self.label_rates.highest(rows.durations, wrong), self.recipe.language)
+        rows, unread = self.train.utterances, len(self.train.left_out)
+        if self._trained_on is None or self._trained_on[0] != unread:  # it only grows, and all rows are read for it
+            wrong = [row.utt_id in self.train.left_out for row in rows] if unread else [False] * len(rows)
+            highest = self.label_rates.highest(rows.durations, np.array(wrong))
+            self._trained_on = unread, TrainedOn(*highest, self.recipe.language)
+        return self._trained_on[1]
 
     @cached_property
     def label_rates(self) -> LabelRates:
