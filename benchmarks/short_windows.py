@@ -28,7 +28,7 @@ MANY = 3
 
 
 def cut(waveforms: Sequence[Waveform]) -> list[Waveform]:
-    """A part of each waveform; what is too short stays whole."""
+    """A part of each waveform, from a quarter of the way on; of what is too short the rest."""
     found = []
     for number, waveform in enumerate(waveforms):
         begin, size = len(waveform) // 4, int(CUT_S[number % len(CUT_S)] * SAMPLE_RATE)

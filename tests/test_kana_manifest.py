@@ -11,6 +11,7 @@ TOOL = str(Path(__file__).parents[1] / "tools" / "kana_manifest.py")
 
 def test_readings_become_the_text(tmp_path, monkeypatch):
     row = {"audio_filepath": "a.flac", "duration": 1.0, "language": "ja", "speaker": "f"}
+    row |= {"offset": 2.5, "bytes": [512, 99]}
     rows = [
         row | {"text": "均等", "reading": "きんとう", "split": "train"},
         row | {"text": "上", "reading": "うえ", "split": "test"},
@@ -22,4 +23,5 @@ def test_readings_become_the_text(tmp_path, monkeypatch):
     runpy.run_path(TOOL, run_name="__main__")
     (found,) = read_manifest(output).utterances
     assert (found.text, found.extra, found.split, found.speaker) == ("キントー", {"written": "均等"}, "train", "f")
+    assert (found.offset, found.byte_range) == (2.5, (512, 99))
     assert found.audio_filepath.resolve() == tmp_path.resolve() / "a.flac"

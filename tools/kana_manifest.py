@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from kikitori.data.manifest import read_manifest, write_manifest
+from kikitori.data.manifest import BYTES, read_manifest, write_manifest
 from kikitori.text.forms.japanese import spoken_kana
 
 
@@ -23,6 +23,8 @@ def kana_rows(manifest: Path, folder: Path, splits: Collection[str] = ()) -> Ite
             yield {
                 "audio_filepath": os.path.relpath(row.audio_filepath, folder),
                 "duration": row.duration,
+                "offset": row.offset,
+                BYTES: row.byte_range,
                 "text": kana,
                 "written": row.text,
                 "speaker": row.speaker,

@@ -1,5 +1,6 @@
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,11 +122,27 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         index(folder, print)
 
 
+def test_a_cache_that_can_only_be_read_is_read(tmp_path, monkeypatch):
+    folder = samples(tmp_path / "set")
+    expected = index(folder, print)
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert index(folder, print) == expected
+
+
 def test_other_folders_are_no_shards(tmp_path):
     write(tmp_path / "kaldi" / "wav.scp", "a a.wav\n")
     write(tmp_path / "kaldi" / "text", "a A\n")
     with pytest.raises(DataError, match="is a folder of Kaldi's; make a manifest"):
         index(tmp_path / "kaldi", print)
+    write(tmp_path / "kaldi" / "sub" / "train.jsonl", "{}\n")
+    with pytest.raises(
+        DataError, match=r"sub: is no manifest: it is a folder; name the manifest in it, .*train"
+    ):
+        index(tmp_path / "kaldi" / "sub", print)
 
 
 def test_rows_of_arrow_files(tmp_path):

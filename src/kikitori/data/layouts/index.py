@@ -18,7 +18,7 @@ from kikitori.data.layouts.base import Columns
 from kikitori.data.layouts.choose import choose_layout
 from kikitori.data.layouts.keep import InPlace
 from kikitori.data.layouts.tars import is_tar
-from kikitori.errors import DataError, counted
+from kikitori.errors import ConfigError, DataError, counted
 from kikitori.io.files import describe_folder, disk_error, write_text
 
 IN_SHARDS = ("webdataset", "lhotse", "hugging-face")
@@ -39,7 +39,10 @@ def index(source: Path, log: Callable[[str], None]) -> tuple[Path, tuple[str, ..
     Raises:
         DataError: It is no such data set, a shard is missing, cut, damaged or compressed, or the disk refuses.
     """
-    name, _, layout = choose_layout(source, None)
+    try:
+        name, _, layout = choose_layout(source, None)
+    except (ConfigError, DataError):  # whose remedies are options of `kikitori data convert`
+        name = ""
     if name not in IN_SHARDS:
         found, remedy = describe_folder(source)
         raise DataError(f"is no manifest: it {found}", where=source, remedy=remedy)
@@ -48,15 +51,16 @@ def index(source: Path, log: Callable[[str], None]) -> tuple[Path, tuple[str, ..
     manifest = _kept_as(source, files)
     problems, lock = manifest.with_suffix(".txt"), manifest.with_suffix(".lock")
     try:
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()  # FileLock takes a folder that refuses files for one that is locked
-        with FileLock(lock):  # the other processes of a run wait
-            if not problems.exists():  # which is written last
-                log(f"{source}: reading where its rows are ({name}, {counted(len(files), 'file')})")
-                lines = list[str]()
-                rows = layout.read(source, Columns(), lines.append)
-                convert(rows, manifest, keeper=InPlace(), leave_out=lines.append)
-                write_text(problems, "".join(f"{line}\n" for line in lines))
+        if not problems.exists():  # which is written last; what is there may lie in a folder that refuses files
+            manifest.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()  # FileLock takes a folder that refuses files for one that is locked
+            with FileLock(lock):  # the other processes of a run wait
+                if not problems.exists():
+                    log(f"{source}: reading where its rows are ({name}, {counted(len(files), 'file')})")
+                    lines = list[str]()
+                    rows = layout.read(source, Columns(), lines.append)
+                    convert(rows, manifest, keeper=InPlace(), leave_out=lines.append)
+                    write_text(problems, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise disk_error(manifest.parent, error) from error
     return manifest, tuple(problems.read_text(encoding="utf-8").splitlines())
