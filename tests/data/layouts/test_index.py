@@ -139,9 +139,7 @@ def test_other_folders_are_no_shards(tmp_path):
     with pytest.raises(DataError, match="is a folder of Kaldi's; make a manifest"):
         index(tmp_path / "kaldi", print)
     write(tmp_path / "kaldi" / "sub" / "train.jsonl", "{}\n")
-    with pytest.raises(
-        DataError, match=r"sub: is no manifest: it is a folder; name the manifest in it, .*train"
-    ):
+    with pytest.raises(DataError, match=r"sub: is no manifest: it is a folder; name the manifest in it, .*train"):
         index(tmp_path / "kaldi" / "sub", print)
 
 
