@@ -19,6 +19,7 @@ from kikitori.workflows.study.report import write_study
 from kikitori.workflows.study.run import Outcome, run_study
 from kikitori.workflows.study.spec import load_study
 from tests.commands import call, one_line
+from tests.data.layouts.sounds import tar
 from tests.scoring.test_report import Checker
 
 ROOT = Path(__file__).parents[3]
@@ -90,6 +91,16 @@ def test_digests_change_with_what_a_cell_depends_on(world, tmp_path):
     manifest = tmp_path / "clips" / "manifest.jsonl"
     manifest.write_text(manifest.read_text().replace("0", "1", 1))
     assert plan(world()).trainings.keys() != first.trainings.keys()
+
+
+def test_digests_change_with_shards(world, tmp_path):
+    shards = {"data.train": [{"path": "tars"}]}
+    files = {"1.txt": b"a", "1.flac": b"sound"}
+    tar(tmp_path / "tars" / "0.tar", files)
+    first = plan(world(settings=shards)).trainings.keys()
+    assert plan(world(settings=shards)).trainings.keys() == first
+    tar(tmp_path / "tars" / "0.tar", files | {"2.txt": b"b", "2.flac": b"sound"})
+    assert plan(world(settings=shards)).trainings.keys() != first
 
 
 def test_recordings_may_be_corrupted_for_the_test_alone(world):

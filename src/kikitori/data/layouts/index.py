@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from kikitori.data.convert import convert
-from kikitori.data.layouts.base import Columns
+from kikitori.data.layouts.base import Columns, Layout
 from kikitori.data.layouts.choose import choose_layout
 from kikitori.data.layouts.keep import InPlace
 from kikitori.data.layouts.tars import is_tar
@@ -39,14 +39,10 @@ def index(source: Path, log: Callable[[str], None]) -> tuple[Path, tuple[str, ..
     Raises:
         DataError: It is no such data set, a shard is missing, cut, damaged or compressed, or the disk refuses.
     """
-    try:
-        name, _, layout = choose_layout(source, None)
-    except (ConfigError, DataError):  # whose remedies are options of `kikitori data convert`
-        name = ""
-    if name not in IN_SHARDS:
+    if (known := _layout(source)) is None:
         found, remedy = describe_folder(source)
         raise DataError(f"is no manifest: it {found}", where=source, remedy=remedy)
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    (name, layout), files = known, _files(source)
     _refuse_gaps(files)
     manifest = _kept_as(source, files)
     problems, lock = manifest.with_suffix(".txt"), manifest.with_suffix(".lock")
@@ -66,9 +62,32 @@ def index(source: Path, log: Callable[[str], None]) -> tuple[Path, tuple[str, ..
     return manifest, tuple(problems.read_text(encoding="utf-8").splitlines())
 
 
+def shards_digest(source: Path) -> str | None:
+    """A digest of the names, sizes and times of the files of a data set in shards; None of what is none."""
+    if not is_sharded(source) or _layout(source) is None:
+        return None
+    return hashlib.sha256(json.dumps(_known(source, _files(source))).encode()).hexdigest()
+
+
+def _layout(source: Path) -> tuple[str, Layout] | None:
+    """The layout of a data set in shards."""
+    try:
+        name, _, layout = choose_layout(source, None)
+    except (ConfigError, DataError):  # whose remedies are options of `kikitori data convert`
+        return None
+    return (name, layout) if name in IN_SHARDS else None
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+
+
+def _known(source: Path, files: list[Path]) -> list[tuple[str, int, int]]:
+    return [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
 def _kept_as(source: Path, files: list[Path]) -> Path:
-    known = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    content = json.dumps([_FORMAT, str(source.resolve()), known])
+    content = json.dumps([_FORMAT, str(source.resolve()), _known(source, files)])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "kikitori" / "shards" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
 

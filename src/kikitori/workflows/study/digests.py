@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kikitori
+from kikitori.data.layouts.index import shards_digest
 from kikitori.workflows.sharing.journal import file_digest, recipe_digest
 
 LENGTH = 12
@@ -55,14 +56,16 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _content(path: Path) -> str | None:
-    """Of a file, or of a model folder or the run that exported it; None of what is neither."""
+    """Of a file, a model folder or the run that exported it, or a data set in shards; None of what is none of these."""
     try:
         if path.is_file():
             return file_digest(path)
         folder = next((each for each in (path, path / "model") if (each / _CONFIG).is_file()), None)
+        if folder is None:
+            return shards_digest(path)
     except (OSError, ValueError):  # the text is no path
         return None
-    return None if folder is None else _folder_digest(folder)
+    return _folder_digest(folder)
 
 
 def _folder_digest(folder: Path) -> str:
