@@ -2,8 +2,8 @@
 
     python tools/openjtalk_dictionary.py -o dictionary.tsv.xz [--most-cost 7000]
 
-For the lexicon of a recogniser (`tools/japanese_words.py --words`). MeCab's costs are higher for rarer words: about 100
-for a factor of e. Of verbs and adjectives the dictionary form is taken, of names those of places alone.
+For the lexicon of a recogniser (`tools/japanese_words.py --words`). MeCab's costs are higher for rarer words. Of verbs
+and adjectives the dictionary form is taken, of names those of places alone.
 """
 
 import argparse
