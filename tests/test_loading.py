@@ -16,3 +16,9 @@ def test_our_models_are_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "mini-xx").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_model("mini-xx") == "mini-xx"  # the one that lies here
+
+
+def test_a_run_folder_stands_for_what_it_exported(tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    assert find_model(tmp_path / "run") == tmp_path / "run" / "model"
+    assert find_model(tmp_path / "run" / "model") == tmp_path / "run" / "model"

@@ -92,7 +92,8 @@ def load(
 def find_model(model: str | Path | None) -> str | Path:
     """The folder of a model named without a slash: one here, in the package (`tiny-en`) or in a checkout's `models/`.
 
-    None is the bundled model. Whatever is none of them is left as it is: a path, or the id of a model on the hub.
+    None is the bundled model, a run folder what it exported. Whatever is none of them stays as it is: a path, or the id
+    of a model on the hub.
 
     Raises:
         ConfigError: It is a model for other software to run.
@@ -102,6 +103,8 @@ def find_model(model: str | Path | None) -> str | Path:
     if str(model).startswith(BASELINES):
         remedy = "give the folder or the id alone"
         raise ConfigError("only evaluate and transcribe run models of other software", where=model, remedy=remedy)
+    if (exported := Path(model) / "model").is_dir():
+        return exported
     if Path(model).is_dir() or len(Path(model).parts) != 1:
         return model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))

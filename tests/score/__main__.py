@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
+from tests.score.again import count_repeats
 from tests.score.attacks import count_attacks
 from tests.score.damage import count_damage
 from tests.score.faults import count_faults
 from tests.score.fuzz import count_mutants
 from tests.score.jobs import count_killed_jobs
 from tests.score.kills import count_kills, count_stock_kills, plan
+from tests.score.length import count_long
 from tests.score.nonfinite import count_nonfinite
 from tests.score.page import page
 from tests.score.ranks import count_lost_processes
@@ -32,6 +34,7 @@ ROWS: dict[str, Callable[[Path], Row]] = {
     "R5": count_resumes,
     "R8": count_attacks,
     "R9": lambda root: count_mutants(root, each=1000),
+    "R10": lambda root: count_long(root, hours=3.0),
     "R11": lambda root: count_killed_jobs(root, files=300, kills=30),
     "R12": lambda root: count_tests(
         root,
@@ -52,7 +55,14 @@ ROWS: dict[str, Callable[[Path], Row]] = {
         "the page in Chromium: files, microphone, keyboard, errors; markup in texts stays text, and nothing is logged",
         "tests/server/test_page.py",
     ),
+    "R16": count_repeats,
     "R19": lambda root: count_lost_processes(root, kills=4),
+    "R20": lambda root: count_tests(
+        root,
+        "R20",
+        "workers (Ray) and shards write the files of one process; one that is killed loses and doubles nothing",
+        *("tests/engine/test_pool.py", "tests/engine/test_ray.py", "tests/workflows/sharing/test_shards.py"),
+    ),
 }
 
 

@@ -2,12 +2,14 @@
 
 import pytest
 
+from tests.score.again import count_repeats
 from tests.score.attacks import count_attacks
 from tests.score.damage import count_damage
 from tests.score.faults import count_faults
 from tests.score.fuzz import count_mutants
 from tests.score.jobs import count_killed_jobs
 from tests.score.kills import Killing, count_kills
+from tests.score.length import count_long
 from tests.score.nonfinite import count_nonfinite
 from tests.score.page import page
 from tests.score.ranks import count_lost_processes
@@ -88,6 +90,12 @@ def test_r8_attacks_are_refused(tmp_path):
     assert row.passed, row
 
 
+@pytest.mark.slow
+def test_r10_a_long_recording(tmp_path):
+    row = count_long(tmp_path, hours=0.1)
+    assert row.passed, row
+
+
 def test_r11_a_killed_job_loses_and_doubles_nothing(tmp_path):
     row = count_killed_jobs(tmp_path, files=14, kills=2)
     assert row.passed, row
@@ -102,4 +110,10 @@ def test_r11_thirty_kills(tmp_path):
 @pytest.mark.slow
 def test_r19_a_run_outlives_one_of_its_processes(tmp_path):
     row = count_lost_processes(tmp_path, kills=1, epochs=4)
+    assert row.passed, row
+
+
+@pytest.mark.slow
+def test_r16_a_run_is_repeated(tmp_path):
+    row = count_repeats(tmp_path, names=("speech_llm",))
     assert row.passed, row

@@ -69,8 +69,8 @@ def estimate(module: nn.Module, run: Run, activations: int) -> Estimate:
 def share(module: nn.Module, run: Run, activations: int, num_processes: int) -> Estimate:
     """What one of several processes takes with `run.sharding: fsdp`.
 
-    Put together are at most what lies outside of layers and two layers (one in use, one that comes next), and the
-    gradients of one of them before they are shared out.
+    Put together are at most what lies outside of layers and two layers (one in use, one that comes next), each as
+    parameters and as the message that brought them, and the gradients of one of them before they are shared out.
     """
     alone = estimate(module, run, activations)
     layers = [part for part in module.modules() if isinstance(part, GradientCheckpointingLayer)]
@@ -84,7 +84,7 @@ def share(module: nn.Module, run: Run, activations: int, num_processes: int) -> 
         optimizer=alone.optimizer // num_processes,
         copies=alone.copies // num_processes,
         activations=activations,
-        gathered=_bytes(outside) + _bytes(_learning(outside)) + 2 * whole + gradients,
+        gathered=_bytes(outside) + _bytes(_learning(outside)) + 4 * whole + gradients,
     )
 
 
