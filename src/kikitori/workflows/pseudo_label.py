@@ -136,7 +136,7 @@ def _read_part(file: Path) -> dict[int, Recognized]:
 
 def _claim(folder: Path, recognizer: Recognizer, utterances: Sequence[Utterance], options: Decoding) -> None:
     """Writes what the folder's texts come from; refuses a folder with other texts."""
-    speech = [[_way_to(row, folder), row.offset, row.duration] for row in utterances]
+    speech = [[_way_to(row, folder), row.offset, row.duration, *(row.byte_range or ())] for row in utterances]
     described = {
         "utterances": len(speech),
         "speech": hashlib.sha256(json.dumps(speech).encode()).hexdigest(),
