@@ -270,7 +270,7 @@ def test_a_folder_belongs_to_one_model_search_and_speech(model, data, tmp_path):
         label("--model", model, "--data", data, "-o", data.parent)
     )
     assert all(row["text"] is None for row in rows_of(data))
-    rewrite(data, lambda number, row: {"bytes": [number, 99]})  # elsewhere in the same files
+    rewrite(data, lambda number, _: {"bytes": [number, 99]})  # elsewhere in the same files
     assert "another model, search or speech" in one_line(label(*made, "--decoding", "ctc_greedy"))
 
 
