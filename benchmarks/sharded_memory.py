@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -21,7 +22,7 @@ from distributed import LLAMA
 PROCESSES, LINES, LABELS = 2, 24, 256
 SHARDINGS = ("none", "fsdp")
 LORA = {"policy": "lora", "lora": {"rank": 16, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}}
-POLICIES = {"all learns": {}, "LoRA": LORA}
+POLICIES: Mapping[str, Mapping[str, object]] = {"all learns": {}, "LoRA": LORA}
 QUIET = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
 """Without the second the C library keeps much of what was freed."""
 
@@ -47,7 +48,7 @@ def main() -> None:
             print(f"{name}, {sharding} | {estimated} | {steps} | {built}; measured / estimated {steps / estimated:.2f}")
 
 
-def write_recipe(folder: Path, policy: dict[str, object], sharding: str) -> Path:
+def write_recipe(folder: Path, policy: Mapping[str, object], sharding: str) -> Path:
     draw = random.Random(1)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(200)]
     (folder / "text.txt").write_text("".join(f"{' '.join(draw.choices(words, k=10))}\n" for _ in range(LINES)))

@@ -55,7 +55,7 @@ def losses(rows: list[Utterance], parts: Path, encoder: str) -> tuple[float, flo
         task = build_task(wanted, lambda _: None)
     assert isinstance(task, SpeechLLMTask)
     model, collator = stock_model(parts / encoder, parts / LLM, STRIDE, LORA)
-    model.adapter.load_state_dict(task.speech_llm.bridge.linear.state_dict())
+    model.adapter.load_state_dict(task.speech_llm.bridge.get_submodule("linear").state_dict())
     with torch.inference_mode():
         batch = task.load([*range(len(rows))], 0)
         assert batch is not None
