@@ -115,6 +115,7 @@ def test_overrides_and_interpolation(load):
             "section.items.1.repaet: unexpected key; did you mean 'repeat'?",
         ),
         ("maybe: {path: a, repaet: 2}", "maybe.repaet: unexpected key; did you mean 'repeat'?"),
+        ("maybe: {paht: a}", "maybe.paht: unexpected key (and 1 more); did you mean 'path'?"),
         ("shape: {kind: circle, raduis: 2}", "shape.raduis: unexpected key; did you mean 'radius'?"),
         ("shape: {kind: circle, circle: 2}", "shape.circle: unexpected key; known keys: kind, radius"),
         ("shape: {kind: square, radius: 2}", "shape.radius: unexpected key; known keys: kind, side"),

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 import kikitori
 from kikitori.errors import DataError, KikitoriError, TrainingError
-from kikitori.io.files import locked
+from kikitori.io.files import DiskFullError, locked
 from kikitori.train.loop.checkpoint import load_newest
 from kikitori.train.recipe.recipe import load_recipe
 from kikitori.train.run import RunLog, _save_recipe, dry_run, train
@@ -339,3 +339,8 @@ def test_the_log_goes_to_the_screen_and_the_file(tmp_path, capsys):
     log("second")
     assert capsys.readouterr().err == "début\nsecond\n"
     assert [line.split(" ", 2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["début", "second"]
+
+
+def test_a_log_on_a_full_disk_is_named():
+    with pytest.raises(DiskFullError, match=r"/dev/full: cannot be written: .*; make room"):
+        RunLog(Path("/dev/full"))("line")

@@ -85,7 +85,7 @@ def validate(schema: type[T], values: dict[str, Any], where: str) -> T:
         return TypeAdapter(schema).validate_json(json.dumps(values))
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        first = problems[0]
+        first = min(problems, key=lambda each: each["type"] in _MISSING)  # of a misspelt key, how it is written
         keys, siblings = _locate(schema, first["loc"])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(
@@ -111,6 +111,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
 
 _UNEXPECTED = ("unexpected_keyword_argument", "extra_forbidden")
+_MISSING = ("missing", "missing_argument")
 
 
 def _read_with_base(path: Path) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _first_line(error: Exception) -> str:
 def _describe(problem: Any) -> str:
     if problem["type"] in _UNEXPECTED:
         return "unexpected key"
-    if problem["type"] in ("missing", "missing_argument"):
+    if problem["type"] in _MISSING:
         return "required key is missing"
     message: str = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]

@@ -101,6 +101,19 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def append_text(path: Path, content: str) -> None:
+    """Writes on at the end of a text file in UTF-8.
+
+    Raises:
+        DataError: The folder or the disk refuses.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as out:
+            out.write(content)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
 def disk_error(path: Path, error: OSError) -> DataError:
     """What a system's error in writing a file means to the user."""
     what = f"cannot be written: {error.strerror}"

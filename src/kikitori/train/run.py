@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from kikitori.errors import TrainingError
-from kikitori.io.files import LOCK, locked, write_text
+from kikitori.io.files import LOCK, append_text, locked, write_text
 from kikitori.io.progress import Bar, no_bar
 from kikitori.train.build.corpora import Log, check_speech
 from kikitori.train.build.task import build_task
@@ -202,8 +202,7 @@ class RunLog:
     def __call__(self, line: str) -> None:
         """Logs one line."""
         sys.stderr.write(line + "\n")
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        append_text(self.path, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 
 def _save_recipe(recipe: Recipe, path: Path) -> None:

@@ -143,6 +143,13 @@ def test_other_folders_are_no_shards(tmp_path):
         index(tmp_path / "kaldi" / "sub", print)
 
 
+def test_a_first_shard_that_cannot_be_read_is_named(tmp_path):
+    folder = samples(tmp_path / "set")
+    (folder / "s-000.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"s-000\.tar: is no whole tar"):
+        index(folder, print)
+
+
 def test_rows_of_arrow_files(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     sounds = [sound(seed=number) for number in range(40)]

@@ -20,14 +20,14 @@ _SAID = (".txt", ".json")
 
 
 def evidence(source: Path) -> str | None:
-    """A tar whose first sample has audio and text."""
+    """A tar whose first sample has audio and text, or cannot be read, which reading will say."""
     tars = _tars(source)
     if not tars:
         return None
     try:
         _, files = next(_samples(tars[0]), ("", {}))
     except DataError:
-        return None
+        return tars[0].name
     return tars[0].name if ENDINGS & files.keys() and {*_SAID} & files.keys() else None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from kikitori.errors import TrainingError
+from kikitori.io.files import append_text
 from kikitori.train.loop.state import Weights, copy_into, statistics
 from kikitori.train.parallel import processes
 
@@ -68,8 +69,8 @@ class Guard:
         copy_into(self._statistics, self._copies)
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.writes:
-            with (self.directory / SKIPPED).open("a", encoding="utf-8") as out:
-                out.write(json.dumps({**row, "what": what, "utterances": list(utt_ids)}) + "\n")
+            line = json.dumps({**row, "what": what, "utterances": list(utt_ids)})
+            append_text(self.directory / SKIPPED, f"{line}\n")
         names = f" ({', '.join(utt_ids[:8])}{', ...' if len(utt_ids) > 8 else ''})" if utt_ids else ""
         where = f"epoch {row['epoch'] + 1}, batch {row['batch']}{names}"
         self.log(f"warning: {where}: {what}; step skipped ({self.skipped} so far)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kikitori.io.files import write_text
+from kikitori.io.files import append_text, write_text
 from kikitori.train.parallel.processes import gather
 
 METRICS = "metrics.jsonl"
@@ -77,8 +77,7 @@ class Metrics:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.writes:
-            with (self.directory / METRICS).open("a", encoding="utf-8") as out:
-                out.write(json.dumps({**row, "time": round(time.time(), 1)}) + "\n")
+            append_text(self.directory / METRICS, json.dumps({**row, "time": round(time.time(), 1)}) + "\n")
 
 
 def exported_scores(run: Path) -> dict[str, float]:
