@@ -15,6 +15,7 @@ from kikitori.errors import TrainingError
 from kikitori.train.loop import checkpoint
 from kikitori.train.loop.checkpoint import (
     Checkpoint,
+    NoSpaceError,
     find_damage,
     list_checkpoints,
     load_newest,
@@ -147,7 +148,7 @@ def test_a_disk_without_room_is_found_before_anything_is_written(tmp_path, monke
     before = tree(tmp_path)
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(TrainingError, match=r"a checkpoint needs 1 MB, the disk has 1 MB left; free the disk"):
+    with pytest.raises(NoSpaceError, match=r"a checkpoint needs 1 MB, the disk has 1 MB left; free the disk"):
         save(tmp_path, 2)
     assert tree(tmp_path) == before
 

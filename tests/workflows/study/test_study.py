@@ -11,6 +11,7 @@ import yaml
 
 from kikitori.errors import ConfigError, TrainingError
 from kikitori.scoring.report import Prediction
+from kikitori.train.loop.checkpoint import check_space
 from kikitori.types import Utterance
 from kikitori.workflows.study import run
 from kikitori.workflows.study.budget import affordable, needed
@@ -230,6 +231,21 @@ def test_a_study_that_is_stopped_goes_on(world, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "study.json").exists()
     call("study", world(), "-o", tmp_path / "out")
     assert calls == [False, True]
+
+
+def test_a_full_disk_ends_a_study(world, monkeypatch, tmp_path):
+    calls = []
+
+    def train(_, folder, *, resume):  # noqa: ARG001
+        calls.append(folder)
+        check_space(tmp_path, 2**60)
+
+    monkeypatch.setattr(run, "train_recipe", train)
+    result = call("study", world(axes={"optim.lr": [0.1, 0.2]}), "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "free the disk" in result.stderr
+    assert len(calls) == 1
+    assert not (tmp_path / "out" / "study.json").exists()
 
 
 def test_values_that_do_not_go_together_are_rows(world):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from kikitori.errors import TrainingError
+from kikitori.io.files import DiskFullError
 from kikitori.train.parallel import processes
 from kikitori.train.parallel.shards import Empty, Weights, fitted, read_shards, whole, write_shards
 
@@ -105,15 +106,19 @@ def add_shards(directory: Path, step: int, shards: Mapping[str, Weights]) -> Non
         raise TrainingError(f"the checkpoint could not be written ({error})", where=staging) from None
 
 
+class NoSpaceError(TrainingError, DiskFullError):
+    """The disk has no room for a checkpoint: further runs there, such as those of a study, would end as well."""
+
+
 def check_space(directory: Path, num_bytes: int) -> None:
     """Checks that a folder's disk takes so many bytes of tensors.
 
     Raises:
-        TrainingError: It does not.
+        NoSpaceError: It does not.
     """
     free = shutil.disk_usage(directory).free
     if free < num_bytes + SPARE_BYTES:
-        raise TrainingError(
+        raise NoSpaceError(
             f"a checkpoint needs {_megabytes(num_bytes + SPARE_BYTES)}, the disk has {_megabytes(free)} left",
             where=directory,
             remedy="free the disk and go on with --resume; earlier checkpoints are as they were",
