@@ -105,6 +105,10 @@ class AcousticModel(PreTrainedModel):
         """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each."""
         return self.encode_features(*self.encoder.features(waveforms, num_samples))
 
+    def encode_for_heads(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
+        """The same, for CTC and phone heads alone."""
+        return self.encode(waveforms, num_samples)
+
     def encode_features(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
         """Frames from `encoder.features`, with the states that the CTC heads read as `intermediate`."""
         return self.encoder.encode(inputs, input_lengths, layers=self.layers)

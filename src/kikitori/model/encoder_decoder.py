@@ -111,11 +111,25 @@ class EncoderDecoder(nn.Module):
         heads, shared, ours = self.acoustic, self._shared_layers, self.encoder.with_window(self.window)
         if heads.encoder is self.encoder:
             return cast(EncoderOutput, ours(waveforms, num_samples))
-        inputs, lengths = ours.features(waveforms, num_samples)
-        states = ours.encode_lower(inputs, lengths, shared)
+        states, lengths = self._shared(waveforms, num_samples)
         decoders = ours.encode_upper(states, lengths, shared)
         encoded = heads.encoder.encode_upper(states, lengths, shared, layers=heads.layers)
         return replace(encoded, window=decoders.window, window_lengths=decoders.window_lengths)
+
+    def encode_for_heads(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
+        """What `encode` gives for CTC and phone heads alone, without what only the decoder reads."""
+        heads = self.acoustic
+        if heads.encoder is self.encoder:
+            return self.encode(waveforms, num_samples)
+        states, lengths = self._shared(waveforms, num_samples)
+        encoded = heads.encoder.encode_upper(states, lengths, self._shared_layers, layers=heads.layers)
+        return replace(encoded, window=None, window_lengths=None)
+
+    def _shared(self, waveforms: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """States (batch, window, dim) behind the shared layers, and lengths of the features (batch,)."""
+        ours = self.encoder.with_window(self.window)
+        inputs, lengths = ours.features(waveforms, num_samples)
+        return ours.encode_lower(inputs, lengths, self._shared_layers), lengths
 
     def with_window(self, window: Window) -> "EncoderDecoder":
         """The same recogniser, with the same weights in memory, behind another window."""

@@ -227,6 +227,10 @@ class SpeechLLM(PreTrainedModel):
         """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each."""
         return self.acoustic.encode(waveforms, num_samples)
 
+    def encode_for_heads(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
+        """The same, for CTC and phone heads alone."""
+        return self.encode(waveforms, num_samples)
+
     def forward(
         self, waveforms: Tensor, lengths: Tensor, labels: Labels, drafts: Labels | None = None
     ) -> tuple[Tensor, Tensor]:

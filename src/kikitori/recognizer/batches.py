@@ -27,13 +27,14 @@ from kikitori.search.batch import EncodedBatch, Result
 from kikitori.search.check import check_search
 from kikitori.search.defaults import named_search
 from kikitori.search.guards import NO_SPEECH, Guards, guarded
-from kikitori.search.options import CTCGreedySearch, Decoding, LexiconSearch
+from kikitori.search.options import CTCGreedySearch, Decoding, LexiconSearch, Need
 from kikitori.search.resources import ExternalModels
 from kikitori.search.windows import is_doubtful
 from kikitori.types import Hypothesis
 from kikitori.word_times import with_words
 
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
+EVERYTHING: frozenset[Need] = frozenset({"ctc", "phones", "decoder"})
 CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards(on_runaway="keep", on_no_speech="keep")
 """What to do about doubtful transcripts: for reading, and for measuring a search as it is."""
 
@@ -124,7 +125,7 @@ class BatchRecognizer:
         """
         self._options(CTCGreedySearch())
         with self.arithmetic():
-            return self._acoustic.log_probs(self.encode(waveforms).encoded)
+            return self._acoustic.log_probs(self.encode(waveforms, needs=CTCGreedySearch.needs).encoded)
 
     @torch.inference_mode()
     def phone_log_probs(self, waveforms: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
@@ -135,11 +136,19 @@ class BatchRecognizer:
         """
         self._options(LexiconSearch())
         with self.arithmetic():
-            return self._acoustic.phone_log_probs(self.encode(waveforms).encoded)
+            return self._acoustic.phone_log_probs(self.encode(waveforms, needs=LexiconSearch.needs).encoded)
 
     @torch.inference_mode()
-    def encode(self, waveforms: Sequence[Waveform], prompt: str = "", hotwords: Hotwords | None = None) -> EncodedBatch:
+    def encode(
+        self,
+        waveforms: Sequence[Waveform],
+        prompt: str = "",
+        hotwords: Hotwords | None = None,
+        needs: frozenset[Need] = EVERYTHING,
+    ) -> EncodedBatch:
         """Encode one batch of 16 kHz mono waveforms, each of 400 samples or more; the decoder reads the prompt.
+
+        For what needs no decoder nothing is computed that it alone reads.
 
         Raises:
             ModelError: The model was not trained to read a prompt.
@@ -148,9 +157,11 @@ class BatchRecognizer:
         acoustic = self._acoustic
         padded, num_samples = pad_waveforms(waveforms)
         padded, num_samples = padded.to(acoustic.device), num_samples.to(acoustic.device)
+        model = self.loaded.model
+        encode = model.encode if "decoder" in needs else model.encode_for_heads
         with self.arithmetic():
             rows = rows_in_turn(acoustic.encoder, padded)
-            encoded = encode_rows(self.loaded.model.encode, padded, num_samples, rows)
+            encoded = encode_rows(encode, padded, num_samples, rows)
         return EncodedBatch(loaded, self.external_models, waveforms, encoded, self._decoder_models, hotwords)
 
     @property
@@ -182,7 +193,8 @@ class BatchRecognizer:
         if rows:
             hotwords = hotwords_of(self.loaded, context.hotwords, options, self.name)
             with self.arithmetic():
-                batch = self.encode([waveforms[row] for row in rows], context.prompt, hotwords)
+                given = [waveforms[row] for row in rows]
+                batch = self.encode(given, context.prompt, hotwords, options.needs)
                 found = with_words(batch, guarded(batch, options, guards), [timed[row] for row in rows], self.words)
             for row, result in zip(rows, found, strict=True):
                 results[row] = result

@@ -18,7 +18,7 @@ from kikitori.model.published.convert import convert_heads
 from kikitori.model.published.part import PARTS
 from kikitori.recognizer import PLAIN
 from kikitori.scorers.options import ScorerOptions, with_scales
-from kikitori.search.options import BeamSearch, JointSearch, RescoringSearch
+from kikitori.search.options import BeamSearch, CTCGreedySearch, JointSearch, RescoringSearch
 from kikitori.text.unit_training import character_units
 from kikitori.types import TrainedOn
 from tests.model.published.test_ctranslate2 import save as save_ctranslate2
@@ -108,6 +108,20 @@ def test_searches_give_the_same_in_any_batch(folders, search):
         assert [each.text for each in base.recognize(WAVEFORMS, "beam" if search == "beam" else "greedy")] == [
             each.text for each in together
         ]
+
+
+@pytest.mark.parametrize("window", ["padded", "speech"])
+def test_searches_without_the_decoder_compute_nothing_for_it(folders, window):
+    recognizer = load(folders / "part", device="cpu", guards=PLAIN, window=window)
+    whole = recognizer.encode(WAVEFORMS).encoded
+    encoded = recognizer.encode(WAVEFORMS, needs=CTCGreedySearch.needs).encoded
+    assert whole.window is not None
+    assert encoded.window is None
+    assert torch.equal(whole.frames, encoded.frames)
+    assert all(torch.equal(*pair) for pair in zip(whole.intermediate, encoded.intermediate, strict=True))
+    with torch.inference_mode():
+        log_probs, _ = recognizer.loaded.model.acoustic.log_probs(whole)
+    assert torch.equal(log_probs, recognizer.ctc_log_probs(WAVEFORMS)[0])
 
 
 @pytest.mark.parametrize("first", [BeamSearch(beam=6, nbest=6), JointSearch(beam=6, nbest=6)])
