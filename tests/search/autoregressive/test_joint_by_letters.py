@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from kikitori.data.speech import pad_waveforms
-from kikitori.model.encoder_decoder import EncoderDecoder, read_rules
+from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.heads import ctc_loss
+from kikitori.model.published.transcript_rules import read_rules
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.language_model import language_model

@@ -9,7 +9,7 @@ from transformers import WhisperForConditionalGeneration
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.encoder_decoder import PREVIOUS, EncoderDecoder, language_code, read_rules
+from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.published.ctranslate2 import (
     generation_values,
     is_ctranslate2,
@@ -17,6 +17,7 @@ from kikitori.model.published.ctranslate2 import (
     whisper_config,
     whisper_tensors,
 )
+from kikitori.model.published.transcript_rules import PREVIOUS, language_code, read_rules
 from kikitori.model.safety.config import read_json
 from kikitori.model.safety.load import check_loaded, encoder_alone, other_units, read_weights
 from kikitori.text.units import TokenizerUnits, load_units

@@ -9,10 +9,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from kikitori.train.loop.metrics import Metrics
-from kikitori.train.loop.stopwatch import Stopwatch
 from kikitori.train.parallel import processes
 from kikitori.train.parallel.strategy import Strategy
 from kikitori.train.tasks.base import BatchPosition, Task
+from kikitori.train.timing.stopwatch import Stopwatch
 
 
 @dataclass

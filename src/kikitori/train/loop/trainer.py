@@ -36,18 +36,18 @@ from kikitori.train.loop.checkpoint import (
 from kikitori.train.loop.guard import Guard
 from kikitori.train.loop.metrics import Metrics
 from kikitori.train.loop.optim import build_optimizer, lr_scale, set_lr
-from kikitori.train.loop.profile import profiled
 from kikitori.train.loop.provenance import differences
 from kikitori.train.loop.selection import Selection
 from kikitori.train.loop.stages import plan
 from kikitori.train.loop.state import check_finite, check_frozen, frozen_digests, learnt, load_weights, statistics
 from kikitori.train.loop.step import Gathered, Gradients
-from kikitori.train.loop.stopwatch import Stopwatch
 from kikitori.train.parallel import processes
 from kikitori.train.parallel.shards import pieces_like, whole
 from kikitori.train.parallel.strategy import build_strategy
 from kikitori.train.recipe.optim import Optim, Run
 from kikitori.train.tasks.base import BatchPosition, Task
+from kikitori.train.timing.profile import profiled
+from kikitori.train.timing.stopwatch import Stopwatch
 
 
 @dataclass
