@@ -2,11 +2,13 @@
 
 python benchmarks/hard_speech.py MANIFEST OUT [--split dev] [--count 20] [--model MODEL]
 
-Five manifests, which `kikitori evaluate --data OUT/silence.jsonl --data OUT/noise.jsonl ... -o report` reads as five
+Seven manifests, which `kikitori evaluate --data OUT/silence.jsonl --data OUT/noise.jsonl ... -o report` reads as seven
 sets, and OUT/*.flac:
 
 - silence       digital silence and the rounding noise of 16 bits, 0.5 to 15 s. The transcript is empty.
 - noise         white, pink and brown noise, hum and clicks, 1 to 15 s, -60 to -10 dB. The transcript is empty.
+- music         tones that swell, chords, a melody, beats, and a band of them all, 4 and 12 s. The transcript is empty.
+- reversed      an utterance played backwards: no word of any language is right, so the transcript is empty.
 - cut           an utterance that breaks off in the middle of a word, at about 60 % of its words. The CTC head of MODEL
                 aligns the transcript (`ctc_align`); a word lasts from the first frame of its first label to that of the
                 next word. The transcript is that of the words before the one that is cut.
@@ -76,6 +78,89 @@ def clicks(count: int, generator: np.random.Generator) -> Waveform:
         at = round(start * SAMPLE_RATE)
         wave[at : at + 160] = decay * generator.uniform(-1.0, 1.0, 160)
     return wave.astype(np.float32)
+
+
+def music() -> Iterator[Recording]:
+    generator = np.random.default_rng(SEED + 3)
+    for number in range(2):
+        for seconds in (4.0, 12.0):
+            count = round(seconds * SAMPLE_RATE)
+            key = 110.0 * 2 ** (generator.integers(0, 12) / 12)  # Hz, of the lowest note
+            parts = {
+                "tones": tones(count, generator),
+                "chords": chords(count, key, generator),
+                "melody": melody(count, 4 * key, generator),
+                "beats": beats(count, generator),
+            }
+            parts["band"] = 0.4 * parts["chords"] + 0.6 * parts["melody"] + 0.8 * parts["beats"]
+            for name, wave in parts.items():
+                level = generator.uniform(-30.0, -3.0)
+                loudest = np.abs(wave).max()
+                yield f"{name}-{seconds:g}s-{number}", (10 ** (level / 20) * wave / loudest).astype(np.float32), ""
+
+
+def tones(count: int, generator: np.random.Generator) -> Waveform:
+    """Three sines that swell and fade, as of machines and alarms."""
+    times = np.arange(count) / SAMPLE_RATE
+    wave = np.zeros(count)
+    for pitch, swell in zip(generator.uniform(100.0, 3000.0, 3), generator.uniform(0.2, 2.0, 3), strict=True):
+        wave += (1.0 + np.sin(2 * np.pi * swell * times)) * np.sin(2 * np.pi * pitch * times)
+    return wave.astype(np.float32)
+
+
+def chords(count: int, root: float, generator: np.random.Generator) -> Waveform:
+    """Major and minor triads that are held for a second or two, with three voices of six harmonics."""
+    wave, start = np.zeros(count), 0
+    triads = [(0, 4, 7), (7, 11, 14), (9, 12, 16), (5, 9, 12)]  # semitones: I, V, vi, IV
+    while start < count:
+        size = min(count - start, round(generator.uniform(1.0, 2.0) * SAMPLE_RATE))
+        for semitone in triads[generator.integers(len(triads))]:
+            wave[start : start + size] += note(size, root * 2 ** (semitone / 12), harmonics=6, decay=0.7)
+        start += size
+    return wave.astype(np.float32)
+
+
+def melody(count: int, root: float, generator: np.random.Generator) -> Waveform:
+    """One voice on a pentatonic scale, two to six notes a second, with vibrato."""
+    wave, start = np.zeros(count), 0
+    while start < count:
+        size = min(count - start, round(generator.uniform(0.16, 0.5) * SAMPLE_RATE))
+        pitch = root * 2 ** (generator.choice([0, 2, 4, 7, 9, 12]) / 12)
+        wave[start : start + size] += note(size, pitch, harmonics=8, decay=2.0, vibrato=0.01)
+        start += size
+    return wave.astype(np.float32)
+
+
+def note(size: int, pitch: float, *, harmonics: int, decay: float, vibrato: float = 0.0) -> Waveform:
+    """A tone of this pitch (Hz): its harmonics fall with their number, and all fade by `decay` nats a second."""
+    times = np.arange(size) / SAMPLE_RATE
+    phase = 2 * np.pi * pitch * (times + vibrato * np.sin(2 * np.pi * 5.5 * times) / (2 * np.pi * 5.5))
+    wave = np.sum([np.sin(k * phase) / k for k in range(1, harmonics + 1)], axis=0)
+    edges = np.minimum(1.0, np.minimum(times, times[::-1]) / 0.01)  # without clicks
+    shaped: Waveform = (wave * edges * np.exp(-decay * times)).astype(np.float32)
+    return shaped
+
+
+def beats(count: int, generator: np.random.Generator) -> Waveform:
+    """A drum kit: bass drum and snare take turns, a hi-hat goes twice as fast."""
+    beat = 60.0 / generator.uniform(80.0, 140.0)
+    wave, times = np.zeros(count), np.arange(round(0.25 * SAMPLE_RATE)) / SAMPLE_RATE
+    bass = np.sin(2 * np.pi * (50.0 * times - 7.0 * np.exp(-times / 0.05))) * np.exp(-times / 0.08)
+    for half, start in enumerate(np.arange(0.0, count / SAMPLE_RATE, beat / 2)):
+        hiss = generator.standard_normal(len(times))
+        struck = 0.1 * np.diff(hiss, prepend=0.0) * np.exp(-times / 0.02)
+        if half % 4 == 0:
+            struck += bass
+        elif half % 4 == 2:
+            struck += 0.3 * hiss * np.exp(-times / 0.06)
+        at = round(start * SAMPLE_RATE)
+        wave[at : at + len(times)] += struck[: count - at]
+    return wave.astype(np.float32)
+
+
+def backwards(utterances: Sequence[Utterance], count: int) -> Iterator[Recording]:
+    for utterance in spread(utterances, count):
+        yield stem(utterance), read_utterance(utterance)[::-1].copy(), ""
 
 
 def cut(recognizer: Recognizer, utterances: Sequence[Utterance], count: int) -> Iterator[Recording]:
@@ -154,6 +239,8 @@ def main() -> None:
     kinds = {
         "silence": silence(),
         "noise": noise(),
+        "music": music(),
+        "reversed": backwards(utterances, options.count),
         "cut": cut(load(options.model), utterances, options.count),
         "doubled": doubled(utterances, options.count),
         "after_silence": after_silence(utterances, options.count),
