@@ -101,6 +101,10 @@ def test_overrides_and_interpolation(load):
     )
     assert (config.name, config.section.size, config.section.pair) == ("5!", 5, (3.0, 4.0))
     assert config.maybe == Item(path="a=b")
+    config = load(
+        "section: {items: [{path: a, repeat: 3}, {path: b}]}", "section.items.0.path=c", "section.items[1].path=d"
+    )
+    assert config.section.items == [Item(path="c", repeat=3), Item(path="d")]
     assert merge_yaml(None, ["maybe={path: q}", "name=a=b="]) == {"maybe": {"path": "q"}, "name": "a=b="}
 
 
@@ -229,7 +233,9 @@ def test_missing_directory_and_huge_files(tmp_path):
         ("=3", "=3: an override needs the form"),
         ("", "an override needs the form"),
         ("section.size=[1", "section.size=[1: cannot be read as YAML"),
-        ("section.items.0.path=q", "section.items.0.path=q: cannot be read as YAML (Cannot merge"),
+        ("section.items.1.path=q", "section.items.1.path=q: the list has no such entry; count entries from 0"),
+        ("section.items.path=q", "section.items.path=q: the list has no such entry"),
+        ("section.items.x=q", "section.items.x=q: the list has no such entry"),
         ("section.size=!!python/none 1", "YAML tags are not supported"),
         ("section.sise=1", "recipe.yaml: section.sise: unexpected key; did you mean 'size'?"),
         ("section.size.x=1", "recipe.yaml: section.size: Input should be a valid integer"),

@@ -30,10 +30,12 @@ def merge_yaml(path: Path | str | None, overrides: Sequence[str] = ()) -> dict[s
     """Reads YAML on top of its base, applies overrides and resolves interpolations, without validating.
 
     A file with the key `base` (a path relative to its own folder) says only what differs: each of its top-level keys
-    takes the place of the base's, whole. A base has no base.
+    takes the place of the base's, whole. A base has no base. An override names an entry of a list by its number from 0:
+    `data.train.0.path=FILE`.
 
     Raises:
-        ConfigError: The file is missing or is not YAML, or an override is not of the form section.key=value.
+        ConfigError: The file is missing or is not YAML, or an override is not of the form section.key=value or names no
+            entry of a list.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -48,7 +50,12 @@ def merge_yaml(path: Path | str | None, overrides: Sequence[str] = ()) -> dict[s
             if not key or not equals:
                 raise ConfigError("an override needs the form section.key=value", where=override)
             _check_yaml(value, override)
-            config.merge_with(OmegaConf.from_dotlist([override]))
+            given: dict[str, Any] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))  # type: ignore[assignment]
+            try:
+                OmegaConf.update(config, key, given["value"], merge=True)
+            except (IndexError, TypeError, ValueError):
+                remedy = "count entries from 0, as in data.train.0.path=FILE, or give the whole list"
+                raise ConfigError("the list has no such entry", where=override, remedy=remedy) from None
         where = path
         resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except (YAMLError, OmegaConfBaseException, TypeError, ValueError, RecursionError) as error:
