@@ -1,4 +1,7 @@
+import pytest
+
 from kikitori import loading
+from kikitori.errors import ModelError
 from kikitori.loading import BUNDLED, find_model
 
 
@@ -22,3 +25,15 @@ def test_a_run_folder_stands_for_what_it_exported(tmp_path):
     (tmp_path / "run" / "model").mkdir(parents=True)
     assert find_model(tmp_path / "run") == tmp_path / "run" / "model"
     assert find_model(tmp_path / "run" / "model") == tmp_path / "run" / "model"
+
+
+def test_a_run_without_a_model_says_what_to_do(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("recipe.yaml", "environment.json"):
+        (run / name).touch()
+    with pytest.raises(ModelError, match=r"run: the training has not finished, .* kikitori train .*--resume"):
+        find_model(run)
+    (run / "adapter").mkdir()
+    with pytest.raises(ModelError, match="run: it holds an adapter; name its base, with --adapter"):
+        find_model(run)

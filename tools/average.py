@@ -15,7 +15,8 @@ import torch
 from transformers import PreTrainedModel
 
 from kikitori.errors import KikitoriError, ModelError
-from kikitori.model.folder import load_model, model_folder, save_model
+from kikitori.io.model_folder import model_folder
+from kikitori.model.folder import load_model, save_model
 from kikitori.train.loop.state import copy_into, mean, weights
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kikitori.align.calibration import load_calibration
 from kikitori.errors import ConfigError, KikitoriWarning
+from kikitori.io.model_folder import model_folder
 from kikitori.kernels import limit_kernel_caches
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
@@ -97,14 +98,15 @@ def find_model(model: str | Path | None) -> str | Path:
 
     Raises:
         ConfigError: It is a model for other software to run.
+        ModelError: It is a run that has not finished.
     """
     if model is None:
         return BUNDLED
     if str(model).startswith(BASELINES):
         remedy = "give the folder or the id alone"
         raise ConfigError("only evaluate and transcribe run models of other software", where=model, remedy=remedy)
-    if (exported := Path(model) / "model").is_dir():
-        return exported
+    if (exported := model_folder(model)) != str(model):
+        return Path(exported)
     if Path(model).is_dir() or len(Path(model).parts) != 1:
         return model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))

@@ -78,8 +78,8 @@ def tune(
                 print(f"kikitori: {error}", file=sys.stderr)
             failed = len(errors)
         else:
+            from kikitori.io.model_folder import model_folder
             from kikitori.model.device import torch_device
-            from kikitori.model.folder import model_folder
             from kikitori.scoring.predictions import merged_lists, read_predictions
             from kikitori.text.units import load_units
             from kikitori.workflows.rescore import stored_scores

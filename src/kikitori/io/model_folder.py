@@ -1,7 +1,7 @@
 """What lies in a model folder beside the network: the settings of its searches, and what these take from there.
 
 Here alone stand the names of these files, and who copies a folder, digests it or looks something up in it asks here.
-Settings may name other files within the folder; those belong to it as well.
+Settings may name other files within the folder; those belong to it as well. A run folder stands for the model in it.
 """
 
 import hashlib
@@ -22,6 +22,29 @@ LEXICON, WORD_NGRAM, PHONE_PRIOR = "lexicon.tsv.xz", "words.ngram", "phone_prior
 WORDS = "words.yaml"
 """How late labels are written, and how sure words are (`kikitori.align.calibration`)."""
 SEARCH_FILES = (DECODING, LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR, DRAFT, WORDS)
+RUN_FILES = ("recipe.yaml", "environment.json")
+"""What every training writes at its start, and a model folder has not."""
+
+
+def model_folder(path_or_id: str | Path) -> str:
+    """A run folder stands for the model it exported; all else stays as it is.
+
+    Raises:
+        ModelError: It is the folder of a run that has no model, with what to do instead.
+    """
+    folder = Path(path_or_id)
+    if (folder / "model").is_dir():
+        return str(folder / "model")
+    if not (folder / "config.json").is_file() and all((folder / name).is_file() for name in RUN_FILES):
+        if (folder / "adapter").is_dir():
+            raise ModelError("it holds an adapter", where=folder, remedy=f"name its base, with --adapter {folder}")
+        raise ModelError(
+            "the training has not finished, so there is no model yet",
+            where=folder,
+            remedy=f"go on with kikitori train {folder / RUN_FILES[0]} -o {folder} --resume; for the model of its last "
+            "checkpoint, do so in a copy of the folder, with run.epochs=1",
+        )
+    return str(path_or_id)
 
 
 def settings_file(folder: Path, name: str) -> Path | None:

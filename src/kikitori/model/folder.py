@@ -198,12 +198,6 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
     return llm
 
 
-def model_folder(path_or_id: str | Path) -> str:
-    """A run folder stands for the model it exported."""
-    exported = Path(path_or_id) / "model"
-    return str(exported) if exported.is_dir() else str(path_or_id)
-
-
 def load_config(path_or_id: str | Path) -> PreTrainedConfig:
     """Loads the configuration of any model, for one of the same shape.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kikitori.io.model_folder import model_folder
 from kikitori.model.decoder.llm import max_positions
 from kikitori.model.decoder.llm_decoder import LLMDecoder, text_decoder
 from kikitori.model.decoder.probe import check_scoring
-from kikitori.model.folder import load_llm, model_folder
+from kikitori.model.folder import load_llm
 from kikitori.model.published.part import find_base
 from kikitori.scorers.options import LMOptions
 from kikitori.scorers.spelling import Spelling

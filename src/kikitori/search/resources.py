@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM
+from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM, model_folder
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.model.decoder.probe import check_scoring, check_trees
-from kikitori.model.folder import model_folder
 from kikitori.scorers.base import Scorer, SequenceScorer, WeightedSum
 from kikitori.scorers.ctc.phones import Ways
 from kikitori.scorers.ctc.speller import TokenSpeller

@@ -15,10 +15,10 @@ from typing import Any
 from kikitori.errors import ConfigError
 from kikitori.io.config import merge_yaml, merged
 from kikitori.io.files import write_text
-from kikitori.io.model_folder import LEXICON
+from kikitori.io.model_folder import LEXICON, model_folder
 from kikitori.loading import load
 from kikitori.model.adapters.folder import num_bytes, num_parameters
-from kikitori.model.folder import model_folder, read_trained_on
+from kikitori.model.folder import read_trained_on
 from kikitori.model.safety.config import read_json
 from kikitori.scoring.source_target import compare, format_comparison
 from kikitori.search.options import GreedySearch

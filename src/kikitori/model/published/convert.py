@@ -10,10 +10,10 @@ from transformers import GenerationConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
-from kikitori.io.model_folder import DECODING, copy_search_files
+from kikitori.io.model_folder import DECODING, copy_search_files, model_folder
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.lora import merged_copy
-from kikitori.model.folder import forget_places, load_llm, load_model, model_folder, save_network, save_sides
+from kikitori.model.folder import forget_places, load_llm, load_model, save_network, save_sides
 from kikitori.model.published.card import write_card
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 
 from kikitori.errors import ConfigError
 from kikitori.io.config import did_you_mean, merge_yaml, validate
-from kikitori.model.folder import model_folder
+from kikitori.io.model_folder import model_folder
 from kikitori.model.published.part import find_base
 from kikitori.train.recipe.adaptation import SpeechAdaptationRecipe, TextAdaptationRecipe
 from kikitori.train.recipe.language_model import LanguageModelRecipe

@@ -13,8 +13,8 @@ from pathlib import Path
 from kikitori.data.corruption import CLEAN, parse_corruption
 from kikitori.errors import KikitoriError
 from kikitori.io.files import DiskFullError, write_text
+from kikitori.io.model_folder import model_folder
 from kikitori.loading import load
-from kikitori.model.folder import model_folder
 from kikitori.recognizer import Recognizer
 from kikitori.scoring.comparison.match import Sets
 from kikitori.scoring.conditions import Conditions, read_conditions
