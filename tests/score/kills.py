@@ -85,7 +85,7 @@ def count_stock_kills(root: Path, killings: list[Killing]) -> str:
             if not _live(command, killing, folder / "log.txt"):
                 return f"{stock}: finished before kill {number}"
         except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
+            reason = (error.stderr.strip().splitlines() or ["no message"])[-1].replace(f"{root}/", "")
             return f"{stock}: stuck after {number - 1} ({reason[:160]})"
     return f"{stock}: resumed after all {len(killings)}"
 

@@ -158,4 +158,6 @@ def test_long_texts_make_batches_smaller(data, tmp_path):
     batches = [*task.batches(0)]
     assert all(len(batch) * max(len(texts[i]) for i in batch) <= 20 for batch in batches)
     assert max(map(len, batches)) > 1
+    for batch in batches:  # what a dry run calls the largest
+        assert task.size(batch) == pytest.approx(5.0 * len(batch) * max(len(texts[i]) for i in batch))
     assert sorted(i for batch in batches for i in batch) == [*range(7)]

@@ -43,25 +43,29 @@ class SpeechBatches:
     def batches(self, epoch: int) -> Batches:
         """Buckets of similar duration, or of similar length of the text where that is what fills a batch."""
         chosen, data = self.indices(epoch), self.recipe.data
-        table = self.train.utterances.table
-        costs = table["duration"][chosen]
-        if data.batch_characters:
-            costs = np.maximum(costs, table["characters"][chosen] * (data.batch_seconds / data.batch_characters))
         batches = epoch_batches(
-            costs,
+            self._costs(chosen),
             batch_seconds=data.batch_seconds,
             max_batch_size=data.max_batch_size,
             num_buckets=data.num_buckets,
             seed=self.recipe.seed,
             epoch=epoch,
-            shards=table["shard"][chosen],
+            shards=self.train.utterances.table["shard"][chosen],
             shuffle_rows=data.shuffle_rows,
         )
         return batches.of(chosen)
 
     def size(self, indices: list[int]) -> float:
-        """Seconds of a batch, padding included."""
-        return float(self.train.utterances.durations[indices].max()) * len(indices)
+        """Seconds of a batch, padding included, or those for which its texts count if these are more."""
+        return float(self._costs(np.asarray(indices)).max()) * len(indices)
+
+    def _costs(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What utterances count in a batch: seconds, or those that `batch_characters` makes of their texts if more."""
+        table, data = self.train.utterances.table, self.recipe.data
+        seconds: NDArray[np.float64] = table["duration"][indices]
+        if not data.batch_characters:
+            return seconds
+        return np.maximum(seconds, table["characters"][indices] * (data.batch_seconds / data.batch_characters))
 
     def lr_factor(self, parameter: str) -> float:
         """The component's factor on the learning rate; heads learn at the full rate."""
