@@ -89,6 +89,15 @@ def test_a_missing_shard_is_named(tmp_path, names, missing):
     assert len(read_rows(index(tmp_path / "set", print)[0]).rows) == len(names) + 1
 
 
+def test_numbers_that_are_no_row(tmp_path):
+    for number in (0, 1000, 2000):  # the first samples, or speakers, or a few that were chosen
+        tar(tmp_path / "set" / f"s-{number:04}.tar", {f"{number}.flac": sound(), f"{number}.txt": b"a"})
+    said = list[str]()
+    manifest, _ = index(tmp_path / "set", said.append)
+    assert len(read_rows(manifest).rows) == 3
+    assert said[0] == f"warning: {tmp_path / 'set' / 's-'}*.tar: 3 of the numbers 0 to 2000 are there, and read"
+
+
 def test_a_shard_that_is_cut_is_named_and_nothing_is_kept(tmp_path, cache):
     folder = samples(tmp_path / "set")
     content = (folder / "s-001.tar").read_bytes()

@@ -11,6 +11,7 @@ from kikitori.train.build.corpora import check_speech
 from kikitori.train.build.task import build_task
 from kikitori.workflows.data.check import BROKEN, OVERLAP, TOO_LONG_FOR_CTC, UNREADABLE, check_manifests, check_recipe
 from kikitori.workflows.data.tables import check_values, format_check
+from tests.data.layouts.sounds import sound, tar
 from tests.train.helpers import TEXTS, acoustic_recipe, make_recipe, masked_recipe, text_recipe, write_corpus
 
 ROW = {"audio_filepath": "1.wav", "duration": 0.9, "text": "a cat", "split": "train"}
@@ -183,3 +184,26 @@ def test_report_and_values(folder):
     } in (values["left_out"])
     clean = write_corpus(folder / "clean")
     assert format_check(check_manifests([f"{clean}:train"])).endswith("## Left out of training\nNothing.")
+
+
+def test_durations_are_held_against_the_audio(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = {}
+    for name, duration in (("right", 1.0), ("less", 0.4), ("more", 1.6)):
+        files |= {
+            f"{name}.flac": sound(1.0),
+            f"{name}.json": json.dumps({"text": "a cat", "duration": duration}).encode(),
+        }
+    tar(tmp_path / "set" / "s-0.tar", files)
+    data = {"train": [{"path": str(tmp_path / "set")}], "dev": [], "on_error": "skip"}
+    found = check_recipe(make_recipe(tmp_path, tmp_path, acoustic_recipe(data=data)))
+    assert reasons(found) == {("more", UNREADABLE)}
+    assert found.left_out[0].detail.endswith(
+        "holds 1.00 s, and the manifest says 1.6 s of 'more'; correct the duration or copy the file again"
+    )
+    assert found.sets[0].cut == ["less: 0.4 s of 1.00 s"]
+    assert (
+        f"- {tmp_path / 'set'}: 1 file longer than their only row, read that far: less: 0.4 s of 1.00 s"
+        in format_check(found)
+    )
+    assert check_values(found)["sets"][str(tmp_path / "set")]["longer_files"] == ["less: 0.4 s of 1.00 s"]

@@ -43,7 +43,7 @@ def index(source: Path, log: Callable[[str], None]) -> tuple[Path, tuple[str, ..
         found, remedy = describe_folder(source)
         raise DataError(f"is no manifest: it {found}", where=source, remedy=remedy)
     (name, layout), files = known, _files(source)
-    _refuse_gaps(files)
+    _refuse_gaps(files, log)
     manifest = _kept_as(source, files)
     problems, lock = manifest.with_suffix(".txt"), manifest.with_suffix(".lock")
     try:
@@ -92,8 +92,12 @@ def _kept_as(source: Path, files: list[Path]) -> Path:
     return cache / "kikitori" / "shards" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
 
 
-def _refuse_gaps(files: list[Path]) -> None:
-    """Refuses shards of which one is missing, by their numbers."""
+def _refuse_gaps(files: list[Path], log: Callable[[str], None]) -> None:
+    """Refuses shards of which one is missing, by their numbers.
+
+    Where most numbers are missing they count something else, such as samples, or name speakers, or a few shards were
+    chosen: that is said.
+    """
     numbered = defaultdict[tuple[Path, str, str, str], dict[int, str]](dict)
     for path in files:
         if path.name.endswith(_SHARDS) and (found := _NUMBERED.fullmatch(path.name)):
@@ -104,6 +108,10 @@ def _refuse_gaps(files: list[Path]) -> None:
         if of:
             count = int(of.removeprefix("-of-"))
             first, last = (0, count - 1) if first == 0 else (1, count)
+        elif 2 * len(numbers) <= last - first:
+            there = f"{len(numbers)} of the numbers {first} to {last} are there, and read"
+            log(f"warning: {folder / before}*{after}: {there}")
+            continue
         for number in range(first, last + 1):
             if number not in numbers:
                 width = len(next(iter(numbers.values())))

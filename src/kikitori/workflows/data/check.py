@@ -47,6 +47,7 @@ class CheckedSet:
     Attributes:
         unknown: Characters that the recipe's label units lack, or, without a recipe, those of a set kept for measuring
             that no training text has; with how often they occur.
+        cut: Rows that take but the beginning of a file of which no other has the rest, and how much.
     """
 
     name: str
@@ -55,6 +56,7 @@ class CheckedSet:
     description: Description
     left_out: Sequence[LeftOut]
     unknown: Mapping[str, int] = field(default_factory=dict)
+    cut: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,12 @@ def _trained(ref: ManifestRef, checks: RowChecks, bar: Bar) -> CheckedSet:
     kept, report = filtered_rows(checks.recipe, [once], labels_of(checks.units), lines.append)
     left_out = [_problem(name, _bare(line)) for line in lines]
     left_out += [LeftOut(name, utt_id, reason) for reason, names in report.dropped.items() for utt_id in names]
-    left_out += _unreadable(name, kept, bar)
+    unreadable, cut = _files(name, kept, bar)
+    left_out += unreadable
     if checks.ctc_units is not None and checks.encoder is not None and kept:
         misfits = kept.take(too_long_for_ctc(kept, checks.ctc_units, checks.encoder))
         left_out += [LeftOut(name, utt_id, TOO_LONG_FOR_CTC) for utt_id in sorted({row.utt_id for row in misfits})]
-    return CheckedSet(name, True, rows, describe_utterances(rows), left_out, _unknown(rows, checks))
+    return CheckedSet(name, True, rows, describe_utterances(rows), left_out, _unknown(rows, checks), cut)
 
 
 def _checked(
@@ -150,19 +153,21 @@ def _checked(
     kept, report = filter_rows(table, min_seconds=bounds[0], max_seconds=bounds[1])
     left_out = [_problem(name, problem) for problem in problems]
     left_out += [LeftOut(name, utt_id, reason) for reason, names in report.dropped.items() for utt_id in names]
-    left_out += _unreadable(name, kept, bar)
+    unreadable, cut = _files(name, kept, bar)
+    left_out += unreadable
     unknown = {} if checks is None else _unknown(rows, checks)
-    return CheckedSet(name, trained, rows, describe_utterances(rows), left_out, unknown)
+    return CheckedSet(name, trained, rows, describe_utterances(rows), left_out, unknown, cut)
 
 
 def _problem(name: str, problem: str) -> LeftOut:
     return LeftOut(name, "", OVERLAP if SHARES in problem else BROKEN, problem)
 
 
-def _unreadable(name: str, rows: Sequence[Utterance], bar: Bar) -> list[LeftOut]:
+def _files(name: str, rows: Sequence[Utterance], bar: Bar) -> tuple[list[LeftOut], list[str]]:
+    """Rows whose files cannot be read as far as they say, and those that end long before their files do."""
     with bar(f"checking files of {name}", len(rows)) as advance:
-        problems = check_files(rows, advance).problems
-    return [LeftOut(name, utt_id, UNREADABLE, problem) for utt_id, problem in problems.items()]
+        report = check_files(rows, advance)
+    return [LeftOut(name, utt_id, UNREADABLE, problem) for utt_id, problem in report.problems.items()], report.cut
 
 
 def _by_split(source: str, all_sources: Sequence[str]) -> Iterable[tuple[str, Sequence[Utterance], Sequence[str]]]:

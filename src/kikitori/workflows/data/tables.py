@@ -73,6 +73,9 @@ def _unusual(found: DataCheck) -> list[str]:
         if known.repeated_ids:
             again = counted(len(known.repeated_ids), "repeated id")
             lines.append(f"{each.name}: {again}: {_some(known.repeated_ids)}")
+        if each.cut:
+            files = counted(len(each.cut), "file")
+            lines.append(f"{each.name}: {files} longer than their only row, read that far: {_some(each.cut)}")
         if each.unknown:
             ordered = sorted(each.unknown.items(), key=lambda item: (-item[1], item[0]))
             shown = _some([f"{character} ({count})" for character, count in ordered])
@@ -125,6 +128,7 @@ def _values(each: CheckedSet) -> dict[str, Any]:
         "unusual_characters_per_second": dict(known.unusual),
         "repeated_ids": list(known.repeated_ids),
         "unknown_characters": dict(each.unknown),
+        "longer_files": list(each.cut),
         "left_out": len(each.left_out),
     }
 
