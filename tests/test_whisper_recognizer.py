@@ -108,7 +108,7 @@ def test_times_of_labels_are_those_of_transformers(folder):
     whisper.set_attn_implementation("eager")
     model = recognizer.loaded.model
     model.rules = replace(model.rules, alignment_heads=tuple(heads))
-    (prompt,) = model.rules.prompts([model.rules.languages["en"]])
+    prompt = model.rules.prompt_in(model.rules.languages["en"])
     batch = recognizer.encode(WAVEFORMS)
     labels = [list(each.labels) for each in recognizer.recognize(WAVEFORMS)]
     counts = torch.tensor([len(row) for row in labels])

@@ -70,7 +70,7 @@ def load(
         name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
     padded = None
     if window != "padded":
-        if not isinstance(loaded.model, EncoderDecoder):
+        if not isinstance(loaded.model, EncoderDecoder) or not loaded.model.has_window:
             raise ConfigError("the model has no Whisper decoder", where="window", remedy="leave it out")
         behind = loaded.model.with_window(window)
         padded, loaded = loaded, replace(loaded, model=behind, trained_on=behind.trained_on)

@@ -1,7 +1,8 @@
-"""Whisper-type recognisers: a speech encoder and the decoder that was trained with it (Radford et al. 2022).
+"""Encoder-decoder recognisers (AED): a speech encoder and the decoder that was trained with it, such as Whisper.
 
-waveforms → encoder → frames of the 30 s window → cross-attention of the decoder → labels. The folders are those of
-transformers; `generation_config.json` says what stands before a transcript and which labels are never written.
+waveforms → encoder → frames (of Whisper those of its 30 s window) → cross-attention of the decoder → labels. The
+folders are those of transformers, see `kikitori.model.published.aed`; `rules` say what stands before a transcript and
+which labels are never written.
 """
 
 import copy
@@ -15,56 +16,73 @@ from torch import Tensor, nn
 from kikitori.errors import ModelError
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.decoder.base import start
-from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, read_frames
-from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, share_layers
+from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, DecoderLayout, read_frames
+from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, equal_encoders, share_layers
 from kikitori.model.encoder.family import Window
 from kikitori.model.published.transcript_rules import TranscriptRules
 from kikitori.types import LengthRule, TrainedOn
 
 
 class EncoderDecoder(nn.Module):
-    """A Whisper recogniser: `encoder`, `network` (its decoder) and `output`, and `acoustic` with CTC heads if any.
+    """A recogniser: `encoder`, `network` (its decoder) and `output`, and `acoustic` with CTC heads if any.
 
     Args:
-        whisper: The `WhisperForConditionalGeneration` of transformers, whose parts are taken.
+        whole: The network of transformers, such as a `WhisperForConditionalGeneration`, whose parts are taken.
+        layout: How its decoder is put together.
         rules: What stands before a transcript, and what is never written.
-        language: The language of all recordings by its code; None for one that finds it out for each.
-        heads: CTC heads on an encoder whose first layers are those of `whisper`; None for none.
+        language: The language of all recordings by its code; None for one that is not known, or found out for each.
+        max_seconds: The longest utterance, where the encoder does not say it.
+        heads: CTC heads on an encoder of the same kind, whose first layers are those of `whole`; None for none.
         shared_layers: How many layers these are.
 
     Attributes:
         language: As given; may be changed.
-        window: What is read behind an utterance: silence up to 30 s, as in Whisper's training, or half a second, at a
+        window: What Whisper reads behind an utterance: silence up to 30 s, as in its training, or half a second, at a
             fraction of the work. See `kikitori.search.windows` for what can go wrong then.
         previous_text: Labels that stand before "start of transcript", as of text before the recording; may be empty.
     """
 
     def __init__(
         self,
-        whisper: Any,
+        whole: Any,
+        layout: DecoderLayout,
         rules: TranscriptRules,
         language: str | None,
+        max_seconds: float,
         heads: AcousticModel | None = None,
         shared_layers: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder = SpeechEncoder(whisper.config, model=whisper.model.encoder)
+        self.encoder = SpeechEncoder(whole.config, model=whole.model.encoder)
         self.window: Window = "padded"
         self.previous_text: list[int] = []
-        self.network, self.output = whisper.model.decoder, whisper.proj_out
-        self.rules, self.language, self._shared_layers = rules, language, shared_layers
-        headless = AcousticModelConfig(copy.deepcopy(whisper.config))
+        self.network, self.output, self._layout = whole.model.decoder, whole.get_output_embeddings(), layout
+        self.rules, self.language, self._max_seconds = rules, language, max_seconds
+        self._shared_layers = shared_layers
+        headless = AcousticModelConfig(copy.deepcopy(self.encoder.config))
         self.acoustic = AcousticModel(headless, encoder=self.encoder) if heads is None else heads
-        if heads is not None:
+        if heads is not None and self.has_window:
             share_layers(heads.encoder, self.encoder, shared_layers)
+        elif heads is not None and equal_encoders(heads.encoder, self.encoder):
+            heads.encoder = self.encoder
+
+    @property
+    def has_window(self) -> bool:
+        """Whether the encoder reads a window, as Whisper's does, and not the speech alone."""
+        return self.encoder.family.split is not None
 
     def encode(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
         """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each.
 
-        The layers that the decoder's encoder and that of the CTC heads share run once; above them the heads read no
-        more than the speech, as in their training.
+        The layers of a Whisper that the decoder's encoder and that of the CTC heads share run once; above them the
+        heads read no more than the speech, as in their training. Other encoders run once, or twice if they differ.
         """
-        heads, shared, ours = self.acoustic, self._shared_layers, self.encoder.with_window(self.window)
+        heads, shared = self.acoustic, self._shared_layers
+        if not self.has_window:
+            encoded = self.encoder(waveforms, num_samples, layers=heads.layers)
+            above = encoded if heads.encoder is self.encoder else heads.encode(waveforms, num_samples)
+            return replace(above, window=encoded.frames, window_lengths=encoded.lengths)
+        ours = self.encoder.with_window(self.window)
         if heads.encoder is self.encoder:
             return cast(EncoderOutput, ours(waveforms, num_samples))
         states, lengths = self._shared(waveforms, num_samples)
@@ -75,6 +93,8 @@ class EncoderDecoder(nn.Module):
     def encode_for_heads(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
         """What `encode` gives for CTC and phone heads alone, without what only the decoder reads."""
         heads = self.acoustic
+        if not self.has_window:
+            return heads.encode(waveforms, num_samples)
         if heads.encoder is self.encoder:
             return self.encode(waveforms, num_samples)
         states, lengths = self._shared(waveforms, num_samples)
@@ -106,13 +126,9 @@ class EncoderDecoder(nn.Module):
         """
         if self.rules.previous is None:
             raise ModelError("the model was not trained to read a prompt", remedy="leave it out")
-        other, most = copy.copy(self), self._positions // 2 - 1
+        other, most = copy.copy(self), self.rules.positions // 2 - 1
         other.previous_text = [self.rules.previous, *labels[-most:]] if labels else []
         return other
-
-    @property
-    def _positions(self) -> int:
-        return int(self.network.config.max_target_positions)
 
     @property
     def autoregressive(self) -> "EncoderDecoder":
@@ -130,15 +146,16 @@ class EncoderDecoder(nn.Module):
 
     @property
     def follows_speech(self) -> bool:
-        """Heads of its cross-attention do."""
-        return True
+        """Heads of its cross-attention do, where it is known which."""
+        return bool(self.rules.alignment_heads)
 
     @property
     def trained_on(self) -> TrainedOn:
-        """A window of speech, and as many labels for it as the decoder has positions for."""
-        seconds = (self.encoder.max_samples or 0) / SAMPLE_RATE
-        most = self._positions - len(self.previous_text) - self.rules.prompt_size
+        """The longest utterance, and as many labels for it as the decoder has positions for."""
+        most = self.rules.positions - len(self.previous_text) - len(self.rules.prompt)
         rule: LengthRule = "window" if self.window == "padded" else "speech_window"
+        samples = self.encoder.max_samples
+        seconds = self._max_seconds if samples is None else samples / SAMPLE_RATE
         return TrainedOn(most / seconds, seconds, self.language, rule)
 
     def decoder(self, encoded: EncoderOutput, drafts: Sequence[Sequence[int]] | None = None) -> CrossAttentionDecoder:  # noqa: ARG002
@@ -152,31 +169,28 @@ class EncoderDecoder(nn.Module):
             ModelError: The encoder gives no window.
         """
         if encoded.window is None:
-            raise ModelError("the decoder reads a whole window", remedy="use a Whisper encoder")
-        rules, memory = self.rules, read_frames(self.network, encoded.window, encoded.window_lengths)
-        first = torch.full((len(encoded.window), 1), rules.start, device=encoded.window.device)
+            raise ModelError("the decoder reads what was encoded for it", remedy="encode with this model")
+        rules, frames = self.rules, encoded.window
+        memory = read_frames(self.network, self._layout, frames, encoded.window_lengths)
+        first = torch.full((len(frames), 1), rules.start, device=frames.device)
         decoder = CrossAttentionDecoder(
             self.network,
+            self._layout,
             self.output,
             memory,
             first,
             rules.eos,
+            rules.positions,
+            frames.shape[2],
             rules.suppressed,
             rules.suppressed_first,
-            alignment_heads=self._alignment_heads,
+            alignment_heads=rules.alignment_heads,
         )
         labels = self._languages(decoder)
         codes = {label: code for code, label in rules.languages.items()}
         languages = [codes.get(label, self.language) for label in labels]
-        prompts = [[*self.previous_text, *prompt] for prompt in rules.prompts(labels)]
+        prompts = [[*self.previous_text, *rules.prompt_in(label)] for label in labels]
         return replace(decoder, prompts=first.new_tensor(prompts), languages=languages)
-
-    @property
-    def _alignment_heads(self) -> Sequence[tuple[int, int]]:
-        """The heads that the rules name, else all of the upper half of the layers, as in OpenAI's code."""
-        layers, heads = (int(self.network.config.decoder_layers), int(self.network.config.decoder_attention_heads))
-        every = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-        return self.rules.alignment_heads or every
 
     def _languages(self, decoder: CrossAttentionDecoder) -> list[int]:
         """The language label of each utterance: the one given, or the likeliest behind "start of transcript"."""

@@ -2,7 +2,8 @@
 
 A folder holds `config.json`, `model.safetensors` (one file or shards), tokenizer files, `processor_config.json` and
 `generation_config.json`. Nothing but safetensors and JSON is read; pickles are refused with the reason. The published
-models of paper A and Whisper, which have layouts of their own, are read as they are (see `kikitori.model.published`).
+models of paper A and encoder-decoders such as Whisper, which have layouts of their own, are read as they are (see
+`kikitori.model.published`).
 """
 
 import json
@@ -20,12 +21,12 @@ from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, Acousti
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.processor import SpeechProcessor
+from kikitori.model.published.aed import encoder_decoder, family_of, load_network
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.published.nue_asr import open_published
 from kikitori.model.published.part import BASE, find_base, load_heads
 from kikitori.model.published.speech_llm_part import CTC_UNITS, load_speech_llm_part
-from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_recogniser
 from kikitori.model.safety.config import (
     check_config,
     check_format_version,
@@ -134,8 +135,8 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
     """Loads a recogniser in float32, in evaluation mode.
 
     Args:
-        path_or_id: A folder of ours, one in the layout of `rinna/nue-asr` or of Whisper in transformers, or the id of
-            such a model on the Hugging Face hub.
+        path_or_id: A folder of ours, one in the layout of `rinna/nue-asr` or of Whisper and other encoder-decoders in
+            transformers, or the id of such a model on the Hugging Face hub.
         language: Code of the language of all recordings, for a model that knows several.
 
     Raises:
@@ -143,9 +144,9 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
             the language.
     """
     config = read_json(path_or_id, "config.json")
-    if is_whisper(path_or_id, config):
+    if family_of(path_or_id, config) is not None:
         units = load_units(path_or_id)
-        model = whisper_recogniser(path_or_id, load_whisper(path_or_id, config, units), units, language)
+        model = encoder_decoder(path_or_id, load_network(path_or_id, config, units), units, language)
         return LoadedModel(model, units, model.trained_on)
     match str(config.get("model_type")):
         case "nue_asr":
@@ -226,15 +227,15 @@ def _without_places(values: Any) -> Any:
 
 
 def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
-    """CTC heads that name the Whisper on whose encoder they stand, with that Whisper's decoder."""
+    """CTC heads that name the Whisper, or other encoder-decoder, on whose encoder they stand, with its decoder."""
     check_format_version(path_or_id, config, FORMAT_VERSION)
     base = find_base(str(config[BASE].get("name")), path_or_id)
     about, units = read_json(base, "config.json"), load_units(base)
-    network = load_whisper(base, about, units)
+    network = load_network(base, about, units)
     heads, shared = load_heads(path_or_id, config, network)
     ctc_units, language = load_units(path_or_id), read_trained_on(path_or_id).language
     _check_units(path_or_id, heads, ctc_units)
-    model = whisper_recogniser(base, network, units, language, heads, shared)
+    model = encoder_decoder(base, network, units, language, heads, shared)
     return LoadedModel(model, units, model.trained_on, ctc_units)
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from kikitori.data.speech import pad_waveforms
+from kikitori.model.decoder.encoder_decoder.layout import WHISPER
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.heads import ctc_loss
-from kikitori.model.published.transcript_rules import read_rules
+from kikitori.model.published.transcript_rules import Source, whisper_rules
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.language_model import language_model
@@ -32,8 +33,8 @@ CHARACTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_
 def setting():
     """A decoder behind two utterances, CTC logits of theirs, and five tokens to write."""
     whisper, units = tiny_whisper(), tiny_whisper_units()
-    rules = read_rules("tiny", whisper.generation_config.to_dict(), whisper.config)
-    model = EncoderDecoder(whisper, rules, "en").eval()
+    rules, _ = whisper_rules(Source("tiny", whisper.generation_config.to_dict(), whisper.config, units))
+    model = EncoderDecoder(whisper, WHISPER, rules, "en", 2.0).eval()
     with torch.inference_mode():
         decoder = model.decoder(model.encode(*pad_waveforms(tiny_waveforms(2))))
     logits = 2.0 * torch.randn(2, 9, CHARACTERS.size + 1, generator=torch.Generator().manual_seed(5))

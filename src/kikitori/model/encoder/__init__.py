@@ -11,7 +11,7 @@ zero behind each utterance. In evaluation mode an utterance gives the same frame
 """
 
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.encoder.layers import FreezePlan, freeze, freeze_below, share_layers
+from kikitori.model.encoder.layers import FreezePlan, equal_encoders, freeze, freeze_below, share_layers
 from kikitori.model.encoder.pretrained import MODEL_CLASSES
 from kikitori.model.encoder.speech_encoder import EncoderOutput, SpeechEncoder
 
@@ -21,6 +21,7 @@ __all__ = [
     "EncoderOutput",
     "FreezePlan",
     "SpeechEncoder",
+    "equal_encoders",
     "freeze",
     "freeze_below",
     "share_layers",

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import torch
+
 from kikitori.model.encoder.speech_encoder import SpeechEncoder
 
 FreezePlan = Literal["none", "conv_front_end", "all"]
@@ -14,6 +16,12 @@ def share_layers(encoder: SpeechEncoder, other: SpeechEncoder, num_layers: int) 
         setattr(ours, name, theirs.get_submodule(name))
     for index in range(num_layers):
         ours.layers[index] = theirs.layers[index]
+
+
+def equal_encoders(encoder: SpeechEncoder, other: SpeechEncoder) -> bool:
+    """Whether two encoders of one kind have the same weights."""
+    theirs = other.model.state_dict()
+    return all(torch.equal(weights, theirs[name]) for name, weights in encoder.model.state_dict().items())
 
 
 def freeze_below(encoder: SpeechEncoder, num_layers: int) -> None:

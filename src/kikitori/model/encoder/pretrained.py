@@ -127,7 +127,7 @@ def pretrained_config(path_or_id: str | Path, revision: str | None) -> Any:
     with one_line_errors(path_or_id), quiet_transformers():
         found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
         config = encoder_config(found, where=path_or_id)
-        _read_preprocessor(path_or_id, revision, config)
+        read_preprocessor(path_or_id, revision, config)
     return config
 
 
@@ -143,8 +143,12 @@ def encoder_config(config: PreTrainedConfig, *, where: object = None) -> Any:
     return copy.deepcopy(own)
 
 
-def _read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any) -> None:
-    """Take `do_normalize` from the checkpoint's feature extractor, and refuse features other than ours."""
+def read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any) -> None:
+    """Take `do_normalize` from the checkpoint's feature extractor, and refuse features other than ours.
+
+    Raises:
+        ModelError: With the entry.
+    """
     settings: dict[str, Any] = {}
     for name in ("processor_config.json", "preprocessor_config.json"):
         file = cached_file(path_or_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)

@@ -14,6 +14,7 @@ from kikitori.io.model_folder import DECODING, copy_search_files, model_folder
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.folder import forget_places, load_llm, load_model, save_network, save_sides
+from kikitori.model.published.aed import encoder_decoder, load_network
 from kikitori.model.published.card import write_card
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
 from kikitori.model.published.nue_asr import TRAINED_ON, Published, open_published
@@ -31,7 +32,6 @@ from kikitori.model.published.speech_llm_part import (
     CTC_UNITS,
     save_speech_llm_part,
 )
-from kikitori.model.published.whisper import load_whisper, whisper_recogniser
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
@@ -78,8 +78,8 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
     if not is_ctranslate2(source):
         raise ModelError("there is no model.bin alone", where=source, remedy="name a folder of CTranslate2")
     config, units = read_json(source, "config.json"), load_units(source)
-    network = load_whisper(source, config, units)
-    whisper_recogniser(source, network, units, None)  # what a recogniser would refuse
+    network = load_network(source, config, units)
+    encoder_decoder(source, network, units, None)  # what a recogniser would refuse
     if is_quantized(read_arrays(source)):
         log("the weights are whole numbers with scales; what was lost when they were made stays lost")
     network.generation_config = GenerationConfig(**generation_values(source, network.config, units))
@@ -96,7 +96,7 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
 
 
 def convert_heads(run: str | Path, name: str, output: Path) -> None:
-    """Writes the CTC heads of a run on a Whisper's encoder as a part that names its base.
+    """Writes the CTC heads of a run on the encoder of a Whisper, or another AED, as a part that names its base.
 
     Args:
         run: An acoustic model whose encoder started from the base and was trained in its last layers or not at all.
@@ -109,13 +109,13 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
     _refuse_existing(output)
     loaded, base = load_model(model_folder(run)), find_base(name)
     heads = loaded.model.acoustic
-    whisper = load_whisper(base, read_json(base, "config.json"))
-    encoder = base_encoder(whisper, heads, name, run)
+    network = load_network(base, read_json(base, "config.json"))
+    encoder = base_encoder(network, heads, name, run)
     tensors = own_tensors(heads, encoder)
     shared_layers(tensors, encoder.num_layers)
     with _new_folder(output) as staging:
         save_tensors(staging, tensors)
-        values = part_config(heads.config, name, values_digest(whisper))
+        values = part_config(heads.config, name, values_digest(network))
         write_text(staging / "config.json", json.dumps(values, indent=2, sort_keys=True, default=str) + "\n")
         forget_places(staging)
         save_sides(staging, loaded.ctc_units, loaded.trained_on)

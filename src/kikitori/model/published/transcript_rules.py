@@ -1,29 +1,31 @@
-"""What a Whisper-type folder says of its transcripts: the labels before them, and those that are never written."""
+"""What a folder says of a recogniser's transcripts: the labels before them, and those that are never written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from kikitori.errors import ModelError
+from kikitori.text.units import TokenizerUnits
 
 ENGLISH = "en"
 PREVIOUS = "prev_sot_token_id"
 """Of `generation_config.json`: the label before previous text; many folders leave it to the tokenizer."""
+LANGUAGE = None
+"""In a prompt, the place of the label of the language."""
 
 
 @dataclass(frozen=True)
 class TranscriptRules:
-    """What `generation_config.json` says about transcripts.
+    """What is known of transcripts before any is written.
 
     Attributes:
-        start: The label before everything, "start of transcript".
-        no_timestamps: The last label of the prompt: text without times follows.
+        prompt: The labels before a transcript, `LANGUAGE` where that of its language stands.
         eos: The label that ends a transcript.
-        languages: The label of each language by its code, such as `en`; empty for an English-only model.
-        transcribe: The label of the task, None for an English-only model.
+        positions: Most labels of prompt and transcript together.
+        languages: The label of each language by its code, such as `en`; empty for a model that is told none.
         suppressed: Labels that are never written.
         suppressed_first: Labels that no transcript begins with.
         alignment_heads: Layer and number of the heads of cross-attention that follow the speech; empty if they are not
@@ -31,99 +33,194 @@ class TranscriptRules:
         previous: The label before text that stands before the transcript ("start of previous"), None if it has none.
     """
 
-    start: int
-    no_timestamps: int
+    prompt: tuple[int | None, ...]
     eos: int
+    positions: int
     languages: Mapping[str, int]
-    transcribe: int | None
     suppressed: tuple[int, ...]
     suppressed_first: tuple[int, ...]
     alignment_heads: tuple[tuple[int, int], ...] = ()
     previous: int | None = None
 
     @property
-    def prompt_size(self) -> int:
-        """Labels before a transcript."""
-        return 4 if self.languages else 2
+    def start(self) -> int:
+        """The first label, of Whisper "start of transcript"; behind it alone a language is found out."""
+        return self.prompt_in(0)[0]
 
-    def prompts(self, languages: Sequence[int]) -> list[list[int]]:
-        """The labels before each transcript, from those of its language, which an English-only model leaves out."""
-        if self.transcribe is None:
-            return [[self.start, self.no_timestamps] for _ in languages]
-        return [[self.start, language, self.transcribe, self.no_timestamps] for language in languages]
+    def prompt_in(self, language: int) -> list[int]:
+        """The labels before a transcript, with that of its language, which some models leave out."""
+        return [language if label is LANGUAGE else label for label in self.prompt]
 
 
-def read_rules(path_or_id: str | Path, values: Mapping[str, Any], config: Any) -> TranscriptRules:
-    """What the entries of `generation_config.json` say about transcripts.
+@dataclass(frozen=True)
+class Entries:
+    """Those of a model's `generation_config.json`, checked as they are read.
 
-    Args:
-        path_or_id: The model, for errors.
+    Attributes:
+        where: The model, for errors.
         values: The entries.
-        config: Configuration of the network.
-
-    Raises:
-        ModelError: An entry is missing, or is no label or head of the decoder.
+        vocabulary: Labels of the decoder.
     """
-    vocabulary = int(config.vocab_size)
 
-    def label(name: str, value: object) -> int:
-        if type(value) is not int or not 0 <= value < vocabulary:
+    where: str | Path
+    values: Mapping[str, Any]
+    vocabulary: int
+
+    def label(self, name: str) -> int:
+        """An entry that is a label.
+
+        Raises:
+            ModelError: It is none.
+        """
+        return self.checked(name, self.values.get(name))
+
+    def labels(self, name: str) -> tuple[int, ...]:
+        """An entry that is a label or a list of some, perhaps an empty one or none at all.
+
+        Raises:
+            ModelError: It holds something else.
+        """
+        value = self.values.get(name) or []
+        return tuple(self.checked(name, each) for each in (value if isinstance(value, list) else [value]))
+
+    def by_name(self, name: str) -> dict[str, int]:
+        """An entry that gives labels by names, these without `<|` and `|>`.
+
+        Raises:
+            ModelError: It gives something else.
+        """
+        value = self.values.get(name)
+        pairs = value.items() if isinstance(value, dict) else ()
+        return {str(key).strip("<|>"): self.checked(name, each) for key, each in pairs}
+
+    def checked(self, name: str, value: object) -> int:
+        """A value of an entry, which is a label.
+
+        Raises:
+            ModelError: It is none.
+        """
+        if type(value) is not int or not 0 <= value < self.vocabulary:
             raise ModelError(
                 f"generation_config.json has no label of the decoder as {name} but {str(value)[:40]!r}",
-                where=path_or_id,
+                where=self.where,
                 remedy="copy the file that belongs to the model",
             )
         return value
 
-    def labels(name: str) -> tuple[int, ...]:
-        value = values.get(name) or []
-        return tuple(label(name, each) for each in (value if isinstance(value, list) else [value]))
 
-    def by_name(name: str) -> dict[str, int]:
-        value = values.get(name)
-        pairs = value.items() if isinstance(value, dict) else ()
-        return {str(key).strip("<|>"): label(name, each) for key, each in pairs}
+@dataclass(frozen=True)
+class Source:
+    """What rules are made of.
 
-    def heads(name: str) -> tuple[tuple[int, int], ...]:
-        value = values.get(name) or []
-        sizes = int(config.decoder_layers), int(config.decoder_attention_heads)
-        for pair in value if isinstance(value, list) else [value]:
-            fits = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
-            if not fits or not all(0 <= number < size for number, size in zip(pair, sizes, strict=True)):
-                raise ModelError(
-                    f"generation_config.json has no head of the decoder among its {name} but {str(pair)[:40]!r}",
-                    where=path_or_id,
-                    remedy="copy the file that belongs to the model",
-                )
-        return tuple((layer, head) for layer, head in value)
+    Attributes:
+        where: The model, for errors.
+        values: Entries of its `generation_config.json`.
+        config: Configuration of its decoder.
+        units: What its decoder writes.
+        language: The language that is asked for, None for none.
+    """
 
+    where: str | Path
+    values: Mapping[str, Any]
+    config: Any
+    units: TokenizerUnits
+    language: str | None = None
+
+    @property
+    def entries(self) -> Entries:
+        """The same values, checked."""
+        return Entries(self.where, self.values, int(self.config.vocab_size))
+
+
+def whisper_rules(source: Source) -> tuple[TranscriptRules, str | None]:
+    """The rules of a Whisper, and the code of its language; None if it finds that out.
+
+    A language in `generation_config.json` holds where none is asked for. Where it names no heads that follow the
+    speech, all of the upper half of the layers do, as in OpenAI's code.
+
+    Raises:
+        ModelError: An entry is missing, or is no label or head of the decoder; or the model does not know the language.
+    """
+    values = {PREVIOUS: source.units.special_id("<|startofprev|>"), **source.values}
+    entries = replace(source, values=values).entries
     multilingual = bool(values.get("is_multilingual", "lang_to_id" in values))
+    start, last = entries.label("decoder_start_token_id"), entries.label("no_timestamps_token_id")
+    eos = entries.label("eos_token_id")
+    languages = entries.by_name("lang_to_id") if multilingual else {}
+    task = entries.checked("task_to_id", entries.by_name("task_to_id").get("transcribe")) if multilingual else 0
+    rules = TranscriptRules(
+        prompt=(start, LANGUAGE, task, last) if multilingual else (start, last),
+        eos=eos,
+        positions=int(source.config.max_target_positions),
+        languages=languages,
+        suppressed=entries.labels("suppress_tokens"),
+        suppressed_first=entries.labels("begin_suppress_tokens"),
+        alignment_heads=_alignment_heads(source),
+        previous=None if values.get(PREVIOUS) is None else entries.label(PREVIOUS),
+    )
+    asked = source.language or values.get("language")
+    code = None if asked is None else language_code(source.where, [*languages] or [ENGLISH], asked)
+    return rules, code if languages else ENGLISH
+
+
+def untold_rules(source: Source) -> tuple[TranscriptRules, None]:
+    """The rules of a decoder that begins with one label and is told no language, such as Moonshine's.
+
+    Raises:
+        ModelError: An entry is missing, or is no label of the decoder; or a language is asked for.
+    """
+    if source.language is not None:
+        raise ModelError("the model is told no language", where=source.where, remedy="leave --language out")
+    return _rules(source, (source.entries.label("decoder_start_token_id"),), {}), None
+
+
+def _rules(source: Source, prompt: tuple[int | None, ...], languages: Mapping[str, int]) -> TranscriptRules:
+    """Rules with a prompt, the rest from `generation_config.json`; `max_length` there counts as in transformers."""
+    entries, most = source.entries, source.values.get("max_length")
+    positions = int(getattr(source.config, "max_target_positions", None) or source.config.max_position_embeddings)
     return TranscriptRules(
-        start=label("decoder_start_token_id", values.get("decoder_start_token_id")),
-        no_timestamps=label("no_timestamps_token_id", values.get("no_timestamps_token_id")),
-        eos=label("eos_token_id", values.get("eos_token_id")),
-        languages=by_name("lang_to_id") if multilingual else {},
-        transcribe=label("task_to_id", by_name("task_to_id").get("transcribe")) if multilingual else None,
-        suppressed=labels("suppress_tokens"),
-        suppressed_first=labels("begin_suppress_tokens"),
-        alignment_heads=heads("alignment_heads"),
-        previous=None if (previous := values.get(PREVIOUS)) is None else label(PREVIOUS, previous),
+        prompt=prompt,
+        eos=entries.label("eos_token_id"),
+        positions=min(positions, most) if type(most) is int and most > len(prompt) else positions,
+        languages=languages,
+        suppressed=entries.labels("suppress_tokens"),
+        suppressed_first=entries.labels("begin_suppress_tokens"),
     )
 
 
-def language_code(path_or_id: str | Path, rules: TranscriptRules, language: str | None) -> str | None:
-    """The code of a language that a model is asked for, as its rules name it; None if it shall find it out.
+def language_code(path_or_id: str | Path, known: Sequence[str], language: str) -> str:
+    """The code of a language that a model is asked for.
+
+    Args:
+        path_or_id: The model, for errors.
+        known: Codes of the languages that it knows.
+        language: A code, a name in English, or a label of Whisper.
 
     Raises:
         ModelError: It does not know the language.
     """
-    known = [*rules.languages] or [ENGLISH]
-    name = None if language is None else language.lower().strip("<|>")
-    code = name and TO_LANGUAGE_CODE.get(name, name)
-    if code is not None and code not in known:
+    name = language.lower().strip("<|>")
+    code = TO_LANGUAGE_CODE.get(name, name)
+    if code not in known:
         raise ModelError(
             f"the model does not know the language '{language}'",
             where=path_or_id,
             remedy=f"use one of {', '.join(known)}" if len(known) < 20 else "give its code, such as en or ja",
         )
-    return code if rules.languages else ENGLISH
+    return code
+
+
+def _alignment_heads(source: Source) -> tuple[tuple[int, int], ...]:
+    name, config = "alignment_heads", source.config
+    value, sizes = source.values.get(name) or [], (int(config.decoder_layers), int(config.decoder_attention_heads))
+    for pair in value if isinstance(value, list) else [value]:
+        fits = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
+        if not fits or not all(0 <= number < size for number, size in zip(pair, sizes, strict=True)):
+            raise ModelError(
+                f"generation_config.json has no head of the decoder among its {name} but {str(pair)[:40]!r}",
+                where=source.where,
+                remedy="copy the file that belongs to the model",
+            )
+    layers, heads = sizes
+    upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+    return tuple((layer, head) for layer, head in value or upper)

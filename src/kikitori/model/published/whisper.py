@@ -1,4 +1,4 @@
-"""Whisper recognisers in the layouts of transformers and CTranslate2, read as they are."""
+"""The networks of Whisper in the layouts of transformers and CTranslate2, read as they are."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +8,6 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from kikitori.errors import ModelError
-from kikitori.model.acoustic_model import AcousticModel
-from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.published.ctranslate2 import (
     generation_values,
     is_ctranslate2,
@@ -17,9 +15,8 @@ from kikitori.model.published.ctranslate2 import (
     whisper_config,
     whisper_tensors,
 )
-from kikitori.model.published.transcript_rules import PREVIOUS, language_code, read_rules
 from kikitori.model.safety.config import read_json
-from kikitori.model.safety.load import check_loaded, encoder_alone, other_units, read_weights
+from kikitori.model.safety.load import check_loaded, encoder_alone, read_weights
 from kikitori.text.units import TokenizerUnits, load_units
 
 MODEL_TYPE = "whisper"
@@ -50,30 +47,15 @@ def load_whisper(path_or_id: str | Path, config: dict[str, Any], units: Tokenize
     return whisper
 
 
-def whisper_recogniser(
-    path_or_id: str | Path,
-    whisper: Any,
-    units: TokenizerUnits,
-    language: str | None,
-    heads: AcousticModel | None = None,
-    shared_layers: int = 0,
-) -> EncoderDecoder:
-    """A Whisper with the units and rules that lie beside it, and perhaps CTC heads (see `EncoderDecoder`).
+def whisper_values(path_or_id: str | Path, whisper: Any, units: TokenizerUnits) -> dict[str, Any]:
+    """The entries of a Whisper's `generation_config.json`; those of CTranslate2 have their own file for them.
 
     Raises:
-        ModelError: A file is missing or damaged, or the model does not know the language.
+        ModelError: The file is missing or damaged.
     """
-    vocabulary = int(whisper.config.vocab_size)
     if is_ctranslate2(Path(path_or_id)):
-        values = generation_values(Path(path_or_id), whisper.config, units)
-    else:
-        values = read_json(path_or_id, "generation_config.json")
-    values = {PREVIOUS: units.special_id("<|startofprev|>"), **values}
-    rules = read_rules(path_or_id, values, whisper.config)
-    if units.size > vocabulary or units.eos_id != rules.eos:
-        raise other_units(path_or_id, units.size, vocabulary)
-    code = language_code(path_or_id, rules, language or values.get("language"))
-    return EncoderDecoder(whisper, rules, code, heads, shared_layers).eval()
+        return generation_values(Path(path_or_id), whisper.config, units)
+    return read_json(path_or_id, "generation_config.json")
 
 
 def _load_ctranslate2(folder: Path, units: TokenizerUnits) -> Any:

@@ -13,9 +13,9 @@ from kikitori import loading
 from kikitori.errors import KikitoriError
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.folder import read_trained_on
+from kikitori.model.published.aed import family_of
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.part import BASE, PARTS, base_names, find_base
-from kikitori.model.published.whisper import is_whisper
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLMConfig
 
@@ -84,8 +84,8 @@ def _models_in(folder: Path) -> list[Path]:
 
 
 def _kind(folder: Path, config: dict[str, Any]) -> str | None:
-    if is_whisper(folder, config):
-        return "Whisper"
+    if (family := family_of(folder, config)) is not None:
+        return family.name
     match str(config.get("model_type")):
         case AcousticModelConfig.model_type if BASE in config:
             return f"{base_names(config)[0].rpartition('/')[2]} with CTC heads"
@@ -99,7 +99,7 @@ def _kind(folder: Path, config: dict[str, Any]) -> str | None:
 
 
 def _language(folder: Path, config: dict[str, Any]) -> str | None:
-    if is_whisper(folder, config):
+    if family_of(folder, config) is not None:
         return None
     return read_trained_on(folder).language
 

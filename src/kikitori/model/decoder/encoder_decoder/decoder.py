@@ -1,9 +1,9 @@
-"""The decoder half of an encoder-decoder (AED) model as a `Decoder`: Whisper's, which attends to the encoder's frames.
+"""The decoder half of an encoder-decoder (AED) model as a `Decoder`, which attends to the encoder's frames.
 
-Labels stand behind a prompt (start of transcript, language, task). Keys and values of cross-attention are made once per
-utterance; the queries of all its hypotheses meet them in one product. The layers are those of transformers, with the
-loop over them written out here, so that the cache is the immutable one of every search (`DecoderState`) and a tree of
-labels can be read in one pass.
+Labels stand behind a prompt (of Whisper: start of transcript, language, task). Keys and values of cross-attention are
+made once per utterance; the queries of all its hypotheses meet them in one product. The layers are those of
+transformers, whatever the family (see `layout`), with the loop over them written out here, so that the cache is the
+immutable one of every search (`DecoderState`) and a tree of labels can be read in one pass.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,24 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.base import DecoderState, SpeechAttention
+from kikitori.model.decoder.encoder_decoder.layout import DecoderLayout
 from kikitori.model.decoder.memory import Layers, Memory
 from kikitori.model.features import valid_mask
 
 
 @dataclass(frozen=True, eq=False)
 class CrossAttentionDecoder:
-    """A Whisper decoder behind the frames and the prompts of some utterances; a `Decoder`.
+    """A decoder behind the frames and the prompts of some utterances; a `Decoder`.
 
     Attributes:
-        network: The `WhisperDecoder` of transformers.
+        network: That of transformers, such as its `WhisperDecoder`.
+        layout: What its family calls its parts.
         output: Its output matrix.
         memory: Keys and values of cross-attention, see `read_frames`; one row for each utterance.
         prompts: Labels before the transcript, (utterances, n) int64, n >= 1.
         eos_id: The label that ends a transcript.
+        max_positions: Most positions of prompt and labels together.
+        frame_size: Numbers in a frame of the encoder.
         suppressed: Labels that are never written.
         suppressed_first: Labels that no transcript begins with.
         languages: The language of each utterance by its code, where it is known.
@@ -37,10 +41,13 @@ class CrossAttentionDecoder:
     """
 
     network: Any
+    layout: DecoderLayout
     output: Any
     memory: Memory
     prompts: Tensor
     eos_id: int
+    max_positions: int
+    frame_size: int
     suppressed: Sequence[int] = ()
     suppressed_first: Sequence[int] = ()
     languages: Sequence[str | None] = ()
@@ -60,11 +67,6 @@ class CrossAttentionDecoder:
     def vocab_size(self) -> int:
         """Rows of the output matrix."""
         return int(self.output.weight.shape[0])
-
-    @property
-    def max_positions(self) -> int | None:
-        """Most positions of prompt and labels together: its position table has no more."""
-        return int(self.network.config.max_target_positions)
 
     @property
     def prefix_lengths(self) -> Tensor:
@@ -102,6 +104,10 @@ class CrossAttentionDecoder:
 
     def attention(self, labels: Tensor, num_labels: Tensor) -> SpeechAttention:
         """Where the alignment heads attend to while labels are written; see `Decoder`."""
+        if not self.alignment_heads:
+            raise ModelError(
+                "no heads of the decoder are known to follow the speech", where=self.name, remedy="use a CTC head"
+            )
         size, width = self.prompts.shape[1], self.prompts.shape[1] + labels.shape[1]
         columns, memory = torch.arange(width, device=self.device), self.memory
         counts = num_labels.to(self.prefix_lengths)
@@ -122,9 +128,8 @@ class CrossAttentionDecoder:
 
     def without_speech(self) -> "CrossAttentionDecoder":
         """The same behind frames that are zero: its internal language model (papers.md B3.1)."""
-        network = self.network
-        zero = self.output.weight.new_zeros(len(self.prompts), 1, network.config.d_model)
-        return replace(self, memory=read_frames(network, zero))
+        zero = self.output.weight.new_zeros(len(self.prompts), 1, self.frame_size)
+        return replace(self, memory=read_frames(self.network, self.layout, zero))
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., dim) into logits (..., vocab)."""
@@ -171,40 +176,49 @@ class CrossAttentionDecoder:
         Returns:
             Hidden states (rows, n, dim), and keys and values with those of the labels.
         """
-        network, grown, places, attended = self.network, [], _places(memory), _attended(memory)
-        hidden = network.embed_tokens(labels) * network.embed_scale + network.embed_positions.weight[positions]
+        network, layout, grown = self.network, self.layout, []
+        places, attended = _places(memory), _attended(memory)
+        hidden = layout.embed(network, labels, positions)
+        turn = layout.rotation(network, hidden, positions)
         for index, layer in enumerate(network.layers):
             own, cross = layer.self_attn, layer.encoder_attn
-            states = layer.self_attn_layer_norm(hidden)
-            keys, values = _heads(own.k_proj(states), own), _heads(own.v_proj(states), own)
+            states = layout.own_norm(layer)(hidden)
+            queries, keys = turn(_heads(own.q_proj(states), own), _heads(own.k_proj(states), own))
+            values = _heads(own.v_proj(states), own)
             if old:
                 keys, values = torch.cat([old[index][0], keys], dim=2), torch.cat([old[index][1], values], dim=2)
             grown.append((keys, values))
-            queries = _heads(own.q_proj(states), own)
-            found = scaled_dot_product_attention(queries, keys, values, attn_mask=reads[:, None])
-            hidden = hidden + own.out_proj(found.transpose(1, 2).flatten(2))
-            queries = _heads(cross.q_proj(layer.encoder_attn_layer_norm(hidden)), cross)
+            found = scaled_dot_product_attention(queries, *_every(own, keys, values), attn_mask=reads[:, None])
+            hidden = hidden + layout.out(own)(found.transpose(1, 2).flatten(2))
+            queries = _heads(cross.q_proj(layout.cross_norm(layer)(hidden)), cross)
             if asked is not None:
                 asked.append(queries)
             found = _attend(queries, *memory.layers[index], places, attended)
-            hidden = hidden + cross.out_proj(found.transpose(1, 2).flatten(2))
-            states = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
-            hidden = hidden + layer.fc2(states)
-        return network.layer_norm(hidden), tuple(grown)
+            hidden = hidden + layout.out(cross)(found.transpose(1, 2).flatten(2))
+            hidden = hidden + layout.feed_forward(layer, hidden)
+        return layout.final_norm(network)(hidden), tuple(grown)
 
 
-def read_frames(network: Any, frames: Tensor, lengths: Tensor | None = None) -> Memory:
+def read_frames(network: Any, layout: DecoderLayout, frames: Tensor, lengths: Tensor | None = None) -> Memory:
     """Keys and values of cross-attention over frames (utterances, frames, dim), the first `lengths` of each or all."""
-    attentions = [layer.encoder_attn for layer in network.layers]
-    layers = tuple((_heads(each.k_proj(frames), each), _heads(each.v_proj(frames), each)) for each in attentions)
+    read, layers = layout.read(network, frames), []
+    for layer in network.layers:
+        cross = layer.encoder_attn
+        layers.append(_every(cross, _heads(cross.k_proj(read), cross), _heads(cross.v_proj(read), cross)))
     every = torch.full((len(frames),), frames.shape[1], device=frames.device)
-    return Memory((), layers, every if lengths is None else lengths.to(every))
+    return Memory((), tuple(layers), every if lengths is None else lengths.to(every))
 
 
 def _heads(states: Tensor, attention: Any) -> Tensor:
     """(batch, n, dim) as (batch, heads, n, head_dim)."""
-    heads: Tensor = states.unflatten(2, (attention.num_heads, -1))  # type: ignore[no-untyped-call]
+    heads: Tensor = states.unflatten(2, (-1, attention.head_dim))  # type: ignore[no-untyped-call]
     return heads.transpose(1, 2)
+
+
+def _every(attention: Any, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (batch, heads, n, head_dim) for each head of the queries, of which several may share some."""
+    shared = attention.q_proj.out_features // attention.k_proj.out_features
+    return (keys, values) if shared == 1 else (keys.repeat_interleave(shared, 1), values.repeat_interleave(shared, 1))
 
 
 def _places(memory: Memory) -> tuple[Tensor, Tensor] | None:

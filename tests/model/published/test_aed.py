@@ -1,0 +1,182 @@
+"""Folders of encoder-decoders beside Whisper: what is read of them, what is refused, and recognition with them."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kikitori.errors import ConfigError, ModelError
+from kikitori.loading import load
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.encoder_decoder import EncoderDecoder
+from kikitori.model.folder import is_recogniser, load_model, save_model
+from kikitori.model.published.convert import convert_heads
+from kikitori.model.published.part import PARTS
+from kikitori.model.safety.config import quiet_transformers
+from kikitori.recognizer import PLAIN
+from kikitori.text.unit_training import character_units
+from kikitori.types import TrainedOn
+from kikitori.workflows.machine.models import describe
+from tests.aeds import AEDS, LANGUAGES
+from tests.commands import call, one_line
+from tests.model.published.test_nue_asr import hub_cache
+from tests.refusal import refused
+from tests.tiny import shake, tiny_waveforms
+
+WAVEFORMS = tiny_waveforms(5)
+CHARACTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
+KINDS = {"moonshine": "Moonshine"}
+TRAINED = {"moonshine": TrainedOn(39 / 30, 30.0, None, "window")}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """One of each family, which stays as it is."""
+    root = tmp_path_factory.mktemp("aeds")
+    for name, make in AEDS.items():
+        make().save(root / name)
+    return root
+
+
+@pytest.fixture(params=[*AEDS])
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(folders, family, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(folders / family, tmp_path / family)
+
+
+def opened(folder, family):
+    return load_model(folder, language=LANGUAGES.get(family))
+
+
+def reads(folder, family, *expected):
+    refused(folder, *expected, load=lambda each: opened(each, family))
+
+
+def test_network_units_and_limits(folders, family):
+    loaded, aed = opened(folders / family, family), AEDS[family]()
+    model = loaded.model
+    assert isinstance(model, EncoderDecoder)
+    assert not model.training
+    expected = aed.network.state_dict()
+    for part, module in {"encoder": model.acoustic.encoder.model, "decoder": model.network}.items():
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(tensor, expected[f"model.{part}.{name}"]), name
+    assert loaded.trained_on == TRAINED[family]
+    recognizer = load(folders / family, device="cpu", language=LANGUAGES.get(family))
+    assert recognizer.longest == 16000 * TRAINED[family].max_seconds
+    assert not is_recogniser(folders / family)  # it can still be what another model's encoder starts from
+    assert describe("here", folders / family).kind == KINDS[family]
+
+
+def test_transcripts_are_the_same_in_any_batch_and_by_hub_id(folders, family, tmp_path, monkeypatch):
+    settings = {"device": "cpu", "guards": PLAIN, "language": LANGUAGES.get(family)}
+    recognizer = load(folders / family, **settings)
+    together = [*recognizer.transcribe_many(WAVEFORMS)]
+    assert together == [recognizer.transcribe(waveform) for waveform in WAVEFORMS]
+    assert len({each.text for each in together}) > 3
+    hub_cache(tmp_path / "home", {"main": folders / family})
+    (tmp_path / "home" / "hub" / "models--rinna--nue-asr").rename(tmp_path / "home" / "hub" / "models--owner--name")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    assert load("owner/name", **settings).transcribe(WAVEFORMS[1]).text == together[1].text
+
+
+def test_an_encoder_alone(folder, family):
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if ".decoder." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    reads(folder, family, "a speech encoder alone (", "writes no text")
+
+
+def test_weights_that_are_missing_or_no_numbers(folder, family):
+    weights = load_file(folder / "model.safetensors")
+    name = "model.decoder.layers.1.encoder_attn.k_proj.weight"
+    spoilt = {**weights, name: torch.full_like(weights[name], torch.nan)}
+    save_file(spoilt, folder / "model.safetensors", metadata={"format": "pt"})
+    reads(folder, family, "encoder_attn.k_proj.weight")
+    weights.pop(name)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    reads(folder, family, f"do not fit config.json at {name}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"), [("decoder_start_token_id", 10**9), ("eos_token_id", "2"), ("suppress_tokens", [-1])]
+)
+def test_labels_that_the_decoder_does_not_have(folder, family, entry, value):
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {entry: value}))
+    reads(folder, family, f"generation_config.json has no label of the decoder as {entry}")
+
+
+def test_files_that_are_missing_and_the_tokenizer_of_another_model(folder, family):
+    (folder / "generation_config.json").rename(folder / "kept.json")
+    reads(folder, family, "generation_config.json")
+    (folder / "kept.json").rename(folder / "generation_config.json")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    units = character_units([chr(letter) for letter in range(0x4E00, 0x4E00 + 600)], "as_is")
+    units.save(folder)
+    reads(folder, family, f"the tokenizer has {units.size} labels, the model ")
+
+
+def test_languages_of_models_that_are_told_none(folders, tmp_path):
+    with pytest.raises(ModelError, match="the model is told no language; leave --language out"):
+        load_model(folders / "moonshine", language="en")
+    result = call("transcribe", tmp_path / "a.wav", "--model", folders / "moonshine", "--language", "en")
+    assert "the model is told no language" in one_line(result)
+
+
+def test_a_short_window_is_whispers(folders, family):
+    with pytest.raises(ConfigError, match="the model has no Whisper decoder"):
+        load(folders / family, window="speech", language=LANGUAGES.get(family))
+
+
+def heads_on(base, family, *, moved):
+    """A run of CTC heads on a base's encoder, whose last layer has `moved` or not."""
+    torch.manual_seed(1)
+    encoder = SpeechEncoder.from_pretrained(base)
+    if moved:
+        shake(encoder.layers[-1], 3, 0.05)
+    config = AcousticModelConfig(encoder_config=encoder.config, ctc_layers=[1, 2], num_units=CHARACTERS.size)
+    run = base.parent / f"{family}-run-{moved}"
+    save_model(
+        run, AcousticModel(config, encoder=encoder).eval(), CHARACTERS, TrainedOn(20.0, 2.0, LANGUAGES.get(family))
+    )
+    return run
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_heads_on_the_encoder_are_used_with_the_decoder(folders, family, moved, monkeypatch):
+    monkeypatch.setenv(PARTS, str(folders))
+    run, part = heads_on(folders / family, family, moved=moved), folders / f"{family}-part-{moved}"
+    convert_heads(run, f"someone/{family}", part)
+    recognizer = load(part, device="cpu", guards=PLAIN)
+    model = recognizer.loaded.model
+    assert (model.acoustic.encoder is model.encoder) is not moved
+    plain = load(folders / family, device="cpu", guards=PLAIN, language=LANGUAGES.get(family))
+    greedy, alone = recognizer.recognize(WAVEFORMS, "greedy"), load(run, device="cpu", guards=PLAIN)
+    assert [each.labels for each in greedy] == [each.labels for each in plain.recognize(WAVEFORMS)]
+    found, expected = recognizer.ctc_log_probs(WAVEFORMS), alone.ctc_log_probs(WAVEFORMS)
+    assert found[1].tolist() == expected[1].tolist()
+    torch.testing.assert_close(found[0], expected[0], atol=2e-3, rtol=0)  # the part is in float16
+    together = recognizer.recognize(WAVEFORMS[:2], "joint")
+    assert recognizer.recognize(WAVEFORMS[1:2], "joint")[0].labels == together[1].labels
+    assert [each.text for each in together] != [each.text for each in greedy[:2]]
+
+
+def test_a_base_of_other_weights(folders, family, tmp_path, monkeypatch):
+    monkeypatch.setenv(PARTS, str(folders))
+    convert_heads(heads_on(folders / family, family, moved=False), f"someone/{family}", tmp_path / "part")
+    aed = AEDS[family]()
+    shake(aed.network, 5, 0.01)
+    with quiet_transformers():
+        aed.save(tmp_path / "other" / family)
+    monkeypatch.setenv(PARTS, str(tmp_path / "other"))
+    refused(tmp_path / "part", f"its base someone/{family} has other weights")
