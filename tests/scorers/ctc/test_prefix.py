@@ -190,7 +190,7 @@ def test_a_vocabulary_of_some_labels():
 
 def test_a_store_that_is_too_small(monkeypatch):
     expected = walk(CTCPrefixScorer(ctc_outputs(batch_of(0)[0], 9)), 3, 0)
-    monkeypatch.setattr("kikitori.scorers.ctc.prefix_kernel.STORED", 40)  # three outputs
+    monkeypatch.setattr("kikitori.scorers.ctc.outputs.STORED", 40)  # three outputs
     assert torch.equal(walk(CTCPrefixScorer(ctc_outputs(batch_of(0)[0], 9)), 3, 0), expected)
 
 

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kikitori.errors import ModelError
-from kikitori.scorers.ctc.prefix_kernel import Outputs, Prefixes, begin, extend, new_store, propose, score
+from kikitori.scorers.ctc.outputs import Outputs, new_store
+from kikitori.scorers.ctc.prefix_kernel import Prefixes, extend, propose, score
 from kikitori.scorers.ctc.pruning import Candidates, candidates, candidates_of_logits
+from kikitori.scorers.ctc.scaled import begin
 
 MIN_LOG_PROB = -9.0
 """Labels that a frame gives less are not proposed."""
