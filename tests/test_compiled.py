@@ -33,3 +33,20 @@ print(kth_largest(numpy.arange(5.0), 2))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "3.0\n"
+
+
+def test_kept_code_is_made_anew_when_what_it_calls_has_changed(tmp_path):
+    inner = "from kikitori.compiled import inner\n@inner\ndef more(x):\n    return x + {}\n"
+    outer = "from kikitori.compiled import compiled\nfrom called import more\n"
+    outer += "@compiled\ndef twice(x):\n    return more(more(x))\n"
+    (tmp_path / "calling.py").write_text(outer)
+    command = [
+        sys.executable,
+        "-c",
+        "import calling; print(calling.twice(1.0), *calling.twice.stats.cache_hits.values())",
+    ]
+    printed = []
+    for added in ("1.0", "1.0", "2.5"):
+        (tmp_path / "called.py").write_text(inner.format(added))
+        printed.append(subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split())
+    assert printed == [["3.0"], ["3.0", "1"], ["6.0"]]

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
 from numba.core import event
+from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 P = ParamSpec("P")
@@ -32,9 +34,27 @@ def _jit(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     # Sums may be reordered, so that loops use vector instructions; infinities and NaN keep their meaning.
     fast = {"reassoc", "contract"}
     try:
-        return cast("Callable[P, R]", numba.njit(function, cache=True, nogil=True, fastmath=fast, **options))
+        made = numba.njit(function, cache=True, nogil=True, fastmath=fast, **options)
     except RuntimeError:  # nowhere to keep it
-        return cast("Callable[P, R]", numba.njit(function, nogil=True, fastmath=fast, **options))
+        made = numba.njit(function, nogil=True, fastmath=fast, **options)
+    with suppress(AttributeError):
+        _heed_other_modules(made)
+    return cast("Callable[P, R]", made)
+
+
+def _heed_other_modules(made: Any) -> None:
+    """Has kept code compiled anew also when a module has changed whose compiled functions this one's module takes.
+
+    numba looks at the file of the function alone, and the code of those that it calls is in its own.
+    """
+    others = (each for each in made.py_func.__globals__.values() if isinstance(each, Dispatcher))
+    stamps = {(each.__module__, _kept(each)._source_stamp) for each in others if each.__module__ != made.__module__}
+    file = _kept(made)
+    file._source_stamp = (file._source_stamp, *sorted(stamps))
+
+
+def _kept(made: Any) -> Any:
+    return made._cache._cache_file
 
 
 class _Compilation(event.Listener):
