@@ -9,17 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import (
+    CanaryConfig,
+    CanaryForConditionalGeneration,
+    CohereAsrConfig,
+    CohereAsrFeatureExtractor,
+    CohereAsrForConditionalGeneration,
     FeatureExtractionMixin,
     GenerationConfig,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    ParakeetFeatureExtractor,
     PreTrainedModel,
     Wav2Vec2FeatureExtractor,
 )
+from transformers.models.canary.configuration_canary import CanaryDecoderConfig
 
+from kikitori.model.published.transcript_rules import CANARY_PROMPT
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.units import TokenizerUnits
-from tests.tiny import DIM, shake, tiny_bpe
+from tests.tiny import DIM, SIZES, shake, tiny_bpe, tiny_encoder_config
 
 EOS = 2
 
@@ -46,10 +54,10 @@ class TinyAed:
     def generated(self, waveform: NDArray[np.float32], prompt: list[int]) -> tuple[int, ...]:
         """Labels that transformers writes behind a prompt, greedily, without the end."""
         network: Any = self.network
-        given = torch.tensor([prompt])
-        (found,) = network.generate(
-            **self.inputs(waveform), decoder_input_ids=given, num_beams=1, do_sample=False
-        ).tolist()
+        given, settings = torch.tensor([prompt]), {"num_beams": 1, "do_sample": False}
+        if network.generation_config.max_length is None:
+            settings["max_length"] = 40  # else transformers ends after 20 labels
+        (found,) = network.generate(**self.inputs(waveform), decoder_input_ids=given, **settings).tolist()
         return tuple(label for label in found[len(prompt) :] if label != EOS)
 
     def save(self, folder: Path) -> None:
@@ -75,6 +83,64 @@ def tiny_moonshine() -> TinyAed:
     return TinyAed(varied(network, 0, 0.7), units, Wav2Vec2FeatureExtractor(do_normalize=False))
 
 
+def tiny_cohere() -> TinyAed:
+    """Cohere's transcriber, whose keys are shared by two heads each."""
+    units = told_units()
+    sizes = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 40, "vocab_size": units.size}
+    start = units.special_id("▁")
+    special = {"bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": EOS, "decoder_start_token_id": start}
+    torch.manual_seed(0)
+    encoder = {**tiny_encoder_config("parakeet").to_dict(), "num_mel_bins": 128}
+    config = CohereAsrConfig(encoder_config=encoder, **sizes, **special)
+    network = CohereAsrForConditionalGeneration(config).eval()
+    shake(network, 0, 0.3)
+    heard(network)
+    network.generation_config = GenerationConfig(**special, max_length=40)
+    return TinyAed(varied(network, 7, 1.0), units, CohereAsrFeatureExtractor())
+
+
+def tiny_canary() -> TinyAed:
+    """Canary; its generation has no limit of its own."""
+    units = told_units()
+    start = units.special_id("<|startofcontext|>")
+    special = {"bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": EOS}
+    sizes = {**SIZES, "head_dim": 8, "num_key_value_heads": 4, "max_position_embeddings": 40, "vocab_size": units.size}
+    torch.manual_seed(0)
+    encoder = {**tiny_encoder_config("parakeet").to_dict(), "num_mel_bins": 128}
+    decoder = CanaryDecoderConfig(**sizes, **special).to_dict()
+    config = CanaryConfig(
+        encoder_config=encoder,
+        decoder_config=decoder,
+        vocab_size=units.size,
+        decoder_start_token_id=start,
+        tie_word_embeddings=True,
+        **special,
+    )
+    network = CanaryForConditionalGeneration(config).eval()
+    shake(network, 0, 0.3)
+    heard(network)
+    network.generation_config = GenerationConfig(**special, decoder_start_token_id=start)
+    return TinyAed(varied(network, 4, 1.0), units, ParakeetFeatureExtractor(feature_size=128))
+
+
+def told_units() -> TokenizerUnits:
+    """BPE with the labels that stand before a transcript of Canary and Cohere."""
+    extra = [token for token in CANARY_PROMPT if token is not None]
+    return tiny_bpe("characters", extra=[*extra, *(f"<|{code}|>" for code in ("en", "de", "ja"))])
+
+
+def heard(network: Any) -> None:
+    """Lets the speech and the place of a label count for more than what is the same everywhere."""
+    for name, values in network.model.named_parameters():
+        if name.endswith(".bias"):
+            values.data *= 0.1
+        if "fc2" in name:
+            values.data *= 0.3
+        if "encoder_attn" in name or "embed_tokens" in name or "subsampling" in name:
+            values.data *= 2.0
+    network.proj_out.bias.data *= 0.1
+
+
 def varied(network: Any, seed: int, amount: float) -> PreTrainedModel:
     """Draws the row of the end anew, so that some transcripts end by themselves."""
     row = network.get_output_embeddings().weight.data[EOS]
@@ -82,6 +148,10 @@ def varied(network: Any, seed: int, amount: float) -> PreTrainedModel:
     return network  # type: ignore[no-any-return]
 
 
-AEDS: dict[str, Callable[[], TinyAed]] = {"moonshine": tiny_moonshine}
-LANGUAGES: dict[str, str] = {}
+AEDS: dict[str, Callable[[], TinyAed]] = {
+    "moonshine": tiny_moonshine,
+    "cohere_asr": tiny_cohere,
+    "canary": tiny_canary,
+}
+LANGUAGES = {"cohere_asr": "en", "canary": "de"}
 """What must be asked for of those that are told their language."""

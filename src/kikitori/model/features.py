@@ -39,6 +39,7 @@ class LogMelConfig:
         fft_size: Length of the Fourier transform, at least `window_size`.
         preemphasis: Factor of the previous sample that is subtracted; 0 for none.
         log_zero_guard: Added to the mel energy before the logarithm.
+        dither: Deviation of noise on the samples, which depends on their number alone; 0 for none.
     """
 
     num_mel_bins: int = 80
@@ -48,6 +49,7 @@ class LogMelConfig:
     fft_size: int = 512
     preemphasis: float = 0.97
     log_zero_guard: float = 2**-24
+    dither: float = 0.0
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Frames per utterance: one per full hop and at least one."""
@@ -67,6 +69,8 @@ def log_mel(waveforms: Tensor, lengths: Tensor, config: LogMelConfig) -> tuple[T
         shorter than one hop has one frame, and a single frame is all zeros, since its own mean is taken off.
     """
     waveforms = _fit_samples(waveforms.float(), max(config.hop_size, int(lengths.max())))
+    if config.dither:
+        waveforms = _dithered(waveforms, lengths, config.dither)
     emphasised = waveforms[:, 1:] - config.preemphasis * waveforms[:, :-1]
     waveforms = mask_tail(torch.cat([waveforms[:, :1], emphasised], dim=1), lengths)
     window = torch.hann_window(config.window_size, periodic=False, device=waveforms.device)
@@ -149,6 +153,13 @@ def mask_tail(values: Tensor, lengths: Tensor) -> Tensor:
     """The values (batch, time, ...) with zeros behind each row's length, whatever was there, NaN included."""
     padding = ~valid_mask(lengths.to(values.device), values.shape[1])
     return values.masked_fill(padding.view(*padding.shape, *[1] * (values.dim() - 2)), 0.0)
+
+
+def _dithered(waveforms: Tensor, lengths: Tensor, amount: float) -> Tensor:
+    """The waveforms (batch, samples) with the noise that transformers adds for Cohere ASR, seeded by length."""
+    rows = [torch.randn(size, generator=torch.Generator().manual_seed(size)) for size in lengths.tolist()]
+    noise = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(waveforms)
+    return waveforms + amount * _fit_samples(noise, waveforms.shape[1])
 
 
 def _fit_samples(waveforms: Tensor, num_samples: int) -> Tensor:

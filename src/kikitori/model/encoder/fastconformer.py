@@ -10,7 +10,7 @@ from kikitori.model.features import LogMelConfig, log_mel, mask_tail, valid_mask
 
 
 class FastConformerFamily:
-    """The family of Parakeet's encoder."""
+    """The family of Parakeet's encoder; the extra entry `dither` of its configuration is that of its features."""
 
     front_end: tuple[str, ...] = ("subsampling",)
     final_norm: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def initialise_subsampling(model: Any) -> None:
 
 
 def _log_mel_config(config: Any) -> LogMelConfig:
-    return LogMelConfig(num_mel_bins=config.num_mel_bins)
+    return LogMelConfig(num_mel_bins=config.num_mel_bins, dither=getattr(config, "dither", 0.0))
 
 
 def _mask_keys_only(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -49,6 +49,8 @@ INNER = r"^(model\.)?(encoder|audio_tower)\."
 """What the weights of an encoder that is a part of a recogniser are called there."""
 BARE = ("whisper", "parakeet_encoder", "moonshine", "omniasr_audio", "voxtral_encoder")
 """Encoders whose own weights never have such a name."""
+RENAMED = {"cohere_asr": "cohere_asr.modeling_cohere_asr.CohereAsrForConditionalGeneration"}
+"""Recognisers whose weights are stored under other names, which transformers knows of the whole alone."""
 REASONS = {
     "it averages its frames in pairs at the end": (
         *("audioflamingo3", "audioflamingo3_encoder", "musicflamingo", "qwen2_audio", "qwen2_audio_encoder"),
@@ -86,7 +88,11 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 def model_class(model_type: str) -> Any:
     """The class of an encoder."""
-    module, _, name = MODEL_CLASSES[model_type].rpartition(".")
+    return _class(MODEL_CLASSES[model_type])
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
     return getattr(import_module(f"transformers.models.{module}"), name)
 
 
@@ -97,17 +103,19 @@ def load_pretrained(path_or_id: str | Path, revision: str | None) -> tuple[Any, 
         ModelError: Nothing there, an unsupported family, pickled, damaged or missing weights.
     """
     config = pretrained_config(path_or_id, revision)
-    size = check_weights(path_or_id)
+    size, whole = check_weights(path_or_id), RENAMED.get(read_json(path_or_id, "config.json")["model_type"])
+    settings: dict[str, Any] = {"revision": revision, "use_safetensors": True, "dtype": torch.float32}
     with one_line_errors(path_or_id), quiet_transformers(), no_larger_than(size, path_or_id):
-        model, info = model_class(config.model_type).from_pretrained(
-            path_or_id,
-            config=config,
-            revision=revision,
-            use_safetensors=True,
-            dtype=torch.float32,
-            key_mapping={INNER: ""} if config.model_type in BARE else None,
-            output_loading_info=True,
-        )
+        if whole is not None:
+            recogniser, info = _class(whole).from_pretrained(path_or_id, output_loading_info=True, **settings)
+            model = recogniser.model.encoder
+            config = model.config
+            read_preprocessor(path_or_id, revision, config)
+        else:
+            mapping = {INNER: ""} if config.model_type in BARE else None
+            model, info = model_class(config.model_type).from_pretrained(
+                path_or_id, config=config, key_mapping=mapping, output_loading_info=True, **settings
+            )
     missing = sorted(set(info["missing_keys"]) - TRAINING_ONLY_WEIGHTS)
     if missing:
         what = f"{len(missing)} encoder weights are missing, the first is {missing[0]}"
@@ -160,6 +168,7 @@ def read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any)
         config.do_normalize = bool(settings["do_normalize"])
     if config.model_type == "parakeet_encoder":
         expected |= {"feature_size": config.num_mel_bins, **PARAKEET_FEATURES}
+        config.dither = float(settings.get("dither") or 0.0)
     for name, value in expected.items():
         if settings.get(name, value) != value:
             what = f"features with {name} = {settings[name]} are not supported"

@@ -15,7 +15,14 @@ from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.decoder.encoder_decoder import layout
 from kikitori.model.encoder.pretrained import read_preprocessor
 from kikitori.model.encoder_decoder import EncoderDecoder
-from kikitori.model.published.transcript_rules import Source, TranscriptRules, untold_rules, whisper_rules
+from kikitori.model.published.transcript_rules import (
+    Source,
+    TranscriptRules,
+    canary_rules,
+    cohere_rules,
+    untold_rules,
+    whisper_rules,
+)
 from kikitori.model.published.whisper import MODEL_TYPE as WHISPER
 from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_values
 from kikitori.model.safety.config import read_json
@@ -55,6 +62,16 @@ FAMILIES = {
         layout.MOONSHINE,
         untold_rules,
         30.0,
+    ),
+    "cohere_asr": Family(
+        "Cohere ASR",
+        "cohere_asr.modeling_cohere_asr.CohereAsrForConditionalGeneration",
+        layout.COHERE,
+        cohere_rules,
+        35.0,
+    ),
+    "canary": Family(
+        "Canary", "canary.modeling_canary.CanaryForConditionalGeneration", layout.CANARY, canary_rules, 40.0
     ),
 }
 """By the model type in `config.json`."""

@@ -15,6 +15,18 @@ PREVIOUS = "prev_sot_token_id"
 """Of `generation_config.json`: the label before previous text; many folders leave it to the tokenizer."""
 LANGUAGE = None
 """In a prompt, the place of the label of the language."""
+CANARY_PROMPT = (
+    *("<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>", LANGUAGE, LANGUAGE),
+    *("<|pnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>"),
+)
+"""No text before, no emotion known; the language spoken and that to write; punctuation, words for numbers, no times."""
+COHERE_PROMPT = ("▁", *CANARY_PROMPT)
+CANARY_LANGUAGES = (
+    *("bg", "hr", "cs", "da", "nl", "en", "et", "fi", "fr", "de", "el", "hu", "it"),
+    *("lv", "lt", "mt", "pl", "pt", "ro", "sk", "sl", "es", "sv", "ru", "uk"),
+)
+COHERE_LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
+"""What they were trained on, by the model cards; their tokenizers name many more."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,47 @@ def untold_rules(source: Source) -> tuple[TranscriptRules, None]:
     if source.language is not None:
         raise ModelError("the model is told no language", where=source.where, remedy="leave --language out")
     return _rules(source, (source.entries.label("decoder_start_token_id"),), {}), None
+
+
+def told_rules(
+    source: Source, prompt: Sequence[str | None], trained_on: Sequence[str]
+) -> tuple[TranscriptRules, str | None]:
+    """The rules of a decoder that must be told the language, such as Canary's, and the language's code.
+
+    Where the first label of the prompt is not `decoder_start_token_id`, that stands before it, as in transformers.
+
+    Args:
+        source: The model.
+        prompt: Tokens before a transcript, `LANGUAGE` where that of its language stands.
+        trained_on: Codes of the languages that the model knows.
+
+    Raises:
+        ModelError: No language is asked for, or one that the model does not know; or it has no such token.
+    """
+    entries, asked = source.entries, source.language or source.values.get("language")
+    if asked is None:
+        remedy = f"give --language, one of {', '.join(trained_on)}"
+        raise ModelError("the model must be told the language", where=source.where, remedy=remedy)
+    code = language_code(source.where, trained_on, str(asked))
+    languages = {each: label for each in trained_on if (label := source.units.special_id(f"<|{each}|>")) is not None}
+    missing = [*(token for token in prompt if token is not LANGUAGE and source.units.special_id(token) is None)]
+    if missing or code not in languages:
+        what = f"the tokenizer has no '{missing[0] if missing else f'<|{code}|>'}'"
+        raise ModelError(what, where=source.where, remedy="copy the tokenizer files that belong to the model")
+    labels = tuple(LANGUAGE if token is LANGUAGE else source.units.special_id(token) for token in prompt)
+    named = "bos_token_id" if source.values.get("decoder_start_token_id") is None else "decoder_start_token_id"
+    start = entries.label(named)
+    return _rules(source, labels if labels[0] == start else (start, *labels), languages), code
+
+
+def canary_rules(source: Source) -> tuple[TranscriptRules, str | None]:
+    """The rules of a Canary of the second generation (1b-v2); see `told_rules`."""
+    return told_rules(source, CANARY_PROMPT, CANARY_LANGUAGES)
+
+
+def cohere_rules(source: Source) -> tuple[TranscriptRules, str | None]:
+    """The rules of Cohere's transcriber; see `told_rules`."""
+    return told_rules(source, COHERE_PROMPT, COHERE_LANGUAGES)
 
 
 def _rules(source: Source, prompt: tuple[int | None, ...], languages: Mapping[str, int]) -> TranscriptRules:

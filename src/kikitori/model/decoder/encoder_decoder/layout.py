@@ -6,7 +6,7 @@ are read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -61,6 +61,16 @@ def _two_matrices(layer: Any, states: Tensor) -> Tensor:
     return found
 
 
+def _normed(network: Any, labels: Tensor, positions: Tensor) -> Tensor:
+    embedded: Tensor = network.embedding_layernorm(network.embed_tokens(labels) + network.pos_emb(positions))
+    return embedded
+
+
+def _projected(network: Any, frames: Tensor) -> Tensor:
+    projected: Tensor = network.proj(frames)
+    return projected
+
+
 def _labels_alone(network: Any, labels: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG001
     embedded: Tensor = network.embed_tokens(labels)
     return embedded
@@ -99,3 +109,5 @@ MOONSHINE = DecoderLayout(
     feed_forward=_module,
     final_norm=attrgetter("norm"),
 )
+CANARY = replace(MOONSHINE, embed=_normed, rotation=_no_rotation)
+COHERE = replace(CANARY, read=_projected)
