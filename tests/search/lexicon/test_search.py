@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.search.lexicon import kernel as lexicon_beam
+from kikitori.search.lexicon import state
 from kikitori.search.lexicon.search import lexicon_search
 from kikitori.search.lexicon.trie import word_model
 from kikitori.search.options import LexiconSearch
@@ -237,6 +237,6 @@ def test_the_same_in_any_batch_with_any_padding_and_any_number_of_threads(thread
 def test_arrays_that_grow(monkeypatch):
     log_probs, ngram = random_log_probs(25, len(PHONES), 6, 2.0), bigram(6)
     roomy = one(log_probs, ngram, beam=300, nbest=100)
-    small = lexicon_beam.new_beam
-    monkeypatch.setattr(lexicon_beam, "new_beam", lambda phones, start: small(phones, start, room=1))
+    small = state.new_beam
+    monkeypatch.setattr(state, "new_beam", lambda phones, start: small(phones, start, room=1))
     assert one(log_probs, ngram, beam=300, nbest=100) == roomy

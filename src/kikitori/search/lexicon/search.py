@@ -27,8 +27,9 @@ from torch import Tensor
 from kikitori.scorers.ctc.pruning import candidates
 from kikitori.scorers.options import CTC, LENGTH, NGRAM, PRIOR
 from kikitori.search.ctc.prefix_beam import NONE
-from kikitori.search.lexicon import kernel as lexicon_beam
-from kikitori.search.lexicon.kernel import FIRST, LexiconBeam, Weights
+from kikitori.search.lexicon import state
+from kikitori.search.lexicon.kernel import Weights, search
+from kikitori.search.lexicon.state import FIRST, LexiconBeam
 from kikitori.search.lexicon.trie import WordModel
 from kikitori.search.options import LexiconSearch
 from kikitori.text.ngram.model import advance
@@ -69,8 +70,8 @@ def _search(log_probs: Tensor, model: WordModel, options: LexiconSearch, histori
     score_beam = inf if pruning.score_beam is None else pruning.score_beam
     weights = Weights(ngram_scale, length_scale, options.beam, score_beam, histories or 0)
     found = candidates(log_probs, most=None, min_log_prob=pruning.min_log_prob)
-    beam = lexicon_beam.new_beam(model.num_phones, model.start)
-    beam = lexicon_beam.search(beam, model.trie, model.grammar, *found, weights)
+    beam = state.new_beam(model.num_phones, model.start)
+    beam = search(beam, model.trie, model.grammar, *found, weights)
     totals = _totals(beam, model.num_phones)
     ended = _ended(beam, totals, model, ngram_scale)
     sentences = _sentences(beam, ended, options.nbest) if totals else [(-inf, (), 0.0)]
