@@ -19,9 +19,12 @@ class LabelPruning:
 
     Attributes:
         score_beam: Hypotheses at most so far below the best are kept, and sought; None keeps all.
+        context: Of hypotheses that grow by the same last labels, so many, the best alone is kept, as if no label
+            depended on more than these (Prabhavalkar et al. 2021, path merging); None keeps all.
     """
 
     score_beam: Positive | None = None
+    context: Count | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,6 +1,7 @@
 """Beam search against all label sequences."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from math import inf
 
@@ -50,17 +51,31 @@ class Table:
         return [(old[0], (*old[1], label)) for old, label in pairs], given_scores
 
 
+class Markov(Table):
+    """The same where a label depends on so many before it, and on how many these are."""
+
+    def __init__(self, num_labels, seeds, order):
+        super().__init__(num_labels, seeds)
+        self.order = order
+
+    def following(self, utterance, labels):
+        random = np.random.default_rng([self.seeds[utterance], len(labels), *labels[-self.order :]])
+        return torch.from_numpy(random.normal(size=self.num_labels + 1) * 2).log_softmax(-1)
+
+
 def letters(labels):
     """A text in which labels 0 and 1 are the same letter, 2 is nothing and the others are themselves."""
     return tuple(label // 2 for label in labels if label != 2)
 
 
-def found(tables, *, most=4, least=0, partial=None, length_scale=0.0, variants=None, **options):
+def found(tables, *, most=4, least=0, partial=None, length_scale=0.0, variants=None, context=None, **options):
     scorer = WeightedSum([(tables, 1.0), (length_scorer(tables.num_labels), length_scale)])
     limits = [most] * len(tables.seeds) if isinstance(most, int) else most
     same = None if variants is None else Recombination(variants, letters, letters)
     settings = {"partial": partial, "most_gain": length_scale, "recombination": same}
-    return beam_search(scorer, flat(BeamSearch, **options), Limits(limits, least), **settings)
+    search = flat(BeamSearch, **options)
+    search = replace(search, pruning=replace(search.pruning, context=context))
+    return beam_search(scorer, search, Limits(limits, least), **settings)
 
 
 def every_sequence(num_labels, most, least=0):
@@ -129,6 +144,30 @@ def test_with_recombination_a_narrow_beam_holds_different_texts(seed, beam):
     assert len({*texts}) == len(texts) >= len({letters(each.labels) for each in plain})
     for each in apart:
         assert each.score == pytest.approx(tables.total(0, each.labels), abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 5), st.integers(0, 9999), st.integers(1, 2))
+def test_merged_by_all_that_labels_depend_on_a_beam_of_these_contexts_finds_the_best(num_labels, most, seed, order):
+    tables = Markov(num_labels, [seed], order)
+    options = {"most": most, "length_exponent": 0.0}
+    ((best, *_),) = found(tables, beam=1000, nbest=1, **options)
+    both = 2 * num_labels**order  # a place for each context, and for its end
+    ((merged, *_),) = found(tables, beam=both, nbest=1, context=order, **options)
+    assert (merged.labels, merged.score) == (best.labels, pytest.approx(best.score, abs=1e-9))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 2), st.sampled_from([None, 1]))
+def test_of_hypotheses_with_the_same_last_labels_the_best_grows(seed, context, variants):
+    tables = Table(3, [seed])
+    options = {"most": 4, "length_exponent": 0.0, "variants": variants, "beam": 1000, "nbest": 1000}
+    (hypotheses,) = found(tables, context=context, **options)
+    grown = {each.labels[:-1]: each for each in hypotheses if each.labels}
+    for size in range(4):
+        last = [labels[-context:] for labels in grown if len(labels) == size]
+        assert len({*last}) == len(last)
+    assert found(tables, context=4, **options) == found(tables, **options)
 
 
 def test_what_is_far_from_the_best_is_not_sought():

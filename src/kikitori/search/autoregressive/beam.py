@@ -200,6 +200,8 @@ class _Utterance:
         keys = totals / (written + 1) ** self._options.length_exponent
         # Of equal ones those of the better hypothesis with the lower label, wherever they stand in the batch.
         order = np.argsort(-keys, axis=None, kind="stable")
+        if (context := self._options.pruning.context) is not None:
+            order = self._merged(order, keys, labels, context)
         reached, beam = self._reached, self._options.beam
         best = order[:beam] if reached is None else self._recombined(reached, order, totals, keys, labels)
         # What has ended holds its place in the beam against what is not better.
@@ -216,6 +218,21 @@ class _Utterance:
         self._totals = totals[parents[~ends], columns[~ends]]
         self._calls += len(growing) > 0
         return growing, chosen, parents[ends].tolist()
+
+    def _merged(
+        self, order: NDArray[np.int64], keys: Floats, labels: NDArray[np.int64], context: int
+    ) -> NDArray[np.int64]:
+        """The possible candidates in their order, of those with the same last labels the first alone."""
+        end, seen, kept = keys.shape[1] - 1, set[tuple[int, ...]](), list[int]()
+        for candidate in order[keys.flat[order] > -inf].tolist():
+            row, column = divmod(candidate, end + 1)
+            if column != end:
+                last = (*self._labels[row], int(labels[row, column]))[-context:]
+                if last in seen:
+                    continue
+                seen.add(last)
+            kept.append(candidate)
+        return np.array(kept, np.int64)
 
     def _recombined(
         self, reached: ReachedTexts, order: NDArray[np.int64], totals: Floats, keys: Floats, labels: NDArray[np.int64]
