@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kikitori.align.calibration import load_calibration
-from kikitori.errors import ConfigError, KikitoriWarning
-from kikitori.io.model_folder import model_folder
+from kikitori.errors import ConfigError, KikitoriWarning, ModelError
+from kikitori.io.model_folder import around, model_folder
 from kikitori.kernels import limit_kernel_caches
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.info import read_info
@@ -14,11 +14,13 @@ from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
-from kikitori.model.folder import load_model
+from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
+from kikitori.model.published.second_decoder import decoder_folder
 from kikitori.recognizer import CAREFUL, Precision, Recognizer
 from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards
-from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch
+from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, asked_decoder
+from kikitori.types import DecoderName
 
 BUNDLED = Path(__file__).parent / "models" / "tiny-en"
 BASELINES = ("hf:", "ct2:")
@@ -37,6 +39,7 @@ def load(
     guards: Guards = CAREFUL,
     language: str | None = None,
     window: Window = "padded",
+    decoder: DecoderName | None = None,
 ) -> Recognizer:
     """Loads a recogniser.
 
@@ -53,18 +56,20 @@ def load(
             to the model.
         window: What a Whisper decoder reads behind each recording: `padded`, silence up to 30 s, or `speech`, half a
             second; what is doubtful then is decoded again with `padded`.
+        decoder: Which decoder of a folder that holds two; None takes the one that `decoding` asks for, and else
+            `encoder_decoder`. The other one is not read; `with_decoder` gives it with the same encoder in memory.
 
     Raises:
         ConfigError: There is no such search.
         ModelError: A folder is missing, incomplete or unsafe, the adapter belongs to another model, or the model does
-            not know the language.
+            not know the language or has no such decoder.
     """
     limit_kernel_caches()
-    folder = find_model(model)
+    folder = find_model(model, decoder or asked_decoder(decoding))
     own = Path(folder)
     chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)
     loaded = load_model(folder, language=language)
-    name = Path(folder).name if Path(folder).is_dir() else str(folder)
+    name = model_name(folder)
     if adapter is not None:
         loaded = load_adapter(loaded, folder, adapter)
         name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
@@ -78,28 +83,78 @@ def load(
     if isinstance(loaded.model, EncoderDecoder):
         lay_by_columns(loaded.model.network)
         lay_by_columns(loaded.model.output)
+    recognizer = _recognizer(loaded, chosen, folder, name, dtype, guards, padded)
+    needs = recognizer.decoding.needs
+    if adapter is not None and "decoder" not in needs and "encoder" not in read_info(adapter).components:
+        unused = f"{adapter}: {recognizer.decoding.search} uses nothing that it adapts; try greedy"
+        warnings.warn(unused, KikitoriWarning, stacklevel=2)
+    return recognizer
+
+
+def with_decoder(recognizer: Recognizer, decoder: DecoderName) -> Recognizer:
+    """A recogniser with the second decoder of its folder and the search there; encoder and heads are in memory once.
+
+    Args:
+        recognizer: Of a folder, with the decoder that this has by default.
+        decoder: Which; its own gives the recogniser itself.
+
+    Raises:
+        ConfigError: The second decoder's own search is none.
+        ModelError: There is no such decoder beside that of the recogniser, or its files are damaged or unsafe.
+    """
+    if decoder == recognizer.decoder:
+        return recognizer
+    folder = Path(find_model(recognizer.folder or recognizer.name, decoder))
+    if recognizer.folder is None or around(folder) != recognizer.folder.resolve():
+        what = f"{decoder} is no second decoder beside {recognizer.decoder}"
+        raise ModelError(what, where=recognizer.name, remedy="load it by itself")
+    loaded = with_speech_llm(recognizer.loaded, folder)
+    loaded.model.to(recognizer.device)  # type: ignore[arg-type]
+    dtype, guards = recognizer.dtype, recognizer.guards
+    return _recognizer(loaded, default_search(folder), folder, model_name(folder), dtype, guards)
+
+
+def model_name(folder: str | Path) -> str:
+    """What reports call the recogniser of a folder or a hub id; `MODEL/speech_llm` is the second decoder of MODEL."""
+    path = Path(folder)
+    if not path.is_dir():
+        return str(folder)
+    return path.name if around(path) is None else "/".join(path.resolve().parts[-2:])
+
+
+def _recognizer(
+    loaded: LoadedModel,
+    search: Decoding | None,
+    folder: str | Path,
+    name: str,
+    dtype: Precision,
+    guards: Guards,
+    padded: LoadedModel | None = None,
+) -> Recognizer:
+    """A recogniser of what was loaded; without a search that of its decoder, or of the CTC head."""
     if loaded.model.speech_llm is not None:
         check_decoding(loaded.model.speech_llm.llm)
-    if chosen is None:
-        chosen = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
-    if adapter is not None and "decoder" not in chosen.needs and "encoder" not in read_info(adapter).components:
-        unused = f"{adapter}: {chosen.search} uses nothing that it adapts; try greedy"
-        warnings.warn(unused, KikitoriWarning, stacklevel=2)
-    path = own if own.is_dir() else None
-    words = load_calibration(own)
-    return Recognizer(loaded, chosen, name, dtype, folder=path, guards=guards, words=words, padded=padded)
+    if search is None:
+        search = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
+    path, words = Path(folder), load_calibration(Path(folder))
+    lies = path if path.is_dir() else None
+    return Recognizer(loaded, search, name, dtype, folder=lies, guards=guards, words=words, padded=padded)
 
 
-def find_model(model: str | Path | None) -> str | Path:
+def find_model(model: str | Path | None, decoder: DecoderName | None = None) -> str | Path:
     """The folder of a model named without a slash: one here, in the package (`tiny-en`) or in a checkout's `models/`.
 
     None is the bundled model, a run folder what it exported. Whatever is none of them stays as it is: a path, or the id
-    of a model on the hub.
+    of a model on the hub. Of a folder with two decoders it is the one that holds what is asked for.
 
     Raises:
         ConfigError: It is a model for other software to run.
-        ModelError: It is a run that has not finished.
+        ModelError: It is a run that has not finished, or has no such decoder.
     """
+    return decoder_folder(_found(model), decoder)
+
+
+def _found(model: str | Path | None) -> str | Path:
     if model is None:
         return BUNDLED
     if str(model).startswith(BASELINES):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 LengthRule = Literal["label_rate", "nue_asr", "window", "speech_window"]
+DecoderName = Literal["encoder_decoder", "speech_llm"]
+"""What writes label by label: Whisper's decoder, or an LLM that reads the speech."""
 Component = Literal["llm", "whole_llm", "bridge", "encoder"]
 """What an adaptation changes of a speech LLM: the LLM by LoRA or as a whole, the bridge, the encoder."""
 

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kikitori.data.manifest import MAX_LINE_CHARS, is_recognized, read_manifest, write_manifest
+from kikitori.data.manifest import MAX_LINE_CHARS, is_recognized, read_manifest, with_reference, write_manifest
 from kikitori.errors import DataError
 from kikitori.types import Utterance
 
@@ -204,3 +205,12 @@ def test_speakers_are_names(manifest, speaker):
 
 def test_joined_manifests_have_byte_order_marks_in_the_middle(manifest):
     assert len(read_manifest(manifest(b"\xef\xbb\xbf", GOOD, b"\xef\xbb\xbf", GOOD)).utterances) == 2
+
+
+def test_another_key_of_the_rows_is_what_was_said(manifest):
+    rows = read_manifest(manifest).utterances
+    spoken = [replace(row, extra={"reading": "よみ"}) for row in rows]
+    assert with_reference(rows, "text") == list(rows)
+    assert [row.text for row in with_reference(spoken, "reading")] == ["よみ"] * len(rows)
+    with pytest.raises(DataError, match="reading"):
+        with_reference(rows, "reading")

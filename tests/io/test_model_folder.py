@@ -5,7 +5,7 @@ import pytest
 
 import kikitori
 from kikitori.errors import ModelError
-from kikitori.io.model_folder import copy_search_files, resolve, search_files, search_files_digest
+from kikitori.io.model_folder import around, copy_search_files, heads_file, resolve, search_files, search_files_digest
 from kikitori.search.defaults import default_search
 
 RESCORING = """base: common.yaml
@@ -99,3 +99,27 @@ def test_the_names_stand_in_one_place():
     source = Path(kikitori.__file__).parent
     found = [file for file in source.rglob("*.py") if names.search(file.read_text())]
     assert found == [source / "io" / "model_folder.py"]
+
+
+def test_a_second_decoder_finds_what_belongs_to_the_heads_around_it(folder, tmp_path):
+    second = folder / "speech_llm"
+    second.mkdir()
+    (second / "config.json").write_text('{"base": {"name": ".."}}')
+    (second / "decoding.yaml").write_text("search: joint\n")
+    (folder / "config.json").write_text('{"base": {"name": "someone/whisper"}}')
+    assert around(second) == folder
+    assert around(folder) is around(tmp_path) is None
+    assert heads_file(second, "prior.safetensors") == folder / "prior.safetensors"
+    assert heads_file(folder, "words.ngram") == folder / "words.ngram"
+    assert [*map(str, search_files(second))] == ["decoding.yaml"]
+    before = search_files_digest(second)
+    (folder / "draft.yaml").write_text("search: ctc_beam\n")
+    assert search_files_digest(second) == before
+    (folder / "prior.safetensors").write_text("others")
+    assert search_files_digest(second) != before
+    (second / "prior.safetensors").write_text("its own")
+    assert heads_file(second, "prior.safetensors") == second / "prior.safetensors"
+    copy_search_files(second, tmp_path / "copy")
+    assert written(tmp_path / "copy") == {"decoding.yaml", "prior.safetensors", "lm/config.json"}
+    assert (tmp_path / "copy" / "prior.safetensors").read_text() == "its own"
+    assert (tmp_path / "copy" / "decoding.yaml").read_text() == "search: joint\n"

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +9,11 @@ from kikitori import loading, recognizer
 from kikitori.cli import app
 from kikitori.cli.common import SOME_FAILED, WRONG_CALL
 from kikitori.data.manifest import read_manifest, write_manifest
-from kikitori.errors import DataError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.io.files import LOCK
 from kikitori.scoring.predictions import read_predictions
 from kikitori.search.options import GreedySearch
-from kikitori.workflows.evaluate import Searching, evaluate, with_reference
+from kikitori.workflows.evaluate import Searching, evaluate
 from kikitori.workflows.machine.conditions import versions
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
@@ -223,15 +221,6 @@ def test_rows_are_cuts_of_their_file(model, data):
     loaded = loading.load(model, guards=recognizer.PLAIN)
     (prediction,) = evaluate(Searching(loaded, GreedySearch()), {"set": read_manifest(cut).utterances})["set"]
     assert prediction.pred_text == loaded.transcribe(whole[16_000:24_000]).text
-
-
-def test_another_key_of_the_rows_is_what_was_said(data):
-    rows = read_manifest(data).utterances
-    spoken = [replace(row, extra={"reading": "よみ"}) for row in rows]
-    assert with_reference(rows, "text") == list(rows)
-    assert [row.text for row in with_reference(spoken, "reading")] == ["よみ"] * len(rows)
-    with pytest.raises(DataError, match="reading"):
-        with_reference(rows, "reading")
 
 
 def test_versions():

@@ -57,6 +57,11 @@ class Baseline:
     identity: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def decoder(self) -> None:
+        """None of ours."""
+        return
+
+    @property
     def has_word_times(self) -> bool:
         """No."""
         return False

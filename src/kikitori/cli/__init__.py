@@ -75,6 +75,7 @@ _convert = _group("convert", "Make a model folder from a published model in anot
 _convert.command("nue-asr")(convert.nue_asr)
 _convert.command("heads")(convert.heads)
 _convert.command("speech-llm")(convert.speech_llm)
+_convert.command("decoder")(convert.decoder)
 _convert.command("llm")(convert.llm)
 _convert.command("ctranslate2")(convert.ctranslate2)
 app.add_typer(_convert)

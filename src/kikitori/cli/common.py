@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from kikitori.errors import ConfigError, DataError, KikitoriError, KikitoriWarning, TrainingError
 from kikitori.io.progress import notes_as_lines
+from kikitori.types import DecoderName
 
 if TYPE_CHECKING:
     from kikitori.recognizer import Recognizer
@@ -44,20 +45,6 @@ class TextForm(StrEnum):
     own = "as_is"
     lower_case = "lower"
     plain = "en_plain"
-
-
-class OnRunaway(StrEnum):
-    """What to give where the speech LLM ran away."""
-
-    ctc = "ctc"
-    keep = "keep"
-
-
-class OnNoSpeech(StrEnum):
-    """What to give for a recording without speech."""
-
-    empty = "empty"
-    keep = "keep"
 
 
 class WindowSize(StrEnum):
@@ -114,11 +101,15 @@ SafetensorsFile = Annotated[Path | None, typer.Option("-o", "--output", help="Fi
 RunFolder = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")]
 Runaway = Annotated[
-    OnRunaway,
+    Literal["ctc", "keep"],
     typer.Option("--on-runaway", help="Where the speech LLM loops or hallucinates: the CTC head's text, or its own."),
 ]
 Language = Annotated[
     str | None, typer.Option("--language", help="Language spoken, such as en or ja; found out by default.")
+]
+Decoder = Annotated[
+    DecoderName | None,
+    typer.Option("--decoder", help="Which decoder of a model that has two; encoder_decoder by default."),
 ]
 Window = Annotated[
     WindowSize,
@@ -129,7 +120,7 @@ Hotwords = Annotated[
     typer.Option("--hotwords", help="File of names and terms, one a line, to prefer where the CTC head hears them."),
 ]
 NoSpeech = Annotated[
-    OnNoSpeech,
+    Literal["empty", "keep"],
     typer.Option("--on-no-speech", help="For silence and noise: no text, or whatever the search finds in them."),
 ]
 
@@ -143,6 +134,7 @@ def load_recognizer(
     adapter: Path | None,
     language: str | None = None,
     window: WindowSize = WindowSize.padded,
+    decoder: DecoderName | None = None,
 ) -> "Recognizer":
     """A recogniser whose default search is the one that `--decoding` and the overrides name, or else its own.
 
@@ -151,11 +143,12 @@ def load_recognizer(
     """
     from kikitori.io.extras import require
     from kikitori.loading import find_model, load
-    from kikitori.search.options import with_overrides
+    from kikitori.search.options import asked_decoder, with_overrides
 
     if adapter is not None:
         require("peft", "adapters need", where=adapter)
-    chosen = search_for(Path(find_model(model)), decoding, overrides)
+    named = decoder or asked_decoder(decoding, overrides)
+    chosen = search_for(Path(find_model(model, named)), decoding, overrides)
     with warnings_as_lines():
         recognizer = load(
             model,
@@ -165,6 +158,7 @@ def load_recognizer(
             adapter=adapter,
             language=language,
             window=window.value,
+            decoder=named,
         )
     # Which search a folder without a decoding.yaml gets depends on the model.
     return recognizer if chosen else replace(recognizer, decoding=with_overrides(recognizer.decoding, overrides))

@@ -35,10 +35,11 @@ def evaluate(
     dtype: common.DtypeOption = common.Precision.float32,
     adapter: common.Adapter = None,
     language: common.Language = None,
+    decoder: common.Decoder = None,
     window: common.Window = common.WindowSize.padded,
     hotwords: common.Hotwords = None,
-    on_runaway: common.Runaway = common.OnRunaway.keep,
-    on_no_speech: common.NoSpeech = common.OnNoSpeech.empty,
+    on_runaway: common.Runaway = "keep",
+    on_no_speech: common.NoSpeech = "empty",
     corrupt: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,7 +63,7 @@ def evaluate(
         paths = common.manifests(data)
         output = common.folder_for("the report", output)
         from kikitori.data.corruption import parse_corruption
-        from kikitori.data.manifest import read_manifest
+        from kikitori.data.manifest import read_manifest, with_reference
         from kikitori.scoring.fillers import check_fillers
         from kikitori.text.normalize import check_leaves_something, normalize
 
@@ -78,14 +79,14 @@ def evaluate(
         from kikitori.workflows.sharing.shards import read_shard
 
         rows = {str(path): read_manifest(path, split=split).utterances for path in paths}
-        sets = {name: evaluation.with_reference(utterances, reference) for name, utterances in rows.items()}
+        sets = {name: with_reference(utterances, reference) for name, utterances in rows.items()}
         if normalizer is not None:
             for name, members in sets.items():
                 check_leaves_something(normalizer, (row.text or "" for row in members), name)
         without_fillers = fillers is common.Fillers.remove
         if without_fillers:
             check_fillers(row for members in sets.values() for row in members)
-        share, guards = read_shard(shard), Guards(on_runaway.value, on_no_speech.value)
+        share, guards = read_shard(shard), Guards(on_runaway, on_no_speech)
         phrases = () if hotwords is None else read_hotwords(hotwords)
         setting = evaluation.Setting(normalizer, batch_size, seed=seed, without_fillers=without_fillers)
         jobs = {CLEAN: (output, setting)}
@@ -98,12 +99,13 @@ def evaluate(
             "overrides": bool(settings),
             "--adapter": adapter is not None,
             "--hotwords": hotwords is not None,
+            "--decoder": decoder is not None,
             "--window": window is not common.WindowSize.padded,
             "--engine": engine is not EngineName.local,
         }
 
         def make(where: common.Device) -> "Recognizer":
-            made = common.load_recognizer(model, decoding, settings, where, dtype, adapter, language, window)
+            made = common.load_recognizer(model, decoding, settings, where, dtype, adapter, language, window, decoder)
             return replace(made, hotwords=phrases)
 
         def prepare(recognizer: "Recognizer") -> None:

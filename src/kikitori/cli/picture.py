@@ -24,12 +24,13 @@ def attention(
     device: common.DeviceOption = common.Device.auto,
     dtype: common.DtypeOption = common.Precision.float32,
     adapter: common.Adapter = None,
+    decoder: common.Decoder = None,
 ) -> None:
     """Draw what the speech LLM attends to, in speech and text, while it writes the transcript of a recording."""
     with common.one_line_errors():
         file = _picture_file(output)
         require("matplotlib", "pictures need", where=file)
-        recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter, decoder=decoder)
         from kikitori.workflows.picture import attention_weights, draw_attention
 
         found = attention_weights(recognizer, audio, layer=layer, decoding=recognizer.decoding)
@@ -46,12 +47,13 @@ def ctc(
     device: common.DeviceOption = common.Device.auto,
     dtype: common.DtypeOption = common.Precision.float32,
     adapter: common.Adapter = None,
+    decoder: common.Decoder = None,
 ) -> None:
     """Draw the CTC posteriors of the labels of a transcript, frame by frame."""
     with common.one_line_errors():
         file = _picture_file(output)
         require("matplotlib", "pictures need", where=file)
-        recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter)
+        recognizer = common.load_recognizer(model, decoding, overrides or [], device, dtype, adapter, decoder=decoder)
         from kikitori.workflows.picture import ctc_posteriors, draw_ctc
 
         found = ctc_posteriors(recognizer, audio, decoding=recognizer.decoding)

@@ -1,8 +1,10 @@
 """`kikitori serve`: recognisers over HTTP."""
 
+from dataclasses import replace
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +20,21 @@ from kikitori.cli.common import (
     WindowSize,
     load_recognizer,
     one_line_errors,
+    search_for,
 )
 from kikitori.errors import ConfigError
+from kikitori.types import DecoderName
+
+if TYPE_CHECKING:
+    from kikitori.recognizer import Recognizer
+
+
+class DecoderChoice(StrEnum):
+    """Decoders, in a form of which an option may be repeated."""
+
+    encoder_decoder = "encoder_decoder"
+    speech_llm = "speech_llm"
+
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "websockets")
 
@@ -29,6 +44,10 @@ def serve(
         list[str] | None, typer.Option("--model", help="Model folder or hub id; may be repeated; tiny-en by default.")
     ] = None,
     decoding: Search = None,
+    decoder: Annotated[
+        list[DecoderChoice] | None,
+        typer.Option("--decoder", help="A decoder of models that have two; may be repeated: both share the encoder."),
+    ] = None,
     search: Annotated[
         list[str] | None,
         typer.Option("--search", help="A search to offer beside a model's own; may be repeated; by default all."),
@@ -65,5 +84,21 @@ def serve(
             deadline_seconds=deadline,
         )
         models: list[str | None] = [*model] if model else [None]
-        recognizers = [load_recognizer(each, decoding, [], device, dtype, None, language, window) for each in models]
+        asked: list[DecoderName | None] = [*dict.fromkeys(each.value for each in decoder or ())] or [None]
+        recognizers = []
+        for each in models:
+            first = load_recognizer(each, decoding, [], device, dtype, None, language, window, min(asked, key=str))
+            recognizers += [_second_decoder(first, name, decoding) if name else first for name in asked]
         run(recognizers, settings, searches=search, batch_size=batch_size, queue_seconds=queue_seconds)
+
+
+def _second_decoder(recognizer: "Recognizer", decoder: DecoderName, decoding: str | None) -> "Recognizer":
+    """The second decoder of a recogniser's folder, as of `with_decoder`, with the search that `--decoding` names.
+
+    Raises:
+        KikitoriError: There is none, or no such search.
+    """
+    from kikitori.loading import with_decoder
+
+    second = with_decoder(recognizer, decoder)
+    return replace(second, decoding=search_for(second.folder, decoding, []) or second.decoding)

@@ -15,14 +15,13 @@ from kikitori.cli.common import (
     SOME_FAILED,
     Adapter,
     BatchSize,
+    Decoder,
     Device,
     DeviceOption,
     DtypeOption,
     Hotwords,
     Language,
     NoSpeech,
-    OnNoSpeech,
-    OnRunaway,
     Precision,
     Runaway,
     Search,
@@ -87,13 +86,14 @@ def transcribe(
     dtype: DtypeOption = Precision.float32,
     adapter: Adapter = None,
     language: Language = None,
+    decoder: Decoder = None,
     window: Window = WindowSize.padded,
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="Text that Whisper reads before each utterance: names, the topic.")
     ] = None,
     hotwords: Hotwords = None,
-    on_runaway: Runaway = OnRunaway.ctc,
-    on_no_speech: NoSpeech = OnNoSpeech.empty,
+    on_runaway: Runaway = "ctc",
+    on_no_speech: NoSpeech = "empty",
     engine: EngineOption = EngineName.local,
     workers: Workers = None,
     shard: ShardOption = None,
@@ -124,10 +124,10 @@ def transcribe(
         if output is None and names and len(recordings) > 1:
             raise ConfigError("-f prints one file", where="-f", remedy="name a folder for several with -o")
         share = read_shard(shard)
-        guards = Guards(on_runaway.value, on_no_speech.value)
+        guards = Guards(on_runaway, on_no_speech)
 
         def make(where: Device) -> "Recognizer":
-            made = load_recognizer(model, decoding, overrides, where, dtype, adapter, language, window)
+            made = load_recognizer(model, decoding, overrides, where, dtype, adapter, language, window, decoder)
             return replace(made, guards=guards, prompt=prompt or "", hotwords=phrases)
 
         ours = {
@@ -136,6 +136,7 @@ def transcribe(
             "--adapter": adapter is not None,
             "--hotwords": hotwords is not None,
             "--prompt": prompt is not None,
+            "--decoder": decoder is not None,
             "--window": window is not WindowSize.padded,
             "--word-times": bool(word_times),
             "--engine": engine is not EngineName.local,

@@ -45,6 +45,7 @@ def tune(
     device: common.DeviceOption = common.Device.auto,
     dtype: common.DtypeOption = common.Precision.float32,
     adapter: common.Adapter = None,
+    decoder: common.Decoder = None,
 ) -> None:
     """Find the scales of a search with the lowest WER on transcribed speech, or on n-best lists of an evaluation."""
     with common.one_line_errors():
@@ -64,7 +65,7 @@ def tune(
             from kikitori.workflows.tuning.lists import list_searches, lists_from_speech
 
             speech = {str(path): read_manifest(path, split=split).utterances for path in data}
-            recognizer = common.load_recognizer(model, decoding, overrides, device, dtype, adapter)
+            recognizer = common.load_recognizer(model, decoding, overrides, device, dtype, adapter, decoder=decoder)
             options = tuning.check_tunable(recognizer.decoding)
             grids = tuning.chosen_grids(options, given, folder=recognizer.folder)
             picture = tuning.chosen_axes(grids, picture)

@@ -6,8 +6,8 @@ A broken line is named with its number; whether it stops the reading is the call
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +96,23 @@ def parse_source(source: str) -> tuple[Path, str | None]:
 def is_recognized(utterance: Utterance) -> bool:
     """Whether a recogniser wrote the text of a row, as `kikitori data pseudo-label` marks it."""
     return utterance.extra.get(RECOGNIZED) is True
+
+
+def with_reference(utterances: Sequence[Utterance], key: str) -> list[Utterance]:
+    """Utterances whose text is the value of a key of their manifest; `text` leaves them as they are.
+
+    Raises:
+        DataError: A row has no such text.
+    """
+    if key == "text":
+        return list(utterances)
+    found = []
+    for utterance in utterances:
+        text = utterance.extra.get(key)
+        if not isinstance(text, str):
+            raise DataError(f"has no text '{key}'", where=utterance.utt_id, remedy="name another --reference")
+        found.append(replace(utterance, text=text))
+    return found
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from kikitori.context import Context
 from kikitori.data.augment import Waveform
 from kikitori.errors import KikitoriError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.types import Segment, Transcript
+from kikitori.types import DecoderName, Segment, Transcript
 
 Kind = Literal["integration", "combination"]
 
@@ -63,6 +63,7 @@ class ModelCard:
         longest_s: Seconds of its longest utterance.
         searches: Its own first.
         prompt: Whether it reads a prompt.
+        decoder: Which decoder writes, of what the model folder may hold; None without any.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelCard:
     longest_s: float
     searches: tuple[SearchCard, ...]
     prompt: bool = False
+    decoder: DecoderName | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,7 @@ class ServedModel:
                 for name, search in self.searches.items()
             ),
             prompt=reads_prompts(self.recognizer.loaded),
+            decoder=self.recognizer.decoder,
         )
 
 

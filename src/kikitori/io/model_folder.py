@@ -5,13 +5,15 @@ Settings may name other files within the folder; those belong to it as well. A r
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kikitori.errors import ConfigError, ModelError
 from kikitori.io.config import base_of, merge_yaml
-from kikitori.io.untrusted import check_files
+from kikitori.io.untrusted import check_files, read_object
 
 DECODING, DRAFT = "decoding.yaml", "draft.yaml"
 """The folder's own search, and the one whose drafts its LLM reads beside the speech."""
@@ -22,6 +24,12 @@ LEXICON, WORD_NGRAM, PHONE_PRIOR = "lexicon.tsv.xz", "words.ngram", "phone_prior
 WORDS = "words.yaml"
 """How late labels are written, and how sure words are (`kikitori.align.calibration`)."""
 SEARCH_FILES = (DECODING, LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR, DRAFT, WORDS)
+OF_HEADS = (LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR)
+"""Those that belong to CTC and phone heads, whichever decoder stands beside them."""
+CONFIG, BASE = "config.json", "base"
+"""The network's configuration, and its key that names the base of what is no whole model."""
+SPEECH_LLM, AROUND = "speech_llm", ".."
+"""The folder within a recogniser's that holds a second decoder, and how it names its base: the folder around it."""
 RUN_FILES = ("recipe.yaml", "environment.json")
 """What every training writes at its start, and a model folder has not."""
 
@@ -35,7 +43,7 @@ def model_folder(path_or_id: str | Path) -> str:
     folder = Path(path_or_id)
     if (folder / "model").is_dir():
         return str(folder / "model")
-    if not (folder / "config.json").is_file() and all((folder / name).is_file() for name in RUN_FILES):
+    if not (folder / CONFIG).is_file() and all((folder / name).is_file() for name in RUN_FILES):
         if (folder / "adapter").is_dir():
             raise ModelError("it holds an adapter", where=folder, remedy=f"name its base, with --adapter {folder}")
         raise ModelError(
@@ -45,6 +53,28 @@ def model_folder(path_or_id: str | Path) -> str:
             "checkpoint, do so in a copy of the folder, with run.epochs=1",
         )
     return str(path_or_id)
+
+
+def around(folder: Path) -> Path | None:
+    """The folder of the recogniser whose encoder and heads a second decoder shares; None for one that stands alone.
+
+    Raises:
+        ModelError: There is a `config.json` that cannot be read.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    base = read_object(folder / CONFIG).get(BASE)
+    return folder.resolve().parent if isinstance(base, dict) and base.get("name") == AROUND else None
+
+
+def heads_file(folder: Path, name: str) -> Path:
+    """Where one of `OF_HEADS` lies: in a recogniser's folder or, where that of a second decoder has none, around it.
+
+    Raises:
+        ModelError: See `around`.
+    """
+    outer = None if (folder / name).exists() else around(folder)
+    return (outer or folder) / name
 
 
 def settings_file(folder: Path, name: str) -> Path | None:
@@ -99,8 +129,8 @@ def copy_search_files(folder: Path, target: Path) -> None:
     Raises:
         ModelError: The folder holds what is no plain file.
     """
-    for part in search_files(folder):
-        source, copied = folder / part, target / part
+    for part, source in _found(folder).items():
+        copied = target / part
         copied.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, copied, dirs_exist_ok=True)
@@ -115,12 +145,36 @@ def search_files_digest(folder: Path) -> str:
         ModelError: The folder holds what is no plain file.
     """
     digest = hashlib.sha256()
-    for path in (folder / part for part in search_files(folder) if part != Path(DECODING)):
+    for path in (path for part, path in _found(folder).items() if part != Path(DECODING)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 with file.open("rb") as content:
                     digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
+
+
+def forget_places(directory: Path) -> None:
+    """Takes the paths from which networks were loaded out of `config.json`, where transformers keeps them.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    file = directory / CONFIG
+    values = _without_places(json.loads(file.read_bytes()))
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _found(folder: Path) -> dict[Path, Path]:
+    """What searches find, by its name in the folder; for a second decoder also what belongs to the heads around it."""
+    own = {part: folder / part for part in search_files(folder)}
+    heads = {Path(name): heads_file(folder, name) for name in OF_HEADS}
+    return own | {part: path for part, path in heads.items() if part not in own and path.exists()}
+
+
+def _without_places(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_places(value) for key, value in values.items() if key != "_name_or_path"}
+    return values
 
 
 def _named(folder: Path, name: str) -> Iterator[Path]:

@@ -67,6 +67,7 @@ class AcousticModel(PreTrainedModel):
 
     config: AcousticModelConfig
     config_class = AcousticModelConfig
+    decoder_name: ClassVar[None] = None
     main_input_name = "waveforms"
     _supports_sdpa = True
 

@@ -8,7 +8,7 @@ which labels are never written.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, Decode
 from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, equal_encoders, share_layers
 from kikitori.model.encoder.family import Window
 from kikitori.model.published.transcript_rules import TranscriptRules
-from kikitori.types import LengthRule, TrainedOn
+from kikitori.types import DecoderName, LengthRule, TrainedOn
 
 
 class EncoderDecoder(nn.Module):
@@ -41,6 +41,8 @@ class EncoderDecoder(nn.Module):
             fraction of the work. See `kikitori.search.windows` for what can go wrong then.
         previous_text: Labels that stand before "start of transcript", as of text before the recording; may be empty.
     """
+
+    decoder_name: ClassVar[DecoderName] = "encoder_decoder"
 
     def __init__(
         self,

@@ -6,17 +6,16 @@ models of paper A and encoder-decoders such as Whisper, which have layouts of th
 `kikitori.model.published`).
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.io.files import open_weights
+from kikitori.io.model_folder import AROUND, around, forget_places
 from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
@@ -24,8 +23,9 @@ from kikitori.model.processor import SpeechProcessor
 from kikitori.model.published.aed import encoder_decoder, family_of, load_network
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
-from kikitori.model.published.nue_asr import open_published
-from kikitori.model.published.part import BASE, find_base, load_heads
+from kikitori.model.published.nue_asr import load_published
+from kikitori.model.published.part import BASE, base_names, find_base, load_heads
+from kikitori.model.published.second_decoder import load_second_decoder
 from kikitori.model.published.speech_llm_part import CTC_UNITS, load_speech_llm_part
 from kikitori.model.safety.config import (
     check_config,
@@ -35,10 +35,10 @@ from kikitori.model.safety.config import (
     quiet_transformers,
     read_json,
 )
-from kikitori.model.safety.load import check_loaded, encoder_alone, load_weights, other_units
+from kikitori.model.safety.load import encoder_alone, load_weights, other_units
 from kikitori.model.safety.trained_on import read_trained_on as read_trained_on  # also for those who take it from here
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
-from kikitori.text.units import TokenizerUnits, load_units
+from kikitori.text.units import TokenizerUnits, equal_units, load_units
 from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
 
 Recogniser = AcousticModel | SpeechLLM | EncoderDecoder
@@ -108,17 +108,6 @@ def save_network(directory: Path, network: PreTrainedModel) -> None:
     forget_places(directory)
 
 
-def forget_places(directory: Path) -> None:
-    """Takes the paths from which networks were loaded out of `config.json`, where transformers keeps them.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    file = directory / "config.json"
-    values = _without_places(json.loads(file.read_bytes()))
-    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def save_sides(directory: Path, units: TokenizerUnits, trained_on: TrainedOn) -> None:
     """Writes what a recogniser folder holds beside network and configuration.
 
@@ -150,9 +139,11 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
         return LoadedModel(model, units, model.trained_on)
     match str(config.get("model_type")):
         case "nue_asr":
-            loaded = _load_published(path_or_id)
+            loaded = LoadedModel(*load_published(path_or_id), NUE_ASR_TRAINED_ON)
         case AcousticModelConfig.model_type if BASE in config:
             loaded = _load_part(path_or_id, config)
+        case SpeechLLMConfig.model_type if AROUND in base_names(config):
+            loaded = with_speech_llm(load_model(around(Path(path_or_id)) or path_or_id), path_or_id)
         case SpeechLLMConfig.model_type if BASE in config:
             loaded = _load_speech_llm_part(path_or_id, config)
         case _:
@@ -160,6 +151,24 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
     if language not in (None, own := loaded.trained_on.language):
         raise ModelError(f"the model writes '{own}', not '{language}'", where=path_or_id, remedy="leave --language out")
     return loaded
+
+
+def with_speech_llm(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
+    """The second decoder in a recogniser's folder, on that one's encoder and heads, which are in memory once.
+
+    Args:
+        loaded: The recogniser.
+        folder: Of the second decoder.
+
+    Raises:
+        ModelError: A file is missing, damaged or unsafe, or the recogniser is another one than in its training.
+    """
+    config = read_json(folder, "config.json")
+    check_format_version(folder, config, FORMAT_VERSION)
+    model, units = load_second_decoder(folder, config, loaded.model.acoustic, load_llm), load_units(folder)
+    others = None if equal_units(loaded.ctc_units, units) else loaded.ctc_units
+    _check_units(folder, model, units, others)
+    return LoadedModel(model, units, read_trained_on(folder), others)
 
 
 def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
@@ -220,12 +229,6 @@ def is_recogniser(path_or_id: str | Path) -> bool:
     return str(read_json(path_or_id, "config.json").get("model_type")) in (*MODEL_CLASSES, NUE_ASR)
 
 
-def _without_places(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _without_places(value) for key, value in values.items() if key != "_name_or_path"}
-    return values
-
-
 def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """CTC heads that name the Whisper, or other encoder-decoder, on whose encoder they stand, with its decoder."""
     check_format_version(path_or_id, config, FORMAT_VERSION)
@@ -249,27 +252,14 @@ def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> Loa
     return LoadedModel(model, units, read_trained_on(path_or_id), ctc_units)
 
 
-def _load_published(path_or_id: str | Path) -> LoadedModel:
-    published = open_published(path_or_id)
-    model_class: Any = SpeechLLM
-    with one_line_errors(path_or_id), quiet_transformers():
-        model, info = model_class.from_pretrained(
-            None,
-            config=published.config,
-            state_dict=published.tensors,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    check_loaded(path_or_id, model, sorted({*info["missing_keys"], *info["unexpected_keys"]}))
-    return LoadedModel(model.eval(), published.units, NUE_ASR_TRAINED_ON)
-
-
 def load_ctc_units(path_or_id: str | Path) -> TokenizerUnits:
     """Loads the label units of a recogniser's CTC heads.
 
     Raises:
         ModelError: They are missing or damaged.
     """
+    if (outer := around(Path(path_or_id))) is not None:
+        return load_ctc_units(outer)
     return _own_ctc_units(path_or_id) or load_units(path_or_id)
 
 

@@ -21,6 +21,7 @@ from kikitori.model.decoder.llm import embed, forward_layers, project
 from kikitori.model.decoder.llm_decoder import LLMDecoder
 from kikitori.model.encoder import EncoderOutput
 from kikitori.text.prompt import DRAFT_ROOM, Prompt
+from kikitori.types import DecoderName
 
 Labels = Sequence[Sequence[int]]
 """Label units, a row for each utterance."""
@@ -110,6 +111,7 @@ class SpeechLLM(PreTrainedModel):
 
     config: SpeechLLMConfig
     config_class = SpeechLLMConfig
+    decoder_name: ClassVar[DecoderName] = "speech_llm"
     main_input_name = "waveforms"
     _supports_sdpa = True
 

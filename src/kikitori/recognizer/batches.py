@@ -30,7 +30,7 @@ from kikitori.search.guards import NO_SPEECH, Guards, guarded
 from kikitori.search.options import CTCGreedySearch, Decoding, LexiconSearch, Need
 from kikitori.search.resources import ExternalModels
 from kikitori.search.windows import is_doubtful
-from kikitori.types import Hypothesis
+from kikitori.types import DecoderName, Hypothesis
 from kikitori.word_times import with_words
 
 MIN_SAMPLES = 400  # one analysis window of 25 ms; what is shorter holds no speech
@@ -106,6 +106,11 @@ class BatchRecognizer:
     def phones(self) -> list[str]:
         """What the phone head writes, in the order of its outputs; empty without one."""
         return [*self._acoustic.config.phones]
+
+    @property
+    def decoder(self) -> DecoderName | None:
+        """What writes label by label, of what the model folder may hold; None without any."""
+        return self.loaded.model.decoder_name
 
     @property
     def device(self) -> str:

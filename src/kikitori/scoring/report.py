@@ -65,15 +65,18 @@ def build_report(
     versions: Mapping[str, str],
     conditions: Conditions | None = None,
     fillers: FillerCounts | None = None,
+    decoder: str | None = None,
 ) -> dict[str, Any]:
     """Scores sets of predictions by name and returns the content of `report.json`.
 
     `wer`, `cer` and `wer_ci` (95 %, bootstrap over utterances) are fractions, and None where nothing was scored; `rtfx`
     is None where no time was measured. `positions_per_second` are speech positions per second of audio, over the rows
     that an LLM has read; None without any; `flags` are how many rows have each. Without a normalizer each set gets that
-    of its rows' languages, and the total's `normalizer` joins the names where sets differ.
+    of its rows' languages, and the total's `normalizer` joins the names where sets differ. `decoder` is there where the
+    search uses one.
     """
     shared = {"decoding": decoding, "model": model, "versions": dict(versions)}
+    shared |= {} if decoder is None else {"decoder": decoder}
     names = {
         name: normalizer or default_normalizer(prediction.utterance.language for prediction in predictions)
         for name, predictions in sets.items()
@@ -225,7 +228,8 @@ def _table(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _page(report: Mapping[str, Any], predictions: Mapping[str, Sequence[Prediction]]) -> str:
-    facts = [f"{key}: {report[key]}" for key in ("model", "decoding", "failed", "replaced", "llm_passes")]
+    keys = ("decoding", "model", "decoder", "failed", "replaced", "llm_passes")
+    facts = [f"{key}: {report[key]}" for key in keys if key in report]
     facts.insert(2, f"normalizer: {versioned(report['normalizer'])}")
     facts += [f"{flag}: {times}" for flag, times in report["flags"].items() if flag != REPLACED_FLAG]
     if conditions := read_conditions(report["conditions"]):

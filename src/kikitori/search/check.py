@@ -17,12 +17,16 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
         own_ctc_units: Whether its CTC head writes other labels than its decoder.
 
     Raises:
-        ModelError: It has no decoder, no CTC head or no phone head; `name` says which network.
+        ModelError: It has no decoder or another one than is asked for, no CTC head or no phone head; `name` says which
+            network.
         ConfigError: Scales do not fit.
     """
     heads, needs = model.acoustic.config, options.needs
     if options.autoregressive and model.autoregressive is None:
         raise ModelError(f"an acoustic model has no LLM for '{options.search}'", where=name, remedy="use ctc_greedy")
+    if options.decoder not in (None, model.decoder_name):
+        what = f"the search asks for {options.decoder}, and {model.decoder_name} was loaded"
+        raise ModelError(what, where=name, remedy=f"load it with the decoder {options.decoder}")
     if "phones" in needs and not heads.phone_layers:
         raise ModelError("the model has no phone head", where=name, remedy="train one with ctc.phones, or use ctc_beam")
     if "ctc" in needs and not heads.ctc_layers:
@@ -36,6 +40,7 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
             what = "the CTC head has other label units than the decoder"
             raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
         case RescoringSearch():
+            check_search(options.first, model, name, own_ctc_units=own_ctc_units)
             known = (
                 (SPEECH_LLM, model.autoregressive),
                 (INTERNAL_LM, model.autoregressive),

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM, model_folder
+from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM, heads_file, model_folder
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
 from kikitori.model.decoder.probe import check_scoring, check_trees
@@ -289,4 +289,4 @@ class ExternalModels:
         return str(own)
 
     def _own(self, name: str) -> Path | None:
-        return None if self._folder is None else self._folder / name
+        return None if self._folder is None else heads_file(self._folder, name)

@@ -60,7 +60,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [*map(_model, engine.models)]}
 
-    @app.get("/v1/models/{name}", **description.MODEL)
+    @app.get("/v1/models/{name:path}", **description.MODEL)
     async def model(name: str) -> dict[str, Any]:
         return _model(find_model(name, engine.models))
 
@@ -100,6 +100,7 @@ def _model(card: ModelCard) -> dict[str, Any]:
         "created": 0,
         "owned_by": "kikitori",
         "language": card.language,
+        "decoder": card.decoder,
         "word_times": card.word_times,
         "live_partials": card.ctc,
         "longest_utterance": card.longest_s,

@@ -84,6 +84,7 @@ _MODEL = _object(
         "created": {"type": "integer"},
         "owned_by": _STRING,
         "language": _or_null(_STRING),
+        "decoder": _or_null(_STRING),
         "word_times": _BOOLEAN,
         "live_partials": _BOOLEAN,
         "longest_utterance": _NUMBER,

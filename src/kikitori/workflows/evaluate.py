@@ -5,7 +5,7 @@ Nothing is filtered: an utterance that cannot be read is an empty prediction, an
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from kikitori.data.augment import Waveform
 from kikitori.data.corruption import Corruption, Heard, as_recorded, corrupted
 from kikitori.data.speech import read_utterance
-from kikitori.errors import AudioError, DataError
+from kikitori.errors import AudioError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.recognizer import Recognizer
 from kikitori.scoring.fillers import count_fillers, leave_out_fillers
@@ -23,7 +23,7 @@ from kikitori.search.batch import Result
 from kikitori.search.guards import Guards
 from kikitori.search.options import Decoding
 from kikitori.transcript import flags_of
-from kikitori.types import NBest, Utterance
+from kikitori.types import DecoderName, NBest, Utterance
 from kikitori.workflows.machine.conditions import conditions_of, forget_peak_memory, versions
 from kikitori.workflows.sharing.journal import recognizer_recipe
 
@@ -43,6 +43,11 @@ class System(Protocol):
     @property
     def search(self) -> str:
         """How it decodes, for reports."""
+        ...
+
+    @property
+    def decoder(self) -> DecoderName | None:
+        """Which of our decoders it uses; None where it uses none."""
         ...
 
     @property
@@ -89,6 +94,11 @@ class Searching:
         return self.decoding.search
 
     @property
+    def decoder(self) -> DecoderName | None:
+        """The recogniser's, where the search uses it."""
+        return self.recognizer.decoder if "decoder" in self.decoding.needs else None
+
+    @property
     def device(self) -> str:
         """Where it computes, as torch names it."""
         return self.recognizer.device
@@ -112,23 +122,6 @@ class Searching:
     def recognize(self, waveforms: Sequence[Waveform]) -> list[Result]:
         """What is found in each of a batch of 16 kHz mono waveforms, or why nothing is."""
         return self.recognizer.try_recognize(waveforms, self.decoding, self.guards)
-
-
-def with_reference(utterances: Sequence[Utterance], key: str) -> list[Utterance]:
-    """Utterances whose text is the value of a key of their manifest; `text` leaves them as they are.
-
-    Raises:
-        DataError: A row has no such text.
-    """
-    if key == "text":
-        return list(utterances)
-    found = []
-    for utterance in utterances:
-        text = utterance.extra.get(key)
-        if not isinstance(text, str):
-            raise DataError(f"has no text '{key}'", where=utterance.utt_id, remedy="name another --reference")
-        found.append(replace(utterance, text=text))
-    return found
 
 
 @dataclass(frozen=True)
@@ -201,6 +194,7 @@ def report_into(
         versions=versions(),
         conditions=conditions_of(device or system.device, system.dtype, size, name, setting.seed),
         fillers=count_fillers(predictions, removed=setting.without_fillers),
+        decoder=system.decoder,
     )
     write_report(folder, report, predictions, scored)
     return report

@@ -34,6 +34,7 @@ def pseudo_label(
     device: common.DeviceOption = common.Device.auto,
     dtype: common.DtypeOption = common.Precision.float32,
     adapter: common.Adapter = None,
+    decoder: common.Decoder = None,
 ) -> None:
     """Have a recogniser write the texts of speech, as a manifest to train on; killed, it goes on."""
     with common.one_line_errors():
@@ -48,7 +49,7 @@ def pseudo_label(
         from kikitori.workflows.pseudo_label import MANIFEST, origin_of, recognize, write_labels
 
         rows = common.read_rows(paths, split)
-        recognizer = common.load_recognizer(model, decoding, settings, device, dtype, adapter)
+        recognizer = common.load_recognizer(model, decoding, settings, device, dtype, adapter, decoder=decoder)
         options = recognizer.decoding
         common.make_folder(output)
         with progress_bar("recognising", len(rows)) as progress:

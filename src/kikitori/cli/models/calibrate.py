@@ -29,6 +29,7 @@ def calibrate(
     batch_size: common.BatchSize = 8,
     device: common.DeviceOption = common.Device.auto,
     dtype: common.DtypeOption = common.Precision.float32,
+    decoder: common.Decoder = None,
     window: common.Window = common.WindowSize.padded,
 ) -> None:
     """Calibrate confidences and times of words on transcribed speech, for words.yaml of a model folder."""
@@ -41,7 +42,9 @@ def calibrate(
         from kikitori.workflows.calibrate import calibrate as calibrating
 
         rows = common.read_rows(paths, split)
-        recognizer = common.load_recognizer(model, decoding, changes, device, dtype, None, window=window)
+        recognizer = common.load_recognizer(
+            model, decoding, changes, device, dtype, None, window=window, decoder=decoder
+        )
         common.make_folder(output.parent)
         spans: dict[str, Spans] = {}
         if lexicon is not None:

@@ -51,6 +51,18 @@ def speech_llm(
         print(output)
 
 
+def decoder(
+    run: Annotated[str, typer.Argument(help="Run or folder of a speech LLM.")],
+    model: Annotated[str, typer.Argument(help="Name or folder of the recogniser that its encoder and heads are of.")],
+) -> None:
+    """Put a speech LLM into the folder of the recogniser on which it was trained, as its second decoder."""
+    with one_line_errors():
+        from kikitori.loading import find_model
+        from kikitori.model.published import convert as conversion
+
+        print(conversion.convert_decoder(run, Path(find_model(model))))
+
+
 def llm(
     model: Annotated[str, typer.Argument(help="Run or folder of a speech LLM, or its hub id.")],
     output: Folder = None,

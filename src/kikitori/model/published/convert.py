@@ -10,10 +10,10 @@ from transformers import GenerationConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
-from kikitori.io.model_folder import DECODING, copy_search_files, model_folder
+from kikitori.io.model_folder import DECODING, SPEECH_LLM, copy_search_files, forget_places, model_folder
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.lora import merged_copy
-from kikitori.model.folder import forget_places, load_llm, load_model, save_network, save_sides
+from kikitori.model.folder import load_llm, load_model, save_network, save_sides
 from kikitori.model.published.aed import encoder_decoder, load_network
 from kikitori.model.published.card import write_card
 from kikitori.model.published.ctranslate2 import generation_values, is_ctranslate2, is_quantized, read_arrays
@@ -27,11 +27,8 @@ from kikitori.model.published.part import (
     shared_layers,
     values_digest,
 )
-from kikitori.model.published.speech_llm_part import (
-    ADAPTER,
-    CTC_UNITS,
-    save_speech_llm_part,
-)
+from kikitori.model.published.second_decoder import LLM, save_second_decoder
+from kikitori.model.published.speech_llm_part import ADAPTER, CTC_UNITS, save_speech_llm_part
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
@@ -168,6 +165,52 @@ def convert_speech_llm(run: str | Path, encoder: str, llm: str, output: Path) ->
             relation="adapter",
         )
         copy_search_files(folder, staging)
+
+
+def convert_decoder(run: str | Path, folder: Path) -> Path:
+    """Puts a trained speech LLM into the folder of the recogniser on whose encoder and heads it was trained.
+
+    Args:
+        run: A speech LLM whose encoder and heads started from the recogniser and were left as they are, or its run.
+        folder: Of the recogniser.
+
+    Returns:
+        The folder of the speech LLM, `speech_llm/` in that of the recogniser.
+
+    Raises:
+        ModelError: The run is no such model, a number is too large for float16, there is a second decoder already, or
+            the folder cannot be written.
+    """
+    output = folder / SPEECH_LLM
+    if output.exists():
+        raise ModelError("is there already", where=output, remedy="remove it first")
+    source = Path(model_folder(run))
+    loaded, around = load_model(source), load_model(folder)
+    model = loaded.model.speech_llm
+    if model is None:
+        raise ModelError("it is no speech LLM", where=run, remedy="train with task speech_llm")
+    if around.model.speech_llm is not None:
+        raise ModelError("it is a speech LLM itself", where=folder, remedy="name the recogniser that it started from")
+    llm = merged_copy(model.llm).half()
+    if wrong := [name for name, weight in llm.state_dict().items() if not weight.isfinite().all()]:
+        raise ModelError(f"llm.{wrong[0]} is too large for float16", where=run, remedy="train with weight decay")
+    with _new_folder(output) as staging:
+        save_second_decoder(staging, model, around.model.acoustic, run)
+        save_network(staging / LLM, llm)
+        forget_places(staging)
+        save_sides(staging, loaded.units, loaded.trained_on)
+        copy_search_files(source, staging)
+        if not (staging / DECODING).exists():
+            write_text(staging / DECODING, f"search: {'joint' if model.acoustic.config.ctc_layers else 'greedy'}\n")
+        write_card(
+            staging,
+            f"{folder.resolve().name}/{output.name}",
+            "A speech LLM on the encoder and heads of the recogniser around this folder: a bridge and an LLM, which "
+            "writes what it reads of the speech.\n\n```\nkikitori transcribe talk.flac --model FOLDER_AROUND "
+            "--decoder speech_llm\n```",
+            language=loaded.trained_on.language,
+        )
+    return output
 
 
 def convert_llm(model: str | Path, output: Path, adapter: str | Path | None = None) -> None:

@@ -17,6 +17,7 @@ from kikitori.errors import ConfigError, ModelError, first_line
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.bridge import CONV_KERNEL, CONV_STRIDE
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
+from kikitori.model.safety.load import check_loaded
 from kikitori.model.safety.weights import WeightSize, check_weights, no_larger_than
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.weights import PICKLE, SAFETENSORS, check_numbers, find_weights, map_pickles, map_safetensors
@@ -80,6 +81,26 @@ def open_published(path_or_id: str | Path, *, pickle_log: Log | None = None) -> 
     units = published_units(folder, path_or_id)
     config = published_config(values, units, path_or_id)
     return Published(config, our_tensors(config, tensors, path_or_id), units)
+
+
+def load_published(path_or_id: str | Path) -> tuple[SpeechLLM, TokenizerUnits]:
+    """The published model, in float32, and its label units.
+
+    Raises:
+        ModelError: See `open_published`, or tensors are missing or damaged.
+    """
+    published = open_published(path_or_id)
+    model_class: Any = SpeechLLM
+    with one_line_errors(path_or_id), quiet_transformers():
+        model, info = model_class.from_pretrained(
+            None,
+            config=published.config,
+            state_dict=published.tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    check_loaded(path_or_id, model, sorted({*info["missing_keys"], *info["unexpected_keys"]}))
+    return model.eval(), published.units
 
 
 def published_units(folder: Path, where: str | Path) -> TokenizerUnits:

@@ -17,13 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
+from kikitori.io.model_folder import BASE as BASE  # also for those who take it from here
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.safety.weights import check_weights
 from kikitori.model.weights import SAFETENSORS, check_finite, find_weights, map_safetensors
 
-BASE = "base"
-"""Key of `config.json` that names the base."""
 PARTS = "KIKITORI_PARTS"
 """Environment variable that names a folder with base models in it."""
 ENCODER = "encoder.model."

@@ -68,7 +68,7 @@ def save_speech_llm_part(
     acoustic = own_tensors(model.acoustic, start)
     shared_layers(acoustic, start.num_layers)
     tensors = {ACOUSTIC + name: tensor for name, tensor in acoustic.items()}
-    tensors |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED)}
+    tensors |= trained_tensors(model)
     save_tensors(directory, tensors)
     bases = {
         ENCODER: {"name": encoder, "digest": values_digest(whisper)},
@@ -110,8 +110,8 @@ def load_speech_llm_part(folder: str | Path, values: Mapping[str, Any], load_llm
     try:
         model = SpeechLLM(config, acoustic=acoustic, llm=llm)
     except RuntimeError as error:
-        raise _misfit(folder, "the LLM's sizes") from error
-    _fill(folder, model, {name: each for name, each in tensors.items() if not name.startswith(ACOUSTIC)})
+        raise misfit(folder, "the LLM's sizes") from error
+    fill_trained(folder, model, {name: each for name, each in tensors.items() if not name.startswith(ACOUSTIC)})
     load_lora(model, Path(folder) / ADAPTER)
     model.llm = merged_copy(model.llm)
     return model
@@ -122,16 +122,26 @@ def _whisper(name: str, part: str | Path | None = None) -> Any:
     return load_whisper(base, read_json(base, "config.json"))
 
 
-def _fill(folder: str | Path, model: SpeechLLM, tensors: Mapping[str, Tensor]) -> None:
-    """Gives bridge and interface their tensors."""
-    wanted = {name: each for name, each in model.state_dict().items() if name.startswith(TRAINED)}
+def trained_tensors(model: SpeechLLM) -> dict[str, Tensor]:
+    """The tensors of bridge and interface."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED)}
+
+
+def fill_trained(folder: str | Path, model: SpeechLLM, tensors: Mapping[str, Tensor]) -> None:
+    """Gives bridge and interface their tensors.
+
+    Raises:
+        ModelError: One is missing, unknown or of another shape.
+    """
+    wanted = trained_tensors(model)
     for name in sorted({*wanted} ^ {*tensors}):
-        raise _misfit(folder, name)
+        raise misfit(folder, name)
     for name, tensor in tensors.items():
         if wanted[name].shape != tensor.shape:
-            raise _misfit(folder, name)
+            raise misfit(folder, name)
         wanted[name].copy_(tensor)
 
 
-def _misfit(folder: str | Path, what: str) -> ModelError:
+def misfit(folder: str | Path, what: str) -> ModelError:
+    """Weights and configuration that do not belong together."""
     return ModelError(f"the weights do not fit config.json at {what}", where=folder, remedy="copy it again")

@@ -70,7 +70,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 def _system(name: str, file: Path, references: Mapping[str, Sequence[Utterance]]) -> System:
     if file.suffix not in NIST:
         report = read_report(file.with_name(REPORT))
-        facts = [f"{key} {report[key]}" for key in ("model", "decoding") if isinstance(report.get(key), str)]
+        facts = [f"{key} {report[key]}" for key in ("model", "decoder", "decoding") if isinstance(report.get(key), str)]
         conditions = read_conditions(report.get("conditions"))
         return System(name, read_predictions(file), (*facts, str(file)), conditions, read_corrupted(file.parent))
     if not references:

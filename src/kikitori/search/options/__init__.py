@@ -23,7 +23,7 @@ from kikitori.search.options.frames import (
     LexiconSearch,
     ShallowFusionSearch,
 )
-from kikitori.search.options.read import decoding_yaml, load_decoding, with_overrides
+from kikitori.search.options.read import asked_decoder, decoding_yaml, load_decoding, with_overrides
 from kikitori.search.options.searches import SEARCHES, Decoding, as_draft_search
 from kikitori.search.options.two_pass import DraftSearch, RescoringSearch, SpeculativeSearch
 
@@ -49,6 +49,7 @@ __all__ = [
     "SpeculativeSearch",
     "VLLMSearch",
     "as_draft_search",
+    "asked_decoder",
     "decoding_yaml",
     "load_decoding",
     "with_overrides",

@@ -21,6 +21,7 @@ from kikitori.scorers.options import (
 )
 from kikitori.search.options.base import OVER_LABELS, Need, NotNegative, Scored
 from kikitori.search.pruning import Count, JointPruning, LabelPruning
+from kikitori.types import DecoderName
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,6 +29,7 @@ class GreedySearch:
     """The speech LLM's most probable labels.
 
     Attributes:
+        decoder: Which decoder of the model folder; None takes the one that was loaded, see `kikitori.load`.
         max_labels: Most labels per utterance; None derives it from the duration (see `kikitori.search.length`).
         min_labels: Fewest labels per utterance; None takes the model's.
     """
@@ -36,13 +38,14 @@ class GreedySearch:
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
     search: Literal["greedy"] = "greedy"
+    decoder: DecoderName | None = None
     max_labels: Count | None = None
     min_labels: NotNegative | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class SamplingSearch:
-    """Labels drawn from the speech LLM; lengths as in `GreedySearch`.
+    """Labels drawn from the speech LLM; decoder and lengths as in `GreedySearch`.
 
     Attributes:
         temperature: Divides the logits before drawing.
@@ -55,6 +58,7 @@ class SamplingSearch:
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
     search: Literal["sampling"] = "sampling"
+    decoder: DecoderName | None = None
     max_labels: Count | None = None
     min_labels: NotNegative | None = None
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
@@ -79,6 +83,7 @@ class VLLMSearch:
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
     hotword_scale: ClassVar[float] = 0.0
+    decoder: ClassVar[None] = None
     search: Literal["vllm"] = "vllm"
     server: str = ""
     model: str = ""
@@ -94,6 +99,7 @@ class LabelBeam:
     """What the beam searches of the speech LLM share, see `kikitori.search.autoregressive.beam`.
 
     Attributes:
+        decoder: As of `GreedySearch`.
         beam: Most hypotheses that are kept from label to label.
         nbest: Most hypotheses that are returned.
         length_exponent: Scores are divided by so high a power of the number of labels, the end being one.
@@ -102,6 +108,7 @@ class LabelBeam:
     needs: ClassVar[frozenset[Need]] = frozenset({"decoder"})
     autoregressive: ClassVar[bool] = True
     search: str
+    decoder: DecoderName | None = None
     beam: Count = 4
     nbest: Count = 4
     max_labels: Count | None = None

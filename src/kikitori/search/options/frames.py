@@ -22,6 +22,7 @@ from kikitori.scorers.options import (
 )
 from kikitori.search.options.base import OVER_LABELS, Need, Scored
 from kikitori.search.pruning import Count, FramePruning, LexiconPruning
+from kikitori.types import DecoderName
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -31,6 +32,7 @@ class CTCGreedySearch:
     needs: ClassVar[frozenset[Need]] = frozenset({"ctc"})
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
+    decoder: ClassVar[None] = None
     search: Literal["ctc_greedy"] = "ctc_greedy"
 
 
@@ -62,6 +64,7 @@ class CTCBeamSearch(FrameBeam, Scored):
         scorers: `hotwords` (scale 0.4, where there are some).
     """
 
+    decoder: ClassVar[None] = None
     search: Literal["ctc_beam"] = "ctc_beam"
     scorers: Annotated[Scorers, one_of({HOTWORDS: ()})] = Field(default_factory=dict)
 
@@ -78,6 +81,7 @@ class ShallowFusionSearch(FrameBeam, Scored):
     """
 
     SCALES: ClassVar[Mapping[str, float]] = {LM: 0.5, NGRAM: 0.5}
+    decoder: ClassVar[None] = None
     search: Literal["shallow_fusion"] = "shallow_fusion"
     scorers: Annotated[Scorers, one_of({**OVER_LABELS, LENGTH: ()})] = Field(default_factory=dict)
 
@@ -89,6 +93,7 @@ class JointTimeSyncSearch(FrameBeam, Scored):
     CTC has the scale 1.
 
     Attributes:
+        decoder: As of `GreedySearch`.
         scorers: `speech_llm` (scale 0.5), `length` (0.5), `ilm`, `lm`, `ngram`, `prior` (0).
     """
 
@@ -98,6 +103,7 @@ class JointTimeSyncSearch(FrameBeam, Scored):
     min_labels: ClassVar[None] = None
     SCALES: ClassVar[Mapping[str, float]] = {SPEECH_LLM: 0.5, LENGTH: 0.5, LM: 0.5, NGRAM: 0.5}
     search: Literal["joint_time_sync"] = "joint_time_sync"
+    decoder: DecoderName | None = None
     beam: Count = 8
     scorers: Annotated[Scorers, one_of({SPEECH_LLM: (), INTERNAL_LM: (), **OVER_LABELS, LENGTH: ()})] = Field(
         default_factory=dict
@@ -117,6 +123,7 @@ class DelayedFusionSearch(FrameBeam, Scored):
     """
 
     SCALES: ClassVar[Mapping[str, float]] = {LM: 0.5}
+    decoder: ClassVar[None] = None
     search: Literal["delayed_fusion"] = "delayed_fusion"
     trigger: Count | Literal["word_end", "shortest", "never"] = 20
     scorers: Annotated[Scorers, one_of({LM: ("path", "text_form", "prompt"), PRIOR: ("path",), LENGTH: ()})] = Field(
@@ -149,6 +156,7 @@ class LexiconSearch(Scored):
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
     SCALES: ClassVar[Mapping[str, float]] = {NGRAM: 0.5}
+    decoder: ClassVar[None] = None
     search: Literal["lexicon"] = "lexicon"
     beam: Count = 200
     nbest: Count = 32

@@ -12,6 +12,7 @@ from kikitori.search.old_options import new_form
 from kikitori.search.options.autoregressive import GreedySearch
 from kikitori.search.options.frames import CTCBeamSearch
 from kikitori.search.options.searches import SEARCHES, Decoding
+from kikitori.types import DecoderName
 
 
 def load_decoding(name_or_yaml: str | Path, overrides: Sequence[str] = ()) -> Decoding:
@@ -41,6 +42,20 @@ def with_overrides(decoding: Decoding, overrides: Sequence[str]) -> Decoding:
     kept = asdict(decoding) if changes.get("search", decoding.search) == decoding.search else {}
     changes = new_form(changes, str(changes.get("search", decoding.search)), "decoding")
     return _validated(_merged(kept, changes), "decoding")
+
+
+def asked_decoder(decoding: Decoding | str | None, overrides: Sequence[str] = ()) -> DecoderName | None:
+    """The decoder that a search, by options, YAML file or name, or overrides ask for; None where nothing does.
+
+    Raises:
+        ConfigError: No such search, file or decoder, or a search that uses none.
+    """
+    match decoding:
+        case str():
+            options = load_decoding(decoding)
+        case _:
+            options = decoding or GreedySearch()
+    return with_overrides(options, [each for each in overrides if each.startswith("decoding.decoder=")]).decoder
 
 
 def decoding_yaml(options: Decoding) -> str:

@@ -21,6 +21,7 @@ from kikitori.search.options.autoregressive import BeamSearch, JointSearch, VLLM
 from kikitori.search.options.base import Need, NotNegative, Scored
 from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
 from kikitori.search.pruning import Count
+from kikitori.types import DecoderName
 
 DraftSearch = CTCGreedySearch | CTCBeamSearch | LexiconSearch
 """What may make drafts for a speech LLM."""
@@ -38,6 +39,7 @@ class RescoringSearch(Scored):
     """The hypotheses of a CTC beam search in another order, see `kikitori.search.rescore`.
 
     Attributes:
+        decoder: As of `GreedySearch`; of the first search too.
         first: The search that makes the hypotheses: that of CTC, `lexicon`, or `beam`, `joint`, `vllm` of the decoder.
         scorers: By any name language models, n-grams and priors; and `ctc`, `phones` (the CTC head over phones, with
             the lexicon at `path`, or that of the model folder), `speech_llm`, `ilm` (its internal language model),
@@ -47,6 +49,7 @@ class RescoringSearch(Scored):
 
     length_exponent: ClassVar[float] = 0.0
     search: Literal["rescoring"] = "rescoring"
+    decoder: DecoderName | None = None
     first: Annotated[
         Annotated[CTCBeamSearch | LexiconSearch | BeamSearch | JointSearch | VLLMSearch, Field(discriminator="search")],
         BeforeValidator(_by_ctc_beam),
@@ -110,6 +113,7 @@ class SpeculativeSearch:
 
     Attributes:
         search: Name.
+        decoder: As of `GreedySearch`.
         max_labels: Most labels per utterance; None derives it from the duration.
         min_labels: Fewest labels per utterance; None takes the model's.
         draft: The search that makes the drafts; None takes those that the LLM reads beside the speech, if it does, and
@@ -119,6 +123,7 @@ class SpeculativeSearch:
     autoregressive: ClassVar[bool] = True
     length_exponent: ClassVar[float] = 0.0
     search: Literal["speculative"] = "speculative"
+    decoder: DecoderName | None = None
     max_labels: Count | None = None
     min_labels: NotNegative | None = None
     draft: Annotated[DraftSearch, Field(discriminator="search")] | None = None

@@ -9,6 +9,7 @@ import yaml
 
 from kikitori.data.corruption import CLEAN, parse_corruption
 from kikitori.errors import ConfigError
+from kikitori.io.model_folder import SPEECH_LLM
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, load_decoding, with_overrides
 from kikitori.train.recipe.recipe import Recipe, load_recipe
 from kikitori.workflows.study.digests import changed, digest_of
@@ -145,6 +146,8 @@ def _trials(study: Study, cell: Cell, folder: Path, starts: Mapping[str, str], w
             "search": [decoding.search, changed(decoding)],
             "test": changed(study.test),
         } | ({} if corrupt == CLEAN else {"corrupt": corrupt})  # what is older has the digest that it had
+        if model is not None and decoding.decoder == SPEECH_LLM:
+            depends["decoder"] = f"{model}/{SPEECH_LLM}"
         trained = training if model is None else None
         digest = digest_of(depends, Path(training.data_root))
         named = _named(search, starts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from kikitori.errors import ConfigError, ModelError
 from kikitori.io.model_folder import LM as LM_FOLDER
 from kikitori.io.model_folder import PRIOR as PRIOR_FILE
+from kikitori.io.model_folder import heads_file
 from kikitori.recognizer import Recognizer
 from kikitori.scorers.options import (
     CTC,
@@ -190,5 +191,5 @@ def _with_paths(options: Fusion, names: Collection[str], folder: Path | None) ->
 
 def _in_folder(folder: Path | None) -> dict[str, str]:
     """Scorers that lie in the recogniser's folder."""
-    files = {} if folder is None else {LM: folder / LM_FOLDER, PRIOR: folder / PRIOR_FILE}
+    files = {} if folder is None else {LM: heads_file(folder, LM_FOLDER), PRIOR: heads_file(folder, PRIOR_FILE)}
     return {name: str(file) for name, file in files.items() if file.exists()}
