@@ -109,8 +109,7 @@ def test_two_decoders_share_encoder_and_heads(two):
             with_decoder(other, asked)
 
 
-def test_a_second_decoder_has_times_and_takes_long_recordings(two):
+def test_a_second_decoder_has_times_of_words(two):
     recognizer = load(two, device="cpu", decoder="speech_llm", decoding="greedy", guards=PLAIN)
-    found = recognizer.transcribe(tiny_waveforms(1, seconds=(4.0, 4.1))[0], word_times=True)
-    assert len(found.segments) > 1
-    assert found.words
+    found = recognizer.transcribe(WAVEFORMS[1], word_times=True)
+    assert [each.word for each in found.words] == found.text.split() != []

@@ -208,7 +208,7 @@ def test_joined_manifests_have_byte_order_marks_in_the_middle(manifest):
 
 
 def test_another_key_of_the_rows_is_what_was_said(manifest):
-    rows = read_manifest(manifest).utterances
+    rows = read_manifest(manifest(GOOD, GOOD)).utterances
     spoken = [replace(row, extra={"reading": "よみ"}) for row in rows]
     assert with_reference(rows, "text") == list(rows)
     assert [row.text for row in with_reference(spoken, "reading")] == ["よみ"] * len(rows)
