@@ -21,7 +21,7 @@ from kikitori.errors import (
 from kikitori.types import Hypothesis, Segment, Transcript, Utterance, Word
 
 if TYPE_CHECKING:
-    from kikitori.loading import load
+    from kikitori.loading import load, with_decoder
     from kikitori.pipeline import RecognizerPipeline
     from kikitori.recognizer import Recognizer
     from kikitori.scorers.options import LMOptions
@@ -78,10 +78,11 @@ __all__ = [
     "Word",
     "__version__",
     "load",
+    "with_decoder",
 ]
 
 _HEAVY = {
-    "load": "kikitori.loading",
+    **dict.fromkeys(("load", "with_decoder"), "kikitori.loading"),
     "Recognizer": "kikitori.recognizer",
     "RecognizerPipeline": "kikitori.pipeline",
     "Guards": "kikitori.search.guards",

@@ -36,7 +36,8 @@ class _Empty:
 def test_models_at_hand(parts):
     found = {model.name: model for model in models_at_hand()}
     assert {*found} == {"tiny-en", *(str(parts / name) for name in ("whisper-x", "ours", "broken"))}
-    assert (found["tiny-en"].kind, found["tiny-en"].language) == ("whisper-tiny.en with CTC heads", "en")
+    assert found["tiny-en"].language == "en"
+    assert found["tiny-en"].kind.startswith("whisper-tiny.en with CTC heads")
     assert 40 < found["tiny-en"].megabytes < 70
     assert found[str(parts / "whisper-x")].kind == "Whisper"
     assert found[str(parts / "ours")].kind == "acoustic model"
@@ -44,16 +45,7 @@ def test_models_at_hand(parts):
     assert describe("x", parts / "bert") is None
     lines = call("list").stdout.splitlines()
     assert len(lines) == 4
-    assert lines[0].split() == [
-        "tiny-en",
-        "whisper-tiny.en",
-        "with",
-        "CTC",
-        "heads",
-        "en",
-        f"{found['tiny-en'].megabytes:.0f}",
-        "MB",
-    ]
+    assert lines[0].split() == f"tiny-en {found['tiny-en'].kind} en {found['tiny-en'].megabytes:.0f} MB".split()
 
 
 def test_a_part_names_the_base_that_it_needs(parts):

@@ -16,6 +16,7 @@ from kikitori.model.folder import read_trained_on
 from kikitori.model.published.aed import family_of
 from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.part import BASE, PARTS, base_names, find_base
+from kikitori.model.published.second_decoder import decoders_in
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLMConfig
 
@@ -55,6 +56,8 @@ def describe(name: str, folder: Path) -> ModelAtHand | None:
         kind = _kind(folder, config)
         if kind is None:
             return None
+        if decoders_in(folder).get("speech_llm", folder) != folder:
+            kind = f"{kind}, and a speech LLM (--decoder)"
         language = _language(folder, config)
     except KikitoriError as error:
         return ModelAtHand(name, "unknown", None, _megabytes(folder), str(error))
