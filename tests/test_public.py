@@ -50,6 +50,7 @@ def test_exported_names():
         "Word",
         "__version__",
         "load",
+        "with_decoder",
     ]
     for name in kikitori.__all__:
         assert getattr(kikitori, name) is not None
