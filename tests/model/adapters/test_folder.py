@@ -12,9 +12,11 @@ from kikitori.errors import DataError, KikitoriWarning, ModelError
 from kikitori.model.adapters.folder import COMPONENT_WEIGHTS, load_adapter, merge_adapter, num_bytes, num_parameters
 from kikitori.model.adapters.info import read_info
 from kikitori.model.folder import LoadedModel, load_model
+from kikitori.text.units import equal_units
 from tests.adapters import make_adapter
 from tests.crossed import crossed
 from tests.tiny import LLMS, save_tiny, tiny_acoustic_model, tiny_speech_llm, tiny_waveform
+from tests.two_decoders import LETTERS, save_two_decoders
 
 
 def logits(loaded: LoadedModel) -> torch.Tensor:
@@ -123,6 +125,19 @@ def test_merging_gives_a_plain_recogniser_with_equal_logits(tmp_path, llm, compo
     assert {path.name for path in (tmp_path / "new" / "merged").iterdir()} == names | {"README.md"}
     with pytest.raises(DataError, match="is there already"):
         merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "new" / "merged")
+
+
+def test_a_second_decoder_takes_adapters_and_keeps_the_letters_of_its_heads(tmp_path):
+    save_two_decoders(tmp_path / "two", tmp_path / "work")
+    second = tmp_path / "two" / "speech_llm"
+    make_adapter(second, tmp_path / "adapter", learnt=0.3)
+    loaded = switched_on(second, tmp_path / "adapter")
+    assert not torch.allclose(logits(loaded), logits(load_model(second)), atol=1e-3)
+    merge_adapter(second, tmp_path / "adapter", tmp_path / "merged")
+    merged = load_model(tmp_path / "merged")
+    assert torch.allclose(logits(merged), logits(loaded), atol=1e-4)
+    for each in (loaded, merged):
+        assert equal_units(each.ctc_units, LETTERS)
 
 
 @pytest.mark.parametrize("interface", ["merged_attention", "cross_attention"])

@@ -80,7 +80,7 @@ def load_adapter(loaded: LoadedModel, base: str | Path, adapter: str | Path) -> 
         what = f"the adapter changes nothing ({' and '.join(dead)})"
         warnings.warn(f"{folder}: {what}; train it longer", KikitoriWarning, stacklevel=2)
     trained_on = replace(loaded.trained_on, labels_per_second=info.labels_per_second, max_seconds=info.max_seconds)
-    return LoadedModel(model, loaded.units, trained_on)
+    return replace(loaded, model=model, trained_on=trained_on)
 
 
 def merge_adapter(base: str | Path, adapter: str | Path, directory: Path) -> None:
@@ -98,7 +98,7 @@ def merge_adapter(base: str | Path, adapter: str | Path, directory: Path) -> Non
         model.llm = model.llm.merge_and_unload()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replace_folder(directory) as staging:
-        save_model(staging, model, loaded.units, loaded.trained_on)
+        save_model(staging, model, loaded.units, loaded.trained_on, loaded.own_ctc_units)
         copy_search_files(Path(base), staging)
         write_card(
             staging,
