@@ -95,3 +95,17 @@ def test_links(tmp_path):
     (folder / "e").symlink_to("../../secret")
     with pytest.raises(ModelError, match="e is a link that leads out of the folder; put the file itself there"):
         check_files(folder)
+
+
+def test_models_within_a_model_of_the_cache_have_its_blobs(tmp_path):
+    inner = tmp_path / "models--a--b" / "snapshots" / "1" / "speech_llm" / "llm"
+    inner.mkdir(parents=True)
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    (tmp_path / "models--a--b" / "blobs" / "1").write_text("x")
+    for folder in (inner.parent, inner):
+        (folder / "a").symlink_to(tmp_path / "models--a--b" / "blobs" / "1")
+        check_files(folder)
+    (inner / "deeper").mkdir()
+    (inner / "deeper" / "a").symlink_to(tmp_path / "models--a--b" / "blobs" / "1")
+    with pytest.raises(ModelError, match="leads out of the folder"):
+        check_files(inner / "deeper")

@@ -95,9 +95,12 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _roots(folder: Path) -> list[Path]:
     """Where the files of a folder may lie."""
     folder = folder.resolve()
-    if folder.parent.name != "snapshots":
+    # A model may hold others: its base, a second decoder and that one's LLM.
+    levels = (folder, *folder.parents[:2])
+    snapshot = next((each for each in levels if each.parent.name == "snapshots"), None)
+    if snapshot is None:
         return [folder]
-    repository = folder.parent.parent
+    repository = snapshot.parent.parent
     roots = [folder, repository / "blobs"]
     # Of the Hugging Face cache, whose repositories may share blobs.
     return [*roots, repository.parent / "blobs"] if repository.name.startswith("models--") else roots
