@@ -1,11 +1,16 @@
 """Tiny encoder-decoders of transformers beside Whisper, random but the same on every call, and their folders."""
 
-from collections.abc import Callable
+import io
+import json
+import random
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sentencepiece
 import torch
 from numpy.typing import NDArray
 from transformers import (
@@ -20,14 +25,18 @@ from transformers import (
     MoonshineForConditionalGeneration,
     ParakeetFeatureExtractor,
     PreTrainedModel,
+    Speech2TextConfig,
+    Speech2TextFeatureExtractor,
+    Speech2TextForConditionalGeneration,
+    Speech2TextTokenizer,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.models.canary.configuration_canary import CanaryDecoderConfig
 
 from kikitori.model.published.transcript_rules import CANARY_PROMPT
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.text.units import TokenizerUnits
-from tests.tiny import DIM, SIZES, shake, tiny_bpe, tiny_encoder_config
+from kikitori.text.units import SPECIALS, TokenizerUnits
+from tests.tiny import DIM, SIZES, TEXTS, shake, tiny_bpe, tiny_encoder_config
 
 EOS = 2
 
@@ -83,6 +92,50 @@ def tiny_moonshine() -> TinyAed:
     return TinyAed(varied(network, 0, 0.7), units, Wav2Vec2FeatureExtractor(do_normalize=False))
 
 
+def tiny_speech_to_text(languages: Sequence[str] = ()) -> TinyAed:
+    """Speech2Text with a SentencePiece tokenizer, which transformers runs in Python; it writes 39 labels at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        units = TokenizerUnits(sentencepiece_tokenizer(Path(folder), languages))
+    sizes = {
+        "d_model": DIM,
+        "vocab_size": units.size,
+        "conv_channels": 32,
+        "max_source_positions": 100,
+        "max_target_positions": 60,
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64),
+    }
+    torch.manual_seed(0)
+    network = Speech2TextForConditionalGeneration(Speech2TextConfig(**sizes)).eval()
+    shake(network, 0, 0.3)
+    heard(network)
+    network.generation_config = GenerationConfig(
+        decoder_start_token_id=2, bos_token_id=0, eos_token_id=EOS, pad_token_id=1, max_length=40
+    )
+    return TinyAed(varied(network, 8, 1.0), units, Speech2TextFeatureExtractor())
+
+
+def sentencepiece_tokenizer(folder: Path, languages: Sequence[str] = ()) -> Speech2TextTokenizer:
+    """One whose labels are in fairseq's order, and not in that of SentencePiece; it is made in a folder."""
+    choice, text = random.Random(0), io.BytesIO()  # noqa: S311
+    words = ["".join(choice.choices("abcdefghijklmnopqrstuvwxyz", k=4)) for _ in range(300)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*TEXTS * 20, *(" ".join(choice.choices(words, k=6)) for _ in range(100))]),
+        model_writer=text,
+        vocab_size=300,
+        model_type="bpe",
+        user_defined_symbols=[f"<lang:{code}>" for code in languages],
+        minloglevel=2,
+        num_threads=1,
+    )
+    (folder / "spm.model").write_bytes(text.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=text.getvalue())
+    pieces = [piece for number in range(len(processor)) if (piece := processor.id_to_piece(number)) not in SPECIALS]
+    labels = {piece: number for number, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", *reversed(pieces)])}
+    (folder / "labels.json").write_text(json.dumps(labels))
+    return Speech2TextTokenizer(str(folder / "labels.json"), str(folder / "spm.model"))
+
+
 def tiny_cohere() -> TinyAed:
     """Cohere's transcriber, whose keys are shared by two heads each."""
     units = told_units()
@@ -131,14 +184,13 @@ def told_units() -> TokenizerUnits:
 
 def heard(network: Any) -> None:
     """Lets the speech and the place of a label count for more than what is the same everywhere."""
-    for name, values in network.model.named_parameters():
+    for name, values in network.named_parameters():
         if name.endswith(".bias"):
             values.data *= 0.1
         if "fc2" in name:
             values.data *= 0.3
-        if "encoder_attn" in name or "embed_tokens" in name or "subsampling" in name:
+        if any(part in name for part in ("encoder_attn", "embed_tokens", "subsampling", "conv_layers")):
             values.data *= 2.0
-    network.proj_out.bias.data *= 0.1
 
 
 def varied(network: Any, seed: int, amount: float) -> PreTrainedModel:
@@ -150,6 +202,7 @@ def varied(network: Any, seed: int, amount: float) -> PreTrainedModel:
 
 AEDS: dict[str, Callable[[], TinyAed]] = {
     "moonshine": tiny_moonshine,
+    "speech_to_text": tiny_speech_to_text,
     "cohere_asr": tiny_cohere,
     "canary": tiny_canary,
 }

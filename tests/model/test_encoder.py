@@ -25,6 +25,8 @@ from transformers import (
     ParakeetForCTC,
     PreTrainedConfig,
     SeamlessM4TFeatureExtractor,
+    Speech2TextConfig,
+    Speech2TextForConditionalGeneration,
     UniSpeechConfig,
     UniSpeechSatConfig,
     VoxtralConfig,
@@ -57,6 +59,14 @@ MOONSHINE = {
     **{f"{side}_num_{what}": size for side in ("encoder", "decoder") for what, size in
        (("hidden_layers", 2), ("attention_heads", 4))},
 }  # fmt: skip
+SPEECH_TO_TEXT = {
+    "d_model": 32,
+    "vocab_size": 40,
+    "conv_channels": 32,
+    "max_source_positions": 50,
+    **{f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in
+       (("layers", 2), ("attention_heads", 4), ("ffn_dim", 64))},
+}  # fmt: skip
 WHISPER_SECONDS = 2
 OMNIASR = hasattr(transformers, "OmniASRAudioConfig")  # not in the oldest release that we support
 
@@ -83,6 +93,7 @@ CONFIGS: dict[str, Any] = {
     "parakeet": lambda: ParakeetEncoderConfig(**SIZES, subsampling_conv_channels=8),
     "data2vec": lambda: Data2VecAudioConfig(**WAVE | {"num_conv_pos_embeddings": 3}, conv_pos_kernel_size=5),
     "moonshine": lambda: MoonshineConfig(**MOONSHINE),
+    "speech-to-text": lambda: Speech2TextConfig(**SPEECH_TO_TEXT),
     "unispeech": lambda: UniSpeechConfig(**WAVE),
     "unispeech-sat": lambda: UniSpeechSatConfig(**LARGE),
     "voxtral": lambda: VoxtralEncoderConfig(**SIZES, num_mel_bins=128, max_source_positions=50 * WHISPER_SECONDS),
@@ -118,7 +129,7 @@ def shake(model: nn.Module) -> None:
     """Weights and statistics that hide nothing: no zero bias, no unit norm."""
     generator = torch.Generator().manual_seed(3)
     for name, values in [*model.named_parameters(), *model.named_buffers()]:
-        if values.is_floating_point() and "inv_freq" not in name and not name.endswith(".pe"):
+        if values.is_floating_point() and not name.endswith(("inv_freq", ".pe", ".weights")):
             change = 0.1 * torch.randn(values.shape, generator=generator)
             values.data += change.abs() if "running_var" in name else change
 
@@ -140,7 +151,7 @@ def noise(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(("family", "attention"), crossed([*CONFIGS], ("sdpa", "eager")))
 def test_an_utterance_has_the_same_frames_in_any_batch(family: str, attention: str) -> None:
     encoder = make(family)
-    if not family.startswith("wavlm"):
+    if not family.startswith(("wavlm", "speech-to-text")):
         encoder.model.set_attn_implementation(attention)
     lengths = torch.tensor([9000, 1, 399, 8000, 25000])
     waveforms = torch.full((5, 32000), float("nan"))
@@ -375,6 +386,11 @@ WRAPPED: dict[str, tuple[str, Any, Any]] = {
     ),
     "conformer": ("conformer", Wav2Vec2ConformerForCTC, lambda own: Wav2Vec2ConformerConfig(**own)),
     "moonshine": ("moonshine", MoonshineForConditionalGeneration, lambda own: MoonshineConfig(**own)),
+    "speech-to-text": (
+        "speech-to-text",
+        Speech2TextForConditionalGeneration,
+        lambda own: Speech2TextConfig(**own),
+    ),
     "voxtral": (
         "voxtral",
         VoxtralForConditionalGeneration,

@@ -114,7 +114,7 @@ def whisper_log_mel(waveforms: Tensor, lengths: Tensor, *, num_mel_bins: int, nu
 
 
 def kaldi_log_mel(
-    waveforms: Tensor, lengths: Tensor, frame_lengths: Tensor, *, num_mel_bins: int
+    waveforms: Tensor, lengths: Tensor, frame_lengths: Tensor, *, num_mel_bins: int, correction: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Kaldi's log-mel features (Povey window, no dither), with zero mean and unit variance per utterance and bin.
 
@@ -123,6 +123,7 @@ def kaldi_log_mel(
         lengths: (batch,), valid samples of each row; silence follows where its frames want more.
         frame_lengths: Frames of each row, (batch,), each at least 2.
         num_mel_bins: Number of mel filters, from 20 Hz to half the sample rate.
+        correction: What is taken off the number of frames where the variance is computed: 1 or 0.
 
     Returns:
         Features (batch, frames, bins), zero behind each utterance, and the number of frames.
@@ -140,7 +141,7 @@ def kaldi_log_mel(
     counts = frame_lengths[:, None, None]
     features = mask_tail(features, frame_lengths)
     centred = mask_tail(features - features.sum(dim=1, keepdim=True) / counts, frame_lengths)
-    variance = centred.square().sum(dim=1, keepdim=True) / (counts - 1)
+    variance = centred.square().sum(dim=1, keepdim=True) / (counts - correction)
     return centred / (variance + KALDI_VARIANCE_FLOOR).sqrt(), frame_lengths
 
 

@@ -17,7 +17,8 @@ def token_bytes(units: TokenizerUnits) -> list[bytes | None]:
     tokenizer = units.tokenizer
     tokens = tokenizer.convert_ids_to_tokens(list(range(units.size)))
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
+    # Those that transformers runs in Python, such as Speech2Text's, write SentencePiece's pieces.
+    decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {} if tokenizer.is_fast else {}
     levels = [decoder, *decoder.get("decoders", [])]
     alphabet = _byte_alphabet() if any(each.get("type") == "ByteLevel" for each in levels) else None
     found: list[bytes | None] = []

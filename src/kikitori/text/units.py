@@ -138,7 +138,7 @@ class TokenizerUnits:
 
     def normalize(self, text: str) -> str:
         """The text in the form that the units write, such as lower case without punctuation."""
-        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        normalizer = self.tokenizer.backend_tokenizer.normalizer if self.tokenizer.is_fast else None
         return text if normalizer is None else str(normalizer.normalize_str(text)).strip()
 
     @property

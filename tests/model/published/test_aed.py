@@ -21,7 +21,7 @@ from kikitori.recognizer import PLAIN
 from kikitori.text.unit_training import character_units
 from kikitori.types import TrainedOn
 from kikitori.workflows.machine.models import describe
-from tests.aeds import AEDS, LANGUAGES
+from tests.aeds import AEDS, LANGUAGES, tiny_speech_to_text
 from tests.commands import call, one_line
 from tests.model.published.test_nue_asr import hub_cache
 from tests.refusal import refused
@@ -29,9 +29,10 @@ from tests.tiny import shake, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(5)
 CHARACTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
-KINDS = {"moonshine": "Moonshine", "cohere_asr": "Cohere ASR", "canary": "Canary"}
+KINDS = {"moonshine": "Moonshine", "speech_to_text": "Speech2Text", "cohere_asr": "Cohere ASR", "canary": "Canary"}
 TRAINED = {
     "moonshine": TrainedOn(39 / 30, 30.0, None, "window"),
+    "speech_to_text": TrainedOn(39 / 30, 30.0, None, "window"),
     "cohere_asr": TrainedOn(30 / 35, 35.0, "en", "window"),
     "canary": TrainedOn(31 / 40, 40.0, "de", "window"),
 }
@@ -159,6 +160,21 @@ def test_languages_of_models_that_must_be_told(folders, told, tmp_path):
     model = load_model(folder).model
     assert model.language == "en"
     assert model.rules.prompt_in(model.rules.languages["en"]) == [5, *prompt_of(folders, told, "en")]
+
+
+def test_speech_to_text_of_several_languages(tmp_path):
+    aed = tiny_speech_to_text(["de", "fr"])
+    aed.save(tmp_path)
+    with pytest.raises(ModelError, match="the model must be told the language; give --language, one of de, fr"):
+        load_model(tmp_path)
+    recognizer = load(tmp_path, device="cpu", guards=PLAIN, language="French")
+    french = aed.units.special_id("<lang:fr>")
+    assert recognizer.loaded.model.rules.languages == {"de": aed.units.special_id("<lang:de>"), "fr": french}
+    with torch.inference_mode(), quiet_transformers():
+        theirs = [aed.generated(waveform, [2, french]) for waveform in WAVEFORMS]
+    found = recognizer.recognize(WAVEFORMS)
+    assert [each.labels for each in found] == theirs
+    assert {each.language for each in found} == {"fr"}
 
 
 def prompt_of(folders, told, code):

@@ -13,13 +13,14 @@ from transformers.utils.hub import cached_file
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.encoder.families.fastconformer import FastConformerFamily
+from kikitori.model.encoder.families.moonshine import MoonshineFamily
+from kikitori.model.encoder.families.omniasr import OmniASRFamily
+from kikitori.model.encoder.families.speech_to_text import SpeechToTextFamily
+from kikitori.model.encoder.families.wav2vec2_bert import Wav2Vec2BertFamily
+from kikitori.model.encoder.families.waveform import WaveformFamily
+from kikitori.model.encoder.families.whisper import WhisperFamily
 from kikitori.model.encoder.family import Family
-from kikitori.model.encoder.fastconformer import FastConformerFamily
-from kikitori.model.encoder.moonshine import MoonshineFamily
-from kikitori.model.encoder.omniasr import OmniASRFamily
-from kikitori.model.encoder.wav2vec2_bert import Wav2Vec2BertFamily
-from kikitori.model.encoder.waveform import WaveformFamily
-from kikitori.model.encoder.whisper import WhisperFamily
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.weights import check_weights, no_larger_than
 from kikitori.model.weights import check_finite
@@ -33,6 +34,7 @@ MODEL_CLASSES = {
     "data2vec-audio": "data2vec.modeling_data2vec_audio.Data2VecAudioModel",
     "moonshine": "moonshine.modeling_moonshine.MoonshineEncoder",
     "omniasr_audio": "omniasr.modeling_omniasr.OmniASRAudioModel",
+    "speech_to_text": "speech_to_text.modeling_speech_to_text.Speech2TextEncoder",
     "unispeech": "unispeech.modeling_unispeech.UniSpeechModel",
     "unispeech-sat": "unispeech_sat.modeling_unispeech_sat.UniSpeechSatModel",
     "voxtral_encoder": "voxtral.modeling_voxtral.VoxtralEncoder",
@@ -47,7 +49,7 @@ WRAPPING_TYPES = {
 """Recognisers whose configuration holds that of their encoder, and its name there."""
 INNER = r"^(model\.)?(encoder|audio_tower)\."
 """What the weights of an encoder that is a part of a recogniser are called there."""
-BARE = ("whisper", "parakeet_encoder", "moonshine", "omniasr_audio", "voxtral_encoder")
+BARE = ("whisper", "parakeet_encoder", "moonshine", "omniasr_audio", "speech_to_text", "voxtral_encoder")
 """Encoders whose own weights never have such a name."""
 RENAMED = {"cohere_asr": "cohere_asr.modeling_cohere_asr.CohereAsrForConditionalGeneration"}
 """Recognisers whose weights are stored under other names, which transformers knows of the whole alone."""
@@ -66,6 +68,7 @@ REASONS = {
 }
 """Why some models that hear are not taken."""
 TRAINING_ONLY_WEIGHTS = {"masked_spec_embed"}  # missing in some checkpoints; no part of recognition
+KALDI_FEATURES = {"dither": 0.0, "do_ceptral_normalize": True, "normalize_means": True, "normalize_vars": True}
 PARAKEET_FEATURES = {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97}
 
 
@@ -80,6 +83,8 @@ def family_of(config: PreTrainedConfig) -> Family:
             return MoonshineFamily()
         case "omniasr_audio":
             return OmniASRFamily()
+        case "speech_to_text":
+            return SpeechToTextFamily()
         case "wav2vec2-bert":
             return Wav2Vec2BertFamily()
         case _:
@@ -169,6 +174,8 @@ def read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any)
     if config.model_type == "parakeet_encoder":
         expected |= {"feature_size": config.num_mel_bins, **PARAKEET_FEATURES}
         config.dither = float(settings.get("dither") or 0.0)
+    if config.model_type == "speech_to_text":
+        expected |= {"num_mel_bins": config.input_feat_per_channel, **KALDI_FEATURES}
     for name, value in expected.items():
         if settings.get(name, value) != value:
             what = f"features with {name} = {settings[name]} are not supported"

@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
+from kikitori.model.encoder.families.fastconformer import initialise_subsampling
 from kikitori.model.encoder.family import SplitFamily, Window, subsampled
-from kikitori.model.encoder.fastconformer import initialise_subsampling
 from kikitori.model.encoder.pretrained import (
     encoder_config,
     family_of,

@@ -20,6 +20,7 @@ from kikitori.model.published.transcript_rules import (
     TranscriptRules,
     canary_rules,
     cohere_rules,
+    speech_to_text_rules,
     untold_rules,
     whisper_rules,
 )
@@ -61,6 +62,13 @@ FAMILIES = {
         "moonshine.modeling_moonshine.MoonshineForConditionalGeneration",
         layout.MOONSHINE,
         untold_rules,
+        30.0,
+    ),
+    "speech_to_text": Family(
+        "Speech2Text",
+        "speech_to_text.modeling_speech_to_text.Speech2TextForConditionalGeneration",
+        layout.SPEECH_TO_TEXT,
+        speech_to_text_rules,
         30.0,
     ),
     "cohere_asr": Family(

@@ -186,6 +186,30 @@ def untold_rules(source: Source) -> tuple[TranscriptRules, None]:
     return _rules(source, (source.entries.label("decoder_start_token_id"),), {}), None
 
 
+def speech_to_text_rules(source: Source) -> tuple[TranscriptRules, str | None]:
+    """The rules of a Speech2Text: the language of the text is told to models with several, which translate.
+
+    Raises:
+        ModelError: As of `told_rules` for these, of `untold_rules` for others.
+    """
+    pieces = source.units.tokenizer.get_vocab()
+    languages = {piece.removeprefix("<lang:").rstrip(">"): piece for piece in pieces if piece.startswith("<lang:")}
+    if not languages:
+        return untold_rules(source)
+    code = _asked(source, sorted(languages))
+    labels = {each: pieces[piece] for each, piece in languages.items()}
+    return _rules(source, (source.entries.label("decoder_start_token_id"), LANGUAGE), labels), code
+
+
+def _asked(source: Source, known: Sequence[str]) -> str:
+    """The code of the language that is asked for, or stands in `generation_config.json`."""
+    asked = source.language or source.values.get("language")
+    if asked is None:
+        remedy = f"give --language, one of {', '.join(known)}"
+        raise ModelError("the model must be told the language", where=source.where, remedy=remedy)
+    return language_code(source.where, known, str(asked))
+
+
 def told_rules(
     source: Source, prompt: Sequence[str | None], trained_on: Sequence[str]
 ) -> tuple[TranscriptRules, str | None]:
@@ -201,11 +225,7 @@ def told_rules(
     Raises:
         ModelError: No language is asked for, or one that the model does not know; or it has no such token.
     """
-    entries, asked = source.entries, source.language or source.values.get("language")
-    if asked is None:
-        remedy = f"give --language, one of {', '.join(trained_on)}"
-        raise ModelError("the model must be told the language", where=source.where, remedy=remedy)
-    code = language_code(source.where, trained_on, str(asked))
+    entries, code = source.entries, _asked(source, trained_on)
     languages = {each: label for each in trained_on if (label := source.units.special_id(f"<|{each}|>")) is not None}
     missing = [*(token for token in prompt if token is not LANGUAGE and source.units.special_id(token) is None)]
     if missing or code not in languages:

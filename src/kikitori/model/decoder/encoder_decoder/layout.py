@@ -56,6 +56,14 @@ def _table(network: Any, labels: Tensor, positions: Tensor) -> Tensor:
     return placed
 
 
+def _sinusoids(network: Any, labels: Tensor, positions: Tensor) -> Tensor:
+    """As fairseq counts positions: from behind the label for padding, which has none wherever it stands."""
+    padding = int(network.padding_idx)
+    rows = (positions + padding + 1).masked_fill(labels == padding, padding)
+    embedded: Tensor = network.embed_tokens(labels) * network.embed_scale + network.embed_positions.weights[rows]
+    return embedded
+
+
 def _two_matrices(layer: Any, states: Tensor) -> Tensor:
     found: Tensor = layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(states))))
     return found
@@ -99,6 +107,7 @@ WHISPER = DecoderLayout(
     feed_forward=_two_matrices,
     final_norm=attrgetter("layer_norm"),
 )
+SPEECH_TO_TEXT = replace(WHISPER, embed=_sinusoids)
 MOONSHINE = DecoderLayout(
     embed=_labels_alone,
     rotation=_rotary,

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kikitori.model.encoder.families.waveform import WaveformFamily, contextualise
 from kikitori.model.encoder.family import Convolution
-from kikitori.model.encoder.waveform import WaveformFamily, contextualise
 from kikitori.model.features import KALDI_HOP_SIZE, KALDI_WINDOW_SIZE, kaldi_log_mel
 
 STRIDE = 2

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
+from kikitori.model.encoder.families.waveform import WaveformFamily
 from kikitori.model.encoder.family import Convolution, min_features, subsampled
-from kikitori.model.encoder.waveform import WaveformFamily
 from kikitori.model.features import valid_mask
 
 

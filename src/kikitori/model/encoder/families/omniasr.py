@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from kikitori.model.encoder.families.waveform import WaveformFamily, normalise
 from kikitori.model.encoder.family import min_features
-from kikitori.model.encoder.waveform import WaveformFamily, normalise
 from kikitori.model.features import mask_tail, valid_mask
 
 VARIANCE_FLOOR = 1e-5
