@@ -31,7 +31,8 @@ from transformers import (
 )
 
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.acoustic import AcousticNetwork
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, acoustic_config
 from kikitori.model.folder import TrainedOn, save_model
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
@@ -164,7 +165,7 @@ def tiny_speech_llm(
     bridge: str = "stack",
     *,
     ctc_layers: Sequence[int] = (2,),
-    acoustic: AcousticModel | None = None,
+    acoustic: AcousticNetwork | None = None,
     body: PreTrainedModel | None = None,
     compression: tuple[str, str] = ("drop", "keep"),
     interface: str = "prefix",
@@ -184,7 +185,7 @@ def tiny_speech_llm(
     body = tiny_llm(llm, units.size, seed=seed) if body is None else body
     compiled: Prompt = compile_prompt(PRESETS[prompt], units)
     config = SpeechLLMConfig(
-        acoustic.config,
+        acoustic_config(acoustic),
         body.config,
         bridge=bridge,
         bridge_stride={"conv": 4, "stack": 3}.get(bridge, 1),

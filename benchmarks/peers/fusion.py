@@ -64,7 +64,7 @@ def delayed_rows(frames: int, rounds: int) -> Iterator[Row]:
     """
     seldom, always = DelayedFusionSearch(beam=BEAM, trigger=20), DelayedFusionSearch(beam=BEAM, trigger=1)
     mini_en = find_model("mini-en")
-    units, others = load_units(mini_en), load_units(mini_en).tokenizer
+    units, others = load_units(mini_en), load_units(mini_en).pretrained
     others.add_special_tokens({"additional_special_tokens": ["[MORE]"]})
     lm_units = TokenizerUnits(others)
     reader = RetokenizingLM(language_model(_llm(lm_units.size), lm_units, LMOptions("made up")), units)

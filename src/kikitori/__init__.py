@@ -4,7 +4,7 @@
     recognizer = kikitori.load()
     print(recognizer.transcribe("talk.flac").text)
 
-Importing the package is cheap; torch and transformers are loaded by the first use.
+Importing the package is cheap; torch, and transformers where it is needed, are loaded by the first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -8,9 +8,6 @@ from kikitori.align.calibration import load_calibration
 from kikitori.errors import ConfigError, KikitoriWarning, ModelError
 from kikitori.io.model_folder import around, model_folder
 from kikitori.kernels import limit_kernel_caches
-from kikitori.model.adapters.folder import load_adapter
-from kikitori.model.adapters.info import read_info
-from kikitori.model.decoder.probe import check_decoding
 from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
@@ -71,6 +68,8 @@ def load(
     loaded = load_model(folder, language=language)
     name = model_name(folder)
     if adapter is not None:
+        from kikitori.model.adapters.folder import load_adapter
+
         loaded = load_adapter(loaded, folder, adapter)
         name = f"{name} + {'/'.join(Path(adapter).resolve().parts[-2:])}"  # as of a run: RUN/adapter
     padded = None
@@ -85,7 +84,7 @@ def load(
         lay_by_columns(loaded.model.output)
     recognizer = _recognizer(loaded, chosen, folder, name, dtype, guards, padded)
     needs = recognizer.decoding.needs
-    if adapter is not None and "decoder" not in needs and "encoder" not in read_info(adapter).components:
+    if adapter is not None and "decoder" not in needs and not _adapts_encoder(adapter):
         unused = f"{adapter}: {recognizer.decoding.search} uses nothing that it adapts; try greedy"
         warnings.warn(unused, KikitoriWarning, stacklevel=2)
     return recognizer
@@ -133,12 +132,20 @@ def _recognizer(
 ) -> Recognizer:
     """A recogniser of what was loaded; without a search that of its decoder, or of the CTC head."""
     if loaded.model.speech_llm is not None:
+        from kikitori.model.decoder.probe import check_decoding
+
         check_decoding(loaded.model.speech_llm.llm)
     if search is None:
         search = CTCGreedySearch() if loaded.model.autoregressive is None else GreedySearch()
     path, words = Path(folder), load_calibration(Path(folder))
     lies = path if path.is_dir() else None
     return Recognizer(loaded, search, name, dtype, folder=lies, guards=guards, words=words, padded=padded)
+
+
+def _adapts_encoder(adapter: str | Path) -> bool:
+    from kikitori.model.adapters.info import read_info
+
+    return "encoder" in read_info(adapter).components
 
 
 def find_model(model: str | Path | None, decoder: DecoderName | None = None) -> str | Path:

@@ -1,7 +1,7 @@
 import pytest
 
-from kikitori.errors import DataError
-from kikitori.text.lexicon import Lexicon, lexicon_lines, read_lexicon, write_lexicon
+from kikitori.errors import DataError, ModelError
+from kikitori.text.lexicon import Lexicon, lexicon_lines, numbered, read_lexicon, read_numbered, write_lexicon
 
 
 def test_a_written_lexicon_reads_back(tmp_path):
@@ -34,6 +34,19 @@ def test_read_as_a_whole_or_by_the_line(tmp_path, monkeypatch, text):
     assert read_lexicon(tmp_path / "en.tsv") == found
     assert found.pronunciations["a"][:2] == (("ah",), ("ey",))
     assert "silence" not in found.pronunciations
+
+
+@pytest.mark.parametrize("text", [PLAIN, f"{PLAIN}B\tb iy\n"])
+def test_numbers_are_the_same_looked_up_or_all_at_once(tmp_path, text):
+    numbers = {phone: number for number, phone in enumerate(["ah", "b", "d", "ey", "iy", "s", "z"])}
+    (tmp_path / "en.tsv").write_text(text)
+    found = read_numbered(tmp_path / "en.tsv", numbers)
+    assert dict(found) == numbered(read_lexicon(tmp_path / "en.tsv"), numbers, "en.tsv")
+    assert found["a"] == ((0,), (3,))
+    assert "silence" not in found
+    del numbers["d"]
+    with pytest.raises(ModelError, match="'b_c-d' has the phone 'd'"):
+        read_numbered(tmp_path / "en.tsv", numbers)
 
 
 def test_texts_are_said_with_the_usual_pronunciations():

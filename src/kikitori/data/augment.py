@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from kikitori.io.audio import SAMPLE_RATE
 
@@ -107,6 +106,8 @@ def warp_frequencies(features: torch.Tensor, factors: Sequence[float]) -> torch.
     What an utterance has at frequency f comes to f divided by its factor, about 1; from 4.8 kHz on, less and less, so
     that the end of the spectrum stays where it is. Bins go from 0 Hz to half the sample rate.
     """
+    from transformers.audio_utils import hertz_to_mel, mel_to_hertz
+
     bins = features.shape[2]
     highest = SAMPLE_RATE / 2
     edges = np.linspace(0.0, float(hertz_to_mel(highest, mel_scale="slaney")), bins + 2)

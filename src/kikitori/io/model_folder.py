@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ LEXICON, WORD_NGRAM, PHONE_PRIOR = "lexicon.tsv.xz", "words.ngram", "phone_prior
 """Pronunciations, the n-gram over words, and the prior of the phones."""
 WORDS = "words.yaml"
 """How late labels are written, and how sure words are (`kikitori.align.calibration`)."""
+CTC_UNITS = "ctc_units"
+"""Folder of the label units of CTC heads that write others than the decoder."""
 SEARCH_FILES = (DECODING, LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR, DRAFT, WORDS)
 OF_HEADS = (LM, PRIOR, LEXICON, WORD_NGRAM, PHONE_PRIOR)
 """Those that belong to CTC and phone heads, whichever decoder stands beside them."""
@@ -75,6 +78,14 @@ def heads_file(folder: Path, name: str) -> Path:
     """
     outer = None if (folder / name).exists() else around(folder)
     return (outer or folder) / name
+
+
+class ModelType(StrEnum):
+    """Recognisers by the `model_type` of `config.json`; beside these there are Whispers."""
+
+    ACOUSTIC_MODEL = "kikitori_acoustic_model"
+    SPEECH_LLM = "kikitori_speech_llm"
+    NUE_ASR = "nue_asr"
 
 
 def settings_file(folder: Path, name: str) -> Path | None:

@@ -1,21 +1,17 @@
-"""The CTC acoustic model: a speech encoder with CTC heads, alone or as the first half of a speech LLM.
+"""The CTC acoustic model as a model of transformers, which trains it, alone or as the first half of a speech LLM."""
 
-Beside the heads over label units there may be heads over phones, with which a pronunciation lexicon writes words (see
-`kikitori.search.lexicon.search`). Where speech is scarce, phones are learnt and the spelling is looked up.
-"""
-
+import copy
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from kikitori.model.encoder import EncoderOutput, SpeechEncoder
-from kikitori.model.heads import CTCHead
+from kikitori.io.model_folder import ModelType
+from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
+from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.whisper.config import WhisperConfig
 
 M = TypeVar("M", bound=nn.Module)
-
-FORMAT_VERSION = 1
-"""Of our model folders. A change that an older kikitori would misread raises it."""
 
 
 class AcousticModelConfig(PreTrainedConfig):
@@ -31,7 +27,7 @@ class AcousticModelConfig(PreTrainedConfig):
         format_version: Version of the folder's format (see `FORMAT_VERSION`).
     """
 
-    model_type = "kikitori_acoustic_model"
+    model_type = ModelType.ACOUSTIC_MODEL.value
     sub_configs: ClassVar[dict[str, Any]] = {"encoder_config": AutoConfig}
 
     def __init__(
@@ -62,89 +58,48 @@ class AcousticModelConfig(PreTrainedConfig):
         return self.phone_upsample * len(self.phones)
 
 
-class AcousticModel(PreTrainedModel):
-    """Speech encoder + CTC heads: waveforms in, log-probabilities of label units per frame out."""
+class AcousticModel(AcousticNetwork, PreTrainedModel):
+    """An `AcousticNetwork` that transformers can save, load and train."""
 
     config: AcousticModelConfig
     config_class = AcousticModelConfig
-    decoder_name: ClassVar[None] = None
     main_input_name = "waveforms"
     _supports_sdpa = True
 
     def __init__(self, config: AcousticModelConfig, *, encoder: SpeechEncoder | None = None) -> None:
-        super().__init__(config)
-        self.encoder = SpeechEncoder(config.encoder_config) if encoder is None else adopted(encoder)
-        self.ctc_heads = nn.ModuleDict(
-            {str(layer): CTCHead(self.encoder.dim, config.num_units) for layer in config.ctc_layers}
-        )
-        self.phone_heads = nn.ModuleDict(
-            {
-                str(layer): CTCHead(self.encoder.dim, len(config.phones), config.phone_upsample)
-                for layer in config.phone_layers
-            }
-        )
+        PreTrainedModel.__init__(self, config)
+        self.add_parts(SpeechEncoder(config.encoder_config) if encoder is None else adopted(encoder))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:  # noqa: ARG002
         # The encoder initialises itself; the heads keep torch's own initialisation.
         return
 
-    @property
-    def acoustic(self) -> "AcousticModel":
-        """The model itself: what every recogniser has."""
-        return self
 
-    @property
-    def autoregressive(self) -> None:
-        """It has no decoder."""
+def acoustic_config(network: AcousticNetwork) -> AcousticModelConfig:
+    """The configuration of a network for transformers."""
+    heads = network.config
+    if isinstance(heads, AcousticModelConfig):
+        return heads
+    encoder = heads.encoder_config
+    return AcousticModelConfig(
+        encoder_config=encoder.entries() if isinstance(encoder, WhisperConfig) else copy.deepcopy(encoder),
+        ctc_layers=list(heads.ctc_layers),
+        num_units=heads.num_units,
+        phones=list(heads.phones),
+        phone_layers=list(heads.phone_layers),
+        phone_upsample=heads.phone_upsample,
+    )
 
-    @property
-    def speech_llm(self) -> None:
-        """It has no LLM."""
 
-    def encode(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
-        """Encode right-padded 16 kHz waveforms (batch, samples), of `num_samples` (batch,) each."""
-        return self.encode_features(*self.encoder.features(waveforms, num_samples))
-
-    def encode_for_heads(self, waveforms: Tensor, num_samples: Tensor) -> EncoderOutput:
-        """The same, for CTC and phone heads alone."""
-        return self.encode(waveforms, num_samples)
-
-    def encode_features(self, inputs: Tensor, input_lengths: Tensor) -> EncoderOutput:
-        """Frames from `encoder.features`, with the states that the CTC heads read as `intermediate`."""
-        return self.encoder.encode(inputs, input_lengths, layers=self.layers)
-
-    @property
-    def layers(self) -> list[int]:
-        """The encoder layers that carry a head, each once."""
-        return sorted({*self.config.ctc_layers, *self.config.phone_layers})
-
-    def log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
-        """CTC log-probabilities (batch, frames, labels + 1) and lengths of one head, by default the last."""
-        layer = self.config.ctc_layers[-1] if layer is None else layer
-        result: tuple[Tensor, Tensor] = self.ctc_heads[str(layer)](self.frames(encoded, layer), encoded.lengths)
-        return result
-
-    def phone_log_probs(self, encoded: EncoderOutput, layer: int | None = None) -> tuple[Tensor, Tensor]:
-        """The same of a phone head: (batch, frames * phone_upsample, phones + 1) and lengths."""
-        layer = self.config.phone_layers[-1] if layer is None else layer
-        result: tuple[Tensor, Tensor] = self.phone_heads[str(layer)](self.frames(encoded, layer), encoded.lengths)
-        return result
-
-    def ctc_logits(self, encoded: EncoderOutput) -> tuple[Tensor, Tensor]:
-        """The last head's outputs (batch, frames, labels + 1) before they are normalised, and lengths."""
-        layer = self.config.ctc_layers[-1]
-        head: CTCHead = self.ctc_heads[str(layer)]  # type: ignore[assignment]
-        return head.logits(self.frames(encoded, layer), encoded.lengths)
-
-    def frames(self, encoded: EncoderOutput, layer: int) -> Tensor:
-        """What the heads of a layer read; those of the last one the finished frames, which a family may normalise."""
-        at_end = layer == self.encoder.num_layers
-        return encoded.frames if at_end else encoded.intermediate[self.layers.index(layer)]
-
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Right-padded 16 kHz waveforms (batch, samples) to the last head's log-probabilities and lengths."""
-        return self.log_probs(self.encode(waveforms, lengths))
+def as_acoustic_model(network: AcousticNetwork) -> AcousticModel:
+    """An acoustic model with the weights of a network that transformers cannot train, such as that of a Whisper."""
+    if isinstance(network, AcousticModel):
+        return network
+    model = AcousticModel(acoustic_config(network))
+    model.load_state_dict(network.state_dict())
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def as_config(config: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig | None:

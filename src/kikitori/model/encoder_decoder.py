@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.acoustic import AcousticNetwork, HeadConfig
 from kikitori.model.decoder.base import start
 from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, DecoderLayout, read_frames
 from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, equal_encoders, share_layers
@@ -27,7 +27,7 @@ class EncoderDecoder(nn.Module):
     """A recogniser: `encoder`, `network` (its decoder) and `output`, and `acoustic` with CTC heads if any.
 
     Args:
-        whole: The network of transformers, such as a `WhisperForConditionalGeneration`, whose parts are taken.
+        whole: A network with the parts of those of transformers, such as a `Whisper`, which are taken.
         layout: How its decoder is put together.
         rules: What stands before a transcript, and what is never written.
         language: The language of all recordings by its code; None for one that is not known, or found out for each.
@@ -51,7 +51,7 @@ class EncoderDecoder(nn.Module):
         rules: TranscriptRules,
         language: str | None,
         max_seconds: float,
-        heads: AcousticModel | None = None,
+        heads: AcousticNetwork | None = None,
         shared_layers: int = 0,
     ) -> None:
         super().__init__()
@@ -61,8 +61,7 @@ class EncoderDecoder(nn.Module):
         self.network, self.output, self._layout = whole.model.decoder, whole.get_output_embeddings(), layout
         self.rules, self.language, self._max_seconds = rules, language, max_seconds
         self._shared_layers = shared_layers
-        headless = AcousticModelConfig(copy.deepcopy(self.encoder.config))
-        self.acoustic = AcousticModel(headless, encoder=self.encoder) if heads is None else heads
+        self.acoustic = AcousticNetwork(HeadConfig(self.encoder.config), self.encoder) if heads is None else heads
         if heads is not None and self.has_window:
             share_layers(heads.encoder, self.encoder, shared_layers)
         elif heads is not None and equal_encoders(heads.encoder, self.encoder):

@@ -8,9 +8,9 @@ Every utterance is computed from its own samples alone: neither its neighbours i
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
 from kikitori.io.audio import SAMPLE_RATE
 
@@ -24,6 +24,7 @@ KALDI_PREEMPHASIS = 0.97
 KALDI_LOWEST_FREQUENCY = 20.0
 KALDI_SCALE = 2.0**15  # samples are 16-bit integers there
 KALDI_VARIANCE_FLOOR = 1e-7
+SLANEY_MEL, SLANEY_HERTZ = 15.0, 1000.0  # where mels become logarithmic
 WHISPER_DYNAMIC_RANGE = 8.0  # in log10 units below the loudest cell of the utterance
 
 
@@ -184,22 +185,26 @@ def _normalise(features: Tensor, lengths: Tensor) -> Tensor:
 
 @cache
 def _mel_filters(num_frequencies: int, num_mel_bins: int, sample_rate: int) -> Tensor:
-    """Slaney-style triangular filters (frequencies, bins)."""
-    filters = mel_filter_bank(
-        num_frequency_bins=num_frequencies,
-        num_mel_filters=num_mel_bins,
-        min_frequency=0.0,
-        max_frequency=sample_rate / 2,
-        sampling_rate=sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
+    """Slaney-style triangular filters (frequencies, bins), each of the same area.
+
+    Mels are linear up to 1 kHz, 15 mels, and logarithmic from there on (Slaney's Auditory Toolbox).
+    """
+    log_step = np.log(6.4) / 27.0
+    highest = SLANEY_MEL + np.log(sample_rate / 2 / SLANEY_HERTZ) / log_step
+    mels = np.linspace(0.0, highest, num_mel_bins + 2)
+    edges = np.where(
+        mels < SLANEY_MEL, SLANEY_HERTZ / SLANEY_MEL * mels, SLANEY_HERTZ * np.exp(log_step * (mels - SLANEY_MEL))
     )
-    return torch.from_numpy(filters).float().contiguous()
+    widths, slopes = np.diff(edges), edges - np.linspace(0.0, sample_rate // 2, num_frequencies)[:, None]
+    filters = np.maximum(0.0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]))
+    return torch.from_numpy(filters * (2.0 / (edges[2:] - edges[:-2]))).float().contiguous()
 
 
 @cache
 def _kaldi_filters(num_mel_bins: int) -> Tensor:
     """Kaldi's triangular filters (frequencies, bins)."""
+    from transformers.audio_utils import mel_filter_bank
+
     filters = mel_filter_bank(
         num_frequency_bins=KALDI_FFT_SIZE // 2 + 1,
         num_mel_filters=num_mel_bins,

@@ -8,25 +8,19 @@ models of paper A and encoder-decoders such as Whisper, which have layouts of th
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.io.files import open_weights
-from kikitori.io.model_folder import AROUND, around, forget_places
-from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig
+from kikitori.io.model_folder import AROUND, CTC_UNITS, ModelType, around, forget_places
+from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
-from kikitori.model.processor import SpeechProcessor
 from kikitori.model.published.aed import encoder_decoder, family_of, load_network
-from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
-from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
-from kikitori.model.published.nue_asr import load_published
 from kikitori.model.published.part import BASE, base_names, find_base, load_heads
 from kikitori.model.published.second_decoder import load_second_decoder
-from kikitori.model.published.speech_llm_part import CTC_UNITS, load_speech_llm_part
 from kikitori.model.safety.config import (
     check_config,
     check_format_version,
@@ -37,16 +31,16 @@ from kikitori.model.safety.config import (
 )
 from kikitori.model.safety.load import encoder_alone, load_weights, other_units
 from kikitori.model.safety.trained_on import read_trained_on as read_trained_on  # also for those who take it from here
-from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.units import TokenizerUnits, equal_units, load_units
 from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
 
-Recogniser = AcousticModel | SpeechLLM | EncoderDecoder
-"""The networks that write text."""
-MODEL_CLASSES: dict[str, type[AcousticModel] | type[SpeechLLM]] = {
-    AcousticModelConfig.model_type: AcousticModel,
-    SpeechLLMConfig.model_type: SpeechLLM,
-}
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from kikitori.model.speech_llm import SpeechLLM
+
+    Recogniser = AcousticNetwork | SpeechLLM | EncoderDecoder
+    """The networks that write text."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class LoadedModel:
         own_ctc_units: Label units of the CTC heads where the decoder writes others.
     """
 
-    model: Recogniser
+    model: "Recogniser"
     units: TokenizerUnits
     trained_on: TrainedOn
     own_ctc_units: TokenizerUnits | None = None
@@ -73,7 +67,7 @@ class LoadedModel:
 
 def save_model(
     directory: Path,
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     units: TokenizerUnits,
     trained_on: TrainedOn,
     own_ctc_units: TokenizerUnits | None = None,
@@ -97,7 +91,7 @@ def save_model(
         ) from None
 
 
-def save_network(directory: Path, network: PreTrainedModel) -> None:
+def save_network(directory: Path, network: "PreTrainedModel") -> None:
     """Writes the weights and `config.json` of any network, which do not tell where it was loaded from.
 
     Raises:
@@ -114,8 +108,12 @@ def save_sides(directory: Path, units: TokenizerUnits, trained_on: TrainedOn) ->
     Raises:
         OSError: The folder cannot be written.
     """
+    from transformers import GenerationConfig
+
+    from kikitori.model.processor import SpeechProcessor
+
     with quiet_transformers():
-        SpeechProcessor(units.tokenizer).save_pretrained(directory)
+        SpeechProcessor(units.pretrained).save_pretrained(directory)
         units.save(directory)
         GenerationConfig(eos_token_id=units.eos_id, **asdict(trained_on)).save_pretrained(directory)
 
@@ -138,13 +136,13 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
         model = encoder_decoder(path_or_id, load_network(path_or_id, config, units), units, language)
         return LoadedModel(model, units, model.trained_on)
     match str(config.get("model_type")):
-        case "nue_asr":
-            loaded = LoadedModel(*load_published(path_or_id), NUE_ASR_TRAINED_ON)
-        case AcousticModelConfig.model_type if BASE in config:
+        case ModelType.NUE_ASR:
+            loaded = _load_published(path_or_id)
+        case ModelType.ACOUSTIC_MODEL if BASE in config:
             loaded = _load_part(path_or_id, config)
-        case SpeechLLMConfig.model_type if AROUND in base_names(config):
+        case ModelType.SPEECH_LLM if AROUND in base_names(config):
             loaded = with_speech_llm(load_model(around(Path(path_or_id)) or path_or_id), path_or_id)
-        case SpeechLLMConfig.model_type if BASE in config:
+        case ModelType.SPEECH_LLM if BASE in config:
             loaded = _load_speech_llm_part(path_or_id, config)
         case _:
             loaded = _load_own(path_or_id, config)
@@ -176,20 +174,30 @@ def _load_own(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     model_type = str(config.get("model_type"))
     if model_type in ENCODERS:
         raise encoder_alone(path_or_id, model_type)
-    if model_type not in MODEL_CLASSES:
-        raise ModelError(
-            f"model type '{model_type}' is no recogniser",
-            where=path_or_id,
-            remedy="give a folder that kikitori train wrote (RUN/model)",
-        )
     check_format_version(path_or_id, config, FORMAT_VERSION)
-    model = load_weights(MODEL_CLASSES[model_type], path_or_id, config, may_hold_more=False)
+    model = load_weights(_own_class(path_or_id, model_type), path_or_id, config, may_hold_more=False)
     units, ctc_units = load_units(path_or_id), _own_ctc_units(path_or_id)
     _check_units(path_or_id, model, units, ctc_units)
     return LoadedModel(model.eval(), units, read_trained_on(path_or_id), ctc_units)
 
 
-def load_llm(path_or_id: str | Path) -> PreTrainedModel:
+def _own_class(path_or_id: str | Path, model_type: str) -> type["PreTrainedModel"]:
+    from kikitori.model.acoustic_model import AcousticModel
+    from kikitori.model.speech_llm import SpeechLLM
+
+    match model_type:
+        case ModelType.ACOUSTIC_MODEL:
+            return AcousticModel
+        case ModelType.SPEECH_LLM:
+            return SpeechLLM
+    raise ModelError(
+        f"model type '{model_type}' is no recogniser",
+        where=path_or_id,
+        remedy="give a folder that kikitori train wrote (RUN/model)",
+    )
+
+
+def load_llm(path_or_id: str | Path) -> "PreTrainedModel":
     """Loads a decoder-only language model, or that of a speech LLM, in float32.
 
     Raises:
@@ -201,6 +209,8 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
             raise ModelError("an acoustic model has no LLM", where=path_or_id, remedy="name a speech LLM or an LLM")
         llm: PreTrainedModel = recogniser.llm
     else:
+        from transformers import AutoModelForCausalLM
+
         config = read_json(path_or_id, "config.json")
         check_llm_type(path_or_id, config)
         # Public checkpoints often carry buffers of old releases beside their weights.
@@ -208,12 +218,16 @@ def load_llm(path_or_id: str | Path) -> PreTrainedModel:
     return llm
 
 
-def load_config(path_or_id: str | Path) -> PreTrainedConfig:
+def load_config(path_or_id: str | Path) -> "PreTrainedConfig":
     """Loads the configuration of any model, for one of the same shape.
 
     Raises:
         ModelError: It is missing, damaged or asks for code.
     """
+    from transformers import AutoConfig
+
+    import kikitori.model.speech_llm  # noqa: F401  (with which transformers knows our recognisers)
+
     check_config(path_or_id, read_json(path_or_id, "config.json"))
     with one_line_errors(path_or_id), quiet_transformers():
         config: PreTrainedConfig = AutoConfig.from_pretrained(str(path_or_id), trust_remote_code=False)
@@ -226,7 +240,7 @@ def is_recogniser(path_or_id: str | Path) -> bool:
     Raises:
         ModelError: There is no readable config.json.
     """
-    return str(read_json(path_or_id, "config.json").get("model_type")) in (*MODEL_CLASSES, NUE_ASR)
+    return str(read_json(path_or_id, "config.json").get("model_type")) in [*ModelType]
 
 
 def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
@@ -244,12 +258,20 @@ def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
 
 def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """Bridge, adapters and heads of a speech LLM that name its Whisper and its LLM."""
+    from kikitori.model.published.speech_llm_part import load_speech_llm_part
+
     check_format_version(path_or_id, config, FORMAT_VERSION)
     model, units = load_speech_llm_part(path_or_id, config, load_llm), load_units(path_or_id)
     ctc_units = _own_ctc_units(path_or_id)
     _check_units(path_or_id, model, units, ctc_units)
     model.eval()  # type: ignore[no-untyped-call]
     return LoadedModel(model, units, read_trained_on(path_or_id), ctc_units)
+
+
+def _load_published(path_or_id: str | Path) -> LoadedModel:
+    from kikitori.model.published.nue_asr import TRAINED_ON, load_published
+
+    return LoadedModel(*load_published(path_or_id), TRAINED_ON)
 
 
 def load_ctc_units(path_or_id: str | Path) -> TokenizerUnits:
@@ -270,7 +292,7 @@ def _own_ctc_units(path_or_id: str | Path) -> TokenizerUnits | None:
 
 def _check_units(
     path_or_id: str | Path,
-    model: AcousticModel | SpeechLLM,
+    model: "AcousticNetwork | SpeechLLM",
     units: TokenizerUnits,
     ctc_units: TokenizerUnits | None = None,
 ) -> None:

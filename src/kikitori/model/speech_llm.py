@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kikitori.errors import ModelError
-from kikitori.model.acoustic_model import FORMAT_VERSION, AcousticModel, AcousticModelConfig, adopted, as_config
+from kikitori.io.model_folder import ModelType
+from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, adopted, as_config
 from kikitori.model.bridge import IdentityBridge, build_bridge
 from kikitori.model.decoder.assemble import AssembledInput
 from kikitori.model.decoder.interface import build_interface
@@ -54,7 +56,7 @@ class SpeechLLMConfig(PreTrainedConfig):
         format_version: Version of the folder's format (see `FORMAT_VERSION`).
     """
 
-    model_type = "kikitori_speech_llm"
+    model_type = ModelType.SPEECH_LLM.value
     sub_configs: ClassVar[dict[str, Any]] = {"acoustic_config": AcousticModelConfig, "llm_config": AutoConfig}
 
     def __init__(
@@ -119,7 +121,7 @@ class SpeechLLM(PreTrainedModel):
         self,
         config: SpeechLLMConfig,
         *,
-        acoustic: AcousticModel | None = None,
+        acoustic: AcousticNetwork | None = None,
         llm: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(config)

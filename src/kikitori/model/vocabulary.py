@@ -1,17 +1,19 @@
 """Another vocabulary on the body of a pre-trained LLM: new embedding and output matrices (papers.md B1.4 b)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.text.units import TokenizerUnits
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def swap_vocabulary(llm: PreTrainedModel, units: TokenizerUnits, old: TokenizerUnits | None) -> None:
+
+def swap_vocabulary(llm: "PreTrainedModel", units: TokenizerUnits, old: TokenizerUnits | None) -> None:
     """Gives an LLM the matrices and the configuration for other label units; tied matrices stay tied.
 
     A new label begins as the mean of the old rows that stand for its text; BOS and EOS begin as the old ones. What the
@@ -31,7 +33,7 @@ def swap_vocabulary(llm: PreTrainedModel, units: TokenizerUnits, old: TokenizerU
             config.bos_token_id, config.eos_token_id, config.pad_token_id = units.bos_id, units.eos_id, None
 
 
-def embedding_layers(llm: PreTrainedModel) -> list[Any]:
+def embedding_layers(llm: "PreTrainedModel") -> list[Any]:
     """The input embeddings, and the output layer unless its matrix is the same."""
     embeddings, head = llm.get_input_embeddings(), llm.get_output_embeddings()
     tied = head is None or head.weight is embeddings.weight

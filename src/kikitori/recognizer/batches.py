@@ -19,7 +19,7 @@ from kikitori.data.augment import Waveform
 from kikitori.data.speech import pad_waveforms
 from kikitori.errors import AudioError, ConfigError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.encoder.rows import encode_rows, rows_in_turn
 from kikitori.model.folder import LoadedModel
 from kikitori.scorers.hotwords.phrases import Hotwords
@@ -170,7 +170,7 @@ class BatchRecognizer:
         return EncodedBatch(loaded, self.external_models, waveforms, encoded, self._decoder_models, hotwords)
 
     @property
-    def _acoustic(self) -> AcousticModel:
+    def _acoustic(self) -> AcousticNetwork:
         return self.loaded.model.acoustic
 
     def _options(self, decoding: Decoding | str | None) -> Decoding:

@@ -13,11 +13,10 @@ from the text and depend on how long the utterance is; so there none stand. The 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.base import Decoder
-from kikitori.model.speech_llm import SpeechLLM
 from kikitori.scorers.base import Scorer, SequenceScorer
 from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.language_model import LanguageModel, LMSequenceScorer
@@ -25,6 +24,9 @@ from kikitori.scorers.lm import LMScorer
 from kikitori.scorers.options import INTERNAL_LM
 from kikitori.scorers.spelling import Spelling
 from kikitori.text.units import TokenizerUnits
+
+if TYPE_CHECKING:
+    from kikitori.model.speech_llm import SpeechLLM
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class InternalLM:
 
 
 def internal_lm(
-    model: SpeechLLM | None, decoder: Callable[[], Decoder], units: TokenizerUnits, spelling: Spelling | None = None
+    model: "SpeechLLM | None", decoder: Callable[[], Decoder], units: TokenizerUnits, spelling: Spelling | None = None
 ) -> InternalLM:
     """The internal language model of a speech LLM, or of another decoder.
 
@@ -65,7 +67,7 @@ def internal_lm(
     return InternalLM(partial(internal_scorer, model), partial(internal_sequence_scorer, model, units))
 
 
-def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
+def internal_scorer(model: "SpeechLLM", num_labels: int) -> LMScorer:
     """The internal language model as a scorer of label sequences, named `ilm`; a search subtracts it.
 
     Raises:
@@ -76,7 +78,7 @@ def internal_scorer(model: SpeechLLM, num_labels: int) -> LMScorer:
     return LMScorer(model.llm, num_labels, bos_id=bos, eos_id=eos, before=before, name=INTERNAL_LM)
 
 
-def internal_sequence_scorer(model: SpeechLLM, units: TokenizerUnits) -> LMSequenceScorer:
+def internal_sequence_scorer(model: "SpeechLLM", units: TokenizerUnits) -> LMSequenceScorer:
     """The internal language model as a scorer of whole hypotheses in its own label units, named `ilm`.
 
     Raises:
@@ -86,7 +88,7 @@ def internal_sequence_scorer(model: SpeechLLM, units: TokenizerUnits) -> LMSeque
     return LMSequenceScorer(INTERNAL_LM, lm, units)
 
 
-def _prompt(model: SpeechLLM) -> tuple[int, ...]:
+def _prompt(model: "SpeechLLM") -> tuple[int, ...]:
     prompt = (*model.config.prompt_before, *model.config.prompt_after)
     if not prompt:
         raise ModelError(

@@ -1,10 +1,10 @@
 """Causal language models over the label units of a search, label by label: keys and values in a tree of labels."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.llm_decoder import text_decoder
@@ -14,6 +14,9 @@ from kikitori.model.folder import load_llm
 from kikitori.scorers.decoder import DecoderScorer, DecoderScorerState
 from kikitori.scorers.options import LM
 from kikitori.text.units import TokenizerUnits, differing_labels, load_units
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class LMScorer(DecoderScorer):
@@ -27,7 +30,7 @@ class LMScorer(DecoderScorer):
 
     def __init__(
         self,
-        llm: PreTrainedModel,
+        llm: "PreTrainedModel",
         num_labels: int,
         *,
         bos_id: int,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,11 +11,10 @@ from torch import Tensor
 from kikitori.data.augment import Waveform
 from kikitori.errors import AudioError, ModelError
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.decoder.base import Decoder
 from kikitori.model.encoder import EncoderOutput
-from kikitori.model.folder import LoadedModel, Recogniser
-from kikitori.model.speech_llm import SpeechLLM
+from kikitori.model.folder import LoadedModel
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.hotwords.phrases import Hotwords
 from kikitori.scorers.hotwords.scorer import HotwordScorer
@@ -22,6 +22,10 @@ from kikitori.search.resources import ExternalModels
 from kikitori.text.forms.japanese import is_spoken_kana
 from kikitori.text.units import WORD_MARK, TokenizerUnits
 from kikitori.types import Hypothesis, NBest, TrainedOn
+
+if TYPE_CHECKING:
+    from kikitori.model.folder import Recogniser
+    from kikitori.model.speech_llm import SpeechLLM
 
 Result = NBest | AudioError
 """The n-best list of a recording, or why it has none."""
@@ -48,17 +52,17 @@ class EncodedBatch:
     hotwords: Hotwords | None = None
 
     @property
-    def model(self) -> Recogniser:
+    def model(self) -> "Recogniser":
         """The network."""
         return self.loaded.model
 
     @property
-    def acoustic(self) -> AcousticModel:
+    def acoustic(self) -> AcousticNetwork:
         """Its encoder and CTC heads."""
         return self.model.acoustic
 
     @property
-    def speech_llm(self) -> SpeechLLM:
+    def speech_llm(self) -> "SpeechLLM":
         """The network of what needs an LLM.
 
         Raises:

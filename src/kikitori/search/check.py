@@ -1,13 +1,17 @@
 """Whether a network has what a search takes."""
 
+from typing import TYPE_CHECKING
+
 from kikitori.errors import ModelError
-from kikitori.model.folder import Recogniser
 from kikitori.scorers.options import INTERNAL_LM, PHONES, SPEECH_LLM
 from kikitori.search.options import Decoding, JointTimeSyncSearch, RescoringSearch, VLLMSearch
 from kikitori.search.rescore import check_rescoring
 
+if TYPE_CHECKING:
+    from kikitori.model.folder import Recogniser
 
-def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_units: bool = False) -> None:
+
+def check_search(options: Decoding, model: "Recogniser", name: str, *, own_ctc_units: bool = False) -> None:
     """Refuses a search for which a network has not what it takes.
 
     Args:
@@ -49,5 +53,5 @@ def check_search(options: Decoding, model: Recogniser, name: str, *, own_ctc_uni
             check_rescoring(options, [scorer for scorer, there in known if there])
 
 
-def _is_served(model: Recogniser) -> bool:
+def _is_served(model: "Recogniser") -> bool:
     return model.speech_llm is not None and model.speech_llm.config.interface == "prefix"

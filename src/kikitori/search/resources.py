@@ -4,11 +4,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.io.model_folder import LEXICON, PHONE_PRIOR, WORD_NGRAM, heads_file, model_folder
@@ -35,7 +34,7 @@ from kikitori.search.options import (
     ShallowFusionSearch,
 )
 from kikitori.search.rescore import lm_scorer, prior_scorer
-from kikitori.text.lexicon import numbered, read_lexicon
+from kikitori.text.lexicon import read_lexicon, read_numbered
 from kikitori.text.ngram.model import load_ngram
 from kikitori.text.units import (
     TokenizerUnits,
@@ -44,6 +43,9 @@ from kikitori.text.units import (
     load_units,
     vocabulary_fingerprint,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
 UNKNOWN_SCORE = -5.0
@@ -170,7 +172,7 @@ class ExternalModels:
         path = model_folder(path_or_id or self._own_lm())
         return self._once(path, lambda: load_lm_scorer(path, self._units, self._device))
 
-    def text_lm(self, options: LMOptions, check: Callable[[PreTrainedModel], None] = check_scoring) -> LanguageModel:
+    def text_lm(self, options: LMOptions, check: Callable[["PreTrainedModel"], None] = check_scoring) -> LanguageModel:
         """A language model that scores whole texts, over any units; `check` as of `load_language_model`.
 
         Raises:
@@ -252,7 +254,7 @@ class ExternalModels:
         """
         file = self._lexicon(options)
         numbers = {phone: number for number, phone in enumerate(phones)}
-        return self._once((PHONES, file), lambda: numbered(read_lexicon(file), numbers, file))
+        return self._once((PHONES, file), lambda: read_numbered(file, numbers))
 
     def _lexicon(self, options: LexiconSearch | RescoringSearch) -> Path:
         named, where = options.scorer(PHONES).path, "decoding.scorers.phones.path"

@@ -12,7 +12,7 @@ import gzip
 import lzma
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,12 +69,54 @@ def numbered(lexicon: Lexicon, numbers: Mapping[str, int], where: object) -> dic
     try:
         return {word: tuple([tuple([numbers[phone] for phone in way]) for way in ways]) for word, ways in words.items()}
     except KeyError as error:
-        word = next(word for word, ways in words.items() if any(error.args[0] in way for way in ways))
-        raise ModelError(
-            f"'{word}' has the phone {error.args[0]!r}, which the model has not",
-            where=where,
-            remedy=f"use the lexicon that the model was trained with; its phones are {' '.join(numbers)}",
-        ) from None
+        raise _strange_phone(words, numbers, str(error.args[0]), where) from None
+
+
+def read_numbered(path: Path, numbers: Mapping[str, int]) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+    """What `numbered` gives of a lexicon's file; of a plain one each word's numbers are looked up when it is asked for.
+
+    Raises:
+        DataError: It cannot be read, a line is not a pronunciation, or there is none.
+        ModelError: The model has not all of its phones.
+    """
+    if not (lines := _plain(path)):
+        return numbered(read_lexicon(path), numbers, path)
+    phones = {phone for ways in {way for ways in lines.values() for way in ways} for phone in ways.split()}
+    if strange := sorted(phones - numbers.keys()):
+        raise _strange_phone(_split(lines), numbers, strange[0], path)
+    return NumberedWords(lines, numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedWords(Mapping[str, tuple[tuple[int, ...], ...]]):
+    """The pronunciations of words as numbers, from those in letters, phones with spaces between them."""
+
+    ways: Mapping[str, Sequence[str]]
+    numbers: Mapping[str, int]
+
+    def __getitem__(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The pronunciations of a word, each once."""
+        ways = dict.fromkeys(tuple(way.split()) for way in self.ways[word])
+        return tuple(tuple(self.numbers[phone] for phone in way) for way in ways)
+
+    def __iter__(self) -> Iterator[str]:
+        """The words."""
+        return iter(self.ways)
+
+    def __len__(self) -> int:
+        """How many words there are."""
+        return len(self.ways)
+
+
+def _strange_phone(
+    words: Mapping[str, Iterable[Pronunciation]], numbers: Mapping[str, int], phone: str, where: object
+) -> ModelError:
+    word = next(word for word, ways in words.items() if any(phone in way for way in ways))
+    return ModelError(
+        f"'{word}' has the phone {phone!r}, which the model has not",
+        where=where,
+        remedy=f"use the lexicon that the model was trained with; its phones are {' '.join(numbers)}",
+    )
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -98,7 +140,7 @@ def read_pronunciations(path: Path, *, tabs: bool = False, encoding: str = "utf-
         DataError: It cannot be read, or a line is not a pronunciation.
     """
     if (plain := _plain(path)) is not None:
-        return plain
+        return _split(plain)
     entries = [*_entries(path, tabs, encoding)]
     decimal = any(_is_decimal(fields[0]) for _, fields, _ in entries if fields[0][0] in _BEGIN_DECIMAL)
     found: dict[str, list[tuple[float, Pronunciation]]] = {}
@@ -117,8 +159,12 @@ def read_pronunciations(path: Path, *, tabs: bool = False, encoding: str = "utf-
     return {word: [way for _, way in sorted(ways, key=lambda each: -each[0])] for word, ways in found.items()}
 
 
-def _plain(path: Path) -> dict[str, list[Pronunciation]] | None:
-    """The pronunciations of a lexicon that has nothing but words and letters of phones; None of another."""
+def _split(lines: Mapping[str, Iterable[str]]) -> dict[str, list[Pronunciation]]:
+    return {word: [tuple(way.split()) for way in ways] for word, ways in lines.items()}
+
+
+def _plain(path: Path) -> dict[str, list[str]] | None:
+    """The pronunciations, as they stand there, of a lexicon that has nothing but words and phones; None of another."""
     if not path.is_file():
         return None
     try:
@@ -128,11 +174,11 @@ def _plain(path: Path) -> dict[str, list[Pronunciation]] | None:
         return None  # read by the line, which says what is wrong
     if not _PLAIN.fullmatch(text):
         return None
-    found: dict[str, list[Pronunciation]] = {}
+    found: dict[str, list[str]] = {}
     for line in text.split("\n"):  # not at form feeds and the like, which may stand in a comment
         word, tab, phones = line.partition("\t")
         if tab and word[0] != "#" and phones not in NO_PHONES:
-            found.setdefault(word, []).append(tuple(phones.split()))
+            found.setdefault(word, []).append(phones)
     return found
 
 

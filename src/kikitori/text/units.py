@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kikitori.errors import ModelError
 from kikitori.io.untrusted import read_object
 from kikitori.text.forms.text_form import WORD_MARK as WORD_MARK  # also for those who take it from here
 from kikitori.text.forms.text_form import TextForm, text_normalizer
-from kikitori.text.tokenizer_files import check_tokenizer
+from kikitori.text.tokenizer.fast import PLAIN, FastTokenizer, load_fast
+from kikitori.text.tokenizer.files import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,9 +28,8 @@ UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 SPECIALS = (UNK, BOS, EOS)
 FIRST_CHARACTERS = 24
 """Of a word that is kept in mind as having labels."""
+PASSED_ON = (KeyboardInterrupt, SystemExit)
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-PLAIN = "TokenizersBackend"
-"""What transformers calls a tokenizer that is nothing but its tokenizer.json, such as those made here."""
 TEXT_FORM = "kikitori_text_form"
 """Key of tokenizer_config.json that names the form put before an LLM's own normalizer."""
 
@@ -66,13 +66,13 @@ class LabelUnits(Protocol):
 
 
 class TokenizerUnits:
-    """Label units over a Hugging Face tokenizer.
+    """Label units over a Hugging Face tokenizer: of transformers or, sooner loaded, of the library below it.
 
     Raises:
         ModelError: The tokenizer has no end-of-sentence token, without which no transcript would end.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase | FastTokenizer") -> None:
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 "the tokenizer names no end-of-sentence token",
@@ -133,7 +133,10 @@ class TokenizerUnits:
 
     def special_id(self, token: str) -> int | None:
         """Id of a token that is a single vocabulary entry, or None."""
-        index = self.tokenizer.get_vocab().get(token)
+        if self.tokenizer.is_fast:
+            index = self.tokenizer.backend_tokenizer.token_to_id(token)
+        else:
+            index = self.tokenizer.get_vocab().get(token)
         return None if index is None else int(index)
 
     def normalize(self, text: str) -> str:
@@ -157,9 +160,14 @@ class TokenizerUnits:
         tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(own)
         return TokenizerUnits(tokenizer)
 
+    @property
+    def pretrained(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer in the form of transformers."""
+        return self.tokenizer.pretrained() if isinstance(self.tokenizer, FastTokenizer) else self.tokenizer
+
     def save(self, directory: Path) -> None:
         """Writes the tokenizer files into a model folder."""
-        self.tokenizer.save_pretrained(directory)
+        self.pretrained.save_pretrained(directory)
 
 
 def load_units(path_or_id: str | Path) -> TokenizerUnits:
@@ -168,23 +176,37 @@ def load_units(path_or_id: str | Path) -> TokenizerUnits:
     Raises:
         ModelError: There is no tokenizer, or it cannot be read.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
     if Path(path_or_id).is_dir() and not any(Path(path_or_id).glob("tokenizer*")):
         raise ModelError("the folder holds no tokenizer.json", where=path_or_id, remedy="copy the tokenizer files too")
     if Path(path_or_id).is_dir():
         check_tokenizer(Path(path_or_id))
     try:
+        fast = load_fast(Path(path_or_id)) if Path(path_or_id).is_dir() else None
+    except PASSED_ON:
+        raise
+    except BaseException as error:  # noqa: BLE001  (the tokenizers library raises plain Exception, and panics)
+        raise _not_loaded(path_or_id, error) from None
+    return TokenizerUnits(fast or _load_pretrained(path_or_id))
+
+
+def _load_pretrained(path_or_id: str | Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
         if _is_plain(Path(path_or_id)):
             tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(path_or_id))
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(path_or_id), trust_remote_code=False)
-    except (KeyboardInterrupt, SystemExit):
+    except PASSED_ON:
         raise
-    except BaseException as error:  # noqa: BLE001  (the tokenizers library raises plain Exception, and panics)
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"cannot load the tokenizer ({reason})", where=path_or_id) from None
-    return TokenizerUnits(tokenizer)
+    except BaseException as error:  # noqa: BLE001  (as above)
+        raise _not_loaded(path_or_id, error) from None
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def _not_loaded(path_or_id: str | Path, error: BaseException) -> ModelError:
+    reason = str(error).strip().partition("\n")[0]
+    return ModelError(f"cannot load the tokenizer ({reason})", where=path_or_id)
 
 
 def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits:

@@ -8,13 +8,11 @@ switches gradients off: searches run under `torch.inference_mode()`.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.attention.masks import Mask, causal, has_windows, layer_masks
@@ -32,12 +30,15 @@ from kikitori.model.decoder.memory import Layers, Memory
 from kikitori.model.decoder.recurrent import chosen, from_cache, is_recurrent, to_cache, together
 from kikitori.model.features import valid_mask
 
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
 LEAST_FILLED = 0.9
 """Rows share a prefill on the CPU if the shortest has at least this share of the longest one's positions."""
 
 
 def prefill(
-    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+    llm: "PreTrainedModel", embeds: Tensor, lengths: Tensor, memory: Memory | None = None
 ) -> tuple[Tensor, DecoderState]:
     """Read the prefix, that is everything before the first label to predict.
 
@@ -56,7 +57,7 @@ def prefill(
 
 
 def read(
-    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, memory: Memory | None = None
+    llm: "PreTrainedModel", embeds: Tensor, lengths: Tensor, memory: Memory | None = None
 ) -> tuple[Tensor, DecoderState]:
     """As `prefill`, with hidden states (batch, n, dim) in place of logits, undefined in the padding."""
     lengths = checked_lengths(lengths, embeds, least=1)
@@ -78,7 +79,7 @@ def read(
 
 
 def step(
-    llm: PreTrainedModel, labels: Tensor, state: DecoderState, lengths: Tensor | None = None
+    llm: "PreTrainedModel", labels: Tensor, state: DecoderState, lengths: Tensor | None = None
 ) -> tuple[Tensor, DecoderState]:
     """Append labels to every row and score what may follow each of them.
 
@@ -97,7 +98,7 @@ def step(
 
 
 def append(
-    llm: PreTrainedModel, labels: Tensor, state: DecoderState, lengths: Tensor | None = None
+    llm: "PreTrainedModel", labels: Tensor, state: DecoderState, lengths: Tensor | None = None
 ) -> tuple[Tensor, DecoderState]:
     """As `step`, with hidden states (batch, n, dim) in place of logits: some of them can then be projected."""
     if labels.ndim != 2 or labels.shape[0] != state.batch_size or labels.shape[1] < 1:
@@ -113,7 +114,7 @@ def append(
     return _append(llm, embeds, lengths, state)
 
 
-def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tensor) -> tuple[Tensor, Layers]:
+def read_tree(llm: "PreTrainedModel", labels: Tensor, layers: Layers, reads: Tensor) -> tuple[Tensor, Layers]:
     """Append the labels of a tree, each of which reads those above it, as if its branch were a whole row.
 
     Args:
@@ -133,7 +134,9 @@ def read_tree(llm: PreTrainedModel, labels: Tensor, layers: Layers, reads: Tenso
     return hidden, _grown(llm, cache, reads.shape[2])
 
 
-def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+def _append(
+    llm: "PreTrainedModel", embeds: Tensor, lengths: Tensor, state: DecoderState
+) -> tuple[Tensor, DecoderState]:
     """Run the LLM over `embeds` behind the state; all n columns take a slot, the first `lengths[i]` count."""
     new = valid_mask(lengths, embeds.shape[1])
     valid = torch.cat([state.valid, new], dim=1)
@@ -150,7 +153,7 @@ def _append(llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: Decode
 
 
 def _one_by_one(
-    llm: PreTrainedModel, embeds: Tensor, lengths: Tensor, state: DecoderState
+    llm: "PreTrainedModel", embeds: Tensor, lengths: Tensor, state: DecoderState
 ) -> tuple[Tensor, DecoderState]:
     """As `_append`, a column in each pass: padding would go into the states of recurrent layers.
 
@@ -165,10 +168,10 @@ def _one_by_one(
     return torch.cat(found, dim=1), state
 
 
-_with_windows: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+_with_windows: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
 
 
-def _windowed(llm: PreTrainedModel) -> bool:
+def _windowed(llm: "PreTrainedModel") -> bool:
     """Whether some layers read a window of labels only; asked of the configuration once."""
     found = _with_windows.get(llm)
     if found is None:
@@ -176,12 +179,14 @@ def _windowed(llm: PreTrainedModel) -> bool:
     return found
 
 
-def _grown(llm: PreTrainedModel, cache: DynamicCache, slots: int) -> Layers:
+def _grown(llm: "PreTrainedModel", cache: "DynamicCache", slots: int) -> Layers:
     """Keys and values after a pass, which must be there for every position up to now.
 
     Raises:
         ModelError: The LLM has not taken the cache, and would go on without what stands before.
     """
+    from transformers.cache_utils import DynamicLayer
+
     grown: Any = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
     remembers = bool(grown) or any(state is not None for state in from_cache(cache))
     if not remembers or any(layer.keys is None or layer.keys.shape[2] != slots for layer in grown):
@@ -193,8 +198,11 @@ def _grown(llm: PreTrainedModel, cache: DynamicCache, slots: int) -> Layers:
     return tuple((layer.keys, layer.values) for layer in grown)
 
 
-def _to_cache(layers: Layers) -> DynamicCache:
+def _to_cache(layers: Layers) -> "DynamicCache":
     """Wrap the tensors without copying. The cache grows by concatenation and so never writes into them."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
     cache, new_layer = DynamicCache(), cast(type[Any], DynamicLayer)
     for keys, values in layers:
         layer = new_layer()

@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from inspect import signature
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.attention.masks import Mask, layer_masks
 from kikitori.model.decoder.memory import Memory, Reading
 from kikitori.model.features import valid_mask
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
 
 CACHE_NAMES = ("cache", "cache_params", "past_key_values")
 """What decoders call their cache: the first since transformers 5.24, the others before, recurrent ones the second."""
@@ -33,7 +35,7 @@ _RESCALED = ("longrope", "dynamic")  # rotary factors that the longest row of a 
 _ORIGINAL = "original_max_position_embeddings"
 
 
-def body_of(llm: PreTrainedModel) -> Any:
+def body_of(llm: "PreTrainedModel") -> Any:
     """The LLM without its output matrix."""
     model: Any = llm
     body = model.get_decoder()
@@ -41,12 +43,12 @@ def body_of(llm: PreTrainedModel) -> Any:
     return body if body is not model and hasattr(body, "config") else getattr(model, "model", model.base_model)
 
 
-def text_config(llm: PreTrainedModel) -> Any:
+def text_config(llm: "PreTrainedModel") -> Any:
     """The configuration of the language model, which may be a part of a model that also sees or hears."""
     return llm.config.get_text_config(decoder=True)
 
 
-def max_positions(llm: PreTrainedModel) -> int | None:
+def max_positions(llm: "PreTrainedModel") -> int | None:
     """Most positions that the LLM was made for, None if its configuration names no limit.
 
     Beyond it learned positions are an index error, and rotary ones give text that means nothing. Out of bounds likewise
@@ -61,19 +63,19 @@ def max_positions(llm: PreTrainedModel) -> int | None:
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
-def num_embeddings(llm: PreTrainedModel) -> int:
+def num_embeddings(llm: "PreTrainedModel") -> int:
     """Labels that the LLM knows, those that no tokenizer uses among them."""
     table: Any = llm.get_input_embeddings()
     return int(table.num_embeddings)
 
 
-def embed(llm: PreTrainedModel, labels: Tensor) -> Tensor:
+def embed(llm: "PreTrainedModel", labels: Tensor) -> Tensor:
     """Look up the input embeddings of `labels`: (batch, n) int64 to (batch, n, dim)."""
     embeds: Tensor = llm.get_input_embeddings()(labels)
     return embeds
 
 
-def embed_mixture(llm: PreTrainedModel, labels: Tensor, weights: Tensor) -> Tensor:
+def embed_mixture(llm: "PreTrainedModel", labels: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of input embeddings: `labels` and `weights` (batch, n, shown) to (batch, n, dim)."""
     table = cast(Tensor, llm.get_input_embeddings().weight)
     bags, shares = labels.to(table.device).flatten(0, 1), weights.to(table).flatten(0, 1)
@@ -84,7 +86,7 @@ def embed_mixture(llm: PreTrainedModel, labels: Tensor, weights: Tensor) -> Tens
 
 
 def forward(
-    llm: PreTrainedModel,
+    llm: "PreTrainedModel",
     embeds: Tensor,
     lengths: Tensor,
     memory: Memory | None = None,
@@ -107,7 +109,7 @@ def forward(
 
 
 def forward_layers(
-    llm: PreTrainedModel,
+    llm: "PreTrainedModel",
     embeds: Tensor,
     lengths: Tensor,
     memory: Memory | None,
@@ -123,7 +125,7 @@ def forward_layers(
     return hidden_states(llm, cleared(embeds, valid), valid.long(), positions, None, memory, layers)
 
 
-def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Memory | None = None) -> Tensor:
+def forward_tree(llm: "PreTrainedModel", embeds: Tensor, ends: Tensor, memory: Memory | None = None) -> Tensor:
     """Run a batch of trees without a cache: each position reads those above it, as if its branch were a whole row.
 
     Args:
@@ -142,7 +144,7 @@ def forward_tree(llm: PreTrainedModel, embeds: Tensor, ends: Tensor, memory: Mem
     return hidden_states(llm, embeds, mask, reads.sum(dim=2) - 1, None, memory)[-1]
 
 
-def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
+def project(llm: "PreTrainedModel", hidden: Tensor) -> Tensor:
     """Turn hidden states (..., dim) into logits over the vocabulary (..., vocab)."""
     # In 2-D: the product of a strided 3-D view with a frozen matrix is 14 to 250 times slower in bf16 on CPU.
     model: Any = llm  # transformers types this method in some releases only
@@ -151,11 +153,11 @@ def project(llm: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def hidden_states(
-    llm: PreTrainedModel,
+    llm: "PreTrainedModel",
     embeds: Tensor,
     mask: Mask | None,
     positions: Tensor,
-    cache: DynamicCache | None,
+    cache: "DynamicCache | None",
     memory: Memory | None,
     layers: Sequence[int] = (),
 ) -> list[Tensor]:
@@ -171,11 +173,11 @@ def hidden_states(
 
 
 def run_body(
-    llm: PreTrainedModel,
+    llm: "PreTrainedModel",
     embeds: Tensor,
     mask: Mask | None,
     positions: Tensor,
-    cache: DynamicCache | None,
+    cache: "DynamicCache | None",
     memory: Memory | None,
     **outputs: bool,
 ) -> tuple[Any, Reading | None]:
@@ -246,10 +248,10 @@ class _Scale:
     caps: tuple[float, ...]
 
 
-_scales: WeakKeyDictionary[PreTrainedModel, _Scale] = WeakKeyDictionary()
+_scales: "WeakKeyDictionary[PreTrainedModel, _Scale]" = WeakKeyDictionary()
 
 
-def _scaled(llm: PreTrainedModel, logits: Tensor) -> Tensor:
+def _scaled(llm: "PreTrainedModel", logits: Tensor) -> Tensor:
     scale = _scales.get(llm)
     if scale is None:
         scale = _scales[llm] = _scale(text_config(llm))

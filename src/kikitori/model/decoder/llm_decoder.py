@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.assemble import AssembledInput
@@ -14,6 +13,9 @@ from kikitori.model.decoder.base import DecoderState, SpeechAttention
 from kikitori.model.decoder.cache import append, read
 from kikitori.model.decoder.llm import embed, forward, forward_tree, max_positions, num_embeddings, project
 from kikitori.model.decoder.probe import check_decoding, check_scoring, reads_trees
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MAX_POSITIONS = 2**14
 """Positions of one pass where every branch of a tree is a row."""
@@ -29,7 +31,7 @@ class LLMDecoder:
         eos_id: The label that ends a transcript.
     """
 
-    llm: PreTrainedModel
+    llm: "PreTrainedModel"
     prefix: AssembledInput
     eos_id: int
 
@@ -198,7 +200,7 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def text_decoder(llm: PreTrainedModel, before: Sequence[int], *, eos_id: int, batch_size: int = 1) -> LLMDecoder:
+def text_decoder(llm: "PreTrainedModel", before: Sequence[int], *, eos_id: int, batch_size: int = 1) -> LLMDecoder:
     """An LLM behind the same labels in every row, such as BOS and a text prompt, without speech."""
     device = llm.device
     rows = torch.tensor([before], dtype=torch.int64, device=device).expand(batch_size, -1)

@@ -9,17 +9,22 @@ so that the few labels reach beyond them.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import PreTrainedModel
 
 from kikitori.errors import KikitoriError, ModelError
 from kikitori.model.decoder.attention.masks import SIZES
 from kikitori.model.decoder.llm import body_of, max_positions, text_config
-from kikitori.model.decoder.probe_passes import Part, Passes, Use
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from kikitori.model.decoder.probe_passes import Part
+
+Use = Literal["rows", "cache", "trees"]
+"""Rows of a batch, read at once; labels appended to a key-value cache and taken back; branches read in one pass."""
 LABELS = 7
 """Labels of the longest row."""
 FEWEST = 5
@@ -35,10 +40,10 @@ REFUSALS: Mapping[Use, tuple[str, str]] = {
 }
 """What an LLM is not good for, and what to do."""
 
-_found: WeakKeyDictionary[PreTrainedModel, dict[Use, str]] = WeakKeyDictionary()
+_found: "WeakKeyDictionary[PreTrainedModel, dict[Use, str]]" = WeakKeyDictionary()
 
 
-def check_scoring(llm: PreTrainedModel) -> None:
+def check_scoring(llm: "PreTrainedModel") -> None:
     """Refuse an LLM that cannot score rows of labels: in rescoring, in perplexity and in training.
 
     Raises:
@@ -47,7 +52,7 @@ def check_scoring(llm: PreTrainedModel) -> None:
     _refuse(llm, "rows")
 
 
-def check_decoding(llm: PreTrainedModel) -> None:
+def check_decoding(llm: "PreTrainedModel") -> None:
     """Refuse an LLM that cannot write or score label by label: in a speech LLM and in label-wise fusion.
 
     Raises:
@@ -56,7 +61,7 @@ def check_decoding(llm: PreTrainedModel) -> None:
     _refuse(llm, "rows", "cache")
 
 
-def check_trees(llm: PreTrainedModel) -> None:
+def check_trees(llm: "PreTrainedModel") -> None:
     """Refuse an LLM that cannot read growing trees of labels: in delayed fusion.
 
     Raises:
@@ -65,12 +70,12 @@ def check_trees(llm: PreTrainedModel) -> None:
     _refuse(llm, "rows", "cache", "trees")
 
 
-def reads_trees(llm: PreTrainedModel) -> bool:
+def reads_trees(llm: "PreTrainedModel") -> bool:
     """Whether branches can be read in one pass, where otherwise each must be a row."""
     return not findings(llm, "trees")["trees"]
 
 
-def findings(llm: PreTrainedModel, *uses: Use) -> Mapping[Use, str]:
+def findings(llm: "PreTrainedModel", *uses: Use) -> Mapping[Use, str]:
     """What does not give the logits of the LLM's own forward pass, by use; empty where all is well.
 
     A use is probed the first time that it is asked for, in evaluation mode and full precision. Nothing else may run the
@@ -82,7 +87,7 @@ def findings(llm: PreTrainedModel, *uses: Use) -> Mapping[Use, str]:
     return found
 
 
-def _refuse(llm: PreTrainedModel, *uses: Use) -> None:
+def _refuse(llm: "PreTrainedModel", *uses: Use) -> None:
     found = findings(llm, *uses)
     for use in uses:
         if found[use]:
@@ -91,7 +96,7 @@ def _refuse(llm: PreTrainedModel, *uses: Use) -> None:
             raise ModelError(f"{what}: {found[use]}", where=type(llm).__name__, remedy=remedy)
 
 
-def _probe(llm: PreTrainedModel, uses: list[Use], found: dict[Use, str]) -> None:
+def _probe(llm: "PreTrainedModel", uses: list[Use], found: dict[Use, str]) -> None:
     """Enters what is found for some uses. What does not hold for one does not for those that need it too."""
     most = min(LABELS, max_positions(llm) or LABELS)
     if most < FEWEST:
@@ -103,6 +108,8 @@ def _probe(llm: PreTrainedModel, uses: list[Use], found: dict[Use, str]) -> None
         stack.enter_context(torch.autocast(llm.device.type, enabled=False))
         stack.enter_context(_at_rest(llm))
         stack.enter_context(_narrow(llm))
+        from kikitori.model.decoder.probe_passes import Passes
+
         passes = Passes(llm, most)
         stages = {"rows": passes.rows, "cache": passes.cache, "trees": passes.trees}
         nothing: list[Part] = []
@@ -128,7 +135,7 @@ def _attempt(attempt: Callable[[], T], nothing: T) -> tuple[T, str]:
 
 
 @contextmanager
-def _at_rest(llm: PreTrainedModel) -> Iterator[None]:
+def _at_rest(llm: "PreTrainedModel") -> Iterator[None]:
     """Evaluation mode inside, and every module in its own mode again behind it."""
     learning = [module for module in llm.modules() if module.training]
     llm.eval()
@@ -140,7 +147,7 @@ def _at_rest(llm: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _narrow(llm: PreTrainedModel) -> Iterator[None]:
+def _narrow(llm: "PreTrainedModel") -> Iterator[None]:
     """Windows of attention of `NARROW` labels inside, where the configuration has some."""
     configs: list[Any] = [*{id(config): config for config in (text_config(llm), body_of(llm).config)}.values()]
     usual = [

@@ -7,7 +7,7 @@ of several passes are projected together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +24,9 @@ from kikitori.errors import ModelError
 from kikitori.model.decoder.base import DecoderState
 from kikitori.model.decoder.cache import append, read, read_tree
 from kikitori.model.decoder.llm import embed, forward, forward_tree, num_embeddings, project, text_config
+from kikitori.model.decoder.probe import Use
 from kikitori.model.decoder.recurrent import is_recurrent
 
-Use = Literal["rows", "cache", "trees"]
-"""Rows of a batch, read at once; labels appended to a key-value cache and taken back; branches read in one pass."""
 TOLERANCE = 5e-4
 """Largest difference of logits in float32, root mean square over the vocabulary, in standard deviations of logits."""
 ROUNDINGS = 32

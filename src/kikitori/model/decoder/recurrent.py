@@ -6,40 +6,41 @@ back. A padded position would change the state of its row: what reads with these
 label by label.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import (
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    LinearAttentionCacheLayerMixin,
-)
 
 from kikitori.model.decoder.llm import text_config
 from kikitori.model.decoder.memory import Layers, Recurrent
 
-_recurrent: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+_recurrent: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
 
 
-def is_recurrent(llm: PreTrainedModel) -> bool:
+def is_recurrent(llm: "PreTrainedModel") -> bool:
     """Whether some layers keep a recurrent state; asked of the configuration once."""
     found = _recurrent.get(llm)
     if found is None:
+        from transformers import DynamicCache
+        from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
         layers = DynamicCache(config=text_config(llm)).layers
         found = _recurrent[llm] = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
     return found
 
 
-def to_cache(llm: PreTrainedModel, layers: Layers, recurrent: Recurrent) -> DynamicCache:
+def to_cache(llm: "PreTrainedModel", layers: Layers, recurrent: Recurrent) -> "DynamicCache":
     """A cache with copies of the states; keys and values are not copied, for they are never written into.
 
     Nothing of both is the cache before the first pass.
     """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+
     cache = DynamicCache(config=text_config(llm))
     cache.layers = [_unlimited(layer) for layer in cache.layers]
     states, pairs = iter(recurrent), iter(layers)
@@ -54,8 +55,10 @@ def to_cache(llm: PreTrainedModel, layers: Layers, recurrent: Recurrent) -> Dyna
     return cache
 
 
-def from_cache(cache: DynamicCache) -> Recurrent:
+def from_cache(cache: "DynamicCache") -> Recurrent:
     """The states of recurrent layers after a pass, of each first that of its convolution."""
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
     return tuple(
         state
         for layer in cache.layers
@@ -86,6 +89,13 @@ def together(parts: list[tuple[Tensor, Recurrent]]) -> Recurrent:
 
 def _unlimited(layer: Any) -> Any:
     """A layer that keeps all keys and values where transformers' would keep a window: masks know about windows."""
+    from transformers.cache_utils import (
+        DynamicLayer,
+        DynamicSlidingWindowLayer,
+        LinearAttentionAndFullAttentionLayer,
+        LinearAttentionAndSlidingWindowAttentionLayer,
+    )
+
     if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
         return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
     return DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer

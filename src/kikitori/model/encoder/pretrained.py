@@ -4,12 +4,10 @@ import copy
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.utils.hub import cached_file
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
@@ -24,6 +22,9 @@ from kikitori.model.encoder.family import Family
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
 from kikitori.model.safety.weights import check_weights, no_larger_than
 from kikitori.model.weights import check_finite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 MODEL_CLASSES = {
     "hubert": "hubert.modeling_hubert.HubertModel",
@@ -72,7 +73,7 @@ KALDI_FEATURES = {"dither": 0.0, "do_ceptral_normalize": True, "normalize_means"
 PARAKEET_FEATURES = {"hop_length": 160, "n_fft": 512, "win_length": 400, "preemphasis": 0.97}
 
 
-def family_of(config: PreTrainedConfig) -> Family:
+def family_of(config: Any) -> Family:
     """The family of an encoder's own configuration."""
     match config.model_type:
         case "whisper" | "voxtral_encoder":
@@ -136,6 +137,8 @@ def pretrained_config(path_or_id: str | Path, revision: str | None) -> Any:
     Raises:
         ModelError: Nothing there, or an unsupported family.
     """
+    from transformers import AutoConfig
+
     check_config(path_or_id, read_json(path_or_id, "config.json"))
     with one_line_errors(path_or_id), quiet_transformers():
         found = AutoConfig.from_pretrained(path_or_id, revision=revision, trust_remote_code=False)
@@ -144,7 +147,7 @@ def pretrained_config(path_or_id: str | Path, revision: str | None) -> Any:
     return config
 
 
-def encoder_config(config: PreTrainedConfig, *, where: object = None) -> Any:
+def encoder_config(config: "PreTrainedConfig", *, where: object = None) -> Any:
     """A copy of the encoder's own configuration."""
     own: Any = getattr(config, WRAPPING_TYPES[config.model_type]) if config.model_type in WRAPPING_TYPES else config
     if own.model_type not in MODEL_CLASSES:
@@ -162,6 +165,8 @@ def read_preprocessor(path_or_id: str | Path, revision: str | None, config: Any)
     Raises:
         ModelError: With the entry.
     """
+    from transformers.utils.hub import cached_file
+
     settings: dict[str, Any] = {}
     for name in ("processor_config.json", "preprocessor_config.json"):
         file = cached_file(path_or_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)

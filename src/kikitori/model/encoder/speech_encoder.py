@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
@@ -48,22 +47,23 @@ class EncoderOutput:
 
 
 class SpeechEncoder(nn.Module):
-    """A pre-trained (or randomly initialised) speech encoder of transformers, in the attribute `model`.
+    """A pre-trained (or randomly initialised) speech encoder, in the attribute `model`.
 
     Utterances too short for one frame, one sample included, are padded with silence up to exactly one frame. Dropout,
     LayerDrop and the masking of hidden frames of the waveform families (`mask_time_prob`) follow the configuration.
 
     Args:
-        config: Configuration of the encoder, or of a Parakeet recogniser whose encoder is meant. The extra entry
-            `do_normalize` (zero mean and unit variance of the waveform) is used and kept if present; the default is
-            True for layer-norm front ends (large models) and False for group-norm ones (base models).
-        model: Weights to adopt; random ones if None.
+        config: Configuration of the encoder in transformers, or of a Parakeet recogniser whose encoder is meant. The
+            extra entry `do_normalize` (zero mean and unit variance of the waveform) is used and kept if present; the
+            default is True for layer-norm front ends (large models) and False for group-norm ones (base models).
+        model: The encoder to adopt, with its configuration: of transformers, or one that has the same parts; None makes
+            one with random weights.
 
     Raises:
         ModelError: The model type is none of the supported families.
     """
 
-    def __init__(self, config: PreTrainedConfig, *, model: nn.Module | None = None) -> None:
+    def __init__(self, config: Any, *, model: nn.Module | None = None) -> None:
         super().__init__()
         own: Any = encoder_config(config) if model is None else model.config
         self.model: Any = model_class(own.model_type)(own) if model is None else model

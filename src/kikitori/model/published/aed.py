@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kikitori.errors import ModelError
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.decoder.encoder_decoder import layout
 from kikitori.model.encoder.pretrained import read_preprocessor
 from kikitori.model.encoder_decoder import EncoderDecoder
@@ -91,7 +91,7 @@ def family_of(path_or_id: str | Path, config: Mapping[str, Any]) -> Family | Non
 
 
 def load_network(path_or_id: str | Path, config: dict[str, Any], units: TokenizerUnits | None = None) -> Any:
-    """The network of an encoder-decoder, of the class that transformers has for it, in float32.
+    """The network of an encoder-decoder, a `Whisper` or of the class that transformers has for it, in float32.
 
     Args:
         path_or_id: Where it lies.
@@ -125,7 +125,7 @@ def encoder_decoder(
     network: Any,
     units: TokenizerUnits,
     language: str | None,
-    heads: AcousticModel | None = None,
+    heads: AcousticNetwork | None = None,
     shared_layers: int = 0,
 ) -> EncoderDecoder:
     """A network with the units and rules that lie beside it, and perhaps CTC heads (see `EncoderDecoder`).
@@ -135,7 +135,7 @@ def encoder_decoder(
     """
     family, vocabulary = FAMILIES[network.config.model_type], int(network.config.vocab_size)
     if network.config.model_type == WHISPER:
-        values = whisper_values(path_or_id, network, units)
+        values = whisper_values(path_or_id, units)
     else:
         values = read_json(path_or_id, "generation_config.json")
     rules, code = family.rules(Source(path_or_id, values, network.model.decoder.config, units, language))

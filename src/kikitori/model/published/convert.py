@@ -10,7 +10,8 @@ from transformers import GenerationConfig
 
 from kikitori.errors import ModelError
 from kikitori.io.files import replace_folder, write_text
-from kikitori.io.model_folder import DECODING, SPEECH_LLM, copy_search_files, forget_places, model_folder
+from kikitori.io.model_folder import CTC_UNITS, DECODING, SPEECH_LLM, copy_search_files, forget_places, model_folder
+from kikitori.model.acoustic_model import as_acoustic_model
 from kikitori.model.adapters.folder import load_adapter
 from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.folder import load_llm, load_model, save_network, save_sides
@@ -28,7 +29,8 @@ from kikitori.model.published.part import (
     values_digest,
 )
 from kikitori.model.published.second_decoder import LLM, save_second_decoder
-from kikitori.model.published.speech_llm_part import ADAPTER, CTC_UNITS, save_speech_llm_part
+from kikitori.model.published.speech_llm_part import ADAPTER, save_speech_llm_part
+from kikitori.model.published.whisper import as_transformers
 from kikitori.model.safety.config import read_json
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.model.weights import SHARD_BYTES, write_safetensors
@@ -79,9 +81,10 @@ def convert_ctranslate2(source: Path, output: Path, log: Callable[[str], None]) 
     encoder_decoder(source, network, units, None)  # what a recogniser would refuse
     if is_quantized(read_arrays(source)):
         log("the weights are whole numbers with scales; what was lost when they were made stays lost")
-    network.generation_config = GenerationConfig(**generation_values(source, network.config, units))
+    theirs = as_transformers(network)
+    theirs.generation_config = GenerationConfig(**generation_values(source, units))
     with _new_folder(output) as staging:
-        save_network(staging, network)
+        save_network(staging, theirs)
         units.save(staging)
         write_card(
             staging,
@@ -105,7 +108,7 @@ def convert_heads(run: str | Path, name: str, output: Path) -> None:
     """
     _refuse_existing(output)
     loaded, base = load_model(model_folder(run)), find_base(name)
-    heads = loaded.model.acoustic
+    heads = as_acoustic_model(loaded.model.acoustic)
     network = load_network(base, read_json(base, "config.json"))
     encoder = base_encoder(network, heads, name, run)
     tensors = own_tensors(heads, encoder)

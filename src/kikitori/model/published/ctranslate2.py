@@ -1,4 +1,4 @@
-"""Whisper folders of CTranslate2 (faster-whisper) as Whisper models of transformers.
+"""Whisper folders of CTranslate2 (faster-whisper) as a Whisper's sizes and tensors.
 
 `model.bin` holds named arrays: float32, float16, or whole numbers with a scale for each row, which become float32
 again. The layout is that of version 6 of the format, which CTranslate2 has written since 2022 (its
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import WhisperConfig
 
 from kikitori.errors import ModelError
 from kikitori.model.safety.config import read_json
+from kikitori.model.whisper.config import WhisperConfig
 from kikitori.text.units import TokenizerUnits
 
 MODEL = "model.bin"
@@ -76,27 +76,27 @@ def is_quantized(arrays: Arrays) -> bool:
 
 
 def whisper_config(arrays: Arrays, units: TokenizerUnits) -> WhisperConfig:
-    """The configuration that transformers has for a network of these sizes."""
+    """The sizes of a network, with the labels that transformers names in the same place."""
     mels, dim = arrays["encoder/conv1/weight"].shape[1], arrays["decoder/embeddings/weight"].shape[1]
     settings: dict[str, Any] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), units.eos_id)
+    settings["decoder_start_token_id"] = units.special_id("<|startoftranscript|>") or 0
     for side in ("encoder", "decoder"):
         layers = {name.split("/")[1] for name in arrays if name.startswith(f"{side}/layer_")}
         settings[f"{side}_layers"] = len(layers - {"layer_norm"})
         settings[f"{side}_attention_heads"] = int(arrays[f"{side}/num_heads"])
         settings[f"{side}_ffn_dim"] = arrays[f"{side}/layer_0/ffn/linear_0/bias"].shape[0]
-    return WhisperConfig(
-        vocab_size=arrays["decoder/embeddings/weight"].shape[0],
-        num_mel_bins=mels,
-        d_model=dim,
-        max_source_positions=arrays["encoder/position_encodings/encodings"].shape[0],
-        max_target_positions=arrays["decoder/position_encodings/encodings"].shape[0],
-        decoder_start_token_id=units.special_id("<|startoftranscript|>") or 0,
-        **settings,
-    )
+    sizes = {
+        "vocab_size": arrays["decoder/embeddings/weight"].shape[0],
+        "num_mel_bins": mels,
+        "d_model": dim,
+        "max_source_positions": arrays["encoder/position_encodings/encodings"].shape[0],
+        "max_target_positions": arrays["decoder/position_encodings/encodings"].shape[0],
+    }
+    return WhisperConfig.of(sizes | settings)
 
 
 def whisper_tensors(arrays: Arrays) -> dict[str, Tensor]:
-    """The state of a `WhisperForConditionalGeneration`, in float32 whatever the file holds."""
+    """The tensors of a Whisper by the names of transformers, in float32 whatever the file holds."""
     embeddings = _weight(arrays, "decoder/embeddings/weight")
     found = {"model.decoder.embed_tokens.weight": embeddings, "proj_out.weight": embeddings}
     for side in ("encoder", "decoder"):
@@ -111,7 +111,7 @@ def whisper_tensors(arrays: Arrays) -> dict[str, Tensor]:
     return found
 
 
-def generation_values(folder: Path, config: WhisperConfig, units: TokenizerUnits) -> dict[str, Any]:
+def generation_values(folder: Path, units: TokenizerUnits) -> dict[str, Any]:
     """What `generation_config.json` of transformers says, from CTranslate2's `config.json` and the tokenizer."""
     values = read_json(folder, "config.json")
     languages = {}
@@ -122,7 +122,7 @@ def generation_values(folder: Path, config: WhisperConfig, units: TokenizerUnits
         languages[str(token)] = label
     tasks = {name: units.special_id(f"<|{name}|>") for name in ("transcribe", "translate")}
     return {
-        "decoder_start_token_id": config.decoder_start_token_id,
+        "decoder_start_token_id": units.special_id("<|startoftranscript|>") or 0,
         "eos_token_id": units.eos_id,
         "no_timestamps_token_id": units.special_id("<|notimestamps|>"),
         "is_multilingual": bool(languages),
@@ -161,7 +161,9 @@ def _weight(arrays: Arrays, name: str) -> Tensor:
     if np.issubdtype(values.dtype, np.floating):
         return torch.from_numpy(values.astype(np.float32))
     scale = np.asarray(arrays[f"{name}_scale"], np.float32)
-    return torch.from_numpy(values.astype(np.float32) / scale.reshape(scale.shape + (1,) * (values.ndim - scale.ndim)))
+    whole = values.astype(np.float32)
+    whole /= scale.reshape(scale.shape + (1,) * (values.ndim - scale.ndim))
+    return torch.from_numpy(whole)
 
 
 def _linear(arrays: Arrays, name: str, ours: str) -> dict[str, Tensor]:

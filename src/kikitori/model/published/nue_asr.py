@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kikitori.errors import ConfigError, ModelError, first_line
+from kikitori.io.model_folder import ModelType
 from kikitori.model.acoustic_model import AcousticModelConfig
 from kikitori.model.bridge import CONV_KERNEL, CONV_STRIDE
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers, read_json
@@ -23,11 +24,10 @@ from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.model.weights import PICKLE, SAFETENSORS, check_numbers, find_weights, map_pickles, map_safetensors
 from kikitori.text.prompt import NUE_ASR, compile_prompt
 from kikitori.text.spiece import named_units, read_tokenizer
-from kikitori.text.tokenizer_files import check_tokenizer
+from kikitori.text.tokenizer.files import check_tokenizer
 from kikitori.text.units import TokenizerUnits
 from kikitori.types import TrainedOn
 
-MODEL_TYPE = "nue_asr"
 # The main revision holds a pickle alone. The hub's own conversion of it to safetensors waits in this pull request.
 SAFETENSORS_REVISION = "refs/pr/2"
 SETTINGS_FILES = ["config.json", "tokenizer_config.json", "tokenizer.json", "spiece.model"]
@@ -71,9 +71,9 @@ def open_published(path_or_id: str | Path, *, pickle_log: Log | None = None) -> 
         ModelError: A file is missing, damaged or unsafe, or something does not fit.
     """
     values = read_json(path_or_id, "config.json")
-    if values.get("model_type") != MODEL_TYPE:
+    if values.get("model_type") != ModelType.NUE_ASR:
         raise ModelError(
-            f"model type {values.get('model_type')!r} is not {MODEL_TYPE!r}",
+            f"model type {values.get('model_type')!r} is not {ModelType.NUE_ASR.value!r}",
             where=path_or_id,
             remedy="name the published model",
         )

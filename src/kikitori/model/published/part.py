@@ -8,9 +8,10 @@ does not matter.
 import copy
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,10 +19,16 @@ from torch import Tensor, nn
 
 from kikitori.errors import ModelError
 from kikitori.io.model_folder import BASE as BASE  # also for those who take it from here
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.acoustic import AcousticNetwork, HeadConfig
 from kikitori.model.encoder import SpeechEncoder
+from kikitori.model.safety.config import check_config, one_line_errors
 from kikitori.model.safety.weights import check_weights
 from kikitori.model.weights import SAFETENSORS, check_finite, find_weights, map_safetensors
+from kikitori.model.whisper.config import WhisperConfig
+from kikitori.model.whisper.network import Whisper, WhisperEncoder
+
+if TYPE_CHECKING:
+    from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
 
 PARTS = "KIKITORI_PARTS"
 """Environment variable that names a folder with base models in it."""
@@ -57,7 +64,7 @@ def values_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def base_encoder(whisper: Any, model: AcousticModel, name: str, run: str | Path) -> SpeechEncoder:
+def base_encoder(whisper: Any, model: AcousticNetwork, name: str, run: str | Path) -> SpeechEncoder:
     """The encoder of a Whisper, which an acoustic model started from.
 
     Raises:
@@ -69,7 +76,7 @@ def base_encoder(whisper: Any, model: AcousticModel, name: str, run: str | Path)
     return encoder
 
 
-def own_tensors(model: AcousticModel, base: SpeechEncoder) -> dict[str, Tensor]:
+def own_tensors(model: AcousticNetwork, base: SpeechEncoder) -> dict[str, Tensor]:
     """What of an acoustic model is not its base encoder's: heads, and encoder tensors that training has changed."""
     theirs = base.model.state_dict()
     found = {}
@@ -118,22 +125,46 @@ def part_tensors(folder: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_heads(folder: str | Path, values: Mapping[str, Any], whisper: Any) -> tuple[AcousticModel, int]:
-    """CTC heads on a copy of a Whisper's encoder, and how many of its layers are still those of Whisper.
+def load_heads(folder: str | Path, values: Mapping[str, Any], network: Any) -> tuple[AcousticNetwork, int]:
+    """CTC heads on the encoder of a base, with what training changed of it, and how many of its layers are the base's.
 
     Args:
         folder: The part's folder.
         values: Its `config.json`.
-        whisper: The base, a `WhisperForConditionalGeneration`.
+        network: The base, a `Whisper` or another encoder-decoder.
 
     Raises:
         ModelError: The base is another one, or tensors are missing, damaged or unknown.
     """
-    check_digest(folder, values[BASE], whisper)
+    check_config(folder, values)
+    check_digest(folder, values[BASE], network)
     tensors = part_tensors(folder)
-    settings = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
-    model = whole_acoustic(folder, AcousticModelConfig(**settings), whisper, tensors)
+    if network.config.model_type == WhisperConfig.model_type:
+        model = _whisper_heads(folder, values, network, tensors)
+    else:
+        from kikitori.model.acoustic_model import AcousticModelConfig
+
+        settings = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
+        model = whole_acoustic(folder, AcousticModelConfig(**settings), network, tensors)
     return model, shared_layers(tensors, model.encoder.num_layers)
+
+
+def _whisper_heads(
+    folder: str | Path, values: Mapping[str, Any], whisper: Whisper, tensors: Mapping[str, Tensor]
+) -> AcousticNetwork:
+    """Heads on a Whisper's encoder whose own layers are in memory twice, and all that it shares once."""
+    names = {each.name for each in fields(HeadConfig)}
+    with one_line_errors(folder):
+        settings = {key: value for key, value in values.items() if key in names}
+        config = HeadConfig(**{**settings, "encoder_config": WhisperConfig.of(values["encoder_config"])})
+        with torch.device("meta"):
+            encoder = SpeechEncoder(config.encoder_config, model=WhisperEncoder(config.encoder_config))
+            model = AcousticNetwork(config, encoder)
+        found = {f"{ENCODER}{name}": tensor for name, tensor in whisper.model.encoder.state_dict().items()}
+        found |= {name: tensor.float() for name, tensor in tensors.items()}
+        info = model.load_state_dict(found, strict=False, assign=True)
+    _check_names(folder, [*info.unexpected_keys, *info.missing_keys])
+    return model.eval()
 
 
 def check_digest(folder: str | Path, base: Mapping[str, Any], network: nn.Module) -> None:
@@ -157,24 +188,29 @@ def check_digest(folder: str | Path, base: Mapping[str, Any], network: nn.Module
 
 
 def whole_acoustic(
-    folder: str | Path, config: AcousticModelConfig, whisper: Any, tensors: Mapping[str, Tensor]
-) -> AcousticModel:
+    folder: str | Path, config: "AcousticModelConfig", whisper: Any, tensors: Mapping[str, Tensor]
+) -> "AcousticModel":
     """An acoustic model of a Whisper's encoder and a part's tensors.
 
     Raises:
         ModelError: Tensors are missing or unknown.
     """
+    from kikitori.model.acoustic_model import AcousticModel
+
     encoder = SpeechEncoder(config.encoder_config)
     encoder.model.load_state_dict(whisper.model.encoder.state_dict())
     model = AcousticModel(config, encoder=encoder)
     info = model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
-    wrong = [*info.unexpected_keys, *(name for name in info.missing_keys if not name.startswith(ENCODER))]
-    if wrong:
-        raise ModelError(f"the weights do not fit config.json at {wrong[0]}", where=folder, remedy="copy it again")
+    _check_names(folder, [*info.unexpected_keys, *(key for key in info.missing_keys if not key.startswith(ENCODER))])
     return model
 
 
-def part_config(config: AcousticModelConfig, name: str, digest: str) -> dict[str, Any]:
+def _check_names(folder: str | Path, wrong: Sequence[str]) -> None:
+    if wrong:
+        raise ModelError(f"the weights do not fit config.json at {wrong[0]}", where=folder, remedy="copy it again")
+
+
+def part_config(config: "AcousticModelConfig", name: str, digest: str) -> dict[str, Any]:
     """`config.json` of a part."""
     values = copy.deepcopy(config).to_dict()
     return {**values, BASE: {"name": name, "digest": digest}}

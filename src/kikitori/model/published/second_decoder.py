@@ -9,21 +9,22 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kikitori.errors import ModelError
 from kikitori.io.files import write_text
-from kikitori.io.model_folder import AROUND, BASE, CONFIG, SPEECH_LLM
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.io.model_folder import AROUND, BASE, CONFIG, SPEECH_LLM, ModelType
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.published.aed import family_of
-from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.part import part_tensors, save_tensors, values_digest
-from kikitori.model.published.speech_llm_part import LoadLLM, fill_trained, misfit, trained_tensors
 from kikitori.model.safety.config import check_config, one_line_errors, read_json
-from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.types import DecoderName
+
+if TYPE_CHECKING:
+    from kikitori.model.published.speech_llm_part import LoadLLM
+    from kikitori.model.speech_llm import SpeechLLM
 
 LLM = "llm"
 """Folder of the LLM within that of the second decoder."""
@@ -58,16 +59,16 @@ def decoders_in(path_or_id: str | Path) -> dict[DecoderName, str | Path]:
     """
     config = read_json(path_or_id, CONFIG)
     kind, found = str(config.get("model_type")), dict[DecoderName, str | Path]()
-    if family_of(path_or_id, config) or (kind == AcousticModelConfig.model_type and BASE in config):
+    if family_of(path_or_id, config) or (kind == ModelType.ACOUSTIC_MODEL and BASE in config):
         found["encoder_decoder"] = path_or_id
-    if kind in (SpeechLLMConfig.model_type, NUE_ASR):
+    if kind in (ModelType.SPEECH_LLM, ModelType.NUE_ASR):
         found["speech_llm"] = path_or_id
     elif _has_second(path_or_id):
         found["speech_llm"] = Path(path_or_id) / SPEECH_LLM
     return found
 
 
-def save_second_decoder(directory: Path, model: SpeechLLM, around: AcousticModel, where: str | Path) -> None:
+def save_second_decoder(directory: Path, model: "SpeechLLM", around: AcousticNetwork, where: str | Path) -> None:
     """Writes `config.json` and `model.safetensors` of a speech LLM, without the LLM.
 
     Args:
@@ -80,6 +81,8 @@ def save_second_decoder(directory: Path, model: SpeechLLM, around: AcousticModel
         ModelError: Its encoder or heads are others.
         OSError: The folder cannot be written.
     """
+    from kikitori.model.published.speech_llm_part import trained_tensors
+
     _check_shared(model.acoustic, around, where)
     save_tensors(directory, trained_tensors(model))
     base = {"name": AROUND, "digest": values_digest(around)}
@@ -88,8 +91,8 @@ def save_second_decoder(directory: Path, model: SpeechLLM, around: AcousticModel
 
 
 def load_second_decoder(
-    folder: str | Path, values: Mapping[str, Any], around: AcousticModel, load_llm: LoadLLM
-) -> SpeechLLM:
+    folder: str | Path, values: Mapping[str, Any], around: AcousticNetwork, load_llm: "LoadLLM"
+) -> "SpeechLLM":
     """The speech LLM of a folder, in float32, on the encoder and heads of the recogniser around it.
 
     Args:
@@ -101,6 +104,10 @@ def load_second_decoder(
     Raises:
         ModelError: Encoder or heads are others than in its training, or tensors are missing, damaged or unknown.
     """
+    from kikitori.model.acoustic_model import acoustic_config
+    from kikitori.model.published.speech_llm_part import fill_trained, misfit
+    from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
+
     check_config(folder, values)
     found, wanted = values_digest(around), str(values[BASE].get("digest"))
     if found != wanted:
@@ -109,7 +116,7 @@ def load_second_decoder(
     llm = load_llm(Path(folder) / LLM)
     own = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
     with one_line_errors(folder):
-        config = SpeechLLMConfig(**{**own, "acoustic_config": around.config, "llm_config": llm.config})
+        config = SpeechLLMConfig(**{**own, "acoustic_config": acoustic_config(around), "llm_config": llm.config})
         try:
             model = SpeechLLM(config, acoustic=around, llm=llm)
         except RuntimeError as error:
@@ -122,7 +129,7 @@ def _has_second(path_or_id: str | Path) -> bool:
     return (Path(path_or_id) / SPEECH_LLM / CONFIG).is_file()
 
 
-def _check_shared(ours: AcousticModel, theirs: AcousticModel, where: str | Path) -> None:
+def _check_shared(ours: AcousticNetwork, theirs: AcousticNetwork, where: str | Path) -> None:
     """Refuses an encoder or heads that are not those of another model, which may have further heads."""
     state = theirs.state_dict()
     others = (n for n, each in ours.state_dict().items() if n not in state or not torch.equal(each, state[n]))
@@ -130,7 +137,8 @@ def _check_shared(ours: AcousticModel, theirs: AcousticModel, where: str | Path)
     for heads in ("ctc_layers", "phone_layers"):
         if (last := getattr(ours.config, heads)[-1:]) and last != getattr(theirs.config, heads)[-1:]:
             differs = differs or heads
-    if getattr(ours.encoder.config, "window", None) != getattr(theirs.encoder.config, "window", None):
+    windows = {getattr(each.encoder.config, "window", "padded") for each in (ours, theirs)}
+    if len(windows) > 1:
         differs = differs or "encoder.window"
     if differs is not None:
         remedy = "train it with that recogniser as encoder.init, encoder.policy and ctc.policy frozen"

@@ -40,8 +40,8 @@ from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 ENCODER, LLM = "encoder", "llm"
 """Keys of the bases."""
 ACOUSTIC, TRAINED = "acoustic.", ("bridge.", "interface.")
-ADAPTER, CTC_UNITS = "adapter", "ctc_units"
-"""Folders within the part: the LoRA, and the label units of CTC heads that write others than the LLM."""
+ADAPTER = "adapter"
+"""Folder within the part: the LoRA."""
 
 LoadLLM = Callable[[str | Path], PreTrainedModel]
 

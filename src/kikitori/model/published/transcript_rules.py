@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
 from kikitori.errors import ModelError
 from kikitori.text.units import TokenizerUnits
 
@@ -273,7 +271,7 @@ def language_code(path_or_id: str | Path, known: Sequence[str], language: str) -
         ModelError: It does not know the language.
     """
     name = language.lower().strip("<|>")
-    code = TO_LANGUAGE_CODE.get(name, name)
+    code = name if name in known else _code_of(name)
     if code not in known:
         raise ModelError(
             f"the model does not know the language '{language}'",
@@ -297,3 +295,10 @@ def _alignment_heads(source: Source) -> tuple[tuple[int, int], ...]:
     layers, heads = sizes
     upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
     return tuple((layer, head) for layer, head in value or upper)
+
+
+def _code_of(name: str) -> str:
+    """The code of a language by its English name; what is no name stays as it is."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    return str(TO_LANGUAGE_CODE.get(name, name))

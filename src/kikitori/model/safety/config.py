@@ -15,9 +15,6 @@ from typing import Any
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import cached_file
 
 from kikitori.errors import KikitoriError, ModelError, first_line
 from kikitori.io.progress import note
@@ -53,6 +50,8 @@ def read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
     else:
         if not (constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(str(path_or_id), name), str)):
             note(f"fetching {path_or_id} from the hub, the first time alone")
+        from transformers.utils.hub import cached_file
+
         try:
             file = Path(str(cached_file(str(path_or_id), name)))
         except (OSError, ValueError) as error:
@@ -89,6 +88,8 @@ def check_llm_type(path_or_id: str | Path, values: dict[str, Any]) -> None:
     Raises:
         ModelError: With the model type.
     """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     model_type = str(values.get("model_type"))
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelError(f"model type '{model_type}' is no language model", where=path_or_id, remedy="name another")
@@ -134,6 +135,8 @@ def one_line_errors(path_or_id: str | Path) -> Iterator[None]:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No load reports, warnings or progress bars of transformers inside, but on a terminal those of downloads."""
+    from transformers.utils import logging as transformers_logging
+
     verbosity, progress = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     downloads = sys.stderr.isatty() and not are_progress_bars_disabled()
     transformers_logging.set_verbosity(logging.ERROR)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch import nn
 
 from kikitori.errors import ModelError
 from kikitori.model.safety.config import check_config, one_line_errors, quiet_transformers
@@ -22,6 +22,8 @@ def load_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any
 
 def read_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Weights from safetensors in float32, and what transformers says of them."""
+    from transformers import AutoModelForCausalLM
+
     check_config(path_or_id, config)
     size = check_weights(path_or_id)
     # The Auto classes would otherwise ask on standard input; ours know no remote code.
@@ -33,7 +35,7 @@ def read_weights(model_class: Any, path_or_id: str | Path, config: dict[str, Any
     return model, info
 
 
-def check_loaded(path_or_id: str | Path, model: PreTrainedModel, wrong: list[str]) -> None:
+def check_loaded(path_or_id: str | Path, model: nn.Module, wrong: list[str]) -> None:
     """Refuses weights that are missing or left over, by their names, and numbers that are not finite."""
     if wrong:
         raise ModelError(

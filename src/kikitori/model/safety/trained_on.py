@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import get_args
 
 from kikitori.errors import ModelError
-from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
-from kikitori.model.published.nue_asr import TRAINED_ON as NUE_ASR_TRAINED_ON
 from kikitori.model.safety.config import read_json
 from kikitori.types import LengthRule, TrainedOn
 
@@ -20,8 +18,10 @@ def read_trained_on(path_or_id: str | Path) -> TrainedOn:
     Raises:
         ModelError: The entries are missing or absurd.
     """
-    if read_json(path_or_id, "config.json").get("model_type") == NUE_ASR:
-        return NUE_ASR_TRAINED_ON
+    if read_json(path_or_id, "config.json").get("model_type") == "nue_asr":
+        from kikitori.model.published.nue_asr import TRAINED_ON
+
+        return TRAINED_ON
     values = read_json(path_or_id, "generation_config.json")
     for name, largest in LARGEST.items():
         value = values.get(name)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kikitori.errors import ModelError
 from kikitori.text.forms.japanese import is_spoken_kana
-from kikitori.text.token_bytes import token_bytes
+from kikitori.text.token_bytes import TokenBytes
 from kikitori.text.units import WORD_MARK, TokenizerUnits
 
 SPACE, APOSTROPHE = " ", "'"
@@ -58,7 +58,7 @@ class TokenSpeller:
                 "the CTC head writes kana as they sound, and the decoder kanji too",
                 remedy="use lexicon, rescoring behind lexicon, or greedy",
             )
-        self._bytes = token_bytes(units)
+        self._tokens = TokenBytes(units)
         # Whether apostrophes count inside of words alone, and words begin with the mark wherever they stand.
         self._quotes_free = APOSTROPHE in self._label and characters.normalize("a '") == "a"
         first = next((name for name in names if name in self._label and name.isalpha()), "")
@@ -96,8 +96,7 @@ class TokenSpeller:
         return (place, *self.text(tokens))
 
     def _spell(self, place: Place, token: int) -> Spelling:
-        # A model may have labels that its tokenizer has not: published folders of Whisper lack the timestamps.
-        content = self._bytes[token] if token < len(self._bytes) else None
+        content = self._tokens.of(token)
         if content is None:
             return Spelling(None, place)
         reader = codecs.getincrementaldecoder("utf-8")(errors="replace")

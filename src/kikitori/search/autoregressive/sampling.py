@@ -12,12 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from kikitori.model.decoder.base import Decoder
 from kikitori.search.autoregressive.filters import LogitFilter
@@ -67,6 +61,8 @@ def cut(log_probs: Tensor, settings: Sampling) -> Tensor:
 
     The least probable labels that have at most 1 - `top_p` together are left out; the most probable one always stays.
     """
+    from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
     warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(settings.temperature))]
     if settings.top_k:
         warpers.append(TopKLogitsWarper(settings.top_k))

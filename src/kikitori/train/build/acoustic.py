@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from kikitori.errors import ConfigError, KikitoriError
-from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig
+from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, as_acoustic_model
 from kikitori.model.adapters.lora import Lora, attach_encoder_lora
 from kikitori.model.encoder import SpeechEncoder, freeze, freeze_below
 from kikitori.model.folder import is_recogniser, load_config, load_ctc_units, load_model
@@ -129,7 +129,7 @@ def _start(settings: Encoder) -> tuple[SpeechEncoder | AcousticModel, TokenizerU
     if not is_recogniser(folder):
         return _with_changes(SpeechEncoder.from_pretrained(folder), settings.changes), None
     loaded = load_model(folder)
-    model = loaded.model.acoustic
+    model = as_acoustic_model(loaded.model.acoustic)
     model.encoder = _with_changes(model.encoder, settings.changes)
     return model, loaded.ctc_units
 

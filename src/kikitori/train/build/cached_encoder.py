@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from kikitori.errors import ConfigError
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.weights import tensors_digest
 from kikitori.train.recipe.speech import AcousticModelRecipe, SpeechLLMRecipe
 from kikitori.train.tasks.cached_encoder import CachedEncoder
@@ -13,7 +13,7 @@ from kikitori.train.tasks.encoder_cache import EncoderCache
 from kikitori.train.tasks.speech import loss_layers
 
 
-def build_cached_encoder(recipe: AcousticModelRecipe | SpeechLLMRecipe, model: AcousticModel) -> CachedEncoder | None:
+def build_cached_encoder(recipe: AcousticModelRecipe | SpeechLLMRecipe, model: AcousticNetwork) -> CachedEncoder | None:
     """The encoder with its cache; None if the recipe asks for none.
 
     Raises:

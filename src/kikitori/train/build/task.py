@@ -8,7 +8,7 @@ from kikitori.data.rows import joined
 from kikitori.data.speech import SpeechLoader
 from kikitori.errors import ConfigError
 from kikitori.io.extras import require
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.adapters.info import fingerprint
 from kikitori.model.adapters.lora import Lora
 from kikitori.model.folder import LoadedModel, load_model
@@ -234,7 +234,7 @@ def _lexicon(settings: Phones | None) -> Lexicon | None:
 
 
 def _phone_losses(
-    settings: Phones | None, lexicon: Lexicon | None, model: AcousticModel, units: TokenizerUnits, train: SpeechLoader
+    settings: Phones | None, lexicon: Lexicon | None, model: AcousticNetwork, units: TokenizerUnits, train: SpeechLoader
 ) -> PhoneLosses | None:
     if settings is None or lexicon is None:
         return None

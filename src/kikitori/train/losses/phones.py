@@ -17,7 +17,7 @@ from kikitori.align.hmm.graph import SILENCE
 from kikitori.align.hmm.mfcc import FRAMES_PER_SECOND
 from kikitori.data.speech import SpeechBatch
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.encoder import EncoderOutput
 from kikitori.model.heads import ctc_loss
 from kikitori.text.lexicon import Lexicon
@@ -36,7 +36,7 @@ class PhoneLosses(nn.Module):
     def __init__(
         self,
         settings: Phones,
-        model: AcousticModel,
+        model: AcousticNetwork,
         units: TokenizerUnits,
         lexicon: Lexicon,
         texts: Iterable[str],
@@ -59,7 +59,7 @@ class PhoneLosses(nn.Module):
             self.trigrams = phone_trigrams(filter(None, map(self.phones, texts)), len(model.config.phones))
 
     @property
-    def acoustic(self) -> AcousticModel:
+    def acoustic(self) -> AcousticNetwork:
         """The acoustic model."""
         return self._acoustic[0]
 

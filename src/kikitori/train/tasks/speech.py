@@ -17,7 +17,8 @@ from kikitori.data.rows import Rows
 from kikitori.data.speech import SpeechBatch, SpeechLoader
 from kikitori.errors import DataError, counted
 from kikitori.io.audio import SAMPLE_RATE
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
+from kikitori.model.acoustic_model import AcousticModel, as_acoustic_model
 from kikitori.model.adapters.lora import idle, is_adapted, merged_encoder
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
 from kikitori.model.folder import TrainedOn, save_model
@@ -61,7 +62,7 @@ class AcousticTask(SpeechBatches):
     def __init__(
         self,
         recipe: AcousticModelRecipe | SpeechLLMRecipe | SpeechAdaptationRecipe,
-        model: AcousticModel,
+        model: AcousticNetwork,
         units: TokenizerUnits,
         characters: TokenizerUnits | None,
         train: SpeechLoader,
@@ -183,7 +184,7 @@ class AcousticTask(SpeechBatches):
     def merged_acoustic(self) -> AcousticModel:
         """The acoustic model with the encoder's adapters in its weights; the model itself if it has none."""
         if not is_adapted(self.acoustic.encoder):
-            return self.acoustic
+            return as_acoustic_model(self.acoustic)
         model = AcousticModel(self.acoustic.config, encoder=merged_encoder(self.acoustic.encoder))
         model.ctc_heads.load_state_dict(self.acoustic.ctc_heads.state_dict())
         model.phone_heads.load_state_dict(self.acoustic.phone_heads.state_dict())
@@ -282,6 +283,6 @@ class AcousticTask(SpeechBatches):
         return {f"{rate}_{decoder}": count.rate for decoder, count in counts.items()}
 
 
-def loss_layers(model: AcousticModel, ctc: CTC) -> list[int]:
+def loss_layers(model: AcousticNetwork, ctc: CTC) -> list[int]:
     """The encoder layers whose states the losses read: those with heads, then that of the auxiliary character head."""
     return [*model.layers, *([ctc.character_layer] if ctc.character_layer else [])]

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 
 from kikitori.data.speech import SpeechLoader
-from kikitori.model.acoustic_model import AcousticModel
+from kikitori.model.acoustic import AcousticNetwork
 from kikitori.train.recipe.data import Augment
 from kikitori.train.tasks.speech_batches import EVALUATION_BATCH, training_inputs
 
 
 @torch.inference_mode()
 def ctc_posteriors(
-    model: AcousticModel, speech: SpeechLoader, augment: Augment, *, phones: bool = False
+    model: AcousticNetwork, speech: SpeechLoader, augment: Augment, *, phones: bool = False
 ) -> Iterator[tuple[NDArray[np.float32], str]]:
     """Log-probabilities (frames, labels + 1) of the last CTC or phone head on augmented speech, and its transcript."""
     model.train(mode=False)

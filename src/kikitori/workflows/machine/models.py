@@ -11,14 +11,12 @@ from huggingface_hub.errors import CacheNotFound
 
 from kikitori import loading
 from kikitori.errors import KikitoriError
-from kikitori.model.acoustic_model import AcousticModelConfig
+from kikitori.io.model_folder import ModelType
 from kikitori.model.folder import read_trained_on
 from kikitori.model.published.aed import family_of
-from kikitori.model.published.nue_asr import MODEL_TYPE as NUE_ASR
 from kikitori.model.published.part import BASE, PARTS, base_names, find_base
 from kikitori.model.published.second_decoder import decoders_in
 from kikitori.model.safety.config import read_json
-from kikitori.model.speech_llm import SpeechLLMConfig
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,13 @@ def _kind(folder: Path, config: dict[str, Any]) -> str | None:
     if (family := family_of(folder, config)) is not None:
         return family.name
     match str(config.get("model_type")):
-        case AcousticModelConfig.model_type if BASE in config:
+        case ModelType.ACOUSTIC_MODEL if BASE in config:
             return f"{base_names(config)[0].rpartition('/')[2]} with CTC heads"
-        case AcousticModelConfig.model_type:
+        case ModelType.ACOUSTIC_MODEL:
             return "acoustic model"
-        case SpeechLLMConfig.model_type:
+        case ModelType.SPEECH_LLM:
             return "speech LLM"
-        case kind if kind == NUE_ASR:
+        case ModelType.NUE_ASR:
             return "Nue-ASR"
     return None
 

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_bidirectional_mask
 
 from kikitori.model.encoder.families.waveform import WaveformFamily
 from kikitori.model.encoder.family import Convolution, min_features, subsampled
@@ -33,6 +32,8 @@ class MoonshineFamily(WaveformFamily):
 
     def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Front end, whose group norm looks at all samples of a row and therefore runs row by row, and Transformer."""
+        from transformers.masking_utils import create_bidirectional_mask
+
         convolutions = self.convolutions(model.config)
         least = min_features(convolutions)
         inputs = nn.functional.pad(inputs, (0, max(0, least - inputs.shape[1])))

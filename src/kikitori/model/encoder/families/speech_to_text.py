@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_bidirectional_mask
 
 from kikitori.model.encoder.family import Convolution, subsampled
 from kikitori.model.features import KALDI_HOP_SIZE, KALDI_WINDOW_SIZE, kaldi_log_mel, mask_tail, valid_mask
@@ -51,6 +50,8 @@ class SpeechToTextFamily:
 
     def frames(self, model: Any, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Convolutions, which read zeros behind each utterance, sinusoidal positions and Transformer."""
+        from transformers.masking_utils import create_bidirectional_mask
+
         hidden, sizes = mask_tail(inputs, lengths), lengths
         for convolution, shape in zip(model.conv.conv_layers, self.convolutions(model.config), strict=True):
             hidden = nn.functional.glu(convolution(hidden.mT), dim=1).mT

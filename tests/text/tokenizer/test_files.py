@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from kikitori.errors import ModelError
-from kikitori.text.tokenizer_files import _may_explode, check_tokenizer
+from kikitori.text.tokenizer.files import _may_explode, check_tokenizer
 from kikitori.text.units import EOS, load_units
 from tests.tiny import tiny_units
 
