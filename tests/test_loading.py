@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from kikitori import loading
@@ -28,6 +30,11 @@ def test_our_models_are_found_by_name(tmp_path, monkeypatch):
     (ours / "config.json").write_text("{}")
     assert find_model("mini-xx") == ours
     assert find_model("someone/mini-xx") == "someone/mini-xx"
+    assert find_model("mini-xx/speech_llm") == "mini-xx/speech_llm"
+    (ours / "speech_llm").mkdir()
+    (ours / "speech_llm" / "config.json").write_text('{"base": {"name": ".."}, "model_type": "kikitori_speech_llm"}')
+    assert find_model("mini-xx/speech_llm") == find_model("mini-xx", "speech_llm") == ours / "speech_llm"
+    shutil.rmtree(ours / "speech_llm")
     assert find_model(ours) == ours
     assert find_model("tiny-en") == find_model(None) == BUNDLED
     (tmp_path / "mini-xx").mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kikitori.align.calibration import load_calibration
 from kikitori.errors import ConfigError, KikitoriWarning, ModelError
-from kikitori.io.model_folder import around, model_folder
+from kikitori.io.model_folder import SPEECH_LLM, around, model_folder
 from kikitori.kernels import limit_kernel_caches
 from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
@@ -151,8 +151,9 @@ def _adapts_encoder(adapter: str | Path) -> bool:
 def find_model(model: str | Path | None, decoder: DecoderName | None = None) -> str | Path:
     """The folder of a model named without a slash: one here, in the package (`tiny-en`) or in a checkout's `models/`.
 
-    None is the bundled model, a run folder what it exported. Whatever is none of them stays as it is: a path, or the id
-    of a model on the hub. Of a folder with two decoders it is the one that holds what is asked for.
+    `NAME/speech_llm` is the second decoder of such a one, None the bundled model, a run folder what it exported.
+    Whatever is none of them stays as it is: a path, or the id of a model on the hub. Of a folder with two decoders it
+    is the one that holds what is asked for.
 
     Raises:
         ConfigError: It is a model for other software to run.
@@ -169,7 +170,7 @@ def _found(model: str | Path | None) -> str | Path:
         raise ConfigError("only evaluate and transcribe run models of other software", where=model, remedy=remedy)
     if (exported := model_folder(model)) != str(model):
         return Path(exported)
-    if Path(model).is_dir() or len(Path(model).parts) != 1:
+    if Path(model).is_dir() or Path(model).parts[1:] not in ((), (SPEECH_LLM,)):
         return model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))
     return next((folder for folder in ours if (folder / "config.json").is_file()), model)
