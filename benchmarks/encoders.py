@@ -53,6 +53,7 @@ SETTINGS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "data2vec-audio": [("", {**WAVE, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5})],
     "moonshine": [("", MOONSHINE)],
     "omniasr_audio": [("", WAVE)],
+    "moonshine_streaming_encoder": [("", {**SIZES, "num_key_value_heads": 4, "sliding_windows": ((4, 2), (3, 0))})],
     "speech_to_text": [("", {**WHISPER, "d_model": 32, "conv_channels": 32, "max_source_positions": 50})],
     "unispeech": [("base", WAVE), ("large", LARGE)],
     "unispeech-sat": [("base", WAVE), ("large", LARGE)],
@@ -126,6 +127,12 @@ OWN_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 """From our features to what transformers' encoder is given, where that differs."""
 
 
+OWN_ARGUMENTS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
+    # Without a mask transformers' layers read the whole recording, with one their windows.
+    "moonshine_streaming_encoder": lambda inputs: {"attention_mask": torch.ones_like(inputs)},
+}
+
+
 class WrongError(Exception):
     """Other frames than there should be."""
 
@@ -163,7 +170,8 @@ def check(config: PreTrainedConfig) -> None:
         whole, samples = waveforms[4:, :31999].nan_to_num(), torch.tensor([31999])
         features, _ = encoder.features(whole, samples)
         inputs = OWN_INPUTS[config.model_type](features) if config.model_type in OWN_INPUTS else features
-        own = encoder.model(inputs).last_hidden_state
+        arguments = OWN_ARGUMENTS[config.model_type](inputs) if config.model_type in OWN_ARGUMENTS else {}
+        own = encoder.model(inputs, **arguments).last_hidden_state
         found = encoder(whole, samples).frames
         _same(found, own[:, : found.shape[1]], "frames and those of transformers")
 

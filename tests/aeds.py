@@ -23,6 +23,8 @@ from transformers import (
     GenerationConfig,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    MoonshineStreamingConfig,
+    MoonshineStreamingForConditionalGeneration,
     ParakeetFeatureExtractor,
     PreTrainedModel,
     Speech2TextConfig,
@@ -32,6 +34,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 from transformers.models.canary.configuration_canary import CanaryDecoderConfig
+from transformers.models.moonshine_streaming.configuration_moonshine_streaming import MoonshineStreamingEncoderConfig
 
 from kikitori.model.published.transcript_rules import CANARY_PROMPT
 from kikitori.model.safety.config import quiet_transformers
@@ -57,7 +60,10 @@ class TinyAed:
 
     def inputs(self, waveform: NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """What the network reads of one waveform."""
-        found: Any = self.features(waveform, sampling_rate=16000, return_tensors="pt")  # type: ignore[operator]
+        whole: dict[str, Any] = {"sampling_rate": 16000, "return_tensors": "pt", "padding": True}
+        if self.network.config.model_type == "moonshine_streaming":
+            whole["pad_to_multiple_of"] = 80  # as its processor does
+        found: Any = self.features(waveform, **whole)  # type: ignore[operator]
         return {name: found[name] for name in ("input_values", "input_features", "attention_mask") if name in found}
 
     def generated(self, waveform: NDArray[np.float32], prompt: list[int]) -> tuple[int, ...]:
@@ -90,6 +96,26 @@ def tiny_moonshine() -> TinyAed:
         decoder_start_token_id=1, bos_token_id=1, eos_token_id=EOS, pad_token_id=EOS, max_length=40
     )
     return TinyAed(varied(network, 0, 0.7), units, Wav2Vec2FeatureExtractor(do_normalize=False))
+
+
+def tiny_moonshine_streaming() -> TinyAed:
+    """Moonshine Streaming with windows of a few frames, and an encoder of another size than the decoder."""
+    units = tiny_bpe("characters")
+    both = {"num_key_value_heads": 4, "max_position_embeddings": 200}
+    windows = ((4, 2), (3, 0))
+    encoder = MoonshineStreamingEncoderConfig(**{**SIZES, "hidden_size": 24}, **both, sliding_windows=windows)
+    special = {"decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": 0}
+    torch.manual_seed(0)
+    config = MoonshineStreamingConfig(
+        **SIZES, **both, encoder_config=encoder.to_dict(), vocab_size=units.size, **special
+    )
+    network = MoonshineStreamingForConditionalGeneration(config).eval()
+    shake(network, 0, 0.3)
+    heard(network)
+    network.generation_config = GenerationConfig(**special, max_length=40)
+    return TinyAed(
+        varied(network, 0, 0.7), units, Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    )
 
 
 def tiny_speech_to_text(languages: Sequence[str] = ()) -> TinyAed:
@@ -202,6 +228,7 @@ def varied(network: Any, seed: int, amount: float) -> PreTrainedModel:
 
 AEDS: dict[str, Callable[[], TinyAed]] = {
     "moonshine": tiny_moonshine,
+    "moonshine_streaming": tiny_moonshine_streaming,
     "speech_to_text": tiny_speech_to_text,
     "cohere_asr": tiny_cohere,
     "canary": tiny_canary,

@@ -20,6 +20,8 @@ from transformers import (
     HubertForCTC,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    MoonshineStreamingConfig,
+    MoonshineStreamingForConditionalGeneration,
     ParakeetCTCConfig,
     ParakeetEncoderConfig,
     ParakeetForCTC,
@@ -43,6 +45,7 @@ from transformers import (
     WhisperConfig,
     WhisperForConditionalGeneration,
 )
+from transformers.models.moonshine_streaming.configuration_moonshine_streaming import MoonshineStreamingEncoderConfig
 from transformers.utils import logging as transformers_logging
 
 from kikitori.errors import ModelError
@@ -93,6 +96,9 @@ CONFIGS: dict[str, Any] = {
     "parakeet": lambda: ParakeetEncoderConfig(**SIZES, subsampling_conv_channels=8),
     "data2vec": lambda: Data2VecAudioConfig(**WAVE | {"num_conv_pos_embeddings": 3}, conv_pos_kernel_size=5),
     "moonshine": lambda: MoonshineConfig(**MOONSHINE),
+    "moonshine-streaming": lambda: MoonshineStreamingEncoderConfig(
+        **SIZES, num_key_value_heads=4, sliding_windows=((4, 2), (3, 0))
+    ),
     "speech-to-text": lambda: Speech2TextConfig(**SPEECH_TO_TEXT),
     "unispeech": lambda: UniSpeechConfig(**WAVE),
     "unispeech-sat": lambda: UniSpeechSatConfig(**LARGE),
@@ -227,7 +233,9 @@ def test_a_single_full_length_utterance_equals_transformers(family: str) -> None
                 inputs = inputs[:, None]
             case "wav2vec2-bert":  # pairs of frames, an odd one left out
                 inputs = inputs[:, :198].reshape(1, 99, -1)
-        expected = encoder.model(inputs, output_hidden_states=True)
+        # Without a mask transformers' layers for streams read the whole recording, with one their windows.
+        mask = {"attention_mask": torch.ones_like(inputs)} if family == "moonshine-streaming" else {}
+        expected = encoder.model(inputs, output_hidden_states=True, **mask)
     torch.testing.assert_close(output.frames, expected.last_hidden_state, atol=1e-5, rtol=0)
     torch.testing.assert_close(output.intermediate[0], expected.hidden_states[1], atol=1e-5, rtol=0)
 
@@ -386,6 +394,13 @@ WRAPPED: dict[str, tuple[str, Any, Any]] = {
     ),
     "conformer": ("conformer", Wav2Vec2ConformerForCTC, lambda own: Wav2Vec2ConformerConfig(**own)),
     "moonshine": ("moonshine", MoonshineForConditionalGeneration, lambda own: MoonshineConfig(**own)),
+    "moonshine-streaming": (
+        "moonshine-streaming",
+        MoonshineStreamingForConditionalGeneration,
+        lambda own: MoonshineStreamingConfig(
+            encoder_config=own, vocab_size=40, num_key_value_heads=4, **(SIZES | {"hidden_size": 24})
+        ),
+    ),
     "speech-to-text": (
         "speech-to-text",
         Speech2TextForConditionalGeneration,

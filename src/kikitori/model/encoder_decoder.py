@@ -31,7 +31,7 @@ class EncoderDecoder(nn.Module):
         layout: How its decoder is put together.
         rules: What stands before a transcript, and what is never written.
         language: The language of all recordings by its code; None for one that is not known, or found out for each.
-        max_seconds: The longest utterance, where the encoder does not say it.
+        max_seconds: The longest utterance, where the encoder takes no less.
         heads: CTC heads on an encoder of the same kind, whose first layers are those of `whole`; None for none.
         shared_layers: How many layers these are.
 
@@ -156,7 +156,7 @@ class EncoderDecoder(nn.Module):
         most = self.rules.positions - len(self.previous_text) - len(self.rules.prompt)
         rule: LengthRule = "window" if self.window == "padded" else "speech_window"
         samples = self.encoder.max_samples
-        seconds = self._max_seconds if samples is None else samples / SAMPLE_RATE
+        seconds = self._max_seconds if samples is None else min(self._max_seconds, samples / SAMPLE_RATE)
         return TrainedOn(most / seconds, seconds, self.language, rule)
 
     def decoder(self, encoded: EncoderOutput, drafts: Sequence[Sequence[int]] | None = None) -> CrossAttentionDecoder:  # noqa: ARG002

@@ -29,9 +29,16 @@ from tests.tiny import shake, tiny_waveforms
 
 WAVEFORMS = tiny_waveforms(5)
 CHARACTERS = character_units(["the quick brown fox jumps over a lazy dog"], "en_plain")
-KINDS = {"moonshine": "Moonshine", "speech_to_text": "Speech2Text", "cohere_asr": "Cohere ASR", "canary": "Canary"}
+KINDS = {
+    "moonshine": "Moonshine",
+    "moonshine_streaming": "Moonshine Streaming",
+    "speech_to_text": "Speech2Text",
+    "cohere_asr": "Cohere ASR",
+    "canary": "Canary",
+}
 TRAINED = {
     "moonshine": TrainedOn(39 / 30, 30.0, None, "window"),
+    "moonshine_streaming": TrainedOn(39 / 4, 4.0, None, "window"),
     "speech_to_text": TrainedOn(39 / 30, 30.0, None, "window"),
     "cohere_asr": TrainedOn(30 / 35, 35.0, "en", "window"),
     "canary": TrainedOn(31 / 40, 40.0, "de", "window"),

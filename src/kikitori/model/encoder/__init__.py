@@ -7,7 +7,8 @@ zero behind each utterance. In evaluation mode an utterance gives the same frame
   configuration.
 - `rows`: a batch a few rows at a time.
 - `family`: what a family has to say; `families`: `waveform`: HuBERT, wav2vec 2.0 and their kin; `omniasr`, `moonshine`,
-  `wav2vec2_bert`, `speech_to_text`; `whisper`, also in Voxtral; `fastconformer`: Parakeet, Canary.
+  `moonshine_streaming`, `wav2vec2_bert`, `speech_to_text`; `whisper`, also in Voxtral; `fastconformer`: Parakeet,
+  Canary.
 """
 
 from kikitori.io.audio import SAMPLE_RATE

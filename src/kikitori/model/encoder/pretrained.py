@@ -13,6 +13,7 @@ from kikitori.errors import ModelError
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.encoder.families.fastconformer import FastConformerFamily
 from kikitori.model.encoder.families.moonshine import MoonshineFamily
+from kikitori.model.encoder.families.moonshine_streaming import MoonshineStreamingFamily
 from kikitori.model.encoder.families.omniasr import OmniASRFamily
 from kikitori.model.encoder.families.speech_to_text import SpeechToTextFamily
 from kikitori.model.encoder.families.wav2vec2_bert import Wav2Vec2BertFamily
@@ -34,6 +35,7 @@ MODEL_CLASSES = {
     "parakeet_encoder": "parakeet.modeling_parakeet.ParakeetEncoder",
     "data2vec-audio": "data2vec.modeling_data2vec_audio.Data2VecAudioModel",
     "moonshine": "moonshine.modeling_moonshine.MoonshineEncoder",
+    "moonshine_streaming_encoder": "moonshine_streaming.modeling_moonshine_streaming.MoonshineStreamingEncoder",
     "omniasr_audio": "omniasr.modeling_omniasr.OmniASRAudioModel",
     "speech_to_text": "speech_to_text.modeling_speech_to_text.Speech2TextEncoder",
     "unispeech": "unispeech.modeling_unispeech.UniSpeechModel",
@@ -45,12 +47,16 @@ MODEL_CLASSES = {
 """Encoders by model type, each in a module of its own of `transformers.models`."""
 WRAPPING_TYPES = {
     **dict.fromkeys(("parakeet_ctc", "parakeet_tdt", "parakeet_rnnt", "canary", "cohere_asr"), "encoder_config"),
+    "moonshine_streaming": "encoder_config",
     **dict.fromkeys(("omniasr", "omniasr_ctc", "voxtral"), "audio_config"),
 }
 """Recognisers whose configuration holds that of their encoder, and its name there."""
 INNER = r"^(model\.)?(encoder|audio_tower)\."
 """What the weights of an encoder that is a part of a recogniser are called there."""
-BARE = ("whisper", "parakeet_encoder", "moonshine", "omniasr_audio", "speech_to_text", "voxtral_encoder")
+BARE = (
+    *("whisper", "parakeet_encoder", "moonshine", "moonshine_streaming_encoder", "omniasr_audio", "speech_to_text"),
+    "voxtral_encoder",
+)
 """Encoders whose own weights never have such a name."""
 RENAMED = {"cohere_asr": "cohere_asr.modeling_cohere_asr.CohereAsrForConditionalGeneration"}
 """Recognisers whose weights are stored under other names, which transformers knows of the whole alone."""
@@ -61,7 +67,7 @@ REASONS = {
     "its front end cuts the features into chunks": ("qwen3_asr", "qwen3_asr_encoder"),
     "its layers run at half the rate of its frames": ("sew", "sew-d"),
     "it is made for streams": (
-        *("moonshine_streaming", "nemotron3_5_asr", "nemotron_asr_streaming", "nemotron_asr_streaming_encoder"),
+        *("nemotron3_5_asr", "nemotron_asr_streaming", "nemotron_asr_streaming_encoder"),
         *("voxtral_realtime", "voxtral_realtime_encoder"),
     ),
     "it is an audio codec": ("encodec", "mimi", "higgs_audio_v2_tokenizer", "wavtokenizer_encoder", "xcodec"),
@@ -82,6 +88,8 @@ def family_of(config: Any) -> Family:
             return FastConformerFamily()
         case "moonshine":
             return MoonshineFamily()
+        case "moonshine_streaming_encoder":
+            return MoonshineStreamingFamily()
         case "omniasr_audio":
             return OmniASRFamily()
         case "speech_to_text":

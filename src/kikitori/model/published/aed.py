@@ -26,7 +26,7 @@ from kikitori.model.published.transcript_rules import (
 )
 from kikitori.model.published.whisper import MODEL_TYPE as WHISPER
 from kikitori.model.published.whisper import is_whisper, load_whisper, whisper_values
-from kikitori.model.safety.config import read_json
+from kikitori.model.safety.config import one_line_errors, read_json
 from kikitori.model.safety.load import check_loaded, encoder_alone, other_units, read_weights
 from kikitori.text.units import TokenizerUnits
 
@@ -61,6 +61,13 @@ FAMILIES = {
         "Moonshine",
         "moonshine.modeling_moonshine.MoonshineForConditionalGeneration",
         layout.MOONSHINE,
+        untold_rules,
+        30.0,
+    ),
+    "moonshine_streaming": Family(
+        "Moonshine Streaming",
+        "moonshine_streaming.modeling_moonshine_streaming.MoonshineStreamingForConditionalGeneration",
+        layout.MOONSHINE_STREAMING,
         untold_rules,
         30.0,
     ),
@@ -111,7 +118,8 @@ def load_network(path_or_id: str | Path, config: dict[str, Any], units: Tokenize
             remedy=f"use one of {', '.join(FAMILIES)}",
         )
     module, _, name = family.network.rpartition(".")
-    network_class = getattr(import_module(f"transformers.models.{module}"), name)
+    with one_line_errors(path_or_id):  # an old release of transformers may not have it
+        network_class = getattr(import_module(f"transformers.models.{module}"), name)
     network, info = read_weights(network_class, path_or_id, config)
     if FIRST_OF_DECODER in info["missing_keys"]:
         raise encoder_alone(path_or_id, model_type)

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from kikitori.errors import ModelError
+
 Turn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Queries and keys (rows, heads, n, head_dim) of some labels, with their positions in them."""
 Part = Callable[[Any], nn.Module]
@@ -79,6 +81,15 @@ def _projected(network: Any, frames: Tensor) -> Tensor:
     return projected
 
 
+def _placed(network: Any, frames: Tensor) -> Tensor:
+    most = int(network.pos_emb.num_embeddings)
+    if frames.shape[1] > most:
+        what = f"the decoder has positions for {most} frames, the utterance has {frames.shape[1]}"
+        raise ModelError(what, remedy="split the recording")
+    projected: Tensor = network.proj(frames + network.pos_emb.weight[: frames.shape[1]])
+    return projected
+
+
 def _labels_alone(network: Any, labels: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG001
     embedded: Tensor = network.embed_tokens(labels)
     return embedded
@@ -118,5 +129,6 @@ MOONSHINE = DecoderLayout(
     feed_forward=_module,
     final_norm=attrgetter("norm"),
 )
+MOONSHINE_STREAMING = replace(MOONSHINE, read=_placed)
 CANARY = replace(MOONSHINE, embed=_normed, rotation=_no_rotation)
 COHERE = replace(CANARY, read=_projected)
