@@ -187,7 +187,7 @@ def test_speech_to_text_of_several_languages(tmp_path):
 def prompt_of(folders, told, code):
     """As transformers' processor for Cohere makes it; Canary's is in a template of its folder."""
     units = load_model(folders / told, language="en").units
-    labels = CohereAsrProcessor(CohereAsrFeatureExtractor(), units.tokenizer).get_decoder_prompt_ids(code)
+    labels = CohereAsrProcessor(CohereAsrFeatureExtractor(), units.pretrained).get_decoder_prompt_ids(code)
     return labels if told == "cohere_asr" else labels[1:]
 
 
