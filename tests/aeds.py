@@ -226,12 +226,20 @@ def varied(network: Any, seed: int, amount: float) -> PreTrainedModel:
     return network  # type: ignore[no-any-return]
 
 
+def has_nemo_features() -> bool:
+    """Whether transformers has those of Canary and Cohere; its oldest release that we support wants librosa."""
+    try:
+        ParakeetFeatureExtractor()
+    except ImportError:
+        return False
+    return True
+
+
 AEDS: dict[str, Callable[[], TinyAed]] = {
     "moonshine": tiny_moonshine,
     "moonshine_streaming": tiny_moonshine_streaming,
     "speech_to_text": tiny_speech_to_text,
-    "cohere_asr": tiny_cohere,
-    "canary": tiny_canary,
+    **({"canary": tiny_canary, "cohere_asr": tiny_cohere} if has_nemo_features() else {}),
 }
 LANGUAGES = {"cohere_asr": "en", "canary": "de"}
 """What must be asked for of those that are told their language."""
