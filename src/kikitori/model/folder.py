@@ -18,7 +18,7 @@ from kikitori.io.model_folder import AROUND, CTC_UNITS, ModelType, around, forge
 from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
-from kikitori.model.published.aed import encoder_decoder, family_of, load_network
+from kikitori.model.published.aed import FAMILIES, encoder_decoder, family_of, load_network
 from kikitori.model.published.part import BASE, base_names, find_base, load_heads
 from kikitori.model.published.second_decoder import load_second_decoder
 from kikitori.model.safety.config import (
@@ -193,7 +193,7 @@ def _own_class(path_or_id: str | Path, model_type: str) -> type["PreTrainedModel
     raise ModelError(
         f"model type '{model_type}' is no recogniser",
         where=path_or_id,
-        remedy="give a folder that kikitori train wrote (RUN/model)",
+        remedy=f"give a folder that kikitori train wrote (RUN/model), or one of {', '.join(FAMILIES)}",
     )
 
 

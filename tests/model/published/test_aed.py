@@ -194,6 +194,11 @@ def prompt_of(folders, told, code):
     return labels if told == "cohere_asr" else labels[1:]
 
 
+def test_encoder_decoders_that_are_not_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "speech-encoder-decoder"}))
+    refused(tmp_path, "model type 'speech-encoder-decoder' is no recogniser", "or one of whisper, moonshine, ")
+
+
 def test_a_short_window_is_whispers(folders, family):
     with pytest.raises(ConfigError, match="the model has no Whisper decoder"):
         load(folders / family, window="speech", language=LANGUAGES.get(family))
