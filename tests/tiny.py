@@ -33,12 +33,13 @@ from transformers import (
 from kikitori.io.audio import SAMPLE_RATE
 from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.acoustic_model import AcousticModel, AcousticModelConfig, acoustic_config
-from kikitori.model.folder import TrainedOn, save_model
+from kikitori.model.folder import save_model
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 from kikitori.text.prompt import PRESETS, Prompt, compile_prompt
 from kikitori.text.unit_training import character_units, sentencepiece_units
 from kikitori.text.units import SPECIALS, TokenizerUnits
+from kikitori.types import TrainedOn
 
 TEXTS = (
     "user transcribe speech to text assistant",

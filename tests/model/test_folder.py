@@ -10,8 +10,9 @@ from kikitori.errors import KikitoriError, ModelError
 from kikitori.io.untrusted import MAX_JSON_BYTES
 from kikitori.model import AcousticModel, SpeechLLM
 from kikitori.model.acoustic_model import FORMAT_VERSION
-from kikitori.model.folder import TrainedOn, is_recogniser, load_llm, load_model, save_model
+from kikitori.model.folder import is_recogniser, load_llm, load_model, save_model
 from kikitori.model.safety.config import quiet_transformers
+from kikitori.types import TrainedOn
 from tests.refusal import refused
 from tests.tiny import (
     LLMS,

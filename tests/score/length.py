@@ -13,8 +13,8 @@ from kikitori.data.manifest import read_manifest
 from kikitori.data.speech import read_utterance
 from kikitori.io.audio import SAMPLE_RATE, stream_audio
 from kikitori.loading import load
-from kikitori.model.folder import TrainedOn
 from kikitori.segment.chunks import utterances
+from kikitori.types import TrainedOn
 from tests.processes import ROOT
 from tests.score.row import Row
 from tests.tiny import save_tiny, tiny_acoustic_model

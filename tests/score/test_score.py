@@ -54,7 +54,7 @@ def test_r9_damaged_recordings_are_read_or_refused(tmp_path):
     assert row.passed, row
 
 
-@pytest.mark.slow  # tests/train/loop/test_checkpoints.py and test_stages.py resume from each step in one process
+@pytest.mark.slow  # tests/train/loop/test_checkpoint.py and test_stages.py resume from each step in one process
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_r1_killed_runs_end_like_others(tmp_path, mode):
     row = count_kills(tmp_path, mode, [Killing(None, 0.1), Killing(None, 0.3)], epochs=6)

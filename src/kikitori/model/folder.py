@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 
 from kikitori.errors import ModelError
 from kikitori.io.files import open_weights
-from kikitori.io.model_folder import AROUND, CTC_UNITS, ModelType, around, forget_places
+from kikitori.io.model_folder import AROUND, BASE, CTC_UNITS, ModelType, around, forget_places
 from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.published.aed import FAMILIES, encoder_decoder, family_of, load_network
-from kikitori.model.published.part import BASE, base_names, find_base, load_heads
+from kikitori.model.published.part import base_names, find_base, load_heads
 from kikitori.model.published.second_decoder import load_second_decoder
 from kikitori.model.safety.config import (
     check_config,
@@ -30,9 +30,9 @@ from kikitori.model.safety.config import (
     read_json,
 )
 from kikitori.model.safety.load import encoder_alone, load_weights, other_units
-from kikitori.model.safety.trained_on import read_trained_on as read_trained_on  # also for those who take it from here
+from kikitori.model.safety.trained_on import read_trained_on
 from kikitori.text.units import TokenizerUnits, equal_units, load_units
-from kikitori.types import TrainedOn as TrainedOn  # also for those who take it from here
+from kikitori.types import TrainedOn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -137,7 +137,9 @@ def load_model(path_or_id: str | Path, *, language: str | None = None) -> Loaded
         return LoadedModel(model, units, model.trained_on)
     match str(config.get("model_type")):
         case ModelType.NUE_ASR:
-            loaded = _load_published(path_or_id)
+            from kikitori.model.published.nue_asr import TRAINED_ON, load_published
+
+            loaded = LoadedModel(*load_published(path_or_id), TRAINED_ON)
         case ModelType.ACOUSTIC_MODEL if BASE in config:
             loaded = _load_part(path_or_id, config)
         case ModelType.SPEECH_LLM if AROUND in base_names(config):
@@ -207,14 +209,13 @@ def load_llm(path_or_id: str | Path) -> "PreTrainedModel":
         recogniser = load_model(path_or_id).model.speech_llm
         if recogniser is None:
             raise ModelError("an acoustic model has no LLM", where=path_or_id, remedy="name a speech LLM or an LLM")
-        llm: PreTrainedModel = recogniser.llm
-    else:
-        from transformers import AutoModelForCausalLM
+        return recogniser.llm
+    from transformers import AutoModelForCausalLM
 
-        config = read_json(path_or_id, "config.json")
-        check_llm_type(path_or_id, config)
-        # Public checkpoints often carry buffers of old releases beside their weights.
-        llm = load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
+    config = read_json(path_or_id, "config.json")
+    check_llm_type(path_or_id, config)
+    # Public checkpoints often carry buffers of old releases beside their weights.
+    llm: PreTrainedModel = load_weights(AutoModelForCausalLM, path_or_id, config, may_hold_more=True)
     return llm
 
 
@@ -266,12 +267,6 @@ def _load_speech_llm_part(path_or_id: str | Path, config: dict[str, Any]) -> Loa
     _check_units(path_or_id, model, units, ctc_units)
     model.eval()  # type: ignore[no-untyped-call]
     return LoadedModel(model, units, read_trained_on(path_or_id), ctc_units)
-
-
-def _load_published(path_or_id: str | Path) -> LoadedModel:
-    from kikitori.model.published.nue_asr import TRAINED_ON, load_published
-
-    return LoadedModel(*load_published(path_or_id), TRAINED_ON)
 
 
 def load_ctc_units(path_or_id: str | Path) -> TokenizerUnits:

@@ -18,8 +18,8 @@ from kikitori.io.files import write_text
 from kikitori.io.model_folder import LEXICON, model_folder
 from kikitori.loading import load
 from kikitori.model.adapters.folder import num_bytes, num_parameters
-from kikitori.model.folder import read_trained_on
 from kikitori.model.safety.config import read_json
+from kikitori.model.safety.trained_on import read_trained_on
 from kikitori.scoring.source_target import compare, format_comparison
 from kikitori.search.options import GreedySearch
 from kikitori.train.build.corpora import read_ref

@@ -11,7 +11,8 @@ from kikitori.model.acoustic_model import AcousticModel, as_acoustic_model
 from kikitori.model.decoder.encoder_decoder import layout
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.encoder_decoder import EncoderDecoder
-from kikitori.model.published.transcript_rules import Source, whisper_rules
+from kikitori.model.published.generation import Source
+from kikitori.model.published.transcript_rules import whisper_rules
 from kikitori.model.published.whisper import as_transformers
 from kikitori.model.whisper.config import WhisperConfig
 from kikitori.model.whisper.network import whisper_of

@@ -10,7 +10,8 @@ from kikitori.data.speech import pad_waveforms
 from kikitori.model.decoder.encoder_decoder.layout import WHISPER
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.heads import ctc_loss
-from kikitori.model.published.transcript_rules import Source, whisper_rules
+from kikitori.model.published.generation import Source
+from kikitori.model.published.transcript_rules import whisper_rules
 from kikitori.scorers.ctc.speller import TokenSpeller
 from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.language_model import language_model

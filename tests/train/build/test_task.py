@@ -8,10 +8,10 @@ from kikitori.errors import ConfigError, KikitoriError
 from kikitori.model.acoustic_model import AcousticModel
 from kikitori.model.adapters.lora import is_adapted, is_live
 from kikitori.model.decoder.llm import embed_mixture
+from kikitori.model.decoder.vocabulary import embedding_layers
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.folder import load_config, load_ctc_units, load_llm, load_model
 from kikitori.model.heads import ctc_loss
-from kikitori.model.vocabulary import embedding_layers
 from kikitori.text.unit_training import character_units
 from kikitori.text.units import load_units
 from kikitori.train.build.acoustic import build_acoustic_model

@@ -8,7 +8,8 @@ import pytest
 from kikitori import loading
 from kikitori.cli.common import SOME_FAILED
 from kikitori.errors import ModelError
-from kikitori.model.published.part import BASE, PARTS
+from kikitori.io.model_folder import BASE
+from kikitori.model.published.part import PARTS
 from kikitori.workflows.machine import checks
 from kikitori.workflows.machine.models import describe, models_at_hand
 from tests.commands import call

@@ -22,8 +22,8 @@ from transformers.pytorch_utils import Conv1D
 
 from kikitori.errors import ModelError
 from kikitori.model.decoder.llm import embed, forward, project
+from kikitori.model.decoder.vocabulary import embedding_layers
 from kikitori.model.encoder import SAMPLE_RATE, SpeechEncoder
-from kikitori.model.vocabulary import embedding_layers
 
 ENCODER_TARGETS = {"wavlm": ("intermediate_dense", "output_dense")}  # its attention never calls the linear layers
 ATTENTION = ("q_proj", "v_proj")

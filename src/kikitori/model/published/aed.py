@@ -15,8 +15,8 @@ from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.decoder.encoder_decoder import layout
 from kikitori.model.encoder.pretrained import read_preprocessor
 from kikitori.model.encoder_decoder import EncoderDecoder
+from kikitori.model.published.generation import Source
 from kikitori.model.published.transcript_rules import (
-    Source,
     TranscriptRules,
     canary_rules,
     cohere_rules,

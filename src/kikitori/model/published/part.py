@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kikitori.errors import ModelError
-from kikitori.io.model_folder import BASE as BASE  # also for those who take it from here
+from kikitori.io.model_folder import BASE
 from kikitori.model.acoustic import AcousticNetwork, HeadConfig
 from kikitori.model.encoder import SpeechEncoder
 from kikitori.model.safety.config import check_config, one_line_errors
@@ -205,9 +205,14 @@ def whole_acoustic(
     return model
 
 
+def misfit(folder: str | Path, what: str) -> ModelError:
+    """Weights and configuration that do not belong together."""
+    return ModelError(f"the weights do not fit config.json at {what}", where=folder, remedy="copy it again")
+
+
 def _check_names(folder: str | Path, wrong: Sequence[str]) -> None:
     if wrong:
-        raise ModelError(f"the weights do not fit config.json at {wrong[0]}", where=folder, remedy="copy it again")
+        raise misfit(folder, wrong[0])
 
 
 def part_config(config: "AcousticModelConfig", name: str, digest: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kikitori.io.files import write_text
 from kikitori.io.model_folder import AROUND, BASE, CONFIG, SPEECH_LLM, ModelType
 from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.published.aed import family_of
-from kikitori.model.published.part import part_tensors, save_tensors, values_digest
+from kikitori.model.published.part import misfit, part_tensors, save_tensors, values_digest
 from kikitori.model.safety.config import check_config, one_line_errors, read_json
 from kikitori.types import DecoderName
 
@@ -105,7 +105,7 @@ def load_second_decoder(
         ModelError: Encoder or heads are others than in its training, or tensors are missing, damaged or unknown.
     """
     from kikitori.model.acoustic_model import acoustic_config
-    from kikitori.model.published.speech_llm_part import fill_trained, misfit
+    from kikitori.model.published.speech_llm_part import fill_trained
     from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 
     check_config(folder, values)

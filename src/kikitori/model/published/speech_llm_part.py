@@ -17,15 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kikitori.errors import KikitoriWarning, ModelError
+from kikitori.errors import KikitoriWarning
 from kikitori.io.files import write_text
+from kikitori.io.model_folder import BASE
 from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.adapters.lora_folder import LORA_CONFIG, LORA_WEIGHTS, load_lora
 from kikitori.model.published.part import (
-    BASE,
     base_encoder,
     check_digest,
     find_base,
+    misfit,
     own_tensors,
     part_tensors,
     save_tensors,
@@ -140,8 +141,3 @@ def fill_trained(folder: str | Path, model: SpeechLLM, tensors: Mapping[str, Ten
         if wanted[name].shape != tensor.shape:
             raise misfit(folder, name)
         wanted[name].copy_(tensor)
-
-
-def misfit(folder: str | Path, what: str) -> ModelError:
-    """Weights and configuration that do not belong together."""
-    return ModelError(f"the weights do not fit config.json at {what}", where=folder, remedy="copy it again")

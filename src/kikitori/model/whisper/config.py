@@ -14,7 +14,7 @@ class WhisperConfig:
     """What recognition needs of a Whisper's `config.json`; what is missing there has the values of transformers.
 
     Attributes:
-        window: What is read behind an utterance, see `kikitori.model.encoder.whisper`.
+        window: What is read behind an utterance, see `kikitori.model.encoder.families.whisper`.
         others: All other entries, such as those that training alone reads.
     """
 

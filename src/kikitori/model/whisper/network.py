@@ -1,6 +1,6 @@
 """Whisper's encoder and decoder (Radford et al. 2022) without anything that only training needs.
 
-The loops over the layers stand where they are used: `kikitori.model.encoder.whisper` runs the encoder's,
+The loops over the layers stand where they are used: `kikitori.model.encoder.families.whisper` runs the encoder's,
 `kikitori.model.decoder.encoder_decoder` the decoder's.
 """
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from kikitori.errors import ConfigError
 from kikitori.model.adapters.lora import Lora, attach_lora
 from kikitori.model.decoder.probe import check_decoding, check_scoring
+from kikitori.model.decoder.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.model.folder import load_config, load_llm, load_model
 from kikitori.model.safety.config import quiet_transformers
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
-from kikitori.model.vocabulary import embedding_layers, swap_vocabulary
 from kikitori.text.prompt import PRESETS, PromptTemplate, compile_prompt
 from kikitori.text.units import WORD_MARK, TokenizerUnits, equal_units, load_units
 from kikitori.train.build.acoustic import build_acoustic_model, refusals, transformers_config

@@ -21,7 +21,6 @@ from kikitori.model.adapters.folder import save_adapter
 from kikitori.model.adapters.info import AdapterInfo, Fingerprint
 from kikitori.model.adapters.lora import Lora, attach_lora
 from kikitori.model.encoder import freeze
-from kikitori.model.folder import TrainedOn
 from kikitori.model.speech_llm import SpeechLLM
 from kikitori.text.units import TokenizerUnits
 from kikitori.train.recipe.adaptation import Adapt, Replay, SpeechAdaptationRecipe, TextAdaptationRecipe
@@ -30,6 +29,7 @@ from kikitori.train.tasks.speech_llm import SpeechLLMTask
 from kikitori.train.tasks.text import TextBatch, TextTask
 from kikitori.train.text_injection.drafts import Drafter
 from kikitori.train.text_injection.prompts import PromptSimulator
+from kikitori.types import TrainedOn
 
 WHOLE = ("model.llm", "model.bridge", "model.interface", "model.acoustic")
 """Parts that may be fine-tuned fully."""

@@ -21,7 +21,7 @@ from kikitori.model.acoustic import AcousticNetwork
 from kikitori.model.acoustic_model import AcousticModel, as_acoustic_model
 from kikitori.model.adapters.lora import idle, is_adapted, merged_encoder
 from kikitori.model.encoder import EncoderOutput, SpeechEncoder
-from kikitori.model.folder import TrainedOn, save_model
+from kikitori.model.folder import save_model
 from kikitori.model.heads import CTCHead, ctc_loss
 from kikitori.scoring.metrics import ErrorCounts, counted_errors, word_errors
 from kikitori.search.ctc.best_path import ctc_greedy
@@ -36,6 +36,7 @@ from kikitori.train.tasks.base import BatchPosition
 from kikitori.train.tasks.cached_encoder import CachedEncoder
 from kikitori.train.tasks.label_rates import LabelRates, label_rates
 from kikitori.train.tasks.speech_batches import SpeechBatches, dev_batches
+from kikitori.types import TrainedOn
 
 Decoder = Callable[[SpeechBatch], list[str]]
 SEGMENTATION = 1

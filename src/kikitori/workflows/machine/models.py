@@ -11,12 +11,12 @@ from huggingface_hub.errors import CacheNotFound
 
 from kikitori import loading
 from kikitori.errors import KikitoriError
-from kikitori.io.model_folder import ModelType
-from kikitori.model.folder import read_trained_on
+from kikitori.io.model_folder import BASE, ModelType
 from kikitori.model.published.aed import family_of
-from kikitori.model.published.part import BASE, PARTS, base_names, find_base
+from kikitori.model.published.part import PARTS, base_names, find_base
 from kikitori.model.published.second_decoder import decoders_in
 from kikitori.model.safety.config import read_json
+from kikitori.model.safety.trained_on import read_trained_on
 
 
 @dataclass(frozen=True)

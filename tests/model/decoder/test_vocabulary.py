@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, GPTJConfig
 
 from kikitori.model.decoder.llm import embed, forward, project
+from kikitori.model.decoder.vocabulary import embedding_layers, old_labels, swap_vocabulary
 from kikitori.model.folder import load_llm
 from kikitori.model.safety.config import quiet_transformers
-from kikitori.model.vocabulary import embedding_layers, old_labels, swap_vocabulary
 from kikitori.text.forms.text_form import text_normalizer
 from kikitori.text.unit_training import unigram_units
 from kikitori.text.units import SPECIALS, WORD_MARK, with_text_form
