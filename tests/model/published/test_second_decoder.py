@@ -34,6 +34,15 @@ def made(tmp_path_factory):
     return root / "two", root / "work" / "run", model
 
 
+@pytest.fixture(scope="module")
+def recognizers(made):
+    """With the second decoder of the folder, and with the run's network."""
+    folder, _, model = made
+    ours = load(folder, device="cpu", guards=PLAIN, decoder="speech_llm")
+    alone = LoadedModel(model, tiny_bpe(), ours.loaded.trained_on, LETTERS)
+    return ours, Recognizer(alone, GreedySearch(), "run", guards=PLAIN)
+
+
 @pytest.fixture
 def copied(made, tmp_path):
     """A copy of the folder to spoil."""
@@ -67,11 +76,8 @@ def test_it_is_the_run_in_float16_with_the_encoder_around(made):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_every_search_writes_what_it_writes_with_the_run(made, search):
-    folder, _, model = made
-    ours = load(folder, device="cpu", guards=PLAIN, decoder="speech_llm")
-    alone = LoadedModel(model, tiny_bpe(), ours.loaded.trained_on, LETTERS)
-    theirs = Recognizer(alone, GreedySearch(), "run", guards=PLAIN)
+def test_every_search_writes_what_it_writes_with_the_run(recognizers, search):
+    ours, theirs = recognizers
     found = ours.recognize(WAVEFORMS, search)
     assert [each.labels for each in found] == [each.labels for each in theirs.recognize(WAVEFORMS, search)]
     assert [each.labels for each in found] == [ours.recognize([each], search)[0].labels for each in WAVEFORMS]
