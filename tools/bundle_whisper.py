@@ -12,7 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from kikitori.model.published.part import BASE, values_digest
+from kikitori.io.model_folder import BASE
+from kikitori.model.published.part import values_digest
 from kikitori.model.published.whisper import load_whisper
 from kikitori.model.safety.config import read_json
 

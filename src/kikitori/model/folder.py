@@ -209,7 +209,7 @@ def load_llm(path_or_id: str | Path) -> "PreTrainedModel":
         recogniser = load_model(path_or_id).model.speech_llm
         if recogniser is None:
             raise ModelError("an acoustic model has no LLM", where=path_or_id, remedy="name a speech LLM or an LLM")
-        return recogniser.llm
+        return recogniser.llm  # type: ignore[no-any-return]
     from transformers import AutoModelForCausalLM
 
     config = read_json(path_or_id, "config.json")
