@@ -2,12 +2,13 @@
 
 python benchmarks/hard_speech.py MANIFEST OUT [--split dev] [--count 20] [--model MODEL]
 
-Seven manifests, which `kikitori evaluate --data OUT/silence.jsonl --data OUT/noise.jsonl ... -o report` reads as seven
+Eight manifests, which `kikitori evaluate --data OUT/silence.jsonl --data OUT/noise.jsonl ... -o report` reads as eight
 sets, and OUT/*.flac:
 
 - silence       digital silence and the rounding noise of 16 bits, 0.5 to 15 s. The transcript is empty.
 - noise         white, pink and brown noise, hum and clicks, 1 to 15 s, -60 to -10 dB. The transcript is empty.
 - music         tones that swell, chords, a melody, beats, and a band of them all, 4 and 12 s. The transcript is empty.
+- moving        breath, barks, a wah-wah and a siren, whose spectra move as speech's does. The transcript is empty.
 - reversed      an utterance played backwards: no word of any language is right, so the transcript is empty.
 - cut           an utterance that breaks off in the middle of a word, at about 60 % of its words. The CTC head of MODEL
                 aligns the transcript (`ctc_align`); a word lasts from the first frame of its first label to that of the
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from numpy.typing import NDArray
 
 from kikitori.align.ctc import ctc_align
 from kikitori.data.augment import Waveform
@@ -158,6 +160,30 @@ def beats(count: int, generator: np.random.Generator) -> Waveform:
     return wave.astype(np.float32)
 
 
+def moving() -> Iterator[Recording]:
+    generator = np.random.default_rng(SEED + 4)
+    times = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+    for number in range(4):
+        times = times * generator.uniform(0.85, 1.2)  # slower or faster, lower or higher
+        since = times % 0.7
+        notes = 110.0 * 2 ** (generator.integers(0, 12, 100)[(4 * times).astype(int)] / 12)
+        parts = {
+            "breath": coloured(len(times), 1.0, generator) * np.maximum(0.0, np.sin(2 * np.pi * 0.35 * times)) ** 2,
+            "bark": resonant(500.0 * np.exp(-3.0 * since), 900.0) * np.sin(np.pi * np.minimum(since / 0.25, 1.0)),
+            "wah": resonant(notes, 1250.0 + 750.0 * np.sin(2 * np.pi * 2.0 * times)),
+            "siren": resonant(700.0 + 250.0 * np.sin(2 * np.pi * 0.5 * times), 1500.0),
+        }
+        for name, wave in parts.items():
+            yield f"{name}-{number}", (0.3 * wave / np.abs(wave).max()).astype(np.float32), ""
+
+
+def resonant(pitch: NDArray[np.float64], resonance: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Harmonics of a pitch (Hz) that moves, the louder the nearer they are to a resonance (Hz)."""
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    near = (np.exp(-(((k * pitch - resonance) / 300.0) ** 2)) * np.sin(k * phase) for k in range(1, 21))
+    return sum(near, np.zeros(len(pitch)))
+
+
 def backwards(utterances: Sequence[Utterance], count: int) -> Iterator[Recording]:
     for utterance in spread(utterances, count):
         yield stem(utterance), read_utterance(utterance)[::-1].copy(), ""
@@ -240,6 +266,7 @@ def main() -> None:
         "silence": silence(),
         "noise": noise(),
         "music": music(),
+        "moving": moving(),
         "reversed": backwards(utterances, options.count),
         "cut": cut(load(options.model), utterances, options.count),
         "doubled": doubled(utterances, options.count),

@@ -12,7 +12,7 @@ from kikitori.types import Utterance
 from tests.tiny import save_tiny, tiny_speech_llm, tiny_waveform
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "hard_speech.py"
-KINDS = {"silence", "noise", "music", "reversed", "cut", "doubled", "after_silence"}
+KINDS = {"silence", "noise", "music", "moving", "reversed", "cut", "doubled", "after_silence"}
 
 
 def make(monkeypatch, *arguments: object) -> None:
@@ -34,7 +34,7 @@ def test_a_manifest_of_each_kind_the_same_on_every_call(tmp_path, monkeypatch):
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     sets = {kind: read_manifest(tmp_path / "one" / f"{kind}.jsonl").utterances for kind in KINDS}
-    assert {row.text for kind in ("silence", "noise", "music", "reversed") for row in sets[kind]} == {""}
+    assert {row.text for kind in ("silence", "noise", "music", "moving", "reversed") for row in sets[kind]} == {""}
     assert [row.text for row in sets["doubled"]] == [f"{row['text']} {row['text']}" for row in rows]
     for row, first in zip(sets["doubled"], rows, strict=True):
         wave = read_utterance(row)
@@ -43,7 +43,7 @@ def test_a_manifest_of_each_kind_the_same_on_every_call(tmp_path, monkeypatch):
     for index, row in enumerate(sets["reversed"]):
         forwards = read_utterance(Utterance(tmp_path / f"{index}.wav", 1.5))
         assert np.array_equal(read_utterance(row), forwards[::-1])
-    for row in sets["music"]:
+    for row in [*sets["music"], *sets["moving"]]:
         assert 0.01 < np.abs(read_utterance(row)).max() < 1.0
     for row, first in zip(sets["after_silence"], rows, strict=True):
         assert (row.duration, row.text) == (11.5, first["text"])

@@ -17,7 +17,7 @@ from kikitori.scorers.decoder import DecoderScorer, DecoderSequenceScorer
 from kikitori.scorers.language_model import language_model
 from kikitori.scorers.options import LMOptions, ScorerOptions
 from kikitori.search.autoregressive.filters import suppress
-from kikitori.search.autoregressive.joint import joint_by_letters
+from kikitori.search.autoregressive.joint import _unless_silent, joint_by_letters
 from kikitori.search.fusion.retokenizing import RetokenizingLM
 from kikitori.search.fusion.words import WordLMScorer
 from kikitori.search.length import Limits
@@ -117,3 +117,17 @@ def test_where_ctc_hears_nothing_there_is_no_transcript(setting, text):
         assert nbest[0].scores["ctc"] == pytest.approx(nothing)
         expected = 0.7 * nbest[0].scores["speech_llm"] + 0.3 * nothing
         assert nbest[0].score == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("nothing", "emptied"), [(-3.0, False), (-3.1, False), (-2.9, True), (-0.5, True)])
+def test_the_best_text_must_be_likelier_than_none(nothing, emptied):
+    """To CTC, whatever it thinks of others: breath was "you", because a sigh, which nobody chose, was likelier."""
+    found = [
+        Hypothesis((7,), "you", -2.2, scores={"speech_llm": -2.0, "ctc": -3.0}),
+        Hypothesis((8,), "ah", -5.1, scores={"ctc": -1.0}),
+    ]
+    kept = _unless_silent((Hypothesis((), "", -1.9, scores={"ctc": nothing}), *found), nothing, 0.1)
+    assert ([each.labels for each in kept] == [()]) == emptied
+    (empty, *_) = _unless_silent(tuple(found), -2.9, 0.1)
+    assert (empty.labels, empty.scores) == ((), {"speech_llm": -2.0, "ctc": -2.9})
+    assert empty.score == pytest.approx(-2.2 + 0.1 * 0.1)

@@ -115,7 +115,7 @@ def joint_by_letters(
     """As `joint`, over the decoder's own labels, which CTC scores by the characters that they are spelt with.
 
     Hypotheses of nothing but punctuation, which is free, become empty; so does the text where CTC finds an empty one
-    likelier than each that the search has found: Whisper does not begin with the end.
+    likelier than the best that the search has found: Whisper does not begin with the end.
 
     Args:
         decoder: What writes.
@@ -154,9 +154,12 @@ def _without_mere_punctuation(hypothesis: Hypothesis, speller: TokenSpeller) -> 
 
 
 def _unless_silent(nbest: NBest, nothing: float, scale: float) -> NBest:
-    """The hypotheses, or the empty one alone where CTC gives less to each other one than `nothing`, what it has."""
-    written = [each for each in nbest if each.labels]
-    if not written or any(each.scores[CTC] >= nothing for each in written):
+    """The hypotheses, or the empty one alone where CTC gives more to it, `nothing`, than to the best that has letters.
+
+    What CTC finds likelier among the others, such as a sigh, is what the decoder finds less likely still.
+    """
+    best = next((each for each in nbest if each.labels), None)
+    if best is None or best.scores[CTC] >= nothing:
         return nbest
     # Whisper cannot begin with the end: the decoder's share is that of mere punctuation, or of the best hypothesis.
     empty = next((each for each in nbest if not each.labels), nbest[0])
