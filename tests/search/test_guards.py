@@ -45,8 +45,9 @@ def written(labels, **more):
     return Hypothesis(tuple(labels), text(labels), -1.0, **more)
 
 
-def heard_as(labels, frames=None, surest=1.0):
-    return CTCEvidence(tuple(labels), text(labels), -2.0, float(len(labels) if frames is None else frames), surest)
+def heard_as(labels, frames=None, surest=1.0, num_frames=100):
+    spoken = float(len(labels) if frames is None else frames)
+    return CTCEvidence(tuple(labels), text(labels), -2.0, spoken, surest, num_frames)
 
 
 # Loops
@@ -172,6 +173,23 @@ def test_the_ctc_text_stands_in_and_the_llms_stays_behind_it():
 
 
 # Whole searches
+
+
+def test_what_nobody_is_sure_of_is_no_speech():
+    """A wah-wah or a bark: Whisper writes "You", the CTC head a letter here and there."""
+    heard = heard_as([22, 22, 13], num_frames=100)
+    you = Hypothesis((24, 14, 20), "you", -9.0, scores={"speech_llm": -5.0})
+    empty, best, other = checked((you, written([1])), heard, text, CTC)
+    assert (empty.labels, empty.text, set(empty.warnings)) == ((), "", {NO_SPEECH, CTC_DISAGREES})
+    assert (best.text, other) == ("you", written([1]))
+    (kept,) = checked((you,), heard, text, Guards(on_no_speech="keep"))
+    assert (kept.text, set(kept.warnings)) == ("you", {NO_SPEECH, CTC_DISAGREES})
+    (sure,) = checked((replace(you, scores={"speech_llm": -4.0}),), heard, text, KEEP)
+    assert set(sure.warnings) == {CTC_DISAGREES}
+    (speech,) = checked((you,), replace(heard, num_frames=30), text, KEEP)
+    assert set(speech.warnings) == {CTC_DISAGREES}
+    (alike,) = checked((you,), replace(heard, text="you"), text, KEEP)
+    assert alike.warnings == {}
 
 
 @pytest.fixture(scope="module")

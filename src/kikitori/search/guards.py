@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kikitori.data.augment import Waveform
 from kikitori.errors import AudioError
-from kikitori.scorers.options import CTC
+from kikitori.scorers.options import CTC, SPEECH_LLM
 from kikitori.search.batch import EncodedBatch, Result
 from kikitori.search.ctc.best_path import collapse
 from kikitori.search.options import Decoding
@@ -32,6 +32,7 @@ SURE_BLANK = 0.05  # a CTC head that gives anything but blank less than this in 
 REPEATS, LOOP_LABELS = 4, 12  # a loop says something at least so often and has at least so many labels
 LABELS_PER_LABEL_FRAME, SLACK = 1.5, 10
 LEAST_AGREEMENT = 1 / 3
+UNSURE, SPARSE = -1.0, 0.1  # a label's mean log-probability, Whisper's own limit; labels of the CTC text per frame
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class CTCEvidence:
         score: Log-probability of that path (natural log).
         label_frames: Expected number of frames that are not blank: each label that is written takes one at least.
         surest: The highest probability in a frame that it is not blank.
+        num_frames: Frames of the utterance.
     """
 
     labels: tuple[int, ...]
@@ -68,6 +70,7 @@ class CTCEvidence:
     score: float
     label_frames: float
     surest: float
+    num_frames: int
 
     @property
     def most_labels(self) -> float:
@@ -126,7 +129,7 @@ def ctc_evidence(logits: Tensor, lengths: Tensor, text: Text) -> list[CTCEvidenc
         score = float((tops - totals)[row, :length].double().sum())
         likely = not_blank[row, :length].double()
         surest = float(likely.max()) if length else 0.0
-        found.append(CTCEvidence(labels, text(labels), score, float(likely.sum()), surest))
+        found.append(CTCEvidence(labels, text(labels), score, float(likely.sum()), surest, length))
     return found
 
 
@@ -147,19 +150,27 @@ def checked(
     *,
     in_form: Callable[[str], str | None] = str,
 ) -> NBest:
-    """The hypotheses of a decoder, the best with its warnings and, if it ran away, the CTC text before it.
+    """The hypotheses of a decoder, the best with its warnings; if it ran away, the CTC text before it.
+
+    Where it disagrees with a CTC head that hears hardly anything, and is unsure itself, there is no speech: before it
+    comes the empty text.
 
     Args:
         nbest: What the decoder wrote, best first.
         evidence: The CTC posteriors; None without a CTC head.
         text: Decodes labels.
-        guards: Whether the CTC text shall stand first.
+        guards: Whether the CTC text, or the empty one, shall stand first.
         in_form: Brings a text of the decoder into the form that the CTC head writes; None says that there is no way.
     """
     best = nbest[0]
     form = in_form(best.text)
     agreed = None if evidence is None or form is None else agreement(form, evidence.text)
     best = replace(best, warnings=_warnings(best, agreed, evidence, text), ctc_agreement=agreed)
+    if evidence is not None and CTC_DISAGREES in best.warnings and _few_and_unsure(best, evidence):
+        reason = "neither the decoder nor the CTC head is sure of any word"
+        best = replace(best, warnings={**best.warnings, NO_SPEECH: reason})
+        if guards.on_no_speech == "empty":
+            return (replace(best, labels=(), text=""), best, *nbest[1:])
     if evidence is None or guards.on_runaway == "keep" or not any(name in RUNAWAY for name in best.warnings):
         return (best, *nbest[1:])
     instead = replace(
@@ -196,6 +207,15 @@ def agreement(text: str, other: str) -> float:
 
     longer = max(len(text), len(other))
     return 1.0 - kaldialign.edit_distance(text, other)["total"] / longer if longer else 1.0
+
+
+def _few_and_unsure(best: Hypothesis, evidence: CTCEvidence) -> bool:
+    """Whether CTC hears some labels, far fewer than speech has, and the decoder finds its own improbable.
+
+    A CTC head that hears nothing at all may have learnt nothing.
+    """
+    log_prob = best.scores.get(SPEECH_LLM, best.score) / (len(best.labels) + 1)
+    return log_prob < UNSURE and 0 < len(evidence.labels) < SPARSE * evidence.num_frames
 
 
 def _warnings(best: Hypothesis, agreed: float | None, evidence: CTCEvidence | None, text: Text) -> dict[str, str]:
