@@ -58,8 +58,10 @@ class KikitoriWarning(UserWarning):
 
 
 def first_line(error: BaseException) -> str:
-    """What to quote of an error of a library."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """What to quote of an error of a library: its first line, with the next where it only announces that one."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    announced = f" {lines[1].strip()}" if len(lines) > 1 and lines[0].rstrip().endswith(":") else ""
+    return f"{lines[0].rstrip()}{announced}"[:300]
 
 
 def counted(number: int, noun: str) -> str:

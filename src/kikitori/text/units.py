@@ -14,7 +14,7 @@ from itertools import compress, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from kikitori.errors import ModelError
+from kikitori.errors import ModelError, first_line
 from kikitori.io.untrusted import read_object
 from kikitori.text.forms.text_form import WORD_MARK as WORD_MARK  # also for those who take it from here
 from kikitori.text.forms.text_form import TextForm, text_normalizer
@@ -205,8 +205,10 @@ def _load_pretrained(path_or_id: str | Path) -> "PreTrainedTokenizerBase":
 
 
 def _not_loaded(path_or_id: str | Path, error: BaseException) -> ModelError:
-    reason = str(error).strip().partition("\n")[0]
-    return ModelError(f"cannot load the tokenizer ({reason})", where=path_or_id)
+    what = f"cannot load the tokenizer ({first_line(error)})"
+    if Path(path_or_id).is_dir() and not (Path(path_or_id) / "tokenizer.json").exists():
+        return ModelError(what, where=path_or_id, remedy="copy the tokenizer files too, such as tokenizer.json")
+    return ModelError(what, where=path_or_id)
 
 
 def with_text_form(units: TokenizerUnits, text_form: TextForm) -> TokenizerUnits:

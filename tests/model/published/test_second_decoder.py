@@ -141,6 +141,19 @@ def test_what_does_not_fit_is_refused(copied):
         load_model(own)
 
 
+def test_a_second_decoder_that_is_not_whole_is_named(copied):
+    own = copied / SPEECH_LLM
+    (own / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"speech_llm: cannot load the tokenizer .*; copy the tokenizer files too"):
+        load(copied, decoder="speech_llm", device="cpu")
+    shutil.rmtree(own / "llm")
+    with pytest.raises(ModelError, match="speech_llm: the folder llm is missing; copy the folder again"):
+        load_model(own)
+    (own / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"speech_llm: config.json is missing; copy the folder again"):
+        decoder_folder(copied, "speech_llm")
+
+
 def test_what_is_no_second_decoder_is_not_put_in(made, copied, tmp_path):
     run = made[1]
     with pytest.raises(ModelError, match="is there already; remove it first"):

@@ -46,6 +46,9 @@ def decoder_folder(path_or_id: str | Path, decoder: DecoderName | None) -> str |
     if decoder is None:
         return next(iter(found.values()))
     if decoder not in found:
+        own = Path(path_or_id) / SPEECH_LLM
+        if decoder == SPEECH_LLM and own.is_dir():
+            raise ModelError(f"{CONFIG} is missing", where=own, remedy="copy the folder again")
         there = " and ".join(found) or "no decoder"
         raise ModelError(f"there is no {decoder}, but {there}", where=path_or_id, remedy="leave --decoder out")
     return found[decoder]
@@ -113,6 +116,8 @@ def load_second_decoder(
     if found != wanted:
         what = f"encoder and heads around it are others than in its training ({found[:12]}, wanted {wanted[:12]})"
         raise ModelError(what, where=folder, remedy="put it in again with kikitori convert decoder")
+    if not (Path(folder) / LLM).is_dir():
+        raise ModelError(f"the folder {LLM} is missing", where=folder, remedy="copy the folder again")
     llm = load_llm(Path(folder) / LLM)
     own = {key: value for key, value in values.items() if key not in ("model_type", BASE)}
     with one_line_errors(folder):
