@@ -1,17 +1,16 @@
 """Moonshine for streams: frames of the waveform, causal convolutions, layers that read a few frames to either side."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from kikitori.model.encoder.families.waveform import WaveformFamily
+from kikitori.model.encoder.families.moonshine import MoonshineFamily
 from kikitori.model.encoder.family import Convolution, subsampled
 from kikitori.model.features import mask_tail, valid_mask
 
 
-class MoonshineStreamingFamily(WaveformFamily):
+class MoonshineStreamingFamily(MoonshineFamily):
     """The family of Moonshine Streaming; the extra entry `do_normalize` is that of its feature extractor.
 
     A whole recording is read at once, each layer within its own window, as in training.
@@ -19,15 +18,6 @@ class MoonshineStreamingFamily(WaveformFamily):
 
     front_end: tuple[str, ...] = ("embedder",)
     final_norm: tuple[str, ...] = ("final_norm",)
-
-    def prepare(self, model: Any) -> None:
-        """The published models read waveforms as they are."""
-        if not hasattr(model.config, "do_normalize"):
-            model.config.do_normalize = False
-
-    def layers(self, model: Any) -> Sequence[nn.Module]:
-        """The Transformer's."""
-        return cast(Sequence[nn.Module], model.layers)
 
     def convolutions(self, config: Any) -> list[Convolution]:
         """Frames without overlap, and two causal convolutions, whose padding is all in front."""
