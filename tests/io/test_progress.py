@@ -51,7 +51,7 @@ def test_what_is_fetched_is_said(capsys, monkeypatch):
     def unreachable(*_):
         raise OSError("no network")
 
-    monkeypatch.setattr(config, "cached_file", unreachable)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", unreachable)
     monkeypatch.setattr(config.constants, "HF_HUB_OFFLINE", False)
     with progress.notes_as_lines(), pytest.raises(ModelError, match="cannot be fetched"):
         config.read_json("someone/something", "config.json")
