@@ -15,16 +15,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class AcousticModelConfig(PreTrainedConfig):
-    """Configuration of an `AcousticModel`.
+    """Configuration of an `AcousticModel`: the entries of `HeadConfig`, and those of transformers.
 
     Args:
-        encoder_config: Configuration of the speech encoder (any family of `kikitori.model.encoder`).
-        ctc_layers: 1-based encoder layers that carry a CTC head; the last one named is the one that decodes.
-        num_units: Number of label units; every head has one more output, the blank.
-        phones: What the phone heads write, in the order of their outputs; a blank follows. Empty without such heads.
-        phone_layers: 1-based encoder layers that carry a phone head; the last one named is the one that decodes.
-        phone_upsample: Outputs of a phone head per frame.
-        format_version: Version of the folder's format (see `FORMAT_VERSION`).
+        format_version: Version of the folder's format (see `FORMAT_VERSION`); for the others see `HeadConfig`.
     """
 
     model_type = ModelType.ACOUSTIC_MODEL.value

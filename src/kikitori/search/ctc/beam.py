@@ -20,8 +20,8 @@ from torch import Tensor
 
 from kikitori.scorers.ctc.pruning import Candidates, candidates, candidates_of_logits
 from kikitori.scorers.options import CTC
-from kikitori.search.ctc import prefix_beam
-from kikitori.search.ctc.prefix_beam import PrefixBeam
+from kikitori.search.ctc import prefix_beam, prefix_tree
+from kikitori.search.ctc.prefix_tree import PrefixBeam
 from kikitori.search.options import CTCBeamSearch, FrameBeam
 from kikitori.types import Hypothesis, NBest
 
@@ -82,7 +82,7 @@ def prepare_logits(logits: Tensor, options: FrameBeam) -> SearchInput:
 
 def search(utterance: SearchInput, options: FrameBeam) -> NBest:
     """The n-best list of one utterance, see `ctc_beam`."""
-    beam = prefix_beam.new_beam(utterance.num_labels)
+    beam = prefix_tree.new_beam(utterance.num_labels)
     return _nbest(prefix_beam.search(beam, *utterance.candidates, *_limits(options)), options.nbest, utterance.ids)
 
 
@@ -95,7 +95,7 @@ class FrameSearch:
     """
 
     def __init__(self, num_labels: int, options: FrameBeam) -> None:
-        self._beam = prefix_beam.new_beam(num_labels)
+        self._beam = prefix_tree.new_beam(num_labels)
         self._options = options
 
     def step(
@@ -109,7 +109,7 @@ class FrameSearch:
 
         `label_gains` (hypotheses, candidates) is what each candidate adds behind each prefix of the beam.
         """
-        self._beam = prefix_beam.reserve(self._beam, len(labels), self._options.beam)
+        self._beam = prefix_tree.reserve(self._beam, len(labels), self._options.beam)
         before = self._num_nodes
         prefix_beam.advance(self._beam, labels, log_probs, blank, label_gains, *_limits(self._options))
         return np.arange(before, self._num_nodes, dtype=np.int32)
@@ -207,7 +207,7 @@ def _nbest(beam: PrefixBeam, nbest: int, ids: NDArray[np.int32] | None) -> NBest
 
 
 def _labels(beam: PrefixBeam, nodes: NDArray[np.int32], ids: NDArray[np.int32] | None) -> list[tuple[int, ...]]:
-    offsets, labels = prefix_beam.trace_back(beam.tree, nodes)
+    offsets, labels = prefix_tree.trace_back(beam.tree, nodes)
     written: Sequence[int] = (labels if ids is None else ids[labels]).tolist()
     bounds = offsets.tolist()
     return [tuple(written[start:stop]) for start, stop in pairwise(bounds)]

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.compiled import compiled, inner
-from kikitori.search.ctc.prefix_beam import NONE, combine, skip
+from kikitori.search.ctc.prefix_beam import combine, skip
+from kikitori.search.ctc.prefix_tree import NONE
 from kikitori.search.lexicon.state import Floats, Ints, LexiconBeam, Records, hash_of, reserve, slot_of
 from kikitori.search.lexicon.trie import Grammar, Trie
 from kikitori.text.ngram.model import advance

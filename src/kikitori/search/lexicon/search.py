@@ -26,7 +26,7 @@ from torch import Tensor
 
 from kikitori.scorers.ctc.pruning import candidates
 from kikitori.scorers.options import CTC, LENGTH, NGRAM, PRIOR
-from kikitori.search.ctc.prefix_beam import NONE
+from kikitori.search.ctc.prefix_tree import NONE
 from kikitori.search.lexicon import state
 from kikitori.search.lexicon.kernel import Weights, search
 from kikitori.search.lexicon.state import FIRST, LexiconBeam

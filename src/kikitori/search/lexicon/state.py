@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kikitori.compiled import inner
-from kikitori.search.ctc.prefix_beam import NONE, enlarged
+from kikitori.search.ctc.prefix_tree import NONE, enlarged
 from kikitori.search.lexicon.trie import Trie
 
 Ints = NDArray[np.int32]
