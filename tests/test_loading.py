@@ -5,6 +5,7 @@ import pytest
 from kikitori import loading
 from kikitori.errors import ConfigError, ModelError
 from kikitori.loading import BUNDLED, find_model, load, with_decoder
+from kikitori.model.published.part import PARTS
 from kikitori.recognizer import PLAIN
 from kikitori.search.options import CTCGreedySearch, GreedySearch, JointSearch, RescoringSearch, asked_decoder
 from tests.tiny import tiny_waveforms
@@ -30,7 +31,7 @@ def test_our_models_are_found_by_name(tmp_path, monkeypatch):
     (ours / "config.json").write_text("{}")
     assert find_model("mini-xx") == ours
     assert find_model("someone/mini-xx") == "someone/mini-xx"
-    assert find_model("mini-xx/speech_llm") == "mini-xx/speech_llm"
+    assert find_model("mini-xx/speech_llm") == ours / "speech_llm"  # not from the hub
     (ours / "speech_llm").mkdir()
     (ours / "speech_llm" / "config.json").write_text('{"base": {"name": ".."}, "model_type": "kikitori_speech_llm"}')
     assert find_model("mini-xx/speech_llm") == find_model("mini-xx", "speech_llm") == ours / "speech_llm"
@@ -40,6 +41,17 @@ def test_our_models_are_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "mini-xx").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find_model("mini-xx") == "mini-xx"  # the one that lies here
+
+
+def test_a_hub_id_is_looked_for_among_the_parts_that_lie_here(two, tmp_path, monkeypatch):
+    monkeypatch.setenv(PARTS, str(two.parent))
+    assert find_model("someone/two") == two
+    assert find_model("someone/two", "speech_llm") == find_model("someone/two/speech_llm") == two / "speech_llm"
+    for elsewhere in ("someone/three", "someone/three/speech_llm", "./runs/two", "/somewhere/two", "a/b/two"):
+        assert find_model(elsewhere) == elsewhere
+    (tmp_path / "someone" / "two").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_model("someone/two") == "someone/two"  # the one that lies here
 
 
 def test_a_run_folder_stands_for_what_it_exported(tmp_path):

@@ -12,7 +12,9 @@ from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
+from kikitori.model.published.part import find_base
 from kikitori.model.published.second_decoder import decoder_folder
+from kikitori.model.safety.config import is_hub_id
 from kikitori.recognizer import CAREFUL, Precision, Recognizer
 from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards
@@ -151,9 +153,10 @@ def _adapts_encoder(adapter: str | Path) -> bool:
 def find_model(model: str | Path | None, decoder: DecoderName | None = None) -> str | Path:
     """The folder of a model named without a slash: one here, in the package (`tiny-en`) or in a checkout's `models/`.
 
-    `NAME/speech_llm` is the second decoder of such a one, None the bundled model, a run folder what it exported.
-    Whatever is none of them stays as it is: a path, or the id of a model on the hub. Of a folder with two decoders it
-    is the one that holds what is asked for.
+    `NAME/speech_llm` is the second decoder of such a one, None the bundled model, a run folder what it exported. A hub
+    id is looked for in the folder that `KIKITORI_PARTS` names first, by its last part. Whatever is none of them stays
+    as it is: a path, or the id of a model on the hub. Of a folder with two decoders it is the one that holds what is
+    asked for.
 
     Raises:
         ConfigError: It is a model for other software to run.
@@ -170,7 +173,12 @@ def _found(model: str | Path | None) -> str | Path:
         raise ConfigError("only evaluate and transcribe run models of other software", where=model, remedy=remedy)
     if (exported := model_folder(model)) != str(model):
         return Path(exported)
-    if Path(model).is_dir() or Path(model).parts[1:] not in ((), (SPEECH_LLM,)):
+    path = Path(model)
+    if path.is_dir():
         return model
+    if len(path.parts) > 1:
+        if path.name == SPEECH_LLM and (whole := Path(_found(path.parent))).is_dir():
+            return whole / SPEECH_LLM
+        return find_base(str(model)) if is_hub_id(model) else model
     ours = (folder / model for folder in (BUNDLED.parent, CHECKOUT))
     return next((folder for folder in ours if (folder / "config.json").is_file()), model)
