@@ -12,9 +12,11 @@ from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
+from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import find_base
 from kikitori.model.published.second_decoder import decoder_folder
 from kikitori.model.safety.config import is_hub_id
+from kikitori.model.safety.hub import hub_id
 from kikitori.recognizer import CAREFUL, Precision, Recognizer
 from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards
@@ -64,7 +66,7 @@ def load(
             not know the language or has no such decoder.
     """
     limit_kernel_caches()
-    folder = find_model(model, decoder or asked_decoder(decoding))
+    folder = fetch_model(model, decoder or asked_decoder(decoding))
     own = Path(folder)
     chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)
     loaded = load_model(folder, language=language)
@@ -120,7 +122,9 @@ def model_name(folder: str | Path) -> str:
     path = Path(folder)
     if not path.is_dir():
         return str(folder)
-    return path.name if around(path) is None else "/".join(path.resolve().parts[-2:])
+    if (outer := around(path)) is not None:
+        return f"{model_name(outer)}/{path.resolve().name}"
+    return hub_id(path) or path.name
 
 
 def _recognizer(
@@ -163,6 +167,16 @@ def find_model(model: str | Path | None, decoder: DecoderName | None = None) -> 
         ModelError: It is a run that has not finished, or has no such decoder.
     """
     return decoder_folder(_found(model), decoder)
+
+
+def fetch_model(model: str | Path | None, decoder: DecoderName | None = None) -> str | Path:
+    """As `find_model`, for a hub id the folder of its files in the hub's cache (`kikitori.model.published.hub`).
+
+    Raises:
+        ConfigError: See `find_model`.
+        ModelError: See there; or it is not on the hub, or cannot be fetched.
+    """
+    return decoder_folder(fetched(_found(model)), decoder)
 
 
 def _found(model: str | Path | None) -> str | Path:

@@ -48,11 +48,11 @@ def test_what_is_compiled_first_is_said_once(capsys, monkeypatch):
 
 
 def test_what_is_fetched_is_said(capsys, monkeypatch):
-    def unreachable(*_):
+    def unreachable(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr("transformers.utils.hub.cached_file", unreachable)
-    monkeypatch.setattr(config.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with progress.notes_as_lines(), pytest.raises(ModelError, match="cannot be fetched"):
         config.read_json("someone/something", "config.json")
     assert capsys.readouterr().err == "kikitori: fetching someone/something from the hub, the first time alone\n"

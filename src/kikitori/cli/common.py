@@ -142,13 +142,13 @@ def load_recognizer(
         KikitoriError: A folder or an option is wrong.
     """
     from kikitori.io.extras import require
-    from kikitori.loading import find_model, load
+    from kikitori.loading import fetch_model, load
     from kikitori.search.options import asked_decoder, with_overrides
 
     if adapter is not None:
         require("peft", "adapters need", where=adapter)
     named = decoder or asked_decoder(decoding, overrides)
-    chosen = search_for(Path(find_model(model, named)), decoding, overrides)
+    chosen = search_for(Path(fetch_model(model, named)), decoding, overrides)
     with warnings_as_lines():
         recognizer = load(
             model,

@@ -19,6 +19,7 @@ from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.published.aed import FAMILIES, encoder_decoder, family_of, load_network
+from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import base_names, find_base, load_heads
 from kikitori.model.published.second_decoder import load_second_decoder
 from kikitori.model.safety.config import (
@@ -247,7 +248,7 @@ def is_recogniser(path_or_id: str | Path) -> bool:
 def _load_part(path_or_id: str | Path, config: dict[str, Any]) -> LoadedModel:
     """CTC heads that name the Whisper, or other encoder-decoder, on whose encoder they stand, with its decoder."""
     check_format_version(path_or_id, config, FORMAT_VERSION)
-    base = find_base(str(config[BASE].get("name")), path_or_id)
+    base = fetched(find_base(str(config[BASE].get("name")), path_or_id))
     about, units = read_json(base, "config.json"), load_units(base)
     network = load_network(base, about, units)
     heads, shared = load_heads(path_or_id, config, network)

@@ -21,6 +21,7 @@ from kikitori.data.manifest import BYTES, RECOGNIZED
 from kikitori.errors import DataError
 from kikitori.io.files import locked, write_text
 from kikitori.io.model_folder import search_files_digest
+from kikitori.loading import model_name
 from kikitori.model.weights import weights_digest
 from kikitori.recognizer import Recognizer
 from kikitori.scoring.pseudo_labels import FilterSummary, PseudoLabelFilter, Recognized, summarize
@@ -76,7 +77,9 @@ def recognize(
 def origin_of(recognizer: Recognizer, options: Decoding) -> dict[str, str]:
     """Where texts come from, as their rows say it: the last two names of the recogniser's folder, and the search."""
     name = recognizer.name
-    if recognizer.folder is not None:  # "model" alone, as of a run, says nothing
+    if recognizer.folder is not None and "/" not in model_name(
+        recognizer.folder
+    ):  # "model" alone, as of a run, says nothing
         adapted = name.removeprefix(recognizer.folder.name)
         name = "/".join(recognizer.folder.resolve().parts[-2:]) + adapted
     return {"recognizer": name, "search": options.search}

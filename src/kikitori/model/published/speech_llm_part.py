@@ -22,6 +22,7 @@ from kikitori.io.files import write_text
 from kikitori.io.model_folder import BASE
 from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.adapters.lora_folder import LORA_CONFIG, LORA_WEIGHTS, load_lora
+from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import (
     base_encoder,
     check_digest,
@@ -119,7 +120,7 @@ def load_speech_llm_part(folder: str | Path, values: Mapping[str, Any], load_llm
 
 
 def _whisper(name: str, part: str | Path | None = None) -> Any:
-    base = find_base(name, part)
+    base = fetched(find_base(name, part))
     return load_whisper(base, read_json(base, "config.json"))
 
 

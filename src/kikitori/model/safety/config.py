@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
 from kikitori.errors import KikitoriError, ModelError, first_line
-from kikitori.io.progress import note
 from kikitori.io.untrusted import check_files, read_object
+from kikitori.model.safety.hub import snapshot
 
 REDIRECTIONS = ("configuration_files", "transformers_weights", "gguf_file")
 LARGEST = (  # integers in config.json by key, the first pattern that is found
@@ -48,18 +47,7 @@ def read_json(path_or_id: str | Path, name: str) -> dict[str, Any]:
     elif not is_hub_id(path_or_id):
         raise ModelError("no such model folder", where=path_or_id, remedy="give a folder, or a hub id like owner/name")
     else:
-        if not (constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(str(path_or_id), name), str)):
-            note(f"fetching {path_or_id} from the hub, the first time alone")
-        from transformers.utils.hub import cached_file
-
-        try:
-            file = Path(str(cached_file(str(path_or_id), name)))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{name} cannot be fetched ({first_line(error)})",
-                where=path_or_id,
-                remedy="check the path or the hub id",
-            ) from None
+        file = snapshot(str(path_or_id), [name]) / name
     check_files(file.parent)
     return read_object(file)
 
