@@ -135,11 +135,6 @@ def test_labels_that_the_decoder_does_not_have(folder, entry, value):
     refused(folder, f"generation_config.json has no label of the decoder as {entry}")
 
 
-def test_files_that_are_missing(folder):
-    (folder / "generation_config.json").unlink()
-    refused(folder, "generation_config.json")
-
-
 def test_the_tokenizer_of_another_model(folder):
     tiny_units().save(folder)
     edit(folder / "generation_config.json", eos_token_id=3)

@@ -8,6 +8,13 @@ from typing import Any
 from kikitori.errors import ModelError
 from kikitori.text.units import TokenizerUnits
 
+GENERATION = "generation_config.json"
+SMALLEST_MULTILINGUAL = 51_865
+"""Labels of the smallest Whisper that knows several languages; English-only ones have one less, as in OpenAI's code."""
+START, TRANSCRIBE, NO_TIMES = "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"
+CONTROLS = (START, TRANSCRIBE, "<|translate|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|nocaptions|>")
+"""What stands before transcripts of a Whisper or beside them, and never within."""
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -87,3 +94,48 @@ class Source:
     def entries(self) -> Entries:
         """The same values, checked."""
         return Entries(self.where, self.values, int(self.config.vocab_size))
+
+
+def derived_values(where: str | Path, config: Mapping[str, Any], units: TokenizerUnits) -> dict[str, Any]:
+    """The entries of a Whisper's `generation_config.json` where it has none, as many that were trained further.
+
+    Labels have the names that OpenAI's tokenizer gives them. A language and labels that are never written come from
+    `config.json`; control labels never are. No transcript begins with a space or its end, as in OpenAI's code, unless
+    an empty list in `config.json` allows it: what transformers puts there by itself is right for English alone.
+
+    Args:
+        where: The model, for errors.
+        config: Its `config.json`.
+        units: Of its tokenizer.
+
+    Raises:
+        ModelError: The tokenizer has not the labels that stand before a transcript.
+    """
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    several = int(config.get("vocab_size", SMALLEST_MULTILINGUAL)) >= SMALLEST_MULTILINGUAL
+    for token in (START, NO_TIMES, *([TRANSCRIBE] if several else [])):
+        if units.special_id(token) is None:
+            raise ModelError(
+                f"{GENERATION} is missing, and the tokenizer has no {token}",
+                where=where,
+                remedy="copy the file from the model that training started from",
+            )
+    labels = {name: units.special_id(f"<|{name}|>") for name in LANGUAGES}
+    languages = {name: label for name, label in labels.items() if several and label is not None}
+    forced = [pair[1] for pair in config.get("forced_decoder_ids") or [] if isinstance(pair, list) and len(pair) == 2]
+    controls = [label for token in CONTROLS if (label := units.special_id(token)) is not None]
+    never = config.get("suppress_tokens") or []
+    return {
+        "decoder_start_token_id": units.special_id(START),
+        "eos_token_id": units.eos_id,
+        "no_timestamps_token_id": units.special_id(NO_TIMES),
+        "is_multilingual": several,
+        "lang_to_id": languages,
+        "task_to_id": {"transcribe": units.special_id(TRANSCRIBE)},
+        "language": next((name for name, label in languages.items() if label in forced), None),
+        "suppress_tokens": [*(never if isinstance(never, list) else [never]), *controls],
+        "begin_suppress_tokens": []
+        if config.get("begin_suppress_tokens") == []
+        else [*units.encode(" "), units.eos_id],
+    }

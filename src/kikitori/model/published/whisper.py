@@ -1,12 +1,14 @@
 """The networks of Whisper in the layouts of transformers and CTranslate2, read as they are."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kikitori.errors import ModelError
+from kikitori.errors import KikitoriWarning, ModelError
+from kikitori.io.model_folder import CONFIG
 from kikitori.model.published.ctranslate2 import (
     generation_values,
     is_ctranslate2,
@@ -14,6 +16,7 @@ from kikitori.model.published.ctranslate2 import (
     whisper_config,
     whisper_tensors,
 )
+from kikitori.model.published.generation import GENERATION, derived_values
 from kikitori.model.safety.config import check_config, one_line_errors, read_json
 from kikitori.model.safety.load import check_loaded, encoder_alone, read_weights
 from kikitori.model.safety.weights import check_weights, no_larger_than
@@ -79,12 +82,20 @@ def as_transformers(whisper: Whisper) -> "WhisperForConditionalGeneration":
 def whisper_values(path_or_id: str | Path, units: TokenizerUnits) -> dict[str, Any]:
     """The entries of a Whisper's `generation_config.json`; those of CTranslate2 have their own file for them.
 
+    Where a folder has none they are derived, with a `KikitoriWarning`.
+
     Raises:
-        ModelError: The file is missing or damaged.
+        ModelError: The file is damaged, or missing and nothing can be derived.
     """
-    if is_ctranslate2(Path(path_or_id)):
-        return generation_values(Path(path_or_id), units)
-    return read_json(path_or_id, "generation_config.json")
+    folder = Path(path_or_id)
+    if is_ctranslate2(folder):
+        return generation_values(folder, units)
+    if folder.is_dir() and not (folder / GENERATION).exists():
+        values = derived_values(path_or_id, read_json(path_or_id, CONFIG), units)
+        made = "start, languages and what is never written come from config.json and the tokenizer"
+        warnings.warn(f"{path_or_id}: no {GENERATION}; {made}", KikitoriWarning, stacklevel=2)
+        return values
+    return read_json(path_or_id, GENERATION)
 
 
 def _load_ctranslate2(folder: Path, units: TokenizerUnits) -> Whisper:
