@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from kikitori.errors import ModelError
 from kikitori.model.acoustic import AcousticNetwork, HeadConfig
 from kikitori.model.decoder.base import start
-from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, DecoderLayout, read_frames
+from kikitori.model.decoder.encoder_decoder import CrossAttentionDecoder, DecoderLayout, TranscriptRules, read_frames
 from kikitori.model.encoder import SAMPLE_RATE, EncoderOutput, SpeechEncoder, equal_encoders, share_layers
 from kikitori.model.encoder.family import Window
-from kikitori.model.published.transcript_rules import TranscriptRules
 from kikitori.types import DecoderName, LengthRule, TrainedOn
 
 

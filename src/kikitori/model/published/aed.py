@@ -12,12 +12,11 @@ from typing import Any
 
 from kikitori.errors import ModelError
 from kikitori.model.acoustic import AcousticNetwork
-from kikitori.model.decoder.encoder_decoder import layout
+from kikitori.model.decoder.encoder_decoder import TranscriptRules, layout
 from kikitori.model.encoder.pretrained import read_preprocessor
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.published.generation import Source
 from kikitori.model.published.transcript_rules import (
-    TranscriptRules,
     canary_rules,
     cohere_rules,
     speech_to_text_rules,
