@@ -109,6 +109,14 @@ def test_a_search_that_asks_for_the_other_decoder_is_refused(two):
             recognizer.recognize(WAVEFORMS, search)
 
 
+@pytest.mark.parametrize(("inner", "other"), [("", "speech_llm"), ("speech_llm", "encoder_decoder")])
+def test_settings_of_one_decoder_that_ask_for_the_other_are_named(two, tmp_path, inner, other):
+    folder = shutil.copytree(two, tmp_path / "two") / inner
+    (folder / "decoding.yaml").write_text(f"search: greedy\ndecoder: {other}\n")
+    with pytest.raises(ConfigError, match=f"decoding.yaml: decoder: {other} is not the decoder of this folder"):
+        load(folder, device="cpu")
+
+
 def test_two_decoders_share_encoder_and_heads(two):
     first = load(two, device="cpu")
     alone = load(two, device="cpu", decoder="speech_llm")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kikitori.align.calibration import load_calibration
 from kikitori.errors import ConfigError, KikitoriWarning, ModelError
-from kikitori.io.model_folder import SPEECH_LLM, around, model_folder
+from kikitori.io.model_folder import DECODING, SPEECH_LLM, around, model_folder
 from kikitori.kernels import limit_kernel_caches
 from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
@@ -14,7 +14,7 @@ from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
 from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import find_base
-from kikitori.model.published.second_decoder import decoder_folder
+from kikitori.model.published.second_decoder import decoder_folder, decoders_in
 from kikitori.model.safety.config import is_hub_id
 from kikitori.model.safety.hub import hub_id
 from kikitori.recognizer import CAREFUL, Precision, Recognizer
@@ -68,7 +68,7 @@ def load(
     limit_kernel_caches()
     folder = fetch_model(model, decoder or asked_decoder(decoding))
     own = Path(folder)
-    chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or default_search(own)
+    chosen = named_search(decoding, own) if isinstance(decoding, str) else decoding or own_search(own)
     loaded = load_model(folder, language=language)
     name = model_name(folder)
     if adapter is not None:
@@ -114,7 +114,22 @@ def with_decoder(recognizer: Recognizer, decoder: DecoderName) -> Recognizer:
     loaded = with_speech_llm(recognizer.loaded, folder)
     loaded.model.to(recognizer.device)  # type: ignore[arg-type]
     dtype, guards = recognizer.dtype, recognizer.guards
-    return _recognizer(loaded, default_search(folder), folder, model_name(folder), dtype, guards)
+    return _recognizer(loaded, own_search(folder), folder, model_name(folder), dtype, guards)
+
+
+def own_search(folder: Path) -> Decoding | None:
+    """The search of a model folder (`decoding.yaml`), which is one of its own decoder; None where it has none.
+
+    Raises:
+        ConfigError: The file is no search, or asks for the other decoder of the folder.
+        ModelError: It names what is not in the folder, or the folder holds what is no plain file.
+    """
+    search = default_search(folder)
+    asked = None if search is None else search.decoder
+    if asked is not None and decoders_in(folder).get(asked) != folder:
+        what = f"{asked} is not the decoder of this folder"
+        raise ConfigError(what, where=f"{folder / DECODING}: decoder", remedy="take the line out")
+    return search
 
 
 def model_name(folder: str | Path) -> str:

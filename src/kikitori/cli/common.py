@@ -170,12 +170,13 @@ def search_for(folder: Path | None, decoding: str | None, overrides: Sequence[st
     Raises:
         KikitoriError: A file or an option is wrong.
     """
-    from kikitori.search.defaults import default_search, named_search
+    from kikitori.loading import own_search
+    from kikitori.search.defaults import named_search
     from kikitori.search.options import with_overrides
 
     if decoding is not None:
         return named_search(decoding, folder, overrides)
-    own = None if folder is None else default_search(folder)
+    own = None if folder is None else own_search(folder)
     return None if own is None else with_overrides(own, overrides)
 
 
