@@ -7,6 +7,8 @@ from kikitori.baselines.by_transformers import load_transformers
 from kikitori.errors import ModelError
 from kikitori.loading import BASELINES
 from kikitori.model.device import Device, torch_device
+from kikitori.model.published.part import find_base
+from kikitori.model.safety.config import is_hub_id
 from kikitori.recognizer import Precision
 
 HF, CT2 = BASELINES
@@ -16,6 +18,8 @@ def load_baseline(
     model: str, *, device: Device = "auto", dtype: Precision = "float32", language: str | None = None
 ) -> Baseline:
     """A recogniser that transformers (`hf:`) or faster-whisper (`ct2:`) runs.
+
+    A hub id is looked for in the folder that `KIKITORI_PARTS` names first, by its last part.
 
     Raises:
         ConfigError: A package or an option is not to be had.
@@ -27,5 +31,6 @@ def load_baseline(
         from kikitori.baselines.by_faster_whisper import load_faster_whisper
 
         return load_faster_whisper(model.removeprefix(CT2), device=device, dtype=dtype, language=language)
-    numbers = getattr(torch, dtype)
-    return load_transformers(model.removeprefix(HF), device=torch_device(device), dtype=numbers, language=language)
+    name, numbers = model.removeprefix(HF), getattr(torch, dtype)
+    place = str(find_base(name)) if is_hub_id(name) else name
+    return load_transformers(place, device=torch_device(device), dtype=numbers, language=language)
