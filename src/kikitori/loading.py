@@ -12,10 +12,10 @@ from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
-from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import find_base
 from kikitori.model.published.second_decoder import decoder_folder, decoders_in
 from kikitori.model.safety.config import is_hub_id
+from kikitori.model.safety.fetch import fetched
 from kikitori.model.safety.hub import hub_id
 from kikitori.recognizer import CAREFUL, Precision, Recognizer
 from kikitori.search.defaults import default_search, named_search
@@ -185,7 +185,7 @@ def find_model(model: str | Path | None, decoder: DecoderName | None = None) -> 
 
 
 def fetch_model(model: str | Path | None, decoder: DecoderName | None = None) -> str | Path:
-    """As `find_model`, for a hub id the folder of its files in the hub's cache (`kikitori.model.published.hub`).
+    """As `find_model`, for a hub id the folder of its files in the hub's cache (`kikitori.model.safety.fetch`).
 
     Raises:
         ConfigError: See `find_model`.

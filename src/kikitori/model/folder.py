@@ -19,7 +19,6 @@ from kikitori.model.acoustic import FORMAT_VERSION, AcousticNetwork
 from kikitori.model.encoder import MODEL_CLASSES as ENCODERS
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.published.aed import FAMILIES, encoder_decoder, family_of, load_network
-from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import base_names, find_base, load_heads
 from kikitori.model.published.second_decoder import load_second_decoder
 from kikitori.model.safety.config import (
@@ -30,6 +29,7 @@ from kikitori.model.safety.config import (
     quiet_transformers,
     read_json,
 )
+from kikitori.model.safety.fetch import fetched
 from kikitori.model.safety.load import encoder_alone, load_weights, other_units
 from kikitori.model.safety.trained_on import read_trained_on
 from kikitori.text.units import TokenizerUnits, equal_units, load_units

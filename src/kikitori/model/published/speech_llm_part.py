@@ -22,7 +22,6 @@ from kikitori.io.files import write_text
 from kikitori.io.model_folder import BASE
 from kikitori.model.adapters.lora import merged_copy
 from kikitori.model.adapters.lora_folder import LORA_CONFIG, LORA_WEIGHTS, load_lora
-from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import (
     base_encoder,
     check_digest,
@@ -37,6 +36,7 @@ from kikitori.model.published.part import (
 )
 from kikitori.model.published.whisper import load_whisper
 from kikitori.model.safety.config import read_json
+from kikitori.model.safety.fetch import fetched
 from kikitori.model.speech_llm import SpeechLLM, SpeechLLMConfig
 
 ENCODER, LLM = "encoder", "llm"

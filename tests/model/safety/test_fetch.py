@@ -9,8 +9,8 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from kikitori.errors import ModelError
 from kikitori.loading import fetch_model, find_model, load, with_decoder
-from kikitori.model.published.hub import fetched
 from kikitori.model.published.part import PARTS
+from kikitori.model.safety.fetch import fetched
 from kikitori.search.options import JointSearch
 from tests.tiny import tiny_waveforms
 from tests.two_decoders import WHISPER, save_two_decoders
