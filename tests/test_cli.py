@@ -282,7 +282,7 @@ def test_acoustic_model(audio, tmp_path):
         ["transcribe", "a.wav", "--bogus"],
         ["transcribe", "a.wav", "--batch-size", "0"],
         ["transcribe", "a.wav", "--device", "tpu"],
-        ["transcribe", "a.wav", "--dtype", "int8"],
+        ["transcribe", "a.wav", "--dtype", "float16"],
         ["transcribe", "a.wav", "-o", "out", "-f", "docx"],
         ["train"],
         ["convert", "bogus"],

@@ -22,6 +22,7 @@ def test_exported_names():
         "BeamSearch",
         "CTCBeamSearch",
         "CTCGreedySearch",
+        "CascadeSearch",
         "ConfigError",
         "DataError",
         "Decoding",

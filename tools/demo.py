@@ -1,7 +1,7 @@
 """`make demo`: the bundled recordings through the bundled model, and what was said in them.
 
 By the decoder alone (`greedy`), by the CTC head alone (`ctc_greedy`) and, if that is neither, by the model's default
-search: that of tiny-en combines both (`rescoring`). All texts under the reference, and one line
+search: that of tiny-en combines both (`cascade`). All texts under the reference, and one line
 `WER <search> <fraction>` for each search. `tools/demo.py mini-en` shows a speech LLM.
 """
 

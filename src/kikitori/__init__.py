@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kikitori.search.guards import Guards
     from kikitori.search.options import (
         BeamSearch,
+        CascadeSearch,
         CTCBeamSearch,
         CTCGreedySearch,
         Decoding,
@@ -50,6 +51,7 @@ __all__ = [
     "BeamSearch",
     "CTCBeamSearch",
     "CTCGreedySearch",
+    "CascadeSearch",
     "ConfigError",
     "DataError",
     "Decoding",
@@ -90,7 +92,7 @@ _HEAVY = {
     **dict.fromkeys(
         (
             *("Decoding", "GreedySearch", "SamplingSearch", "CTCGreedySearch"),
-            *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "RescoringSearch"),
+            *("CTCBeamSearch", "ShallowFusionSearch", "DelayedFusionSearch", "RescoringSearch", "CascadeSearch"),
             *("SpeculativeSearch", "BeamSearch", "JointSearch", "JointTimeSyncSearch", "LexiconSearch", "VLLMSearch"),
         ),
         "kikitori.search.options",

@@ -9,6 +9,7 @@ from kikitori.model.folder import LoadedModel
 from kikitori.scorers.hotwords.phrases import Hotwords, compile_hotwords
 from kikitori.search.options import (
     BeamSearch,
+    CascadeSearch,
     CTCBeamSearch,
     Decoding,
     JointSearch,
@@ -99,6 +100,8 @@ def _takes_hotwords(options: Decoding) -> bool:
     match options:
         case RescoringSearch():
             return _takes_hotwords(options.first)
+        case CascadeSearch():
+            return _takes_hotwords(options.second)
         case CTCBeamSearch() | ShallowFusionSearch() | BeamSearch() | JointSearch() | JointTimeSyncSearch():
             return True
     return False

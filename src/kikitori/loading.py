@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kikitori.align.calibration import load_calibration
 from kikitori.errors import ConfigError, KikitoriWarning, ModelError
@@ -12,6 +13,7 @@ from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
+from kikitori.model.int8 import to_int8
 from kikitori.model.published.part import find_base
 from kikitori.model.published.second_decoder import decoder_folder, decoders_in
 from kikitori.model.safety.config import is_hub_id
@@ -22,6 +24,9 @@ from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards
 from kikitori.search.options import CTCGreedySearch, Decoding, GreedySearch, asked_decoder
 from kikitori.types import DecoderName
+
+if TYPE_CHECKING:
+    from kikitori.model.folder import Recogniser
 
 BUNDLED = Path(__file__).parent / "models" / "tiny-en"
 BASELINES = ("hf:", "ct2:")
@@ -47,7 +52,8 @@ def load(
     Args:
         model: A model folder, the name of one of ours (see `find_model`) or a hub id; None takes the bundled `tiny-en`.
         device: `auto` takes a GPU where there is one.
-        dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster and does not promise that.
+        dtype: `float32` gives the same text whatever the batch; `bfloat16` is faster on some devices and does not
+            promise that. `int8` is for Whisper's networks on a CPU: linear layers in 8 bits, the rest in float32.
         decoding: Search to use by default, by its options, a YAML file, or a name, which stands for the folder's
             `decoding.yaml` where that has this search; None takes `decoding.yaml`, or what the model can do.
         adapter: Folder of an adapter that `kikitori adapt` made for this model, or of its run; None takes the model as
@@ -61,7 +67,7 @@ def load(
             `encoder_decoder`. The other one is not read; `with_decoder` gives it with the same encoder in memory.
 
     Raises:
-        ConfigError: There is no such search.
+        ConfigError: There is no such search; or no `int8` for this model, device or processor.
         ModelError: A folder is missing, incomplete or unsafe, the adapter belongs to another model, or the model does
             not know the language or has no such decoder.
     """
@@ -83,6 +89,8 @@ def load(
         behind = loaded.model.with_window(window)
         padded, loaded = loaded, replace(loaded, model=behind, trained_on=behind.trained_on)
     loaded.model.to(torch_device(device))  # type: ignore[arg-type]
+    if dtype == "int8":
+        _to_int8(loaded.model)
     if isinstance(loaded.model, EncoderDecoder):
         lay_by_columns(loaded.model.network)
         lay_by_columns(loaded.model.output)
@@ -161,6 +169,15 @@ def _recognizer(
     path, words = Path(folder), load_calibration(Path(folder))
     lies = path if path.is_dir() else None
     return Recognizer(loaded, search, name, dtype, folder=lies, guards=guards, words=words, padded=padded)
+
+
+def _to_int8(model: "Recogniser") -> None:
+    """Puts the linear layers of a Whisper into 8 bits."""
+    if not isinstance(model, EncoderDecoder) or not model.has_window:
+        raise ConfigError("int8 is there for Whisper's networks alone", where="dtype", remedy="use float32")
+    if model.acoustic.device.type != "cpu":
+        raise ConfigError("int8 is there on a CPU alone", where="dtype", remedy="use bfloat16")
+    to_int8(model)
 
 
 def _adapts_encoder(adapter: str | Path) -> bool:

@@ -12,7 +12,7 @@ transformers is replaced, and its own models go on as before.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -43,7 +43,7 @@ class RecognizerPipeline(_Base):  # type: ignore[misc]
         model: The recogniser.
         task: Of transformers: `automatic-speech-recognition`.
         device: Where to compute; None leaves it where `kikitori.load` puts it.
-        dtype: `auto` and float32 are float32; the other one is bfloat16.
+        dtype: `auto` is the recogniser's own; else float32 or bfloat16.
         batch_size: Utterances decoded together.
         decoding: Search to use instead of the default, as of `kikitori.load`.
 
@@ -64,8 +64,8 @@ class RecognizerPipeline(_Base):  # type: ignore[misc]
         batch_size: int = 8,
         decoding: Decoding | str | None = None,
     ) -> None:
-        name = "float32" if dtype == "auto" else str(dtype).removeprefix("torch.")
-        if name not in get_args(Precision):
+        name = model.dtype if dtype == "auto" else str(dtype).removeprefix("torch.")
+        if name not in ("float32", "bfloat16", model.dtype):
             raise ConfigError(f"no arithmetic {name}", where="dtype", remedy="use float32 or bfloat16")
         self.recognizer = replace(model, dtype=cast("Precision", name))
         self.model: Any = model.loaded.model

@@ -92,6 +92,8 @@ class Hypothesis:
         ctc_agreement: How far what the decoder wrote agrees with the CTC head's text, 0 to 1; None without both.
         confidence: Score per label, see `kikitori.search.confidence`; None where no search has scored it.
         words: Words with their times in the utterance, of the best hypothesis where they are asked for.
+        least_log_prob: That of its least probable label, the end included (natural log); None where a search does not
+            know it.
         language: Language of the text by its code, where a decoder that knows several was told it or has found it out.
     """
 
@@ -106,6 +108,7 @@ class Hypothesis:
     ctc_agreement: float | None = None
     confidence: float | None = None
     words: tuple[Word, ...] = ()
+    least_log_prob: float | None = field(default=None, compare=False)
     language: str | None = None
 
 

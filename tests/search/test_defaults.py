@@ -6,10 +6,12 @@ from kikitori.errors import ConfigError, ModelError
 from kikitori.scorers.options import ScorerOptions
 from kikitori.search.defaults import default_draft_search, default_search, named_search, within
 from kikitori.search.options import (
+    CascadeSearch,
     CTCBeamSearch,
     CTCGreedySearch,
     DelayedFusionSearch,
     GreedySearch,
+    JointSearch,
     LexiconSearch,
     RescoringSearch,
     ShallowFusionSearch,
@@ -104,6 +106,19 @@ def test_the_name_of_the_own_search_is_that_of_the_file(folder, tmp_path):
         named_search("lexikon", folder)
     (folder / "decoding.yaml").write_text("max_labels: 9\n")
     assert named_search("greedy", folder) == default_search(folder) == GreedySearch(max_labels=9)
+
+
+def test_the_name_of_the_second_search_of_a_cascade_is_that_of_the_file(folder):
+    (folder / "decoding.yaml").write_text("search: cascade\nsecond: {beam: 7}\n")
+    assert named_search("cascade", folder) == CascadeSearch(second=JointSearch(beam=7))
+    assert named_search("joint", folder) == JointSearch(beam=7)
+    assert named_search("joint", folder, ["decoding.nbest=2"]) == JointSearch(beam=7, nbest=2)
+    assert named_search("greedy", folder) == GreedySearch()
+    text = "search: cascade\nsecond: {search: rescoring, scorers: {lm: {path: lm, scale: 0.3}}}\n"
+    (folder / "decoding.yaml").write_text(text)
+    found = named_search("rescoring", folder)
+    assert found.scorers["lm"].path == str((folder / "lm").resolve())
+    assert named_search("joint", folder) == JointSearch()
 
 
 def test_a_name_gets_around_a_file_that_is_wrong_for_another_search(folder):

@@ -37,6 +37,7 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 class TextForm(StrEnum):
@@ -77,7 +78,10 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as d
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Utterances decoded together.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 DtypeOption = Annotated[
-    Precision, typer.Option("--dtype", help="float32 gives the same text for every batch size; bfloat16 may not.")
+    Precision,
+    typer.Option(
+        "--dtype", help="float32, bfloat16 (may depend on the batch), or int8: Whisper's linear layers, on a CPU."
+    ),
 ]
 Data = Annotated[list[Path] | None, typer.Option("--data", help="JSONL manifest; may be repeated.")]
 Split = Annotated[str | None, typer.Option(help="Rows of this split only.")]

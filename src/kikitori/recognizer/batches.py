@@ -38,7 +38,7 @@ EVERYTHING: frozenset[Need] = frozenset({"ctc", "phones", "decoder"})
 CAREFUL, PLAIN = Guards(on_runaway="ctc"), Guards(on_runaway="keep", on_no_speech="keep")
 """What to do about doubtful transcripts: for reading, and for measuring a search as it is."""
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class BatchRecognizer:
         loaded: Network, label units and what its training data were like.
         decoding: Default search.
         name: Name of the model, for reports.
-        dtype: Arithmetic of the networks.
+        dtype: Arithmetic of the networks; `int8` of linear layers that `kikitori.load` has put into 8 bits.
         folder: Where the recogniser lies, None for the hub: its `lm/` and prior are found there.
         guards: What transcribing does about doubtful texts.
         words: How late the model writes labels, and how its confidences relate to being right.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from kikitori.errors import ModelError
 from kikitori.scorers.options import INTERNAL_LM, PHONES, SPEECH_LLM
-from kikitori.search.options import Decoding, JointTimeSyncSearch, RescoringSearch, VLLMSearch
+from kikitori.search.options import CascadeSearch, Decoding, JointTimeSyncSearch, RescoringSearch, VLLMSearch
 from kikitori.search.rescore import check_rescoring
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def check_search(options: Decoding, model: "Recogniser", name: str, *, own_ctc_u
         case JointTimeSyncSearch() if own_ctc_units:
             what = "the CTC head has other label units than the decoder"
             raise ModelError(what, where=name, remedy="use joint, which scores the decoder's tokens by their letters")
+        case CascadeSearch():
+            check_search(options.second, model, name, own_ctc_units=own_ctc_units)
         case RescoringSearch():
             check_search(options.first, model, name, own_ctc_units=own_ctc_units)
             known = (

@@ -4,7 +4,7 @@ Whoever writes a model folder does not choose what else is read: a name that lea
 refused here. On the command line and from Python any may be named.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,11 @@ from kikitori.io.model_folder import DECODING, DRAFT, resolve, settings_file
 from kikitori.search.old_options import INNER
 from kikitori.search.options import (
     SEARCHES,
+    CascadeSearch,
     Decoding,
     DraftSearch,
     GreedySearch,
+    JointSearch,
     VLLMSearch,
     as_draft_search,
     load_decoding,
@@ -30,16 +32,18 @@ Search = TypeVar("Search", bound=Decoding)
 def named_search(name_or_yaml: str, folder: Path | None, overrides: Sequence[str] = ()) -> Decoding:
     """The search that a name or a YAML file stands for, with overrides such as `decoding.max_labels=50` applied.
 
-    The name of the model folder's own search means that, with the options of `decoding.yaml`; any other name the
-    defaults of its search. A YAML file means what it says.
+    The name of the model folder's own search means that, with the options of `decoding.yaml`, and so does that of the
+    second search of its cascade; any other name the defaults of its search. A YAML file means what it says.
 
     Raises:
         ConfigError: No such search or file, or an option that does not fit.
         ModelError: The folder's own search is meant, and names what is not in the folder.
     """
     # Whatever else its file says does not matter to other searches, which are the way out where it is wrong.
-    if folder is not None and name_or_yaml in SEARCHES and _own_name(folder) == name_or_yaml:
+    if folder is not None and name_or_yaml in SEARCHES and name_or_yaml in _own_names(folder):
         own = default_search(folder)
+        if isinstance(own, CascadeSearch) and own.search != name_or_yaml:
+            return with_overrides(own.second, overrides)
         assert own is not None  # noqa: S101
         return with_overrides(own, overrides)
     return load_decoding(name_or_yaml, overrides)
@@ -93,6 +97,10 @@ def within(folder: Path, options: Search, name: str) -> Search:
     return replace(options, **changes)
 
 
-def _own_name(folder: Path) -> object:
+def _own_names(folder: Path) -> list[object]:
+    """The names of a folder's search, and of the second of a cascade."""
     file = settings_file(folder, DECODING)
-    return None if file is None else merge_yaml(file).get("search", GreedySearch.search)
+    values = {} if file is None else merge_yaml(file)
+    second = values.get("second")
+    named = [second.get("search", JointSearch.search)] if isinstance(second, Mapping) else []
+    return [] if file is None else [values.get("search", GreedySearch.search), *named]

@@ -23,7 +23,7 @@ SECTIONS = ("scales", "lms", "priors")
 """Sections of rescoring, by the names of scorers."""
 PRUNING = ("score_beam", "frame_labels", "min_log_prob", "recombine", "vocabulary", "collapse", "window")
 """Options that stood beside the others."""
-INNER = ("first", "draft")
+INNER = ("first", "second", "draft")
 """Sections that are searches."""
 GONE: Mapping[str, object] = {
     "vocabulary_by": "max",

@@ -16,10 +16,12 @@ from kikitori.scorers.options import CTC, HOTWORDS, INTERNAL_LM, PHONES, SPEECH_
 from kikitori.scorers.spelling import Spelling
 from kikitori.search.autoregressive.run import autoregressive_search, shown_drafts, with_positions
 from kikitori.search.batch import EncodedBatch, Result
+from kikitori.search.cascade import without_doubt
 from kikitori.search.confidence import with_text
 from kikitori.search.ctc.run import ctc_search
 from kikitori.search.options import (
     BeamSearch,
+    CascadeSearch,
     CTCBeamSearch,
     CTCGreedySearch,
     Decoding,
@@ -43,6 +45,8 @@ def decode(batch: EncodedBatch, options: Decoding) -> list[Result]:
             return [*ctc_search(batch, options)]
         case RescoringSearch():
             return _rescoring(batch, options)
+        case CascadeSearch():
+            return _cascade(batch, options)
         case _:
             return autoregressive_search(batch, options)
 
@@ -60,6 +64,24 @@ def _rescoring(batch: EncodedBatch, options: RescoringSearch) -> list[Result]:
     part = batch if len(rows) == len(first) else batch.rows(rows)
     found = iter(with_text(units, _rescored(part, nbests, units, models, options), options) if rows else [])
     return [next(found) if isinstance(result, tuple) else result for result in first]
+
+
+def _cascade(batch: EncodedBatch, options: CascadeSearch) -> list[Result]:
+    """What greedy search is sure of, and what the second search finds in the other recordings.
+
+    Greedy search knows nothing of hotwords: with any, all is left to the second.
+    """
+    if batch.hotwords is not None:
+        return decode(batch, options.second)
+    logits, num_frames = batch.ctc_logits
+    letters = batch.speller.letters if batch.speller is not None else _same
+    first = autoregressive_search(batch, options.first)
+    best = [None if isinstance(result, AudioError) else result[0] for result in first]
+    found = without_doubt(best, logits.float().log_softmax(dim=-1), num_frames, letters, options)
+    rows = [row for row, hypothesis in enumerate(found) if hypothesis is None and best[row] is not None]
+    again = iter(decode(batch.rows(rows), options.second) if rows else [])
+    others = [next(again) if row in rows else result for row, result in enumerate(first)]
+    return [other if hypothesis is None else (hypothesis,) for hypothesis, other in zip(found, others, strict=True)]
 
 
 def _rescored(

@@ -74,6 +74,7 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch, tmp_path):
         "--  no-such-program: missing; speech; install it, on Debian and Ubuntu: apt install no-such-package" in lines
     )
     assert any(line.startswith("ok  bfloat16: ") for line in lines)
+    assert any(line.startswith("ok  int8: ") for line in lines)
     assert lines[-1].startswith(f"ok  {tmp_path.name}: recognises a sample of ")
 
 

@@ -5,6 +5,7 @@ so that late rows cost no more than they would alone.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from math import isnan
 
@@ -35,7 +36,7 @@ def generate(
     if limits.min_labels:
         filters = (*filters, min_labels([limits.min_labels] * len(most), eos_id))
     labels: list[list[int]] = [[] for _ in most]
-    scores, complete = [0.0] * len(most), [False] * len(most)
+    scores, lowest, complete = [0.0] * len(most), [0.0] * len(most), [False] * len(most)
     logits, state = start(decoder)
     rows = list(range(len(most)))
     for num_written in count():  # every row that is still in the batch has so many labels
@@ -46,14 +47,17 @@ def generate(
         going = []
         for place, (row, label, score) in enumerate(zip(rows, chosen.tolist(), gained.tolist(), strict=True)):
             if isnan(score):  # the decoder gives no numbers for this row
-                scores[row] = score
-            elif label == eos_id:
-                scores[row] += score
+                scores[row] = lowest[row] = score
+                continue
+            if label == eos_id:
                 complete[row] = True
             elif num_written < most[row]:
                 labels[row].append(label)
-                scores[row] += score
                 going.append(place)
+            else:
+                continue
+            scores[row] += score
+            lowest[row] = min(lowest[row], score)
         if not going:
             break
         if len(going) < len(rows):
@@ -62,7 +66,8 @@ def generate(
             rows = [rows[place] for place in going]
         logits, state = step(decoder, chosen[:, None], state)
         logits = logits[:, -1]
-    return [generated(*row) for row in zip(labels, scores, complete, map(len, labels), strict=True)]
+    written = zip(labels, scores, complete, map(len, labels), lowest, strict=True)
+    return [generated(*row) for row in written]
 
 
 def greedy(decoder: Decoder, limits: Limits, filters: Sequence[LogitFilter] = ()) -> list[NBest]:
@@ -70,9 +75,10 @@ def greedy(decoder: Decoder, limits: Limits, filters: Sequence[LogitFilter] = ()
     return generate(decoder, _most_probable, limits, filters)
 
 
-def generated(labels: Sequence[int], score: float, complete: bool, passes: int) -> NBest:
+def generated(labels: Sequence[int], score: float, complete: bool, passes: int, lowest: float | None = None) -> NBest:
     """The one hypothesis of an utterance that a decoder has written."""
-    return (Hypothesis(tuple(labels), score=score, llm_passes=passes, complete=complete, scores={SPEECH_LLM: score}),)
+    written = Hypothesis(tuple(labels), score=score, llm_passes=passes, complete=complete, scores={SPEECH_LLM: score})
+    return (replace(written, least_log_prob=lowest),)
 
 
 def _most_probable(log_probs: Tensor, _: Sequence[int]) -> Tensor:

@@ -25,13 +25,14 @@ from kikitori.search.options.frames import (
 )
 from kikitori.search.options.read import asked_decoder, decoding_yaml, load_decoding, with_overrides
 from kikitori.search.options.searches import SEARCHES, Decoding, as_draft_search
-from kikitori.search.options.two_pass import DraftSearch, RescoringSearch, SpeculativeSearch
+from kikitori.search.options.two_pass import CascadeSearch, DraftSearch, RescoringSearch, SpeculativeSearch
 
 __all__ = [
     "SEARCHES",
     "BeamSearch",
     "CTCBeamSearch",
     "CTCGreedySearch",
+    "CascadeSearch",
     "Decoding",
     "DelayedFusionSearch",
     "DraftSearch",

@@ -148,14 +148,14 @@ class LexiconSearch(Scored):
 
     Attributes:
         scorers: `phones` (the CTC head, scale 1, with the lexicon at `path`, or `lexicon.tsv.xz` in the model folder),
-            `ngram` (over words, scale 0.5; `words.ngram` in the model folder), `length` (the number of words, 0),
+            `ngram` (over words, scale 1; `words.ngram` in the model folder), `length` (the number of words, 0),
             `prior` (of phones, in every frame, 0; `phone_prior.safetensors` in the model folder).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"phones"})
     autoregressive: ClassVar[bool] = False
     length_exponent: ClassVar[float] = 0.0
-    SCALES: ClassVar[Mapping[str, float]] = {NGRAM: 0.5}
+    SCALES: ClassVar[Mapping[str, float]] = {NGRAM: 1.0}
     decoder: ClassVar[None] = None
     search: Literal["lexicon"] = "lexicon"
     beam: Count = 200

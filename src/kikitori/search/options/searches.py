@@ -12,7 +12,7 @@ from kikitori.search.options.frames import (
     LexiconSearch,
     ShallowFusionSearch,
 )
-from kikitori.search.options.two_pass import DraftSearch, RescoringSearch, SpeculativeSearch
+from kikitori.search.options.two_pass import CascadeSearch, DraftSearch, RescoringSearch, SpeculativeSearch
 
 Decoding = (
     GreedySearch
@@ -27,6 +27,7 @@ Decoding = (
     | LexiconSearch
     | RescoringSearch
     | SpeculativeSearch
+    | CascadeSearch
     | VLLMSearch
 )
 SEARCHES: Mapping[str, type[Decoding]] = {search().search: search for search in get_args(Decoding)}

@@ -17,7 +17,7 @@ from kikitori.scorers.options import (
     Scorers,
     scale_of,
 )
-from kikitori.search.options.autoregressive import BeamSearch, JointSearch, VLLMSearch
+from kikitori.search.options.autoregressive import BeamSearch, GreedySearch, JointSearch, VLLMSearch
 from kikitori.search.options.base import Need, NotNegative, Scored
 from kikitori.search.options.frames import CTCBeamSearch, CTCGreedySearch, LexiconSearch
 from kikitori.search.pruning import Count
@@ -133,3 +133,49 @@ class SpeculativeSearch:
         """The decoder, and what makes the drafts."""
         drafts = CTCGreedySearch.needs if self.draft is None else self.draft.needs
         return frozenset[Need]({"decoder"}) | drafts
+
+
+def _greedily(values: object) -> object:
+    """The options of a first search, which is `greedy`."""
+    return {"search": GreedySearch.search, **values} if isinstance(values, dict) else values
+
+
+def _by_joint(values: object) -> object:
+    """The options of a second search, which is `joint` unless they say otherwise."""
+    return {"search": JointSearch.search, **values} if isinstance(values, dict) else values
+
+
+@dataclass(frozen=True, config=STRICT)
+class CascadeSearch:
+    """Greedy search, and a wider one for the utterances in which it is in doubt, see `kikitori.search.cascade`.
+
+    Attributes:
+        decoder: As of `GreedySearch`; of both searches.
+        first: The greedy search.
+        second: The search for what is in doubt.
+        least_log_prob: Without doubt each label has at least this log-probability (natural log), the end included.
+        most_ctc_gap: Without doubt CTC's best path is by no more than this likelier than the text, for each of its
+            letters (natural log).
+    """
+
+    autoregressive: ClassVar[bool] = True
+    length_exponent: ClassVar[float] = 0.0
+    search: Literal["cascade"] = "cascade"
+    decoder: DecoderName | None = None
+    first: Annotated[GreedySearch, BeforeValidator(_greedily)] = GreedySearch()
+    second: Annotated[
+        Annotated[BeamSearch | JointSearch | RescoringSearch, Field(discriminator="search")],
+        BeforeValidator(_by_joint),
+    ] = Field(default_factory=JointSearch)
+    least_log_prob: Annotated[float, Field(le=0.0)] = -1.5
+    most_ctc_gap: Annotated[float, Field(ge=0.0)] = 0.3
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The decoder, a CTC head, and what the second search takes."""
+        return frozenset[Need]({"decoder", "ctc"}) | self.second.needs
+
+    @property
+    def hotword_scale(self) -> float:
+        """That of the second search."""
+        return self.second.hotword_scale

@@ -15,6 +15,7 @@ import torch
 import kikitori
 from kikitori import compiled, loading
 from kikitori.errors import KikitoriError
+from kikitori.model.int8 import Int8Linear, is_exact
 
 EXTRAS = {
     "audio": {"av": "m4a, mp4, webm and damaged MP3 files are read"},
@@ -57,6 +58,7 @@ def checks() -> Iterator[Check]:
     yield _device()
     yield _threads()
     yield _bfloat16()
+    yield _int8()
     yield from _packages()
     yield from _programs()
     yield _kernels()
@@ -99,6 +101,18 @@ def _bfloat16() -> Check:
     if ratio >= 1.2:
         return Check("bfloat16", f"{ratio:.1f} times as fast as float32: --dtype bfloat16 is worth a try")
     return Check("bfloat16", f"{ratio:.1f} times as fast as float32: keep float32")
+
+
+def _int8() -> Check:
+    if not is_exact():
+        return Check("int8", "this processor adds 8-bit products with loss: keep float32")
+    values, layer = torch.randn(64, 512), torch.nn.Linear(512, 512)
+    quick = Int8Linear(layer)
+    with torch.inference_mode():
+        ratio = seconds_of(lambda: layer(values)) / seconds_of(lambda: quick(values))
+    if ratio >= 1.2:
+        return Check("int8", f"{ratio:.1f} times as fast as float32: --dtype int8 is worth a try for a Whisper")
+    return Check("int8", f"{ratio:.1f} times as fast as float32: keep float32")
 
 
 def _packages() -> Iterator[Check]:

@@ -66,7 +66,7 @@ class CrossAttentionDecoder:
     @property
     def vocab_size(self) -> int:
         """Rows of the output matrix."""
-        return int(self.output.weight.shape[0])
+        return int(self.output.out_features)
 
     @property
     def prefix_lengths(self) -> Tensor:
@@ -128,7 +128,7 @@ class CrossAttentionDecoder:
 
     def without_speech(self) -> "CrossAttentionDecoder":
         """The same behind frames that are zero: its internal language model (papers.md B3.1)."""
-        zero = self.output.weight.new_zeros(len(self.prompts), 1, self.frame_size)
+        zero = self.memory.layers[0][0].new_zeros(len(self.prompts), 1, self.frame_size)
         return replace(self, memory=read_frames(self.network, self.layout, zero))
 
     def project(self, hidden: Tensor) -> Tensor:
