@@ -3,10 +3,10 @@
 OMP_NUM_THREADS=1 python benchmarks/speed.py MANIFEST [--split dev] [--first N] [--step N] [--batch-sizes 1,8]
     [--rounds N] CONTENDER ...
 
-A contender is `hf:FOLDER` or `ct2:FOLDER`, which transformers or faster-whisper runs (greedy), or one of ours:
-`MODEL[@SEARCH[@WINDOW]]`, such as `tiny-en`, `tiny-en@greedy`, `openai/whisper-base@greedy@speech`. The first one is
-what the others are compared with. Times are those of the CPU, so that other work on the machine counts less; of each
-contender the fastest round counts, after a first batch that does not.
+A contender is `hf:FOLDER` or `ct2:FOLDER[@int8]`, which transformers or faster-whisper runs (greedy), or one of ours:
+`MODEL[@SEARCH[@WINDOW[@DTYPE]]]`, such as `tiny-en`, `openai/whisper-base@greedy@speech@int8`. The first
+one is what the others are compared with. Times are those of the CPU, so that other work on the machine counts less; of
+each contender the fastest round counts, after a first batch that does not.
 """
 
 import argparse
@@ -33,9 +33,11 @@ Recognize = Callable[[Sequence[Waveform]], list[Result]]
 def contender(name: str) -> Recognize:
     """What a contender does with a batch."""
     if name.startswith(BASELINES):
-        return load_baseline(name, device="cpu").recognize
-    model, search, window = [*name.split("@"), "", ""][:3]
-    told: Any = {"window": window} if window else {}
+        folder, *given = name.split("@")
+        numbers: Any = {"dtype": given[0]} if given else {}
+        return load_baseline(folder, device="cpu", **numbers).recognize
+    model, search, window, dtype = [*name.split("@"), "", "", ""][:4]
+    told: Any = {key: value for key, value in (("window", window), ("dtype", dtype)) if value}
     return load(model, device="cpu", decoding=search or None, **told).try_recognize
 
 

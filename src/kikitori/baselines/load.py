@@ -4,7 +4,7 @@ import torch
 
 from kikitori.baselines.base import Baseline
 from kikitori.baselines.by_transformers import load_transformers
-from kikitori.errors import ModelError
+from kikitori.errors import ConfigError, ModelError
 from kikitori.loading import BASELINES
 from kikitori.model.device import Device, torch_device
 from kikitori.model.published.part import find_base
@@ -31,6 +31,8 @@ def load_baseline(
         from kikitori.baselines.by_faster_whisper import load_faster_whisper
 
         return load_faster_whisper(model.removeprefix(CT2), device=device, dtype=dtype, language=language)
+    if dtype == "int8":
+        raise ConfigError("transformers has no int8 here", where="dtype", remedy=f"use {CT2}FOLDER or float32")
     name, numbers = model.removeprefix(HF), getattr(torch, dtype)
     place = str(find_base(name)) if is_hub_id(name) else name
     return load_transformers(place, device=torch_device(device), dtype=numbers, language=language)
