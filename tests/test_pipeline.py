@@ -1,6 +1,7 @@
 """Recognisers in `transformers.pipeline`."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import soundfile
@@ -75,6 +76,13 @@ def test_an_acoustic_model_with_another_search(tmp_path):
     assert isinstance(recognize, made)
     assert recognize(WAVES[0])["text"] == recognize.recognizer.transcribe(WAVES[0], decoding="ctc_greedy").text
     assert recognize(WAVES[0], decoding=kikitori.CTCGreedySearch()) == recognize(WAVES[0])
+
+
+def test_a_recogniser_in_8_bits_stays_so(recognizer):
+    quick = replace(recognizer, dtype="int8")
+    assert kikitori.RecognizerPipeline(quick).recognizer.dtype == "int8"
+    with pytest.raises(kikitori.ConfigError, match="dtype: the recogniser was loaded in int8; load it in float32"):
+        kikitori.RecognizerPipeline(quick, dtype="float32")
 
 
 def test_half_precision_is_refused(recognizer):

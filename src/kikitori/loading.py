@@ -13,12 +13,12 @@ from kikitori.model.device import Device, lay_by_columns, torch_device
 from kikitori.model.encoder.family import Window
 from kikitori.model.encoder_decoder import EncoderDecoder
 from kikitori.model.folder import LoadedModel, load_model, with_speech_llm
-from kikitori.model.int8 import to_int8
 from kikitori.model.published.part import find_base
 from kikitori.model.published.second_decoder import decoder_folder, decoders_in
 from kikitori.model.safety.config import is_hub_id
 from kikitori.model.safety.fetch import fetched
 from kikitori.model.safety.hub import hub_id
+from kikitori.model.whisper.int8 import to_int8
 from kikitori.recognizer import CAREFUL, Precision, Recognizer
 from kikitori.search.defaults import default_search, named_search
 from kikitori.search.guards import Guards

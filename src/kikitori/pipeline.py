@@ -65,6 +65,8 @@ class RecognizerPipeline(_Base):  # type: ignore[misc]
         decoding: Decoding | str | None = None,
     ) -> None:
         name = model.dtype if dtype == "auto" else str(dtype).removeprefix("torch.")
+        if model.dtype == "int8" != name:
+            raise ConfigError("the recogniser was loaded in int8", where="dtype", remedy=f"load it in {name}")
         if name not in ("float32", "bfloat16", model.dtype):
             raise ConfigError(f"no arithmetic {name}", where="dtype", remedy="use float32 or bfloat16")
         self.recognizer = replace(model, dtype=cast("Precision", name))

@@ -99,8 +99,8 @@ def within(folder: Path, options: Search, name: str) -> Search:
 
 def _own_names(folder: Path) -> list[object]:
     """The names of a folder's search, and of the second of a cascade."""
-    file = settings_file(folder, DECODING)
-    values = {} if file is None else merge_yaml(file)
-    second = values.get("second")
-    named = [second.get("search", JointSearch.search)] if isinstance(second, Mapping) else []
-    return [] if file is None else [values.get("search", GreedySearch.search), *named]
+    if (file := settings_file(folder, DECODING)) is None:
+        return []
+    values = merge_yaml(file)
+    names, second = [values.get("search", GreedySearch.search)], values.get("second")
+    return [*names, second.get("search", JointSearch.search)] if isinstance(second, Mapping) else names

@@ -14,9 +14,9 @@ from kikitori.scorers.decoder import DecoderSequenceScorer
 from kikitori.scorers.internal_lm import internal_lm
 from kikitori.scorers.options import CTC, HOTWORDS, INTERNAL_LM, PHONES, SPEECH_LLM
 from kikitori.scorers.spelling import Spelling
+from kikitori.search.autoregressive.cascade import without_doubt
 from kikitori.search.autoregressive.run import autoregressive_search, shown_drafts, with_positions
 from kikitori.search.batch import EncodedBatch, Result
-from kikitori.search.cascade import without_doubt
 from kikitori.search.confidence import with_text
 from kikitori.search.ctc.run import ctc_search
 from kikitori.search.options import (
@@ -78,10 +78,12 @@ def _cascade(batch: EncodedBatch, options: CascadeSearch) -> list[Result]:
     first = autoregressive_search(batch, options.first)
     best = [None if isinstance(result, AudioError) else result[0] for result in first]
     found = without_doubt(best, logits.float().log_softmax(dim=-1), num_frames, letters, options)
-    rows = [row for row, hypothesis in enumerate(found) if hypothesis is None and best[row] is not None]
-    again = iter(decode(batch.rows(rows), options.second) if rows else [])
-    others = [next(again) if row in rows else result for row, result in enumerate(first)]
-    return [other if hypothesis is None else (hypothesis,) for hypothesis, other in zip(found, others, strict=True)]
+    results: list[Result] = [first[row] if each is None else (each,) for row, each in enumerate(found)]
+    if rows := [row for row, each in enumerate(found) if each is None and best[row] is not None]:
+        part = batch if len(rows) == len(first) else batch.rows(rows)
+        for row, result in zip(rows, decode(part, options.second), strict=True):
+            results[row] = result
+    return results
 
 
 def _rescored(

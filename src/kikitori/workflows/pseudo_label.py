@@ -77,9 +77,8 @@ def recognize(
 def origin_of(recognizer: Recognizer, options: Decoding) -> dict[str, str]:
     """Where texts come from, as their rows say it: the last two names of the recogniser's folder, and the search."""
     name = recognizer.name
-    if recognizer.folder is not None and "/" not in model_name(
-        recognizer.folder
-    ):  # "model" alone, as of a run, says nothing
+    # "model" alone, as of a run, says nothing.
+    if recognizer.folder is not None and "/" not in model_name(recognizer.folder):
         adapted = name.removeprefix(recognizer.folder.name)
         name = "/".join(recognizer.folder.resolve().parts[-2:]) + adapted
     return {"recognizer": name, "search": options.search}

@@ -5,7 +5,6 @@ so that late rows cost no more than they would alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import count
 from math import isnan
 
@@ -77,8 +76,15 @@ def greedy(decoder: Decoder, limits: Limits, filters: Sequence[LogitFilter] = ()
 
 def generated(labels: Sequence[int], score: float, complete: bool, passes: int, lowest: float | None = None) -> NBest:
     """The one hypothesis of an utterance that a decoder has written."""
-    written = Hypothesis(tuple(labels), score=score, llm_passes=passes, complete=complete, scores={SPEECH_LLM: score})
-    return (replace(written, least_log_prob=lowest),)
+    written = Hypothesis(
+        tuple(labels),
+        score=score,
+        llm_passes=passes,
+        complete=complete,
+        scores={SPEECH_LLM: score},
+        least_log_prob=lowest,
+    )
+    return (written,)
 
 
 def _most_probable(log_probs: Tensor, _: Sequence[int]) -> Tensor:

@@ -147,7 +147,7 @@ def _by_joint(values: object) -> object:
 
 @dataclass(frozen=True, config=STRICT)
 class CascadeSearch:
-    """Greedy search, and a wider one for the utterances in which it is in doubt, see `kikitori.search.cascade`.
+    """Greedy search, and a wider one for what is in doubt, see `kikitori.search.autoregressive.cascade`.
 
     Attributes:
         decoder: As of `GreedySearch`; of both searches.

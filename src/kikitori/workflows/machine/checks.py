@@ -15,7 +15,7 @@ import torch
 import kikitori
 from kikitori import compiled, loading
 from kikitori.errors import KikitoriError
-from kikitori.model.int8 import Int8Linear, is_exact
+from kikitori.model.whisper.int8 import Int8Linear, is_exact
 
 EXTRAS = {
     "audio": {"av": "m4a, mp4, webm and damaged MP3 files are read"},
@@ -98,9 +98,7 @@ def _bfloat16() -> Check:
     values, weights = torch.randn(64, 256), torch.randn(256, 256)
     half, half_weights = values.bfloat16(), weights.bfloat16()
     ratio = seconds_of(lambda: values @ weights) / seconds_of(lambda: half @ half_weights)
-    if ratio >= 1.2:
-        return Check("bfloat16", f"{ratio:.1f} times as fast as float32: --dtype bfloat16 is worth a try")
-    return Check("bfloat16", f"{ratio:.1f} times as fast as float32: keep float32")
+    return _beside_float32("bfloat16", ratio)
 
 
 def _int8() -> Check:
@@ -110,9 +108,12 @@ def _int8() -> Check:
     quick = Int8Linear(layer)
     with torch.inference_mode():
         ratio = seconds_of(lambda: layer(values)) / seconds_of(lambda: quick(values))
-    if ratio >= 1.2:
-        return Check("int8", f"{ratio:.1f} times as fast as float32: --dtype int8 is worth a try for a Whisper")
-    return Check("int8", f"{ratio:.1f} times as fast as float32: keep float32")
+    return _beside_float32("int8", ratio)
+
+
+def _beside_float32(dtype: str, ratio: float) -> Check:
+    advice = f"--dtype {dtype} is worth a try" if ratio >= 1.2 else "keep float32"
+    return Check(dtype, f"{ratio:.1f} times as fast as float32: {advice}")
 
 
 def _packages() -> Iterator[Check]:

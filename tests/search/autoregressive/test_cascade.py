@@ -11,7 +11,7 @@ from kikitori.model.published.convert import convert_heads
 from kikitori.model.published.part import PARTS
 from kikitori.recognizer import PLAIN
 from kikitori.search import run
-from kikitori.search.cascade import without_doubt
+from kikitori.search.autoregressive.cascade import without_doubt
 from kikitori.search.options import BeamSearch, CascadeSearch, JointSearch, decoding_yaml, load_decoding
 from kikitori.types import Hypothesis, TrainedOn
 from tests.model.published.test_part import UNITS, heads_on

@@ -7,8 +7,8 @@ from torch import nn
 
 from kikitori.errors import ConfigError
 from kikitori.loading import load
-from kikitori.model import int8
-from kikitori.model.int8 import LEVELS, Int8Linear, check_int8, is_exact, to_int8
+from kikitori.model.whisper import int8
+from kikitori.model.whisper.int8 import LEVELS, Int8Linear, check_int8, is_exact, to_int8
 from kikitori.recognizer import PLAIN
 from tests.tiny import save_tiny, save_tiny_whisper, tiny_waveforms, tiny_whisper
 
